@@ -1,0 +1,172 @@
+"""Everything that cfflow raises, and what each error means for the money.
+
+    CfflowError
+    ├── ConfigError            a setting is missing, unknown or impossible
+    ├── FlowError              a flow's TOML text cannot be used
+    ├── PaymentNotFound        no such payment in the store
+    ├── AlreadyPaid            an attempt of this order took money
+    ├── IllegalStep            the payment's state does not permit this step
+    ├── OtpLimit               the flow's OTP limits forbid it now (retry_at)
+    ├── InvalidAmount          zero, negative, more than two decimals, over the hold
+    ├── InvalidInput           any other argument that could never be sent
+    ├── Conflict               somebody else moved the payment first
+    ├── OutcomeUnknown         the call may have been sent; an inquiry decides
+    ├── InvalidSignature       a notification that the gateway did not sign
+    ├── StoreError             the store's answer makes no sense
+    │   └── StoreUnavailable   the store did not do it: down, read-only, full
+    └── GatewayError           the gateway's answer, or the lack of one
+        ├── GatewayRejected    it refused this request (code, message)
+        ├── GatewayAuthError   it refused these credentials
+        ├── RateLimited        too many calls (retry_after_s)
+        └── GatewayUnavailable it was not reached, or an inquiry got no answer
+
+Every class says two things about a step that raised it: `safe_to_retry`, whether the
+same call may be made again without asking anything first, and `money_may_have_moved`.
+No error's text ever holds a card number, a CVV, an OTP or a session id.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class CfflowError(Exception):
+    """Root of the tree. `payment` is the payment as last seen, where one was in hand."""
+
+    safe_to_retry: ClassVar[bool] = False
+    money_may_have_moved: bool = False
+
+    def __init__(self, message: str, *, payment: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.payment = payment
+
+
+class ConfigError(CfflowError):
+    """A setting is missing, unknown or impossible. Nothing was sent."""
+
+
+class FlowError(CfflowError):
+    """A flow's text cannot be used; the message names file, key and reason."""
+
+
+class PaymentNotFound(CfflowError):
+    """The store holds no payment of this id. After a loss of data: `adopt` the order."""
+
+
+class AlreadyPaid(CfflowError):
+    """An attempt of this order already took money; no new one was started."""
+
+
+class IllegalStep(CfflowError):
+    """The payment's state does not permit this step. Nothing was sent."""
+
+
+class OtpLimit(CfflowError):
+    """The flow's OTP limits forbid this step now. Nothing was sent.
+
+    `retry_at` is when it becomes possible (an aware datetime), None for never.
+    """
+
+    def __init__(self, message: str, *, retry_at: Any = None, payment: Any = None) -> None:
+        super().__init__(message, payment=payment)
+        self.retry_at = retry_at
+
+
+class InvalidAmount(CfflowError):
+    """An amount that can never be sent: zero, negative, three decimals, over the hold."""
+
+
+class InvalidInput(CfflowError):
+    """An argument that can never be sent: an order id, an OTP, a session id out of form."""
+
+
+class Conflict(CfflowError):
+    """Somebody else moved this payment first, or a step is on its way. Nothing was sent.
+
+    Read the payment again and decide anew: the same button may have been pressed twice.
+    """
+
+
+class OutcomeUnknown(CfflowError):
+    """The call may have been sent and nobody knows what it did.
+
+    Never success, never failure. The operation stays open; `refresh` asks the gateway,
+    whose answer decides (GATEWAY 3).
+    """
+
+    money_may_have_moved = True
+
+
+class InvalidSignature(CfflowError):
+    """A notification that does not carry the gateway's signature. No state was touched."""
+
+
+class StoreError(CfflowError):
+    """The store answered something that cfflow cannot accept."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not do it: down, read-only, loading or out of memory.
+
+    `money_may_have_moved` is True when a gateway call had been made before its outcome
+    could be written down; its operation stays open and an inquiry decides.
+    """
+
+    safe_to_retry = True
+
+    def __init__(
+        self, message: str, *, money_may_have_moved: bool = False, payment: Any = None
+    ) -> None:
+        super().__init__(message, payment=payment)
+        self.money_may_have_moved = money_may_have_moved
+
+
+class GatewayError(CfflowError):
+    """The gateway's answer, or the lack of one. `request_id` finds it in its logs."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str = "",
+        type: str = "",  # noqa: A002  the gateway's own field name
+        request_id: str = "",
+        payment: Any = None,
+    ) -> None:
+        super().__init__(message, payment=payment)
+        self.status = status
+        self.code = code
+        self.type = type
+        self.request_id = request_id
+
+
+class GatewayRejected(GatewayError):
+    """The gateway refused this request; no money moved by it.
+
+    `fetch_first` is True for the refusals which show that the gateway knows more than
+    we do ("already processed", `order_inactive`): the engine asked before it raised.
+    """
+
+    fetch_first: bool = False
+
+
+class GatewayAuthError(GatewayError):
+    """The gateway refused these credentials. The payment stays as it was."""
+
+
+class RateLimited(GatewayError):
+    """Too many calls; this one had no effect. Try again after `retry_after_s` seconds."""
+
+    safe_to_retry = True
+
+    def __init__(self, message: str, *, retry_after_s: float, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.retry_after_s = retry_after_s
+
+
+class GatewayUnavailable(GatewayError):
+    """The gateway was not reached, or an inquiry got no answer. No money moved by it."""
+
+    safe_to_retry = True
