@@ -1,0 +1,154 @@
+"""How one payment entity changes a draft: the state it proves, the money, the operation.
+
+Nothing here goes back. A contradiction of a final state, or a money fact that shrinks or
+grows over the hold, changes nothing and opens a review; an answer that was asked for
+before the last move is stale and proves nothing against it.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from cfflow._core.chart import FINAL, State
+from cfflow._core.draft import Draft
+from cfflow._core.observation import Observation, prove
+from cfflow._core.record import Operation, Step
+
+__all__ = ["absorb", "claim"]
+
+_BEFORE_MONEY: Final = frozenset({State.CREATED, State.INITIATED, State.OTP_PENDING})
+
+_WANTED: Final = {Step.CAPTURE: "CAPTURE", Step.VOID: "VOID"}
+
+_REACHES: Final = {Step.CAPTURE: State.CAPTURED, Step.VOID: State.VOIDED}
+
+
+def claim(draft: Draft, observation: Observation) -> None:
+    """Make this attempt ours; the store refuses the commit if another payment has it."""
+    draft.set(cf_payment_id=observation.cf_payment_id)
+    _held_amount(draft, observation)
+
+
+def absorb(draft: Draft, observation: Observation, asked_ms: int) -> None:
+    """Apply a payment entity that was asked for at `asked_ms`; one that is not ours is skipped."""
+    if observation.cf_payment_id != draft.get("cf_payment_id") or not observation.is_entity:
+        return
+    draft.asked(asked_ms)
+    target = prove(observation).state
+    if target is not None and not _agrees(draft, observation, target, asked_ms):
+        return
+    _held_amount(draft, observation)
+    if target is not None:
+        _move(draft, observation, target)
+    _settle_operation(draft, observation)
+
+
+def _agrees(draft: Draft, observation: Observation, target: State, asked_ms: int) -> bool:
+    """Say whether the observation may be applied, and report it where it may not."""
+    if draft.state is target or draft.state not in FINAL | {State.FAILED}:
+        return True
+    if asked_ms < draft.was.moved_ms:
+        # The question is older than our last move: ask again rather than believe it.
+        draft.set(asked_ms=0, polls=0)
+        return False
+    if draft.state in FINAL:
+        draft.review(f"contradicts_{draft.state}", f"the gateway says {observation.summary()}")
+        return False
+    return True
+
+
+def _move(draft: Draft, observation: Observation, target: State) -> None:
+    """Walk to the state that was proven, and take the facts that belong to it."""
+    came_from = draft.state
+    draft.walk_to(target, observation)
+    _flow_reviews(draft, came_from, target)
+    if came_from is State.FAILED and target is not State.FAILED:
+        draft.set(failure=None)
+        draft.review("late_authorization", f"after it had failed: {observation.summary()}")
+    if target is State.FAILED and observation.failure is not None:
+        draft.set(failure=observation.failure)
+    if target is State.AUTHORIZED:
+        _hold_end(draft, observation)
+    if target is State.CAPTURED:
+        _captured_amount(draft, observation, first=came_from is not State.CAPTURED)
+
+
+def _flow_reviews(draft: Draft, came_from: State, target: State) -> None:
+    """The gateway did something else than the flow asked for: say so, never repair it."""
+    operation: Operation | None = draft.get("operation")
+    automatic = draft.flow.capture == "automatic"
+    polled = draft.now_ms >= draft.was.moved_ms + draft.flow.poll.after_s[0] * 1000
+    still_held = came_from is target is State.AUTHORIZED and operation is None
+    if automatic and still_held and polled:
+        draft.review("held_not_captured", "an automatic flow's money is still only held")
+    if not automatic and target is State.CAPTURED and came_from in _BEFORE_MONEY | {State.FAILED}:
+        draft.review("captured_without_hold", "a manual flow's money was taken at once")
+
+
+def _held_amount(draft: Draft, observation: Observation) -> None:
+    amount = observation.payment_amount
+    if amount is None:
+        return
+    held = draft.get("amount_held")
+    if held is None or draft.state in _BEFORE_MONEY:
+        draft.set(amount_held=amount)
+    elif held != amount:
+        draft.review("amount_changed", f"the gateway says {amount}, it said {held} before")
+
+
+def _hold_end(draft: Draft, observation: Observation) -> None:
+    """The mandate's own end wins; else the hold lapses by the flow, from the bank's own time."""
+    if observation.hold_expires_ms is not None:
+        draft.set(hold_expires_ms=observation.hold_expires_ms)
+    elif draft.get("hold_expires_ms") is None:
+        began_ms = observation.paid_ms or draft.now_ms
+        lasts_ms = draft.flow.hold_rules.expires_after_s * 1000
+        draft.set(hold_expires_ms=min(began_ms, draft.now_ms) + lasts_ms)
+
+
+def _captured_amount(draft: Draft, observation: Observation, *, first: bool) -> None:
+    """The gateway's amount, else the operation's, else the payment's; never over the hold."""
+    said = observation.captured_amount
+    held: Decimal | None = draft.get("amount_held") or draft.was.amount
+    if said is not None and held is not None and said > held:
+        draft.review("captured_over_hold", f"captured {said} of {held}, says the gateway")
+        said = None
+    if first:
+        operation: Operation | None = draft.get("operation")
+        asked = operation.amount if operation and operation.step is Step.CAPTURE else None
+        draft.set(captured_amount=_first_known(said, asked, held))
+    elif said is not None and said != draft.get("captured_amount"):
+        known = draft.get("captured_amount")
+        draft.review("captured_amount_changed", f"the gateway says {said}, it said {known} before")
+
+
+def _first_known(*amounts: Decimal | None) -> Decimal | None:
+    return next((amount for amount in amounts if amount is not None), None)
+
+
+def _settle_operation(draft: Draft, observation: Observation) -> None:
+    """Close the operation that this observation answers; the bank's PENDING keeps it open."""
+    operation: Operation | None = draft.get("operation")
+    pending = observation.authorization_status == "PENDING"
+    draft.set(confirming=pending and draft.state in FINAL | {State.AUTHORIZED})
+    if operation is None:
+        return
+    if operation.step in _WANTED:
+        _settle_authorize(draft, operation, observation, pending=pending)
+    elif draft.state is not State.OTP_PENDING or operation.step is Step.PAY:
+        draft.close_operation("done")
+
+
+def _settle_authorize(
+    draft: Draft, operation: Operation, observation: Observation, *, pending: bool
+) -> None:
+    if pending and observation.authorization_action == _WANTED[operation.step]:
+        if not operation.accepted:
+            draft.set(operation=msgspec.structs.replace(operation, accepted=True))
+    elif draft.state is _REACHES[operation.step]:
+        draft.close_operation("done")
+    elif draft.state in FINAL | {State.FAILED}:
+        draft.close_operation(f"overtaken: {draft.state}")

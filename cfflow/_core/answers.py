@@ -1,0 +1,189 @@
+"""What the answers to pay and authenticate change, and how a lost pay is found again.
+
+A lost answer is not a lost payment: the attempt is looked for among the order's attempts
+on what was frozen with the operation (DESIGN 4). Its `action` is gone for good, so a
+guess is made that costs one refused call at worst, and marked as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from cfflow._core.absorb import absorb, claim
+from cfflow._core.actions import AskOtp, NextAction
+from cfflow._core.chart import State, Trigger
+from cfflow._core.draft import PAY_MARGIN_MS, Draft
+from cfflow._core.observation import Observation, prove
+from cfflow._core.record import Operation, OtpTurn, Step
+
+__all__ = [
+    "authenticate_answered",
+    "count_lost_otp",
+    "end_turn",
+    "find_pay",
+    "pay_answered",
+    "show",
+]
+
+
+def pay_answered(draft: Draft, observation: Observation, sequence: int) -> None:
+    """Rows 7 and 8. A faster worker may have claimed the attempt already: then merge."""
+    ours = draft.get("cf_payment_id")
+    if observation.cf_payment_id is None:
+        return
+    if ours is None:
+        claim(draft, observation)
+    elif ours != observation.cf_payment_id:
+        draft.review("unclaimed_money", f"pay answered with attempt {observation.cf_payment_id}")
+    if ours in (None, observation.cf_payment_id):
+        _enter(draft, observation)
+    _close(draft, sequence, "done")
+
+
+def _enter(draft: Draft, observation: Observation) -> None:
+    target = prove(observation).state
+    otp: OtpTurn | None = draft.get("otp")
+    if draft.state is State.CREATED and target is not None:
+        draft.walk_to(target, observation)
+    elif draft.state is State.OTP_PENDING and target is State.INITIATED and otp and otp.inferred:
+        # A worker guessed an OTP page from channel=post; the answer itself knows better.
+        draft.fire(Trigger.LEAVE_OTP, observation)
+    if draft.state is State.OTP_PENDING:
+        _begin_turn(draft, inferred=False)
+
+
+def authenticate_answered(draft: Draft, observation: Observation, sequence: int) -> None:
+    """Rows 9 and 10. A try that was counted as lost meanwhile is not counted twice."""
+    operation: Operation | None = draft.get("operation")
+    otp: OtpTurn | None = draft.get("otp")
+    foreign = observation.cf_payment_id not in (None, draft.get("cf_payment_id"))
+    if operation is None or operation.sequence != sequence or otp is None or foreign:
+        return
+    status = observation.authenticate_status
+    if status not in {"SUCCESS", "FAILED"}:
+        return
+    _use(draft, operation.step)
+    if draft.state is State.OTP_PENDING:
+        _judge(draft, operation.step, observation, accepted=status == "SUCCESS")
+    _close(draft, sequence, f"{status}"[:16].lower())
+
+
+def _judge(draft: Draft, step: Step, observation: Observation, *, accepted: bool) -> None:
+    if step is Step.RESEND_OTP and accepted:
+        draft.fire(Trigger.RESEND_OTP, observation)
+        draft.set(otp=msgspec.structs.replace(draft.get("otp"), sent_ms=draft.now_ms))
+    elif step is Step.SUBMIT_OTP and accepted:
+        draft.set(otp=msgspec.structs.replace(draft.get("otp"), accepted=True))
+    elif step is Step.SUBMIT_OTP:
+        draft.fire(Trigger.REJECT_OTP, observation)
+
+
+def count_lost_otp(draft: Draft) -> None:
+    """A submit or resend whose answer is lost, with the bank still waiting: one try used."""
+    operation: Operation | None = draft.get("operation")
+    if operation is None or operation.step not in {Step.SUBMIT_OTP, Step.RESEND_OTP}:
+        return
+    if draft.now_ms < operation.limit_ms:
+        return
+    _use(draft, operation.step)
+    if operation.step is Step.RESEND_OTP:
+        draft.set(otp=msgspec.structs.replace(draft.get("otp"), sent_ms=draft.now_ms))
+    draft.close_operation("answer lost, counted as used")
+
+
+def _use(draft: Draft, step: Step) -> None:
+    otp: OtpTurn | None = draft.get("otp")
+    if otp is None:
+        return
+    submits = otp.submits_used + (step is Step.SUBMIT_OTP)
+    resends = otp.resends_used + (step is Step.RESEND_OTP)
+    draft.set(otp=msgspec.structs.replace(otp, submits_used=submits, resends_used=resends))
+
+
+def _close(draft: Draft, sequence: int, outcome: str) -> None:
+    operation: Operation | None = draft.get("operation")
+    if operation is not None and operation.sequence == sequence:
+        draft.close_operation(outcome)
+
+
+def _begin_turn(draft: Draft, *, inferred: bool) -> None:
+    """Start the customer's turn, or confirm the one that was only inferred."""
+    otp: OtpTurn | None = draft.get("otp")
+    if otp is None:
+        ends_ms = draft.now_ms + draft.flow.otp.expires_after_s * 1000
+        otp = OtpTurn(expires_ms=ends_ms, sent_ms=draft.now_ms, inferred=inferred)
+    elif not inferred:
+        otp = msgspec.structs.replace(otp, inferred=False)
+    draft.set(otp=otp)
+
+
+def show(draft: Draft, action: NextAction | None) -> None:
+    """Keep what the customer has to do, if the payment is still where it was asked for."""
+    wanted = State.OTP_PENDING if isinstance(action, AskOtp) else State.INITIATED
+    if action is not None and draft.state is wanted:
+        draft.next_action = action
+
+
+def end_turn(draft: Draft) -> None:
+    """Local limits end the customer's turn, never the attempt: only `next_action` goes."""
+    otp: OtpTurn | None = draft.get("otp")
+    if draft.state is not State.OTP_PENDING or otp is None:
+        return
+    used_up = otp.submits_used >= draft.flow.otp.submits_max
+    if otp.accepted or used_up or draft.now_ms >= otp.expires_ms:
+        draft.next_action = None
+
+
+def find_pay(draft: Draft, attempts: Iterable[Observation], asked_ms: int) -> None:
+    """Look for the attempt of a lost pay among all attempts of the order."""
+    operation: Operation | None = draft.get("operation")
+    if operation is None or operation.step is not Step.PAY:
+        return
+    taken = draft.snapshot.claimed_elsewhere | set(operation.known)
+    possible = [o for o in attempts if o.cf_payment_id not in taken and _possible(operation, o)]
+    exact = [o for o in possible if _same(operation.channel, o.channel)]
+    draft.asked(asked_ms)
+    if len(exact) == 1:
+        _adopt(draft, operation, exact[0], asked_ms)
+    elif possible:
+        ids = ", ".join(str(o.cf_payment_id) for o in possible[:8])
+        draft.review("ambiguous_attempt", f"which of these attempts is ours: {ids}?")
+    else:
+        _miss(draft, operation, asked_ms)
+
+
+def _possible(operation: Operation, observation: Observation) -> bool:
+    """Whether this attempt can be ours; what either side does not say rules nothing out."""
+    amounts = {observation.payment_amount, observation.order_amount}
+    same_amount = operation.amount is None or operation.amount in amounts or amounts == {None}
+    same_method = _same(operation.method, observation.method)
+    return same_amount and same_method and _same(operation.last_four, observation.last_four)
+
+
+def _same(ours: str | None, theirs: str | None) -> bool:
+    return ours is None or theirs is None or ours == theirs
+
+
+def _adopt(draft: Draft, operation: Operation, found: Observation, asked_ms: int) -> None:
+    claim(draft, found)
+    if prove(found).state is not None:
+        absorb(draft, found, asked_ms)
+        return
+    draft.fire(Trigger.INITIATE, found)
+    if operation.channel == "post":
+        draft.fire(Trigger.REQUIRE_OTP, None, "inferred from channel=post")
+        _begin_turn(draft, inferred=True)
+        draft.next_action = AskOtp()
+    draft.close_operation("found by inquiry")
+
+
+def _miss(draft: Draft, operation: Operation, asked_ms: int) -> None:
+    """Row 11: only two inquiries a margin apart, both past the time limit, mean "no attempt"."""
+    if asked_ms < operation.limit_ms:
+        return
+    if operation.missed_ms is None:
+        draft.set(operation=msgspec.structs.replace(operation, missed_ms=asked_ms))
+    elif asked_ms - operation.missed_ms >= PAY_MARGIN_MS:
+        draft.close_operation("never arrived")

@@ -1,0 +1,254 @@
+"""A plan in the making: the next record, and the transitions that lead to it.
+
+`Draft` lives inside one decision and is thrown away; what leaves is a frozen `Plan`.
+Nothing here reads a clock or a network: every decision is told what time it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from cfflow._core.chart import FINAL, State, Trigger, fire, walk
+from cfflow._core.flow import Flow
+from cfflow._core.observation import Observation
+from cfflow._core.record import (
+    CALLS,
+    STEPS,
+    TRIGGERS,
+    Entry,
+    EntryKind,
+    Record,
+    Review,
+    Snapshot,
+    appended,
+)
+
+__all__ = ["PAY_MARGIN_MS", "Draft", "Plan", "Walked", "next_wake"]
+
+#: A pay still on its way may arrive after its time limit; "no attempt" counts only when
+#: two inquiries this far apart saw none (GATEWAY 3, row 11).
+PAY_MARGIN_MS: Final = 15_000
+
+#: A worker looks at a step this long after the step's own time limit.
+_GRACE_MS: Final = 1_000
+
+_REASON_MAX: Final = 16
+
+
+class Walked(msgspec.Struct, frozen=True):
+    """One edge that a plan walked, and what proved it: one event in log and feed."""
+
+    trigger: Trigger
+    from_state: State
+    to_state: State
+    proof: str
+    step: str | None = None
+    request_id: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a decision returns; a commit writes it whole or not at all.
+
+    `previous` is the version and state that it was decided on; `sole_holder` asks the
+    store to refuse it while another payment of the order holds or has taken money.
+    """
+
+    snapshot: Snapshot
+    previous: Record
+    walked: tuple[Walked, ...] = ()
+    action_changed: bool = False
+    sole_holder: bool = False
+    note: str = ""
+
+    @property
+    def record(self) -> Record:
+        """The record that this plan writes."""
+        return self.snapshot.record
+
+
+class Draft:
+    """Collects the changes of one decision."""
+
+    def __init__(self, snapshot: Snapshot, flow: Flow, now_ms: int) -> None:
+        self.snapshot = snapshot
+        self.flow = flow
+        self.now_ms = now_ms
+        self.was = snapshot.record
+        self.state = self.was.state
+        self.next_action = snapshot.next_action
+        self.note = ""
+        self._changes: dict[str, Any] = {}
+        self._walked: list[Walked] = []
+        self._entries: list[Entry] = []
+
+    def get(self, name: str) -> Any:
+        """Return a field as it will be written."""
+        return self._changes.get(name, getattr(self.was, name))
+
+    def set(self, **fields: Any) -> None:
+        """Change fields of the record."""
+        self._changes.update(fields)
+
+    def fire(self, trigger: Trigger, observation: Observation | None, local: str = "") -> None:
+        """Walk one edge. `local` says why when no answer of the gateway did."""
+        source, self.state = self.state, fire(self.state, trigger)
+        by = -1 if observation is None else CALLS.index(observation.call)
+        proof = local if observation is None else observation.brief()
+        self._entries.append(
+            Entry(self._offset(), EntryKind.TRANSITION, TRIGGERS.index(trigger), by, proof)
+        )
+        operation = self.was.operation
+        self._walked.append(
+            Walked(
+                trigger=trigger,
+                from_state=source,
+                to_state=self.state,
+                proof=local if observation is None else observation.summary(),
+                step=operation.step if operation else None,
+                request_id="" if observation is None else observation.request_id,
+            )
+        )
+        self.set(moved_ms=self.now_ms, polls=0, asked_ms=0)
+        if source is not self.state:
+            self.next_action = None
+
+    def walk_to(self, target: State, observation: Observation) -> None:
+        """Walk the edges from here to `target`, one transition each."""
+        attempted = self.get("cf_payment_id") is not None
+        for trigger in walk(self.state, target, attempted=attempted):
+            self.fire(trigger, observation)
+
+    def review(self, reason: str, detail: str) -> None:
+        """Open a review, once a reason: a second observation of the same adds nothing."""
+        reviews: tuple[Review, ...] = self.get("reviews")
+        if len(reviews) >= _REASON_MAX or any(
+            review.reason == reason and review.acknowledged_ms is None for review in reviews
+        ):
+            return
+        self.set(reviews=(*reviews, Review(reason, self.now_ms, detail)))
+        self._entries.append(Entry(self._offset(), EntryKind.REVIEW, 0, text=reason))
+
+    def close_operation(self, outcome: str) -> None:
+        """Close the open operation and say in the history how it ended."""
+        operation = self.get("operation")
+        if operation is None:
+            return
+        self._entries.append(
+            Entry(
+                self._offset(),
+                EntryKind.OPERATION,
+                STEPS.index(operation.step),
+                operation.sequence,
+                outcome,
+            )
+        )
+        self.set(operation=None, asked_ms=0, polls=0)
+
+    def asked(self, at_ms: int) -> None:
+        """Count an inquiry that left something to ask for."""
+        self.set(asked_ms=at_ms, polls=self.get("polls") + 1)
+
+    def _offset(self) -> int:
+        return max(0, self.now_ms - self.was.created_ms)
+
+    def plan(self, *, sole_holder: bool = False) -> Plan:
+        """Freeze the draft into a plan."""
+        history, begins = appended(self.was, tuple(self._entries))
+        self.set(
+            version=self.was.version + 1,
+            state=self.state,
+            updated_ms=self.now_ms,
+            history=history,
+            history_from=begins,
+        )
+        record = msgspec.structs.replace(self.was, **self._changes)
+        return Plan(
+            snapshot=Snapshot(
+                self.snapshot.order_id,
+                self.snapshot.n,
+                _with_wake(record, self.flow, self.now_ms),
+                self.next_action,
+                self.snapshot.attempts,
+            ),
+            previous=self.was,
+            walked=tuple(self._walked),
+            action_changed=self.next_action != self.snapshot.next_action,
+            sole_holder=sole_holder,
+            note=self.note,
+        )
+
+
+def _with_wake(record: Record, flow: Flow, now_ms: int) -> Record:
+    return msgspec.structs.replace(record, wake_ms=next_wake(record, flow, now_ms))
+
+
+def next_wake(record: Record, flow: Flow, now_ms: int) -> int | None:
+    """Return when somebody must look at this payment again, None at its end.
+
+    The end is `captured` or `voided` with nothing open, and `failed` once nobody waits
+    for a late authorization any more. Everything else has a wake time (DESIGN 9.3).
+    """
+    operation = record.operation
+    if operation is not None and not operation.accepted:
+        return max(operation.limit_ms + _GRACE_MS, _missed_until(record), _poll_after(record, flow))
+    if operation is not None or record.confirming:
+        return _poll_at(record, flow)
+    if record.state in FINAL:
+        return None
+    if record.state is State.FAILED:
+        ends_ms = record.moved_ms + flow.end.late_watch_s * 1000
+        return min(_poll_at(record, flow), ends_ms) if now_ms < ends_ms else None
+    return _WAKES[record.state](record, flow, now_ms)
+
+
+def _poll_at(record: Record, flow: Flow) -> int:
+    """When the flow's schedule asks again, counted from the last answer or move."""
+    intervals = flow.poll.after_s
+    interval_s = intervals[min(record.polls, len(intervals) - 1)]
+    return (record.asked_ms or record.moved_ms or record.created_ms) + interval_s * 1000
+
+
+def _poll_after(record: Record, flow: Flow) -> int:
+    """As `_poll_at`, but an operation that nobody asked about yet does not wait for it."""
+    return _poll_at(record, flow) if record.asked_ms else 0
+
+
+def _missed_until(record: Record) -> int:
+    missed_ms = record.operation.missed_ms if record.operation else None
+    return 0 if missed_ms is None else missed_ms + PAY_MARGIN_MS
+
+
+def _wake_created(record: Record, flow: Flow, now_ms: int) -> int:
+    """An order that nobody paid is asked about when it expires."""
+    expires_ms = record.order_expires_ms or record.created_ms + flow.poll.review_after_s * 1000
+    return expires_ms if now_ms < expires_ms else _poll_at(record, flow)
+
+
+def _wake_initiated(record: Record, flow: Flow, now_ms: int) -> int:
+    return _poll_at(record, flow)
+
+
+def _wake_otp_pending(record: Record, flow: Flow, now_ms: int) -> int:
+    """While the customer types, the bank owes nothing."""
+    otp = record.otp
+    if otp is None or otp.accepted or now_ms >= otp.expires_ms:
+        return _poll_at(record, flow)
+    return otp.expires_ms
+
+
+def _wake_authorized(record: Record, flow: Flow, now_ms: int) -> int:
+    """A hold is looked at before it lapses; an automatic flow expects the money sooner."""
+    if flow.capture == "automatic" or record.hold_expires_ms is None:
+        return _poll_at(record, flow)
+    act_ms = record.hold_expires_ms - flow.hold_rules.act_before_expiry_s * 1000
+    return act_ms if now_ms < act_ms else _poll_at(record, flow)
+
+
+_WAKES: Final = {
+    State.CREATED: _wake_created,
+    State.INITIATED: _wake_initiated,
+    State.OTP_PENDING: _wake_otp_pending,
+    State.AUTHORIZED: _wake_authorized,
+}

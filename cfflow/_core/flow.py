@@ -1,0 +1,159 @@
+"""A flow: what a merchant wants of a payment. TOML bytes in, `Flow` out, no files read here.
+
+A flow never changes what the gateway proves; it chooses methods, when the money is
+captured, how patient we are and what happens when patience ends. Its content hash is
+stored with each payment: a running payment keeps the rules that it began with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cfflow.errors import FlowError
+
+__all__ = ["METHODS", "EndRules", "Flow", "HoldRules", "OtpRules", "PayRules", "PollRules", "parse"]
+
+MethodName = Literal[
+    "card",
+    "emi",
+    "upi",
+    "netbanking",
+    "app",
+    "cardless_emi",
+    "paylater",
+    "banktransfer",
+]
+
+#: The gateway's own names of its payment methods (GATEWAY 2).
+METHODS: Final[tuple[str, ...]] = MethodName.__args__  # type: ignore[attr-defined]  # typing gap
+
+_Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+_Seconds = Annotated[int, Meta(ge=1, le=31_536_000)]
+_SecondsOrNone = Annotated[int, Meta(ge=0, le=31_536_000)]
+
+#: A hold lasts at most 7 days at the bank (GATEWAY 2, authorize).
+HOLD_MAX_S: Final = 604_800
+
+
+class PayRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long one gateway call may take. Cashfree advises 10 s for pay and for the OTP."""
+
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10
+
+
+class OtpRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The customer's turn on a native OTP page; the gateway's own limits are the most."""
+
+    submits_max: Annotated[int, Meta(ge=1, le=3)] = 3
+    resends_max: Annotated[int, Meta(ge=0, le=2)] = 2
+    resend_after_s: Annotated[int, Meta(ge=30, le=3600)] = 30
+    expires_after_s: Annotated[int, Meta(ge=30, le=300)] = 300
+
+
+class PollRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When to ask again while the bank owes an answer; the last interval repeats."""
+
+    after_s: Annotated[tuple[_Seconds, ...], Meta(min_length=1, max_length=32)] = (
+        5,
+        10,
+        20,
+        60,
+        300,
+        900,
+        3600,
+    )
+    review_after_s: _Seconds = 86_400
+
+
+class HoldRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to do with a hold before it lapses; `authorization.end_time` wins when it is sent."""
+
+    expires_after_s: Annotated[int, Meta(ge=60, le=HOLD_MAX_S)] = HOLD_MAX_S
+    act_before_expiry_s: _Seconds = 21_600
+    on_expiry: Literal["void", "capture", "review"] = "void"
+
+
+class EndRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What happens after the customer has gone."""
+
+    abandoned_hold: Literal["void", "review"] = "void"
+    late_watch_s: _SecondsOrNone = 259_200
+    retention_s: _Seconds = 7_776_000
+
+
+class Flow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One merchant's wish for a payment, checked. `digest` and `source` are its text's."""
+
+    name: _Name
+    summary: Annotated[str, Meta(max_length=200)] = ""
+    capture: Literal["automatic", "manual"] = "automatic"
+    methods: Annotated[tuple[MethodName, ...], Meta(min_length=1)]
+    pay: PayRules = PayRules()
+    otp: OtpRules = OtpRules()
+    poll: PollRules = PollRules()
+    hold: HoldRules | None = None
+    end: EndRules = EndRules()
+    digest: str = ""
+    source: bytes = b""
+
+    @property
+    def hold_rules(self) -> HoldRules:
+        """The rules for a hold; an automatic flow that still gets one watches it by default."""
+        return self.hold or HoldRules()
+
+
+def parse(text: bytes, *, file: str = "flow") -> Flow:
+    """Return the flow that this TOML text describes.
+
+    `file` names the text in errors. Raises `FlowError` with file, key and reason for
+    bytes that are not TOML, unknown keys, impossible values and contradictions.
+    """
+    try:
+        document = tomllib.loads(text.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FlowError(f"{file}: not a TOML text: {error}") from None
+    except RecursionError:
+        raise FlowError(f"{file}: not a TOML text: nested too deeply") from None
+    for reserved in ("digest", "source"):
+        if reserved in document:
+            raise FlowError(f"{file}: {reserved}: unknown key")
+    try:
+        flow = msgspec.convert(document, Flow)
+    except msgspec.ValidationError as error:
+        raise FlowError(f"{file}: {_reason(str(error))}") from None
+    _check(flow, file)
+    digest = hashlib.sha256(text).hexdigest()[:16]
+    return msgspec.structs.replace(flow, digest=digest, source=text)
+
+
+def _reason(text: str) -> str:
+    """Turn msgspec's "reason - at `$.key`" round: the key leads, as in every message here."""
+    reason, found, path = text.partition(" - at `$")
+    key = path.rstrip("`").lstrip(".") if found else ""
+    if reason.startswith("Object contains unknown field"):
+        unknown = reason.split("`")[1]
+        return f"{f'{key}.' if key else ''}{unknown}: unknown key"
+    return f"{key}: {reason}" if key else reason
+
+
+def _check(flow: Flow, file: str) -> None:
+    """Refuse what each key permits alone and together makes no sense."""
+    if flow.hold is not None and flow.capture != "manual":
+        raise FlowError(f'{file}: hold: only a flow with capture = "manual" has a hold')
+    rules = flow.hold_rules
+    if rules.act_before_expiry_s >= rules.expires_after_s:
+        raise FlowError(
+            f"{file}: hold.act_before_expiry_s: must be less than hold.expires_after_s"
+            f" ({rules.act_before_expiry_s} >= {rules.expires_after_s})"
+        )
+    if len(set(flow.methods)) != len(flow.methods):
+        raise FlowError(f"{file}: methods: the same method is named twice")
+    if flow.capture == "manual" and not set(flow.methods) <= {"card", "upi"}:
+        raise FlowError(f"{file}: methods: the gateway holds money only for card and upi")
+    if list(flow.poll.after_s) != sorted(flow.poll.after_s):
+        raise FlowError(f"{file}: poll.after_s: the intervals must not shrink")

@@ -1,0 +1,229 @@
+"""The record: all that is stored of a payment, as one array-like msgpack blob.
+
+The position of a field is its name on disk: fields are only ever appended, each with a
+default, and `schema` rises with them. A record of a newer schema is read-only here, since
+writing it back would drop the fields that this code does not know.
+
+The payment's id is not in the blob: the store's key is the order id and its field is `n`.
+Card numbers, CVVs, OTPs and session ids are in no field (GATEWAY 10).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import IntEnum, StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from cfflow._core.actions import NextAction
+from cfflow._core.chart import State, Trigger, fire
+from cfflow._core.observation import Call, Failure
+
+__all__ = [
+    "HISTORY_MAX",
+    "SCHEMA",
+    "Attempt",
+    "Entry",
+    "EntryKind",
+    "Operation",
+    "OtpTurn",
+    "Record",
+    "Review",
+    "Snapshot",
+    "Step",
+    "appended",
+    "payment_id",
+    "split_id",
+]
+
+SCHEMA: Final = 1
+HISTORY_MAX: Final = 64
+
+
+class Step(StrEnum):
+    """A gateway call that may move money or end a customer's chance. Append only."""
+
+    PAY = "pay"
+    SUBMIT_OTP = "submit_otp"
+    RESEND_OTP = "resend_otp"
+    CAPTURE = "capture"
+    VOID = "void"
+
+
+#: History stores positions in these lists, so they only ever grow at the end.
+TRIGGERS: Final = tuple(Trigger)
+STEPS: Final = tuple(Step)
+CALLS: Final = tuple(Call)
+
+
+class EntryKind(IntEnum):
+    """What an entry of the history tells."""
+
+    TRANSITION = 0
+    OPERATION = 1
+    REVIEW = 2
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """One line of the history, packed small: codes are positions in the lists above.
+
+    For a transition `code` is the trigger and `by` the call whose answer proved it (-1: a
+    local decision); for an operation `code` is the step and `by` its sequence number.
+    """
+
+    offset_ms: int
+    kind: int
+    code: int
+    by: int = -1
+    text: str = ""
+
+
+class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A step on its way: committed before its call, closed by its outcome.
+
+    `body` is the frozen request of capture and void, byte for byte; the bodies of pay and
+    authenticate hold card data and OTPs and are never kept. `limit_ms` is when the call
+    must be over; before it an inquiry that sees nothing proves nothing.
+    """
+
+    step: Step
+    sequence: int
+    key: str
+    started_ms: int
+    limit_ms: int
+    api_version: str = ""
+    body: bytes = b""
+    amount: Decimal | None = None
+    method: str | None = None
+    channel: str | None = None
+    last_four: str | None = None
+    known: tuple[str, ...] = ()
+    accepted: bool = False
+    missed_ms: int | None = None
+    resent_ms: int | None = None
+
+
+class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The customer's turn on the OTP page; the limits are the flow's."""
+
+    expires_ms: int
+    sent_ms: int
+    submits_used: int = 0
+    resends_used: int = 0
+    accepted: bool = False
+    inferred: bool = False
+
+
+class Review(msgspec.Struct, frozen=True, array_like=True):
+    """A reason why this payment needs a person, until somebody acknowledges it by name."""
+
+    reason: str
+    at_ms: int
+    detail: str = ""
+    actor: str = ""
+    note: str = ""
+    acknowledged_ms: int | None = None
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One payment. The store's script reads the first three fields by position."""
+
+    schema: int = SCHEMA
+    version: int = 0
+    token: bytes = b""
+    state: State = State.CREATED
+    flow: str
+    digest: str
+    nonce: str
+    currency: str
+    created_ms: int
+    updated_ms: int
+    wake_ms: int | None = None
+    moved_ms: int = 0
+    asked_ms: int = 0
+    polls: int = 0
+    sequence: int = 0
+    amount: Decimal | None = None
+    amount_held: Decimal | None = None
+    captured_amount: Decimal | None = None
+    cf_payment_id: str | None = None
+    method: str | None = None
+    channel: str | None = None
+    operation: Operation | None = None
+    otp: OtpTurn | None = None
+    hold_expires_ms: int | None = None
+    order_expires_ms: int | None = None
+    failure: Failure | None = None
+    reviews: tuple[Review, ...] = ()
+    history: tuple[Entry, ...] = ()
+    history_from: State = State.CREATED
+    metadata: dict[str, Any] | None = None
+    abandoned: bool = False
+    confirming: bool = False
+
+    @property
+    def open_reviews(self) -> tuple[Review, ...]:
+        """The reviews that nobody has acknowledged yet."""
+        return tuple(review for review in self.reviews if review.acknowledged_ms is None)
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """What the order's entry says of one of its payments: its state and its gateway id."""
+
+    state: State
+    cf_payment_id: str = ""
+    abandoned: bool = False
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A payment as read: its place, its record, and what the customer has to do next."""
+
+    order_id: str
+    n: int
+    record: Record
+    next_action: NextAction | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The payment's id, `<order_id>.<n>`."""
+        return payment_id(self.order_id, self.n)
+
+    @property
+    def claimed_elsewhere(self) -> frozenset[str]:
+        """Gateway ids that other payments of this order have claimed."""
+        others = (a.cf_payment_id for n, a in enumerate(self.attempts, 1) if n != self.n)
+        return frozenset(other for other in others if other)
+
+
+def payment_id(order_id: str, n: int) -> str:
+    """Return the id of an order's n-th payment: deterministic, so starting twice finds it."""
+    return f"{order_id}.{n}"
+
+
+def split_id(text: str) -> tuple[str, int] | None:
+    """Return (order_id, n) of a payment id, None where the text is not one."""
+    order_id, dot, n = text.rpartition(".")
+    if not (dot and order_id and n.isascii() and n.isdigit() and len(n) < 10) or n.startswith("0"):
+        return None
+    return order_id, int(n)
+
+
+def appended(record: Record, entries: tuple[Entry, ...]) -> tuple[tuple[Entry, ...], State]:
+    """Return the history with these entries behind it, and the state in which it begins.
+
+    At most 64 stay. Operations go first, the oldest before the others; a transition goes
+    only when nothing else is left, and then the history begins in the state it led to.
+    """
+    history = [*record.history, *entries]
+    begins = record.history_from
+    while len(history) > HISTORY_MAX:
+        kinds = [entry.kind for entry in history]
+        if EntryKind.OPERATION in kinds:
+            history.pop(kinds.index(EntryKind.OPERATION))
+            continue
+        gone = history.pop(0)
+        if gone.kind == EntryKind.TRANSITION:
+            begins = fire(begins, TRIGGERS[gone.code])
+    return tuple(history), begins

@@ -1,0 +1,224 @@
+"""Which step is permitted when, and the operation that is written down before its call.
+
+Every `begin_*` takes a snapshot and returns the plan that opens an operation, or raises:
+`IllegalStep` where the state or an open operation forbids it, `OtpLimit` where the flow's
+OTP limits do, `InvalidAmount` for an amount over the hold. Nothing has been sent then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from cfflow._core.actions import AskOtp, Redirect
+from cfflow._core.chart import State, Trigger
+from cfflow._core.draft import Draft, Plan
+from cfflow._core.flow import Flow
+from cfflow._core.money import amount_of
+from cfflow._core.record import Operation, OtpTurn, Snapshot, Step
+from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit
+
+__all__ = [
+    "BLOCKS_PAY",
+    "Instrument",
+    "allowed_steps",
+    "amount_to_capture",
+    "begin_authorize",
+    "begin_pay",
+    "begin_resend",
+    "begin_submit",
+    "leave_otp",
+]
+
+#: Open reviews that keep the order from taking a new pay until a person resolves them.
+BLOCKS_PAY: Final = frozenset({"ambiguous_attempt", "unclaimed_money"})
+
+#: Of the attempt ids known to the order, the last so many are frozen with a pay.
+_KNOWN_MAX: Final = 32
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """What of a payment method may be written down: enough to tell whose attempt it is."""
+
+    method: str
+    channel: str | None = None
+    last_four: str | None = None
+
+
+def begin_pay(snapshot: Snapshot, flow: Flow, now_ms: int, instrument: Instrument) -> Plan:
+    """Open a pay. One payment is one attempt, so only `created` permits it."""
+    record = snapshot.record
+    _permit(snapshot, Step.PAY, State.CREATED)
+    if instrument.method not in flow.methods:
+        raise _illegal(snapshot, f"flow {flow.name} does not take {instrument.method}")
+    for review in record.open_reviews:
+        if review.reason in BLOCKS_PAY:
+            raise _illegal(snapshot, f"review {review.reason} must be resolved before a new pay")
+    draft = Draft(snapshot, flow, now_ms)
+    draft.set(method=instrument.method, channel=instrument.channel)
+    return _open(
+        draft,
+        Step.PAY,
+        amount=record.amount,
+        method=instrument.method,
+        channel=instrument.channel,
+        last_four=instrument.last_four,
+        known=tuple(sorted(snapshot.claimed_elsewhere)[-_KNOWN_MAX:]),
+    )
+
+
+def begin_submit(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+    """Open a submission of the OTP, within the flow's tries and the page's life."""
+    otp = _otp_page(snapshot, Step.SUBMIT_OTP, now_ms)
+    if otp.submits_used >= flow.otp.submits_max:
+        raise _limit(snapshot, f"all {flow.otp.submits_max} OTP submissions are used")
+    return _open(Draft(snapshot, flow, now_ms), Step.SUBMIT_OTP)
+
+
+def begin_resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+    """Open a resend of the OTP, within the flow's number and waiting time."""
+    otp = _otp_page(snapshot, Step.RESEND_OTP, now_ms)
+    if otp.resends_used >= flow.otp.resends_max:
+        raise _limit(snapshot, f"all {flow.otp.resends_max} OTP resends are used")
+    ready_ms = otp.sent_ms + flow.otp.resend_after_s * 1000
+    if now_ms < ready_ms:
+        wait_s = (ready_ms - now_ms + 999) // 1000
+        raise _limit(snapshot, f"the OTP can be sent again in {wait_s} s", at_ms=ready_ms)
+    return _open(Draft(snapshot, flow, now_ms), Step.RESEND_OTP)
+
+
+def leave_otp(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+    """Let the customer go to the bank's own page. No call is made: the attempt lives on."""
+    _otp_page(snapshot, None, now_ms)
+    action = snapshot.next_action
+    if not isinstance(action, AskOtp) or action.redirect_to_bank is None:
+        raise _illegal(snapshot, "the way to the bank's page is not known; its answer was lost")
+    draft = Draft(snapshot, flow, now_ms)
+    draft.fire(Trigger.LEAVE_OTP, None, "the customer took redirect_to_bank")
+    draft.next_action = Redirect(action.redirect_to_bank)
+    return draft.plan()
+
+
+def amount_to_capture(snapshot: Snapshot, amount: object = None) -> Decimal:
+    """Return the amount of a capture: the whole hold, or the part that was asked for.
+
+    Raises `InvalidAmount` for zero, negative, three decimals or more than the hold.
+    """
+    held = snapshot.record.amount_held
+    if amount is None:
+        if held is None:
+            raise InvalidAmount("the amount held is not known yet: refresh, or pass an amount")
+        return held
+    exact = amount_of(amount)
+    if held is not None and exact > held:
+        raise InvalidAmount(f"{exact} is more than the {held} held")
+    return exact
+
+
+def begin_authorize(
+    snapshot: Snapshot,
+    flow: Flow,
+    now_ms: int,
+    step: Step,
+    *,
+    body: bytes,
+    api_version: str,
+    amount: Decimal | None = None,
+) -> Plan:
+    """Open a capture or a void, its request frozen byte for byte for a later resend."""
+    _permit(snapshot, step, State.AUTHORIZED)
+    return _open(
+        Draft(snapshot, flow, now_ms),
+        step,
+        body=body,
+        api_version=api_version,
+        amount=amount,
+        sole_holder=True,
+    )
+
+
+def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...]:
+    """Return the names of the calls that would be permitted now, for `why` and for pages."""
+    instrument = Instrument(flow.methods[0])
+    attempts: dict[str, Callable[[], object]] = {
+        "pay": lambda: begin_pay(snapshot, flow, now_ms, instrument),
+        "submit_otp": lambda: begin_submit(snapshot, flow, now_ms),
+        "resend_otp": lambda: begin_resend(snapshot, flow, now_ms),
+        "leave_otp": lambda: leave_otp(snapshot, flow, now_ms),
+        "capture": lambda: _permit(snapshot, Step.CAPTURE, State.AUTHORIZED),
+        "void": lambda: _permit(snapshot, Step.VOID, State.AUTHORIZED),
+    }
+    names = []
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except CfflowError:
+            continue
+        names.append(name)
+    return (*names, "refresh")
+
+
+def _open(
+    draft: Draft,
+    step: Step,
+    *,
+    sole_holder: bool = False,
+    body: bytes = b"",
+    api_version: str = "",
+    amount: Decimal | None = None,
+    method: str | None = None,
+    channel: str | None = None,
+    last_four: str | None = None,
+    known: tuple[str, ...] = (),
+) -> Plan:
+    sequence = draft.was.sequence + 1
+    operation = Operation(
+        step=step,
+        sequence=sequence,
+        key=f"{draft.snapshot.id}-{step}-{sequence}-{draft.was.nonce}",
+        started_ms=draft.now_ms,
+        limit_ms=draft.now_ms + round(draft.flow.pay.timeout_s * 1000),
+        body=body,
+        api_version=api_version,
+        amount=amount,
+        method=method,
+        channel=channel,
+        last_four=last_four,
+        known=known,
+    )
+    draft.set(operation=operation, sequence=sequence, asked_ms=0, polls=0)
+    return draft.plan(sole_holder=sole_holder)
+
+
+def _permit(snapshot: Snapshot, step: Step | None, state: State) -> None:
+    """Refuse a step that this state, or an operation still open, does not permit."""
+    record = snapshot.record
+    wanted = step or "leave_otp"
+    if record.operation is not None:
+        raise _illegal(snapshot, f"{wanted}: {record.operation.step} is still open")
+    if record.state is not state:
+        raise _illegal(snapshot, f"{wanted} needs a payment in {state}; this one is {record.state}")
+
+
+def _otp_page(snapshot: Snapshot, step: Step | None, now_ms: int) -> OtpTurn:
+    """Return the customer's turn, if it is still the customer's."""
+    _permit(snapshot, step, State.OTP_PENDING)
+    otp = snapshot.record.otp
+    if otp is None or otp.accepted:
+        raise _illegal(snapshot, "the OTP was accepted already; refresh tells where the money is")
+    if now_ms >= otp.expires_ms:
+        raise _limit(snapshot, "the OTP page has expired")
+    return otp
+
+
+def _illegal(snapshot: Snapshot, text: str) -> IllegalStep:
+    return IllegalStep(f"{snapshot.id}: {text}")
+
+
+def _limit(snapshot: Snapshot, text: str, *, at_ms: int | None = None) -> OtpLimit:
+    retry_at = None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC)
+    return OtpLimit(f"{snapshot.id}: {text}", retry_at=retry_at)
