@@ -1,0 +1,401 @@
+"""The gateway's client: every call of GATEWAY 2, typed, with time limits and one error seam.
+
+It has no policy. It never retries, never follows a redirect, never sends anything but to
+its own base URL, whatever an answer says. pay and authenticate carry no credentials: the
+session and the attempt's id are their own bearer secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+import structlog
+
+from cfflow._core.observation import Call
+from cfflow._ports.methods import PaymentMethod
+from cfflow._ports.sealed import Sealed
+from cfflow._ports.seam import from_answer, from_transport, undecodable
+from cfflow._ports.wire import (
+    Answer,
+    AuthenticateAnswer,
+    Order,
+    PayAnswer,
+    PaymentEntity,
+    Simulation,
+    decoder,
+    encode,
+)
+from cfflow.errors import CfflowError, ConfigError, OutcomeUnknown
+
+__all__ = ["API_VERSIONS", "ENVIRONMENTS", "GatewayClient", "base_url_of", "frozen_authorize"]
+
+API_VERSIONS: Final = ("2022-09-01", "2023-08-01", "2025-01-01", "2026-01-01")
+
+ENVIRONMENTS: Final = {
+    "sandbox": "https://sandbox.cashfree.com/pg",
+    "production": "https://api.cashfree.com/pg",
+}
+
+#: Hosts on which a base URL may be plain http: an emulator on this machine.
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+_A = TypeVar("_A", bound=Answer)
+_D = TypeVar("_D")
+
+_OK: Final = 200
+
+_decode_pay = decoder(PayAnswer)
+_decode_authenticate = decoder(AuthenticateAnswer)
+_decode_entity = decoder(PaymentEntity)
+_decode_entities = decoder(list[PaymentEntity])
+_decode_order = decoder(Order)
+_decode_simulation = decoder(Simulation)
+
+#: The deadline comes just after httpx's own limits, which know whether anything was sent.
+_CONNECT_FIRST_S: Final = 0.05
+
+_HEADER_SAFE: Final = re.compile(r"^[\x21-\x7e]+$")
+
+
+def base_url_of(environment: str) -> str:
+    """Return the base URL of `sandbox`, `production` or a URL of one's own.
+
+    Raises `ConfigError` for anything else, and for plain http to another machine: card
+    numbers would travel readable.
+    """
+    if environment in ENVIRONMENTS:
+        return ENVIRONMENTS[environment]
+    parts = urlsplit(environment)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        known = ", ".join(ENVIRONMENTS)
+        raise ConfigError(f"environment {environment!r} is none of {known}, and no base URL")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ConfigError(f"environment {environment!r}: plain http is for this machine only")
+    return environment.rstrip("/")
+
+
+def frozen_authorize(action: Literal["CAPTURE", "VOID"], amount: Decimal | None = None) -> bytes:
+    """Return the body of an authorize call, byte for byte as it will be sent."""
+    body: dict[str, Any] = {"action": action}
+    if amount is not None:
+        body["amount"] = amount
+    return encode(body)
+
+
+class GatewayClient:
+    """Calls the gateway. One instance serves a whole process.
+
+    `client_id`, `client_secret`: the account's credentials. `environment`: `sandbox`,
+    `production` or a base URL. `timeout_s` is the limit of a call that names none.
+    `http` takes an `httpx.AsyncClient` of your own; it must not follow redirects.
+
+    Every call raises `GatewayRejected`, `GatewayAuthError`, `RateLimited`,
+    `GatewayUnavailable`, and for pay, authenticate and authorize `OutcomeUnknown`.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        client_id: str,
+        client_secret: str,
+        environment: str,
+        api_version: str = "2025-01-01",
+        timeout_s: float = 10.0,
+    ) -> None:
+        if api_version not in API_VERSIONS:
+            raise ConfigError(f"API version {api_version!r} is none of {', '.join(API_VERSIONS)}")
+        for name, value in (("client_id", client_id), ("client_secret", client_secret)):
+            if not _HEADER_SAFE.match(value):
+                raise ConfigError(f"{name} is empty or has a character that no header can carry")
+        self.base_url: Final = base_url_of(environment)
+        self.api_version: Final = api_version
+        self._http = http
+        self._timeout_s = timeout_s
+        self._credentials = Sealed({"x-client-id": client_id, "x-client-secret": client_secret})
+        self._log = structlog.get_logger("cfflow")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def pay(
+        self,
+        payment_session_id: str | Sealed[str],
+        method: PaymentMethod,
+        *,
+        save_instrument: bool | None = None,
+        offer_id: str | None = None,
+        key: str = "",
+        timeout_s: float | None = None,
+    ) -> PayAnswer:
+        """Start one attempt to pay an order. Moves money: never sent twice by cfflow."""
+        session = _sealed(payment_session_id)
+        del payment_session_id
+        extras = {"save_instrument": save_instrument, "offer_id": offer_id}
+        body = Sealed(
+            encode(
+                {"payment_session_id": session.reveal(), "payment_method": method.body()}
+                | {name: value for name, value in extras.items() if value is not None}
+            )
+        )
+        return await self._call(
+            Call.PAY, "POST", "/orders/sessions", _decode_pay, body, key, timeout_s
+        )
+
+    async def authenticate(
+        self,
+        cf_payment_id: str,
+        otp: str | Sealed[str] | None = None,
+        *,
+        key: str = "",
+        timeout_s: float | None = None,
+    ) -> AuthenticateAnswer:
+        """Submit the OTP, or have it sent again when `otp` is None."""
+        sealed = None if otp is None else _sealed(otp)
+        del otp
+        body = Sealed(
+            encode({"action": "RESEND_OTP"})
+            if sealed is None
+            else encode({"action": "SUBMIT_OTP", "otp": sealed.reveal()})
+        )
+        path = f"/orders/pay/authenticate/{quote(cf_payment_id, safe='')}"
+        return await self._call(
+            Call.AUTHENTICATE, "POST", path, _decode_authenticate, body, key, timeout_s
+        )
+
+    async def authorize(
+        self,
+        order_id: str,
+        body: bytes,
+        *,
+        key: str = "",
+        api_version: str | None = None,
+        timeout_s: float | None = None,
+    ) -> PaymentEntity:
+        """Capture or void a held payment; `body` is made by `frozen_authorize`."""
+        path = f"/orders/{quote(order_id, safe='')}/authorization"
+        return await self._call(
+            Call.AUTHORIZE,
+            "POST",
+            path,
+            _decode_entity,
+            Sealed(body),
+            key,
+            timeout_s,
+            api_version,
+        )
+
+    async def fetch_payment(
+        self, order_id: str, cf_payment_id: str, *, timeout_s: float | None = None
+    ) -> PaymentEntity:
+        """Return one attempt."""
+        path = f"/orders/{quote(order_id, safe='')}/payments/{quote(cf_payment_id, safe='')}"
+        return await self._call(
+            Call.FETCH_PAYMENT, "GET", path, _decode_entity, timeout_s=timeout_s
+        )
+
+    async def fetch_payments(
+        self, order_id: str, *, timeout_s: float | None = None
+    ) -> tuple[PaymentEntity, ...]:
+        """Return every attempt of the order, ours or not."""
+        path = f"/orders/{quote(order_id, safe='')}/payments"
+        content, request_id = await self._exchange(
+            Call.FETCH_PAYMENTS, "GET", path, None, "", timeout_s, None
+        )
+        found = _decoded(Call.FETCH_PAYMENTS, _decode_entities, content, request_id)
+        return tuple(msgspec.structs.replace(entity, request_id=request_id) for entity in found)
+
+    async def create_order(
+        self,
+        amount: Decimal | int | str,
+        customer: dict[str, Any],
+        *,
+        order_id: str | None = None,
+        currency: str = "INR",
+        order_meta: dict[str, Any] | None = None,
+        key: str = "",
+        timeout_s: float | None = None,
+        **fields: Any,
+    ) -> Order:
+        """Create an order; `customer` needs `customer_id` and a 10-digit `customer_phone`.
+
+        `amount` in rupees. Further fields of the API (`order_tags`, `order_note`, …) go
+        by their own names. Safe to repeat with the same `order_id`: the gateway refuses
+        a second one.
+        """
+        body = {
+            "order_amount": Decimal(amount),
+            "order_currency": currency,
+            "customer_details": customer,
+            "order_id": order_id,
+            "order_meta": order_meta,
+            **fields,
+        }
+        given = encode({name: value for name, value in body.items() if value is not None})
+        return await self._call(
+            Call.CREATE_ORDER, "POST", "/orders", _decode_order, Sealed(given), key, timeout_s
+        )
+
+    async def fetch_order(self, order_id: str, *, timeout_s: float | None = None) -> Order:
+        """Return the order: its status, and when it expires."""
+        path = f"/orders/{quote(order_id, safe='')}"
+        return await self._call(Call.FETCH_ORDER, "GET", path, _decode_order, timeout_s=timeout_s)
+
+    async def simulate(
+        self,
+        cf_payment_id: str,
+        payment_status: str,
+        *,
+        payment_error_code: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Simulation:
+        """Force an attempt's status. Sandbox and emulator only."""
+        forced = {"payment_status": payment_status}
+        if payment_error_code is not None:
+            forced["payment_error_code"] = payment_error_code
+        body = {"entity": "PAYMENTS", "entity_id": cf_payment_id, "entity_simulation": forced}
+        return await self._call(
+            Call.SIMULATE,
+            "POST",
+            "/simulate",
+            _decode_simulation,
+            Sealed(encode(body)),
+            timeout_s=timeout_s,
+        )
+
+    async def _call(
+        self,
+        call: Call,
+        verb: str,
+        path: str,
+        decode: Callable[[bytes], _A],
+        body: Sealed[bytes] | None = None,
+        key: str = "",
+        timeout_s: float | None = None,
+        api_version: str | None = None,
+    ) -> _A:
+        content, request_id = await self._exchange(
+            call, verb, path, body, key, timeout_s, api_version
+        )
+        answer = _decoded(call, decode, content, request_id)
+        return msgspec.structs.replace(answer, request_id=request_id)
+
+    async def _exchange(
+        self,
+        call: Call,
+        verb: str,
+        path: str,
+        body: Sealed[bytes] | None,
+        key: str,
+        timeout_s: float | None,
+        api_version: str | None,
+    ) -> tuple[Sealed[bytes], str]:
+        """Make one call and return (content, request id), or raise what it means."""
+        began = time.perf_counter()
+        answer = await self._send(call, verb, path, body, key, timeout_s, api_version)
+        response = None if isinstance(answer, CfflowError) else answer
+        failure = answer if isinstance(answer, CfflowError) else _failure(call, answer)
+        request_id = "" if response is None else _request_id(response)
+        self._log.info(
+            "gateway.call",
+            call=call.value,
+            status=None if response is None else response.status_code,
+            outcome="answered" if failure is None else type(failure).__name__,
+            request_id=request_id,
+            duration_ms=round((time.perf_counter() - began) * 1000, 3),
+        )
+        if response is None or failure is not None:
+            raise failure or OutcomeUnknown(f"{call}: no answer")
+        return Sealed(response.content), request_id
+
+    async def _send(
+        self,
+        call: Call,
+        verb: str,
+        path: str,
+        body: Sealed[bytes] | None,
+        key: str,
+        timeout_s: float | None,
+        api_version: str | None,
+    ) -> httpx.Response | CfflowError:
+        """Send one request; a failure comes back as a value, so that its frames go.
+
+        The frames below hold the request's bytes, card number and all: an error raised
+        from there would carry them into every crash report that prints local variables.
+        """
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            # httpx limits each read and write; the deadline limits the call as a whole.
+            async with asyncio.timeout(limit_s + _CONNECT_FIRST_S):
+                return await self._http.request(
+                    verb,
+                    self.base_url + path,
+                    content=None if body is None else body.reveal(),
+                    headers=self._headers(call, key, api_version, has_body=body is not None),
+                    timeout=limit_s,
+                    follow_redirects=False,
+                )
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            return from_transport(call, error)
+        except asyncio.CancelledError as cancelled:
+            raise cancelled.with_traceback(None) from None
+
+    def _headers(
+        self, call: Call, key: str, api_version: str | None, *, has_body: bool
+    ) -> dict[str, str]:
+        headers = {"x-api-version": api_version or self.api_version}
+        if has_body:
+            headers["content-type"] = "application/json"
+        if key:
+            headers["x-idempotency-key"] = key
+        if call not in _BEARER:
+            headers |= self._credentials.reveal()
+        return headers
+
+
+#: The calls that carry no credentials (GATEWAY 1).
+_BEARER: Final = frozenset({Call.PAY, Call.AUTHENTICATE})
+
+
+def _failure(call: Call, response: httpx.Response) -> CfflowError | None:
+    return None if response.is_success else from_answer(call, response)
+
+
+def _decoded(
+    call: Call, decode: Callable[[bytes], _D], content: Sealed[bytes], request_id: str
+) -> _D:
+    try:
+        return decode(content.reveal())
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        # Raised below, outside: the decoder's own error would quote the answer.
+        failure = undecodable(call, _OK, request_id)
+    raise failure
+
+
+def _request_id(response: httpx.Response) -> str:
+    return str(response.headers.get("x-request-id", ""))[:80]
+
+
+def _sealed(secret: str | Sealed[str]) -> Sealed[str]:
+    return secret if isinstance(secret, Sealed) else Sealed(secret)

@@ -1,0 +1,188 @@
+"""The payment methods that `pay` takes, with the gateway's own field names (GATEWAY 2).
+
+`repr` shows the kind, the channel and a card's last four digits, and never what PCI or
+privacy hides: numbers, CVVs, cryptograms, names, UPI ids, phones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from cfflow._core.steps import Instrument
+
+__all__ = [
+    "UPI",
+    "BankTransfer",
+    "Card",
+    "CardEMI",
+    "CardlessEMI",
+    "NetBanking",
+    "PayLater",
+    "PaymentMethod",
+    "SavedCard",
+    "UPIAuthorization",
+    "Wallet",
+]
+
+_FOUR = 4
+
+
+class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all methods: a set of the gateway's fields under the gateway's name."""
+
+    gateway_name: ClassVar[str] = ""
+
+    def body(self) -> dict[str, Any]:
+        """Return the request's `payment_method`: the fields that were given, nothing else."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        given = {name: value for name, value in fields.items() if value is not None}
+        return {self.gateway_name: given}
+
+    def instrument(self) -> Instrument:
+        """Return what may be written down of it: method, channel, last four digits."""
+        return Instrument(self.gateway_name, getattr(self, "channel", None), self.last_four())
+
+    def last_four(self) -> str | None:
+        """Return a card's last four digits, None where there is no card number."""
+        return None
+
+    def __repr__(self) -> str:
+        digits = self.last_four()
+        shown = f", card_number='xxxxxx{digits}'" if digits else ""
+        return f"{type(self).__name__}(channel={getattr(self, 'channel', None)!r}{shown})"
+
+
+class _CardFields(PaymentMethod, frozen=True, kw_only=True):
+    card_number: str | None = None
+    card_holder_name: str | None = None
+    card_expiry_mm: str | None = None
+    card_expiry_yy: str | None = None
+    card_cvv: str | None = None
+    card_alias: str | None = None
+
+    def last_four(self) -> str | None:
+        shown = getattr(self, "card_display", None) or self.card_number or ""
+        return shown[-_FOUR:] if len(shown) >= _FOUR else None
+
+
+class Card(_CardFields, frozen=True, kw_only=True):
+    """A card by number, or by network token (with `cryptogram` and `token_requestor_id`).
+
+    `channel="post"` asks for native OTP on your own page, which is best effort: the
+    answer may still be a redirect. `channel="link"` asks for the bank's page.
+    The address fields are for international cards.
+    """
+
+    gateway_name: ClassVar[str] = "card"
+
+    channel: Literal["link", "post"] = "post"
+    cryptogram: str | None = None
+    token_requestor_id: str | None = None
+    token_reference_id: str | None = None
+    token_type: str | None = None
+    card_display: str | None = None
+    card_bank_name: str | None = None
+    address_line_one: str | None = None
+    address_line_two: str | None = None
+    city: str | None = None
+    zip_code: str | None = None
+    country: str | None = None
+    country_code: str | None = None
+    state: str | None = None
+    state_code: str | None = None
+
+
+class SavedCard(PaymentMethod, frozen=True, kw_only=True):
+    """A card that was saved at the gateway, by its `instrument_id`."""
+
+    gateway_name: ClassVar[str] = "card"
+
+    instrument_id: str
+    card_cvv: str | None = None
+    channel: Literal["link", "post"] = "post"
+
+
+class CardEMI(_CardFields, frozen=True, kw_only=True):
+    """A card payment in `emi_tenure` monthly instalments at the card's bank."""
+
+    gateway_name: ClassVar[str] = "emi"
+
+    card_bank_name: str
+    emi_tenure: int
+    channel: Literal["link", "post"] = "link"
+
+
+class UPIAuthorization(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The terms of a one-time mandate; times are ISO 8601 with an offset."""
+
+    approve_by: str | None = None
+    start_time: str | None = None
+    end_time: str | None = None
+
+
+class UPI(PaymentMethod, frozen=True, kw_only=True):
+    """UPI: `collect` asks the owner of `upi_id`, `link` opens an app, `qrcode` is scanned.
+
+    `upi_expiry_minutes` is 5 to 15. `authorize_only` with `authorization` makes a one-time
+    mandate that holds the money (collect only).
+    """
+
+    gateway_name: ClassVar[str] = "upi"
+
+    channel: Literal["collect", "link", "qrcode"]
+    upi_id: str | None = None
+    upi_redirect_url: bool | None = None
+    upi_expiry_minutes: int | None = None
+    authorize_only: bool | None = None
+    authorization: UPIAuthorization | None = None
+
+
+class NetBanking(PaymentMethod, frozen=True, kw_only=True):
+    """Net banking, by the bank's code or its name."""
+
+    gateway_name: ClassVar[str] = "netbanking"
+
+    netbanking_bank_code: int | None = None
+    netbanking_bank_name: str | None = None
+    channel: Literal["link"] = "link"
+
+
+class Wallet(PaymentMethod, frozen=True, kw_only=True):
+    """A wallet app, by provider and the customer's phone."""
+
+    gateway_name: ClassVar[str] = "app"
+
+    provider: str
+    phone: str
+    channel: str = "link"
+
+
+class CardlessEMI(PaymentMethod, frozen=True, kw_only=True):
+    """Instalments without a card."""
+
+    gateway_name: ClassVar[str] = "cardless_emi"
+
+    provider: str
+    phone: str
+    emi_tenure: int | None = None
+    channel: Literal["link"] = "link"
+
+
+class PayLater(PaymentMethod, frozen=True, kw_only=True):
+    """Pay later with a provider, by the customer's phone."""
+
+    gateway_name: ClassVar[str] = "paylater"
+
+    provider: str
+    phone: str
+    channel: Literal["link"] = "link"
+
+
+class BankTransfer(PaymentMethod, frozen=True, kw_only=True):
+    """A transfer to an account that the answer names."""
+
+    gateway_name: ClassVar[str] = "banktransfer"
+
+    channel: Literal["link"] = "link"

@@ -1,0 +1,33 @@
+"""A value that must not be seen: it prints as nothing, in logs, reprs and tracebacks.
+
+Card bodies, OTPs and session ids travel through cfflow in this wrapper, so that even a
+crash report that prints the local variables of every frame shows none of them
+(PCI DSS 4.0, requirement 3.3; GATEWAY 10).
+"""
+
+from __future__ import annotations
+
+from typing import Generic, NoReturn, TypeVar
+
+__all__ = ["Sealed"]
+
+_T = TypeVar("_T")
+
+
+class Sealed(Generic[_T]):
+    """Holds a secret. `reveal()` is called only inside the expression that needs it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: _T) -> None:
+        self._value = value
+
+    def reveal(self) -> _T:
+        """Return the secret; never bind it to a name."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "<sealed>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a sealed value is not written anywhere")

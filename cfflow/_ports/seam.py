@@ -1,0 +1,125 @@
+"""The one seam where foreign failures become cfflow's errors (GATEWAY 3, errors).
+
+What decides is whether the request may have had its effect. A step whose answer is lost,
+broken or a server error is of unknown outcome; the same failure of an inquiry only means
+that we know no more than before.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from cfflow._core.observation import Call
+from cfflow._ports.wire import ErrorAnswer, decoder
+from cfflow.errors import (
+    CfflowError,
+    GatewayAuthError,
+    GatewayRejected,
+    GatewayUnavailable,
+    OutcomeUnknown,
+    RateLimited,
+)
+
+__all__ = ["MOVES", "from_answer", "from_transport", "undecodable"]
+
+#: The calls that may move money or end a customer's chance.
+MOVES: Final = frozenset({Call.PAY, Call.AUTHENTICATE, Call.AUTHORIZE})
+
+#: Raised by the transport before a byte of the request could leave.
+_NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+#: Refusals which show that the gateway knows more of this payment than we do.
+_KNOWS_CODES: Final = frozenset({"orderpay_not_found", "order_inactive"})
+_KNOWS_WORDS: Final = ("already processed", "exceeded")
+
+_RETRY_AFTER_S: Final = 60.0
+_OK: Final = 200
+_REDIRECT: Final = 300
+_BAD_REQUEST: Final = 400
+_SERVER_ERROR: Final = 500
+_MAYBE_DONE: Final = frozenset({408, 409, 422, 425})
+
+_CARD_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){12,18}")
+
+_decode_error = decoder(ErrorAnswer)
+
+
+def from_transport(
+    call: Call, error: httpx.HTTPError | httpx.InvalidURL | TimeoutError
+) -> CfflowError:
+    """Return the error for a call that got no whole answer."""
+    kind = type(error).__name__
+    if isinstance(error, _NEVER_SENT):
+        return GatewayUnavailable(f"{call}: the gateway was not reached ({kind}); nothing was sent")
+    if call in MOVES:
+        return OutcomeUnknown(f"{call}: no answer ({kind}); the gateway may have acted")
+    return GatewayUnavailable(f"{call}: no answer ({kind})")
+
+
+def undecodable(call: Call, status: int, request_id: str) -> CfflowError:
+    """Return the error for a 2xx whose body is not what this call answers."""
+    text = f"{call}: answer {status} does not decode (request {request_id or 'unnamed'})"
+    return OutcomeUnknown(text) if call in MOVES else GatewayUnavailable(text, status=status)
+
+
+def from_answer(call: Call, response: httpx.Response) -> CfflowError:
+    """Return the error for an answer that is no 2xx."""
+    status = response.status_code
+    body = _body(response)
+    request_id = response.headers.get("x-request-id", "")
+    text = _text(call, status, body)
+    details: dict[str, Any] = {
+        "status": status,
+        "code": body.code or "",
+        "type": body.type or "",
+        "request_id": request_id,
+    }
+    if status in {401, 403}:
+        return GatewayAuthError(f"{text}; check client id, secret and environment", **details)
+    if status == 429:  # noqa: PLR2004  the protocol's own number
+        wait_s = _retry_after_s(response)
+        return RateLimited(
+            f"{call}: rate limit; try again in {wait_s:g} s", retry_after_s=wait_s, **details
+        )
+    maybe_done = call in MOVES and status in _MAYBE_DONE
+    if _BAD_REQUEST <= status < _SERVER_ERROR and not maybe_done:
+        rejected = GatewayRejected(text, **details)
+        rejected.fetch_first = _knows_more(body)
+        return rejected
+    if call in MOVES:
+        return OutcomeUnknown(f"{text}; the gateway may have acted")
+    return GatewayUnavailable(text, **details)
+
+
+def _text(call: Call, status: int, body: ErrorAnswer) -> str:
+    """Put an error into words; a number as long as a card's is not repeated."""
+    said = _CARD_NUMBER.sub("xxxx", body.message or "no message")
+    return f"{call}: {status} {body.code or body.type or ''}: {said}"[:500]
+
+
+def _body(response: httpx.Response) -> ErrorAnswer:
+    """An error's body helps people; one that is HTML or garbage changes nothing."""
+    try:
+        return _decode_error(response.content)
+    except (msgspec.MsgspecError, ValueError):
+        return ErrorAnswer()
+
+
+def _knows_more(body: ErrorAnswer) -> bool:
+    words = (body.message or "").lower()
+    return body.code in _KNOWS_CODES or any(word in words for word in _KNOWS_WORDS)
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    for name in ("x-ratelimit-retry", "retry-after"):
+        try:
+            seconds = float(response.headers.get(name, ""))
+        except ValueError:
+            continue
+        if 0 <= seconds <= 3600:  # noqa: PLR2004  more than an hour is not a retry time
+            return seconds
+    return _RETRY_AFTER_S

@@ -1,0 +1,286 @@
+"""The gateway's JSON on one side, observations and next actions on the other.
+
+Decoding is lenient where the gateway is free and strict where money hangs on it: unknown
+fields and unknown words pass through, ids come as numbers or strings, null and missing
+are the same; an amount that is no finite number does not decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from cfflow._core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
+from cfflow._core.observation import Call, Failure, Observation
+
+__all__ = [
+    "Answer",
+    "AuthenticateAnswer",
+    "ErrorAnswer",
+    "Order",
+    "PayAnswer",
+    "PaymentEntity",
+    "Simulation",
+    "decoder",
+    "encode",
+    "next_action",
+    "observe_authenticate",
+    "observe_entity",
+    "observe_pay",
+    "timestamp_ms",
+]
+
+#: Amounts go out as JSON numbers with their two decimals: 1.00, never "1.00" or 1.0e0.
+encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+IST: Final = timezone(timedelta(hours=5, minutes=30))
+
+_Id = int | str | None
+
+_AMOUNT_MAX: Final = Decimal(10) ** 12
+
+_T = TypeVar("_T")
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the gateway's answers; `request_id` is its own number for the call."""
+
+    request_id: str = ""
+
+
+class PayData(msgspec.Struct, frozen=True, kw_only=True):
+    """`data` of a pay answer: where the customer goes and with what."""
+
+    url: str | None = None
+    payload: dict[str, Any] | None = None
+    content_type: str | None = None
+    method: str | None = None
+    redirect_to_bank: Any = None
+
+
+class PayAnswer(Answer, frozen=True, kw_only=True):
+    """The answer to pay: one attempt exists, and `action` says what comes next."""
+
+    cf_payment_id: _Id = None
+    payment_method: str | None = None
+    channel: str | None = None
+    action: str | None = None
+    payment_amount: Decimal | None = None
+    data: PayData | None = None
+
+
+class AuthenticateAnswer(Answer, frozen=True, kw_only=True):
+    """The answer to an OTP submission or resend."""
+
+    cf_payment_id: _Id = None
+    action: str | None = None
+    authenticate_status: str | None = None
+    payment_message: str | None = None
+
+
+class Authorization(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done with a hold, and whether the bank has confirmed it."""
+
+    action: str | None = None
+    status: str | None = None
+    captured_amount: Decimal | None = None
+    start_time: str | None = None
+    end_time: str | None = None
+    approve_by: str | None = None
+    action_reference: str | None = None
+    action_time: str | None = None
+
+
+class ErrorDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an attempt failed."""
+
+    error_code: str | None = None
+    error_description: str | None = None
+    error_reason: str | None = None
+    error_source: str | None = None
+
+
+class PaymentEntity(Answer, frozen=True, kw_only=True):
+    """One attempt, as fetch and authorize show it."""
+
+    cf_payment_id: _Id = None
+    order_id: str | None = None
+    payment_status: str | None = None
+    payment_amount: Decimal | None = None
+    order_amount: Decimal | None = None
+    payment_currency: str | None = None
+    is_captured: bool | None = None
+    authorization: Authorization | None = None
+    error_details: ErrorDetails | None = None
+    payment_group: str | None = None
+    payment_method: Any = None
+    payment_message: str | None = None
+    payment_time: str | None = None
+    payment_completion_time: str | None = None
+    bank_reference: str | None = None
+    auth_id: str | None = None
+
+
+class Order(Answer, frozen=True, kw_only=True):
+    """An order. Its `payment_session_id` pays it, so `repr` does not show it."""
+
+    cf_order_id: _Id = None
+    order_id: str | None = None
+    order_status: str | None = None
+    order_amount: Decimal | None = None
+    order_currency: str | None = None
+    order_expiry_time: str | None = None
+    payment_session_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Order(order_id={self.order_id!r}, order_status={self.order_status!r})"
+
+
+class Simulation(Answer, frozen=True, kw_only=True):
+    """A sandbox simulation."""
+
+    simulation_id: _Id = None
+    entity: str | None = None
+    entity_id: _Id = None
+    entity_simulation: Any = None
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of an error."""
+
+    message: str | None = None
+    code: str | None = None
+    type: str | None = None
+    help: str | None = None
+
+
+def decoder(kind: type[_T]) -> Callable[[bytes], _T]:
+    """Return a function that decodes one kind of answer; made once, used for every call.
+
+    It raises `msgspec.MsgspecError` (or ValueError) for bytes that are not such an answer.
+    """
+    inner = msgspec.json.Decoder(kind)
+    return inner.decode
+
+
+def observe_pay(answer: PayAnswer) -> Observation:
+    """Return what a pay answer says; one without an id says that no attempt is known."""
+    return Observation(
+        call=Call.PAY,
+        cf_payment_id=_id(answer.cf_payment_id),
+        action=answer.action,
+        method=answer.payment_method,
+        channel=answer.channel,
+        payment_amount=_amount(answer.payment_amount),
+        request_id=answer.request_id,
+    )
+
+
+def observe_authenticate(answer: AuthenticateAnswer) -> Observation:
+    """Return what an authenticate answer says."""
+    return Observation(
+        call=Call.AUTHENTICATE,
+        cf_payment_id=_id(answer.cf_payment_id),
+        authenticate_status=answer.authenticate_status,
+        authenticate_action=answer.action,
+        message=answer.payment_message or "",
+        request_id=answer.request_id,
+    )
+
+
+def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
+    """Return what a payment entity says, whichever call it answers."""
+    authorization = entity.authorization or Authorization()
+    method, channel, last_four = _instrument(entity.payment_method)
+    return Observation(
+        call=call,
+        cf_payment_id=_id(entity.cf_payment_id),
+        order_id=entity.order_id,
+        payment_status=entity.payment_status,
+        is_captured=entity.is_captured,
+        authorization_action=authorization.action,
+        authorization_status=authorization.status,
+        captured_amount=_amount(authorization.captured_amount),
+        hold_expires_ms=timestamp_ms(authorization.end_time),
+        failure=_failure(entity.error_details),
+        method=method,
+        channel=channel,
+        last_four=last_four,
+        payment_amount=_amount(entity.payment_amount),
+        order_amount=_amount(entity.order_amount),
+        paid_ms=timestamp_ms(entity.payment_completion_time or entity.payment_time),
+        currency=entity.payment_currency,
+        message=entity.payment_message or "",
+        request_id=entity.request_id,
+    )
+
+
+def next_action(answer: PayAnswer) -> NextAction | None:
+    """Return what the customer has to do, from `action` and `data`; None where nothing fits."""
+    data = answer.data or PayData()
+    if answer.action == "post":
+        way_out = data.redirect_to_bank
+        return AskOtp(way_out if isinstance(way_out, str) and way_out else None)
+    if answer.action == "form" and data.url:
+        return SubmitForm(
+            data.url,
+            data.payload or {},
+            data.method or "post",
+            data.content_type or "application/x-www-form-urlencoded",
+        )
+    if answer.action == "custom":
+        return ApproveInApp(answer.channel or "", data.payload or {})
+    return Redirect(data.url) if data.url else None
+
+
+def timestamp_ms(text: str | None) -> int | None:
+    """Return milliseconds since the epoch; a time without an offset is IST (GATEWAY 4)."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=IST)
+    return round(moment.timestamp() * 1000)
+
+
+def _id(value: _Id) -> str | None:
+    return str(value) if value not in (None, "") else None
+
+
+def _amount(value: Decimal | None) -> Decimal | None:
+    """Money is finite and not negative, or the answer is not to be believed at all."""
+    if value is None:
+        return None
+    if not value.is_finite() or not 0 <= value < _AMOUNT_MAX:
+        raise ValueError("an amount in the answer is not an amount of money")
+    return value
+
+
+def _failure(details: ErrorDetails | None) -> Failure | None:
+    if details is None:
+        return None
+    return Failure(
+        details.error_code or "",
+        details.error_reason or "",
+        details.error_source or "",
+        (details.error_description or "")[:200],
+    )
+
+
+def _instrument(method: Any) -> tuple[str | None, str | None, str | None]:
+    """Return (method, channel, last four digits) of an entity's `payment_method`."""
+    if not isinstance(method, dict) or len(method) != 1:
+        return None, None, None
+    name, fields = next(iter(method.items()))
+    if not isinstance(fields, dict):
+        return str(name), None, None
+    channel, number = fields.get("channel"), fields.get("card_number")
+    digits = number[-4:] if isinstance(number, str) and number[-4:].isdigit() else None
+    return str(name), channel if isinstance(channel, str) else None, digits
