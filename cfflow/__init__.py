@@ -1,0 +1,95 @@
+"""cfflow drives Cashfree payments as state machines in Redis, and never loses one."""
+
+from __future__ import annotations
+
+from cfflow._core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
+from cfflow._core.chart import State
+from cfflow._core.observation import Failure
+from cfflow._ports.methods import (
+    UPI,
+    BankTransfer,
+    Card,
+    CardEMI,
+    CardlessEMI,
+    NetBanking,
+    PayLater,
+    PaymentMethod,
+    SavedCard,
+    UPIAuthorization,
+    Wallet,
+)
+from cfflow.connect import connect
+from cfflow.errors import (
+    AlreadyPaid,
+    CfflowError,
+    ConfigError,
+    Conflict,
+    FlowError,
+    GatewayAuthError,
+    GatewayError,
+    GatewayRejected,
+    GatewayUnavailable,
+    IllegalStep,
+    InvalidAmount,
+    InvalidInput,
+    InvalidSignature,
+    OtpLimit,
+    OutcomeUnknown,
+    PaymentNotFound,
+    RateLimited,
+    StoreError,
+    StoreUnavailable,
+)
+from cfflow.orchestrator import Orchestrator
+from cfflow.payment import OpenOperation, Otp, Payment
+from cfflow.story import HistoryEntry, Why
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "UPI",
+    "AlreadyPaid",
+    "ApproveInApp",
+    "AskOtp",
+    "BankTransfer",
+    "Card",
+    "CardEMI",
+    "CardlessEMI",
+    "CfflowError",
+    "ConfigError",
+    "Conflict",
+    "Failure",
+    "FlowError",
+    "GatewayAuthError",
+    "GatewayError",
+    "GatewayRejected",
+    "GatewayUnavailable",
+    "HistoryEntry",
+    "IllegalStep",
+    "InvalidAmount",
+    "InvalidInput",
+    "InvalidSignature",
+    "NetBanking",
+    "NextAction",
+    "OpenOperation",
+    "Orchestrator",
+    "Otp",
+    "OtpLimit",
+    "OutcomeUnknown",
+    "PayLater",
+    "Payment",
+    "PaymentMethod",
+    "PaymentNotFound",
+    "RateLimited",
+    "Redirect",
+    "SavedCard",
+    "State",
+    "StoreError",
+    "StoreUnavailable",
+    "SubmitForm",
+    "UPIAuthorization",
+    "Wallet",
+    "Why",
+    "__version__",
+    "connect",
+]

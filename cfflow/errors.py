@@ -7,8 +7,8 @@
     ├── AlreadyPaid            an attempt of this order took money
     ├── IllegalStep            the payment's state does not permit this step
     ├── OtpLimit               the flow's OTP limits forbid it now (retry_at)
-    ├── InvalidAmount          zero, negative, more than two decimals, over the hold
-    ├── InvalidInput           any other argument that could never be sent
+    ├── InvalidInput           an argument that could never be sent
+    │   └── InvalidAmount      zero, negative, more than two decimals, over the hold
     ├── Conflict               somebody else moved the payment first
     ├── OutcomeUnknown         the call may have been sent; an inquiry decides
     ├── InvalidSignature       a notification that the gateway did not sign
@@ -73,12 +73,12 @@ class OtpLimit(CfflowError):
         self.retry_at = retry_at
 
 
-class InvalidAmount(CfflowError):
-    """An amount that can never be sent: zero, negative, three decimals, over the hold."""
-
-
 class InvalidInput(CfflowError):
     """An argument that can never be sent: an order id, an OTP, a session id out of form."""
+
+
+class InvalidAmount(InvalidInput):
+    """An amount that can never be sent: zero, negative, three decimals, over the hold."""
 
 
 class Conflict(CfflowError):

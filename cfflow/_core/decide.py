@@ -31,6 +31,7 @@ __all__ = [
     "KEY_LIFE_MS",
     "Answered",
     "Ask",
+    "Disputed",
     "Ended",
     "Event",
     "Inquired",
@@ -86,11 +87,18 @@ class Ended(msgspec.Struct, frozen=True):
     sequence: int
 
 
+class Disputed(msgspec.Struct, frozen=True):
+    """The store refused a plan because of another payment of the order: a person must look."""
+
+    reason: str
+    detail: str
+
+
 class TimePassed(msgspec.Struct, frozen=True):
     """Somebody looked at the clock: local limits end the customer's turn, nothing else."""
 
 
-Event = Answered | Inquired | OrderSeen | Refused | Ended | TimePassed
+Event = Answered | Inquired | OrderSeen | Refused | Ended | Disputed | TimePassed
 
 
 def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
@@ -107,6 +115,8 @@ def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
             _refused(draft, event)
         case Ended():
             _ended(draft, event)
+        case Disputed():
+            draft.review(event.reason, event.detail)
         case TimePassed():
             pass
     end_turn(draft)
@@ -129,6 +139,9 @@ def _inquired(draft: Draft, event: Inquired) -> None:
     ours = draft.get("cf_payment_id")
     if ours is None and event.everything:
         find_pay(draft, event.observations, event.asked_ms)
+    elif all(observation.cf_payment_id != ours for observation in event.observations):
+        # An answer about somebody else's attempt: we asked, and know no more.
+        draft.asked(event.asked_ms)
     for observation in event.observations:
         if ours is not None and observation.cf_payment_id == ours:
             absorb(draft, observation, event.asked_ms)

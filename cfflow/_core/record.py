@@ -131,7 +131,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     schema: int = SCHEMA
     version: int = 0
-    token: bytes = b""
+    token: str = ""
     state: State = State.CREATED
     flow: str
     digest: str

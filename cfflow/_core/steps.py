@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from cfflow._core.actions import AskOtp, Redirect
 from cfflow._core.chart import State, Trigger
-from cfflow._core.draft import Draft, Plan
+from cfflow._core.draft import Draft, Plan, next_wake
 from cfflow._core.flow import Flow
 from cfflow._core.money import amount_of
-from cfflow._core.record import Operation, OtpTurn, Snapshot, Step
+from cfflow._core.record import Operation, OtpTurn, Record, Snapshot, Step
 from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "begin_pay",
     "begin_resend",
     "begin_submit",
+    "create",
     "leave_otp",
 ]
 
@@ -47,6 +48,31 @@ class Instrument(msgspec.Struct, frozen=True):
     method: str
     channel: str | None = None
     last_four: str | None = None
+
+
+def create(
+    flow: Flow,
+    now_ms: int,
+    *,
+    nonce: str,
+    currency: str,
+    amount: Decimal | None,
+    metadata: dict[str, Any] | None,
+) -> Record:
+    """Return the record of a payment that has just been started."""
+    record = Record(
+        flow=flow.name,
+        digest=flow.digest,
+        nonce=nonce,
+        currency=currency,
+        amount=amount,
+        metadata=metadata,
+        created_ms=now_ms,
+        updated_ms=now_ms,
+        moved_ms=now_ms,
+        version=1,
+    )
+    return msgspec.structs.replace(record, wake_ms=next_wake(record, flow, now_ms))
 
 
 def begin_pay(snapshot: Snapshot, flow: Flow, now_ms: int, instrument: Instrument) -> Plan:
@@ -125,18 +151,22 @@ def begin_authorize(
     now_ms: int,
     step: Step,
     *,
-    body: bytes,
+    freeze: Callable[[Decimal | None], bytes],
     api_version: str,
     amount: Decimal | None = None,
 ) -> Plan:
-    """Open a capture or a void, its request frozen byte for byte for a later resend."""
+    """Open a capture or a void, its request frozen byte for byte for a later resend.
+
+    `freeze` makes the request's body out of the amount, which only a capture has.
+    """
     _permit(snapshot, step, State.AUTHORIZED)
+    exact = amount_to_capture(snapshot, amount) if step is Step.CAPTURE else None
     return _open(
         Draft(snapshot, flow, now_ms),
         step,
-        body=body,
+        body=freeze(exact),
         api_version=api_version,
-        amount=amount,
+        amount=exact,
         sole_holder=True,
     )
 

@@ -18,9 +18,9 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
-import structlog
 
 from cfflow._core.observation import Call
+from cfflow._ports.logs import Log, default_log
 from cfflow._ports.methods import PaymentMethod
 from cfflow._ports.sealed import Sealed
 from cfflow._ports.seam import from_answer, from_transport, undecodable
@@ -96,7 +96,7 @@ class GatewayClient:
 
     `client_id`, `client_secret`: the account's credentials. `environment`: `sandbox`,
     `production` or a base URL. `timeout_s` is the limit of a call that names none.
-    `http` takes an `httpx.AsyncClient` of your own; it must not follow redirects.
+    `http` is an `httpx.AsyncClient`; redirects are never followed. `log` is a structlog logger.
 
     Every call raises `GatewayRejected`, `GatewayAuthError`, `RateLimited`,
     `GatewayUnavailable`, and for pay, authenticate and authorize `OutcomeUnknown`.
@@ -111,6 +111,7 @@ class GatewayClient:
         environment: str,
         api_version: str = "2025-01-01",
         timeout_s: float = 10.0,
+        log: Log | None = None,
     ) -> None:
         if api_version not in API_VERSIONS:
             raise ConfigError(f"API version {api_version!r} is none of {', '.join(API_VERSIONS)}")
@@ -122,7 +123,7 @@ class GatewayClient:
         self._http = http
         self._timeout_s = timeout_s
         self._credentials = Sealed({"x-client-id": client_id, "x-client-secret": client_secret})
-        self._log = structlog.get_logger("cfflow")
+        self._log = log or default_log()
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 
 from cfflow._core.observation import Call
+from cfflow._ports.transport import NEVER_SENT
 from cfflow._ports.wire import ErrorAnswer, decoder
 from cfflow.errors import (
     CfflowError,
@@ -28,9 +29,6 @@ __all__ = ["MOVES", "from_answer", "from_transport", "undecodable"]
 
 #: The calls that may move money or end a customer's chance.
 MOVES: Final = frozenset({Call.PAY, Call.AUTHENTICATE, Call.AUTHORIZE})
-
-#: Raised by the transport before a byte of the request could leave.
-_NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 #: Refusals which show that the gateway knows more of this payment than we do.
 _KNOWS_CODES: Final = frozenset({"orderpay_not_found", "order_inactive"})
@@ -53,7 +51,7 @@ def from_transport(
 ) -> CfflowError:
     """Return the error for a call that got no whole answer."""
     kind = type(error).__name__
-    if isinstance(error, _NEVER_SENT):
+    if isinstance(error, NEVER_SENT):
         return GatewayUnavailable(f"{call}: the gateway was not reached ({kind}); nothing was sent")
     if call in MOVES:
         return OutcomeUnknown(f"{call}: no answer ({kind}); the gateway may have acted")

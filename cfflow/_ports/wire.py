@@ -72,6 +72,9 @@ class PayAnswer(Answer, frozen=True, kw_only=True):
     payment_amount: Decimal | None = None
     data: PayData | None = None
 
+    def __post_init__(self) -> None:
+        _check_amounts(self.payment_amount)
+
 
 class AuthenticateAnswer(Answer, frozen=True, kw_only=True):
     """The answer to an OTP submission or resend."""
@@ -93,6 +96,9 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     approve_by: str | None = None
     action_reference: str | None = None
     action_time: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_amounts(self.captured_amount)
 
 
 class ErrorDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +129,9 @@ class PaymentEntity(Answer, frozen=True, kw_only=True):
     payment_completion_time: str | None = None
     bank_reference: str | None = None
     auth_id: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_amounts(self.payment_amount, self.order_amount)
 
 
 class Order(Answer, frozen=True, kw_only=True):
@@ -175,7 +184,7 @@ def observe_pay(answer: PayAnswer) -> Observation:
         action=answer.action,
         method=answer.payment_method,
         channel=answer.channel,
-        payment_amount=_amount(answer.payment_amount),
+        payment_amount=answer.payment_amount,
         request_id=answer.request_id,
     )
 
@@ -204,14 +213,14 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
         is_captured=entity.is_captured,
         authorization_action=authorization.action,
         authorization_status=authorization.status,
-        captured_amount=_amount(authorization.captured_amount),
+        captured_amount=authorization.captured_amount,
         hold_expires_ms=timestamp_ms(authorization.end_time),
         failure=_failure(entity.error_details),
         method=method,
         channel=channel,
         last_four=last_four,
-        payment_amount=_amount(entity.payment_amount),
-        order_amount=_amount(entity.order_amount),
+        payment_amount=entity.payment_amount,
+        order_amount=entity.order_amount,
         paid_ms=timestamp_ms(entity.payment_completion_time or entity.payment_time),
         currency=entity.payment_currency,
         message=entity.payment_message or "",
@@ -254,13 +263,11 @@ def _id(value: _Id) -> str | None:
     return str(value) if value not in (None, "") else None
 
 
-def _amount(value: Decimal | None) -> Decimal | None:
+def _check_amounts(*amounts: Decimal | None) -> None:
     """Money is finite and not negative, or the answer is not to be believed at all."""
-    if value is None:
-        return None
-    if not value.is_finite() or not 0 <= value < _AMOUNT_MAX:
-        raise ValueError("an amount in the answer is not an amount of money")
-    return value
+    for amount in amounts:
+        if amount is not None and not (amount.is_finite() and 0 <= amount < _AMOUNT_MAX):
+            raise ValueError("an amount in the answer is not an amount of money")
 
 
 def _failure(details: ErrorDetails | None) -> Failure | None:

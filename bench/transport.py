@@ -1,0 +1,159 @@
+"""Measures three transports under `httpx.AsyncClient`: python -m bench.transport
+
+A server in a process of its own answers every POST with 400 bytes of JSON over loopback.
+The transports take turns within each round, so a slow moment of the machine meets all of
+them, and the medians over the rounds are printed. CPU is that of the client's process. Time
+and count are bounded: a run ends after `--seconds`, or with its `REQUESTS_MAX`th request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from cfflow._ports.transport import GatewayTransport
+
+CONCURRENCIES = (1, 16, 64)
+REQUESTS_MAX = 50_000
+ANSWER = b'{"cf_payment_id":"1","filler":"' + b"x" * 367 + b'"}'
+
+# Each with at most 100 connections; httpx keeps its own default of 20 idle ones, which suits
+# it better than 100.
+TRANSPORTS: dict[str, Callable[[str], httpx.AsyncBaseTransport]] = {
+    "httpx": lambda _url: httpx.AsyncHTTPTransport(),
+    "cfflow": lambda url: GatewayTransport(url, max_connections=100),
+    "httpx-aiohttp": lambda _url: AiohttpTransport(),
+}
+
+
+class Run(NamedTuple):
+    """What one transport did at one concurrency in one round."""
+
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+
+
+async def answer(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    """The server: reads the request, answers it, keeps the connection."""
+    if scope["type"] != "http":
+        return
+    while (await receive()).get("more_body"):
+        pass
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"400")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": ANSWER})
+
+
+async def measure(
+    transport: httpx.AsyncBaseTransport, url: str, concurrency: int, seconds: float
+) -> Run:
+    """Keep `concurrency` requests under way for `seconds`, after a short warm-up."""
+    async with httpx.AsyncClient(transport=transport, base_url=url, timeout=30) as client:
+        await load(client, concurrency, seconds / 5)
+        cpu_s, began_s = time.process_time(), time.perf_counter()
+        latencies_s = sorted(await load(client, concurrency, seconds))
+        cpu_s, took_s = time.process_time() - cpu_s, time.perf_counter() - began_s
+    count = len(latencies_s)
+    return Run(
+        count / took_s,
+        latencies_s[count // 2] * 1e3,
+        latencies_s[count * 99 // 100] * 1e3,
+        cpu_s / count * 1e6,
+    )
+
+
+async def load(client: httpx.AsyncClient, concurrency: int, seconds: float) -> list[float]:
+    """Return the latency of each request, in seconds."""
+    latencies_s: list[float] = []
+    ends_s = time.perf_counter() + seconds
+
+    async def one_after_the_other() -> None:
+        while (began_s := time.perf_counter()) < ends_s and len(latencies_s) < REQUESTS_MAX:
+            response = await client.post("/pay", content=b'{"amount":1}')
+            if len(response.content) != len(ANSWER):
+                raise RuntimeError("The server's answer was cut")
+            latencies_s.append(time.perf_counter() - began_s)
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(concurrency)))
+    return latencies_s
+
+
+@contextlib.contextmanager
+def serving() -> Any:
+    """Run the server on a free port of the loopback interface; yield its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "bench.transport:answer", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--log-level", "error", "--no-access-log"]
+    command += ["--loop", "uvloop", "--http", "httptools", "--lifespan", "off"]
+    server = subprocess.Popen(command)
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.transport")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each measured run")
+    parser.add_argument("--uvloop", action="store_true", help="run the client on uvloop")
+    options = parser.parse_args()
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if options.uvloop:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+
+    runs: dict[tuple[int, str], list[Run]] = {}
+    with serving() as url:
+        for _ in range(options.rounds):
+            for concurrency in CONCURRENCIES:
+                for name, build in TRANSPORTS.items():
+                    with asyncio.Runner(loop_factory=factory) as runner:
+                        run = runner.run(measure(build(url), url, concurrency, options.seconds))
+                    runs.setdefault((concurrency, name), []).append(run)
+
+    loop = "uvloop" if options.uvloop else "asyncio"
+    version = ".".join(map(str, sys.version_info[:3]))
+    print(f"Python {version}, {loop}, {os.cpu_count()} cores, httpx {httpx.__version__}; ", end="")
+    print(f"medians of {options.rounds} rounds of {options.seconds} s")
+    print(f"{'at once':>7}  {'transport':<14}{'requests/s':>11}{'x httpx':>9}", end="")
+    print(f"{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>9}")
+    stock = 1.0
+    for (concurrency, name), repeated in runs.items():
+        median = Run(*(statistics.median(values) for values in zip(*repeated, strict=True)))
+        if name == "httpx":
+            stock = median.requests_per_s
+        print(f"{concurrency:>7}  {name:<14}{median.requests_per_s:>11,.0f}", end="")
+        print(f"{median.requests_per_s / stock:>9.2f}{median.p50_ms:>9.2f}", end="")
+        print(f"{median.p99_ms:>9.2f}{median.cpu_us:>9.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Where flows come from: the ones in the wheel, and the merchant's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final
+
+from cfflow._core.flow import Flow, parse
+from cfflow.errors import FlowError
+
+__all__ = ["Catalog", "read_flow", "shipped"]
+
+_SIZE_MAX_B: Final = 65_536
+
+
+def read_flow(path: Path | Traversable) -> Flow:
+    """Return the flow in a file; raises `FlowError` with file, key and reason."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise FlowError(f"{path}: {error.strerror or error}") from None
+    if len(text) > _SIZE_MAX_B:
+        raise FlowError(f"{path}: {len(text)} bytes; a flow has at most {_SIZE_MAX_B}")
+    return parse(text, file=str(path))
+
+
+def shipped() -> Traversable:
+    """Return the folder of the flows that come with cfflow.
+
+    They lie inside the package in a wheel, and beside it in the repository.
+    """
+    inside = files("cfflow") / "flows"
+    return inside if inside.is_dir() else Path(str(files("cfflow"))).parent / "flows"
+
+
+class Catalog:
+    """The flows of one process, by name and by digest.
+
+    `paths` are files or folders of the merchant's own; a name of theirs hides a shipped
+    one. Raises `FlowError` for a file that cannot be used, or two with one name.
+    """
+
+    def __init__(self, paths: Iterable[Path | str] = ()) -> None:
+        self._by_name: dict[str, Flow] = {}
+        self._by_digest: dict[str, Flow] = {}
+        for entry in sorted(shipped().iterdir(), key=lambda entry: entry.name):
+            if entry.name.endswith(".toml"):
+                self._keep(read_flow(entry))
+        own: dict[str, Path] = {}
+        for path in _own_files(paths):
+            flow = read_flow(path)
+            if flow.name in own:
+                raise FlowError(f"{path}: name: {flow.name!r} is also the name of {own[flow.name]}")
+            own[flow.name] = path
+            self._keep(flow)
+
+    def _keep(self, flow: Flow) -> None:
+        self._by_name[flow.name] = flow
+        self._by_digest[flow.digest] = flow
+
+    def named(self, name: str) -> Flow:
+        """Return a flow by name; raises `FlowError` that lists the known ones."""
+        if name not in self._by_name:
+            known = ", ".join(sorted(self._by_name))
+            raise FlowError(f"there is no flow {name!r}; known are {known}")
+        return self._by_name[name]
+
+    def by_digest(self, digest: str) -> Flow | None:
+        """Return the flow whose text has this digest, if this process knows it."""
+        return self._by_digest.get(digest)
+
+    def remember(self, text: bytes, digest: str) -> Flow:
+        """Take a flow's text out of the store: a payment keeps the rules it began with."""
+        flow = parse(text, file=f"stored flow {digest}")
+        self._by_digest[digest] = flow
+        return flow
+
+    def __iter__(self) -> Iterator[Flow]:
+        return iter(sorted(self._by_name.values(), key=lambda flow: flow.name))
+
+
+def _own_files(paths: Iterable[Path | str]) -> Iterable[Path]:
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            yield from sorted(path.glob("*.toml"))
+        else:
+            yield path

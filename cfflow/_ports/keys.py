@@ -1,0 +1,83 @@
+"""Where an order lives: its partition, its keys, and the slots of a cluster.
+
+An order's keys share one hash tag, so that its record, its indexes and its events change
+in one script. The partitions' tags are searched for, not counted: `{p0}`, `{p1}`, …
+crowd into a few slots, while these fall into equal parts of the 16,384 one by one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from typing import Final
+
+from redis.crc import key_slot
+
+from cfflow._core.chart import State
+
+__all__ = ["PARTITIONS", "Keys", "partition_tags"]
+
+#: Fixed per deployment and checked at start: an order never moves between partitions.
+PARTITIONS: Final = 64
+
+_SLOTS: Final = 16_384
+
+
+@lru_cache(maxsize=8)
+def partition_tags(count: int) -> tuple[str, ...]:
+    """Return the hash tags of so many partitions, each in its own part of the slots."""
+    tags: dict[int, str] = {}
+    candidate = 0
+    while len(tags) < count:
+        part = key_slot(str(candidate).encode()) * count // _SLOTS
+        tags.setdefault(part, str(candidate))
+        candidate += 1
+    return tuple(tags[part] for part in range(count))
+
+
+class Keys:
+    """Names the keys of one deployment: a namespace and a number of partitions."""
+
+    def __init__(self, namespace: str = "cf", partitions: int = PARTITIONS) -> None:
+        self.namespace: Final = namespace
+        self.partitions: Final = partitions
+        roots = [f"{namespace}:{{{tag}}}:" for tag in partition_tags(partitions)]
+        self._orders: Final = [f"{root}o:" for root in roots]
+        self._wakes: Final = [f"{root}wake" for root in roots]
+        self._reviews: Final = [f"{root}review" for root in roots]
+        self._events: Final = [f"{root}events" for root in roots]
+        self._flows: Final = [f"{root}flows" for root in roots]
+        self._states: Final = [{s: f"{root}s:{s.value}" for s in State} for root in roots]
+        self.meta: Final = f"{roots[0]}meta"
+
+    def partition(self, order_id: str) -> int:
+        """Return the partition of an order: the same on every machine, for ever."""
+        return zlib.crc32(order_id.encode()) % self.partitions
+
+    def order_prefix(self, partition: int) -> str:
+        """Return what an order's key begins with; its id follows."""
+        return self._orders[partition]
+
+    def order(self, order_id: str) -> str:
+        """Return the key of an order's hash."""
+        return self._orders[self.partition(order_id)] + order_id
+
+    def wake(self, partition: int) -> str:
+        """Return the key of a partition's wake index."""
+        return self._wakes[partition]
+
+    def state(self, partition: int, state: State) -> str:
+        """Return the key of a partition's index of one state."""
+        return self._states[partition][state]
+
+    def review(self, partition: int) -> str:
+        """Return the key of a partition's index of open reviews."""
+        return self._reviews[partition]
+
+    def events(self, partition: int) -> str:
+        """Return the key of a partition's event stream."""
+        return self._events[partition]
+
+    def flows(self, partition: int) -> str:
+        """Return the key of a partition's flow texts."""
+        return self._flows[partition]

@@ -1,0 +1,217 @@
+"""The store in Redis or Valkey, on one server or on a cluster (cfflow.lua, DESIGN 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from secrets import token_urlsafe
+from typing import Any, Final, cast
+
+import msgspec
+
+from cfflow._core.draft import Plan
+from cfflow._core.flow import Flow
+from cfflow._core.record import SCHEMA, Record, Snapshot
+from cfflow._ports.keys import PARTITIONS, Keys
+from cfflow._ports.redis_link import RedisLink, shown
+from cfflow._ports.store import (
+    ACTION_MAX_B,
+    Committed,
+    Outcome,
+    Page,
+    Started,
+    decode_attempts,
+    encode_action,
+    encode_events,
+    encode_record,
+    snapshot_of,
+)
+from cfflow.errors import ConfigError
+
+__all__ = ["RedisStore"]
+
+#: How many events a partition keeps for consumers that have not come yet.
+FEED_MAX: Final = 1_000
+
+_TOKEN_B: Final = 8
+
+
+class RedisStore:
+    """Keeps payments in Redis.
+
+    `url`: `redis://`, `rediss://`, `unix://`; any node of a cluster. `namespace` and
+    `partitions` are fixed per deployment: another number of partitions is refused.
+    `deadline_s` limits one command with its retries.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "cf",
+        partitions: int = PARTITIONS,
+        feed_max: int = FEED_MAX,
+        deadline_s: float = 3.0,
+    ) -> None:
+        self.link: Final = RedisLink(url, deadline_s=deadline_s)
+        self.keys: Final = Keys(namespace, partitions)
+        self._feed_max = feed_max
+
+    def now_ms(self) -> int:
+        """Return the server's time in milliseconds."""
+        return self.link.clock.now_ms()
+
+    async def open(self) -> None:
+        """Connect; raises `ConfigError` for a server that evicts or another partitioning."""
+        await self.link.open()
+        await self.link.command("HSETNX", self.keys.meta, "partitions", self.keys.partitions)
+        held = int(await self.link.command("HGET", self.keys.meta, "partitions"))
+        await self.link.script([self.keys.wake(0)], ["claim", "", 0, 0])
+        if held != self.keys.partitions:
+            await self.aclose()
+            raise ConfigError(
+                f"the store at {shown(self.link.url)} has {held} partitions,"
+                f" not {self.keys.partitions}: the number is fixed for its life"
+            )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.link.aclose()
+
+    async def start(self, order_id: str, record: Record, flow: Flow) -> Started:
+        """Begin the order's next payment, or return the one that stands in its way."""
+        keys, place = self.keys, self.keys.partition(order_id)
+        named = msgspec.structs.replace(record, token=token_urlsafe(_TOKEN_B))
+        answer = await self.link.script(
+            (
+                keys.order(order_id),
+                keys.wake(place),
+                keys.state(place, record.state),
+                keys.flows(place),
+            ),
+            (
+                "start",
+                order_id,
+                flow.digest,
+                flow.source,
+                encode_record(named),
+                record.wake_ms or "",
+                record.created_ms,
+            ),
+        )
+        status, _, n, blob, action, packed = answer
+        snapshot = snapshot_of(f"{order_id}.{n}", blob, action, packed)
+        return Started(cast("Any", status.decode()), snapshot)
+
+    async def load(self, order_id: str, n: int) -> Snapshot | None:
+        """Return a payment, None where there is none."""
+        key = self.keys.order(order_id)
+        blob, action, packed = await self.link.command("HMGET", key, n, f"{n}a", "o")
+        return snapshot_of(f"{order_id}.{n}", blob, action, packed) if blob else None
+
+    async def commit(self, plan: Plan) -> Committed:
+        """Write a plan over the version that it was decided on, under a fresh token."""
+        record = msgspec.structs.replace(plan.record, token=token_urlsafe(_TOKEN_B))
+        answer = await self.link.script(*self._commit_call(plan, record))
+        return _committed(plan.snapshot, record, answer)
+
+    def _commit_call(self, plan: Plan, record: Record) -> tuple[Sequence[str], Sequence[Any]]:
+        keys, snapshot = self.keys, plan.snapshot
+        place = keys.partition(snapshot.order_id)
+        action, blob = _action_change(plan)
+        return (
+            keys.order(snapshot.order_id),
+            keys.wake(place),
+            keys.state(place, plan.previous.state),
+            keys.state(place, record.state),
+            keys.review(place),
+            keys.events(place),
+        ), (
+            "commit",
+            snapshot.id,
+            snapshot.n,
+            SCHEMA,
+            plan.previous.version,
+            record.token,
+            encode_record(record),
+            record.state.value,
+            record.cf_payment_id or "",
+            int(record.abandoned),
+            "" if record.wake_ms is None else record.wake_ms,
+            record.created_ms,
+            int(plan.sole_holder),
+            _review_change(plan),
+            action,
+            blob,
+            self._feed_max,
+            *encode_events(plan),
+        )
+
+    async def flow_text(self, order_id: str, digest: str) -> bytes | None:
+        """Return the text of the flow with which a payment began."""
+        key = self.keys.flows(self.keys.partition(order_id))
+        return cast("bytes | None", await self.link.command("HGET", key, digest))
+
+    async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
+        """Take due payments of every partition, in one round trip per node."""
+        each = max(1, limit // self.keys.partitions)
+        calls = [
+            (
+                (self.keys.wake(place),),
+                ("claim", self.keys.order_prefix(place), each, lease_ms),
+            )
+            for place in range(self.keys.partitions)
+        ]
+        return _snapshots(await self.link.scripts(calls))
+
+    async def list(self, page: Page) -> Sequence[Snapshot]:
+        """Return payments by index, oldest first."""
+        to = "+inf" if page.to_ms is None else page.to_ms
+        calls = [
+            (
+                [self.keys.review(place)]
+                if page.review
+                else [self.keys.state(place, state) for state in page.states],
+                ("find", self.keys.order_prefix(place), page.from_ms, to, page.limit),
+            )
+            for place in range(self.keys.partitions)
+        ]
+        found = _snapshots(await self.link.scripts(calls))
+        if page.review:
+            found = [snapshot for snapshot in found if snapshot.record.state in page.states]
+        found.sort(key=lambda snapshot: (snapshot.record.created_ms, snapshot.id))
+        return found[: page.limit]
+
+
+def _committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committed:
+    outcome, at_ms = Outcome(answer[0].decode()), int(answer[1])
+    if outcome is Outcome.OK:
+        attempts = decode_attempts(answer[2])
+        kept = msgspec.structs.replace(snapshot, record=record, attempts=attempts)
+        return Committed(outcome, at_ms, kept)
+    if outcome is Outcome.CONFLICT:
+        return Committed(outcome, at_ms, snapshot_of(snapshot.id, *answer[2:5]))
+    other = int(answer[2]) if outcome in {Outcome.CLAIMED, Outcome.HOLDER} else 0
+    return Committed(outcome, at_ms, None, other)
+
+
+def _action_change(plan: Plan) -> tuple[str, bytes]:
+    if not plan.action_changed:
+        return "keep", b""
+    if plan.snapshot.next_action is None:
+        return "drop", b""
+    blob = encode_action(plan.snapshot.next_action)
+    return ("set", blob) if len(blob) <= ACTION_MAX_B else ("drop", b"")
+
+
+def _review_change(plan: Plan) -> str:
+    was, now = bool(plan.previous.open_reviews), bool(plan.record.open_reviews)
+    return "keep" if was is now else str(int(now))
+
+
+def _snapshots(answers: Sequence[Any]) -> list[Snapshot]:
+    rows = (row for answer in answers for row in answer[2])
+    return [
+        snapshot_of(identifier.decode(), blob, action, packed)
+        for identifier, blob, action, packed in rows
+        if blob
+    ]

@@ -1,0 +1,198 @@
+"""What a store must do, and the bytes it keeps.
+
+Three promises make the engine simple: a plan is written whole or not at all; it is
+written only over the version that it was decided on; the same commit sent twice is
+applied once. `cfflow.testing` has the suite that every store must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from cfflow._core.actions import NextAction
+from cfflow._core.chart import State
+from cfflow._core.draft import Plan
+from cfflow._core.flow import Flow
+from cfflow._core.record import Attempt, Record, Snapshot, split_id
+from cfflow.errors import StoreError
+
+__all__ = [
+    "ACTION_MAX_B",
+    "Committed",
+    "Outcome",
+    "Page",
+    "Started",
+    "Store",
+    "decode_action",
+    "decode_attempts",
+    "decode_record",
+    "encode_action",
+    "encode_events",
+    "encode_record",
+    "snapshot_of",
+]
+
+#: A QR image or a form fits; what does not is shown to the caller and not kept.
+ACTION_MAX_B: Final = 65_536
+
+_encode = msgspec.msgpack.Encoder().encode
+_record_decoder = msgspec.msgpack.Decoder(Record)
+_action_decoder = msgspec.msgpack.Decoder(NextAction)
+_attempts_decoder = msgspec.msgpack.Decoder(tuple[Attempt, ...])
+
+
+class Outcome(StrEnum):
+    """How a commit ended."""
+
+    OK = "ok"
+    CONFLICT = "conflict"
+    GONE = "gone"
+    CLAIMED = "claimed"
+    HOLDER = "holder"
+    SCHEMA = "schema"
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """The answer to a commit: what is stored now, at the store's own time.
+
+    `other` is the payment number that stood in the way of a claimed attempt or a hold.
+    """
+
+    outcome: Outcome
+    at_ms: int
+    snapshot: Snapshot | None = None
+    other: int = 0
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The answer to a start: a new payment, the open one, or the one that took money."""
+
+    outcome: Literal["ok", "open", "paid"]
+    snapshot: Snapshot
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Which payments to list: by index and time of creation, oldest first."""
+
+    states: tuple[State, ...] = tuple(State)
+    review: bool = False
+    from_ms: int = 0
+    to_ms: int | None = None
+    limit: int = 100
+
+
+class Store(Protocol):
+    """Keeps payments. Times are milliseconds of the store's own clock.
+
+    Every call raises `StoreUnavailable` when the store cannot be reached or does not
+    accept writes, and `StoreError` when what it holds cannot be read.
+    """
+
+    def now_ms(self) -> int:
+        """Return the store's time, by this process's monotonic clock and a known offset."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, and refuse a store that could lose payments (`ConfigError`)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        ...
+
+    async def start(self, order_id: str, record: Record, flow: Flow) -> Started:
+        """Begin the order's next payment, unless one is open or took money."""
+        ...
+
+    async def load(self, order_id: str, n: int) -> Snapshot | None:
+        """Return a payment, None where there is none."""
+        ...
+
+    async def commit(self, plan: Plan) -> Committed:
+        """Write a plan over the version that it was decided on."""
+        ...
+
+    async def flow_text(self, order_id: str, digest: str) -> bytes | None:
+        """Return the text of the flow with which a payment began."""
+        ...
+
+    async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
+        """Take due payments for `lease_ms`: nobody else gets them meanwhile."""
+        ...
+
+    async def list(self, page: Page) -> Sequence[Snapshot]:
+        """Return payments by index, oldest first."""
+        ...
+
+
+def encode_record(record: Record) -> bytes:
+    """Return a record as it is kept."""
+    return _encode(record)
+
+
+def decode_record(blob: bytes) -> Record:
+    """Return a record as it was kept; raises `StoreError` for bytes that are none."""
+    try:
+        return _record_decoder.decode(blob)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StoreError(f"a stored record does not decode: {error}") from None
+
+
+def encode_action(action: NextAction) -> bytes:
+    """Return a next action as it is kept."""
+    return _encode(action)
+
+
+def decode_action(blob: bytes | None) -> NextAction | None:
+    """Return a next action as it was kept."""
+    try:
+        return _action_decoder.decode(blob) if blob else None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StoreError(f"a stored next_action does not decode: {error}") from None
+
+
+def decode_attempts(packed: bytes | None) -> tuple[Attempt, ...]:
+    """Return what an order's entry says of its payments."""
+    try:
+        return _attempts_decoder.decode(packed) if packed else ()
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StoreError(f"a stored order does not decode: {error}") from None
+
+
+def encode_events(plan: Plan) -> list[bytes]:
+    """Return the feed entries of a plan, one per transition."""
+    snapshot, record = plan.snapshot, plan.record
+    return [
+        _encode(
+            {
+                "payment_id": snapshot.id,
+                "order_id": snapshot.order_id,
+                "cf_payment_id": record.cf_payment_id,
+                "flow": record.flow,
+                "from_state": walked.from_state.value,
+                "to_state": walked.to_state.value,
+                "trigger": walked.trigger.value,
+                "step": walked.step,
+                "observation": walked.proof,
+                "version": record.version,
+                "request_id": walked.request_id,
+                "at_ms": record.updated_ms,
+            }
+        )
+        for walked in plan.walked
+    ]
+
+
+def snapshot_of(
+    identifier: str, blob: bytes, action: bytes | None, packed: bytes | None
+) -> Snapshot:
+    """Return the snapshot of one stored payment."""
+    place = split_id(identifier)
+    if place is None:
+        raise StoreError(f"{identifier!r} in an index is no payment id")
+    record, attempts = decode_record(blob), decode_attempts(packed)
+    return Snapshot(*place, record, decode_action(action), attempts)

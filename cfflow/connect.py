@@ -1,0 +1,136 @@
+"""`connect`: settings, from arguments and the environment, into an orchestrator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from cfflow._ports.catalog import Catalog
+from cfflow._ports.embedded_store import EmbeddedStore
+from cfflow._ports.gateway import GatewayClient, base_url_of
+from cfflow._ports.logs import Log, default_log
+from cfflow._ports.redis_store import RedisStore
+from cfflow._ports.store import Store
+from cfflow._ports.transport import GatewayTransport
+from cfflow.errors import ConfigError
+from cfflow.orchestrator import Orchestrator
+
+__all__ = ["VARIABLES", "connect", "gateway_client", "open_store", "settings_of"]
+
+#: Each setting's environment variable, and what stands in for it; None must be given.
+VARIABLES: Final[Mapping[str, tuple[str, str | None]]] = {
+    "redis_url": ("CFFLOW_REDIS_URL", None),
+    "client_id": ("CASHFREE_CLIENT_ID", None),
+    "client_secret": ("CASHFREE_CLIENT_SECRET", None),
+    "environment": ("CASHFREE_ENVIRONMENT", None),
+    "api_version": ("CASHFREE_API_VERSION", "2025-01-01"),
+}
+
+_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
+_CONNECTIONS_MAX: Final = 256
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Where the store and the gateway are, and who we are to the gateway."""
+
+    redis_url: str
+    client_id: str
+    client_secret: str
+    environment: str
+    api_version: str
+
+    def __repr__(self) -> str:
+        return f"Settings(environment={self.environment!r}, api_version={self.api_version!r})"
+
+
+def connect(
+    *,
+    redis_url: str | None = None,
+    client_id: str | None = None,
+    client_secret: str | None = None,
+    environment: str | None = None,
+    api_version: str | None = None,
+    flows: Iterable[Path | str] = (),
+    namespace: str = "cf",
+    partitions: int = 64,
+    log: Log | None = None,
+    store: Store | None = None,
+    **unknown: Any,
+) -> Orchestrator:
+    """Return an orchestrator; use it with `async with`, which connects.
+
+    `redis_url`: `redis://`, `rediss://`, `unix://`, any node of a cluster, or `embedded:`
+    and `embedded:DIR` for a private Valkey. `environment`: `sandbox`, `production` or a
+    base URL. What is not given comes from CFFLOW_REDIS_URL, CASHFREE_CLIENT_ID,
+    CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION. `flows` are your own
+    files or folders. `log` is a structlog logger. `store` replaces the one of `redis_url`.
+
+    Raises one `ConfigError` that names everything missing or unknown. No money moves.
+    """
+    if unknown:
+        raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
+    given = {
+        "redis_url": redis_url if store is None else "store",
+        "client_id": client_id,
+        "client_secret": client_secret,
+        "environment": environment,
+        "api_version": api_version,
+    }
+    settings = settings_of(given)
+    logger = log or default_log()
+    catalog = Catalog(flows)
+    chosen = store or open_store(settings.redis_url, namespace=namespace, partitions=partitions)
+    return Orchestrator(chosen, gateway_client(settings, logger), catalog=catalog, log=logger)
+
+
+def settings_of(given: Mapping[str, str | None]) -> Settings:
+    """Return all settings: given ones first, then the environment's, then defaults."""
+    found: dict[str, str] = {}
+    missing: list[str] = []
+    for name, (variable, default) in VARIABLES.items():
+        value = given.get(name) or os.environ.get(variable) or default
+        if value:
+            found[name] = value
+        else:
+            missing.append(f"{name} (or {variable})")
+    if missing:
+        raise ConfigError(f"missing settings: {', '.join(missing)}")
+    return Settings(**found)
+
+
+def open_store(redis_url: str, *, namespace: str = "cf", partitions: int = 64) -> RedisStore:
+    """Return the store that a URL names; nothing is connected yet."""
+    options = {"namespace": namespace, "partitions": partitions}
+    if redis_url == "embedded:" or redis_url.startswith("embedded:"):
+        folder = redis_url.removeprefix("embedded:")
+        return EmbeddedStore(Path(folder) if folder else None, **options)
+    if urlsplit(redis_url).scheme not in _SCHEMES:
+        raise ConfigError(
+            "redis_url must begin with redis://, rediss://, unix:// or embedded:;"
+            f" it begins with {redis_url.split(':', 1)[0]!r}"
+        )
+    return RedisStore(redis_url, **options)  # type: ignore[arg-type]  # one dict of mixed values
+
+
+def gateway_client(settings: Settings, log: Log | None = None) -> GatewayClient:
+    """Return a client of the gateway on connections of its own; proxies are not used."""
+    base_url = base_url_of(settings.environment)
+    http = httpx.AsyncClient(
+        transport=GatewayTransport(base_url, max_connections=_CONNECTIONS_MAX),
+        trust_env=False,
+        headers={"user-agent": "cfflow"},
+    )
+    return GatewayClient(
+        http,
+        client_id=settings.client_id,
+        client_secret=settings.client_secret,
+        environment=settings.environment,
+        api_version=settings.api_version,
+        log=log,
+    )

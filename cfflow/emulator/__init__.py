@@ -1,0 +1,59 @@
+"""A local Cashfree for development, tests and benchmarks: no network, no account, no money.
+
+`running_emulator()` serves it on the running event loop, `EmulatorProcess` in a process of
+its own, `serve()` in this one until it is stopped, and `create_app()` is the bare ASGI app.
+It never imports the rest of cfflow, and cfflow never imports it: they meet over HTTP only.
+"""
+
+try:
+    import starlette  # noqa: F401
+    import uvicorn  # noqa: F401
+except ImportError as missing:
+    raise ImportError(
+        "the local gateway needs packages that are not installed: pip install 'cfflow[emulator]'",
+        name=missing.name,
+    ) from missing
+
+from cfflow.emulator.app import EmulatorApp, create_app
+from cfflow.emulator.bank import Bank
+from cfflow.emulator.clock import Clock
+from cfflow.emulator.exchange import ConnectionDropped
+from cfflow.emulator.faults import Fault, Faults
+from cfflow.emulator.process import EmulatorProcess
+from cfflow.emulator.records import (
+    DEFAULT_CLIENT_ID,
+    DEFAULT_CLIENT_SECRET,
+    PREAUTH_CLIENT_ID,
+    PREAUTH_CLIENT_SECRET,
+    Account,
+    Attempt,
+    BankOptions,
+    LedgerEntry,
+    Order,
+)
+from cfflow.emulator.refusals import Refused
+from cfflow.emulator.server import RunningEmulator, running_emulator, serve
+
+__all__ = [
+    "DEFAULT_CLIENT_ID",
+    "DEFAULT_CLIENT_SECRET",
+    "PREAUTH_CLIENT_ID",
+    "PREAUTH_CLIENT_SECRET",
+    "Account",
+    "Attempt",
+    "Bank",
+    "BankOptions",
+    "Clock",
+    "ConnectionDropped",
+    "EmulatorApp",
+    "EmulatorProcess",
+    "Fault",
+    "Faults",
+    "LedgerEntry",
+    "Order",
+    "Refused",
+    "RunningEmulator",
+    "create_app",
+    "running_emulator",
+    "serve",
+]

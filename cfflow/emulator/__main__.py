@@ -1,0 +1,66 @@
+"""`python -m cfflow.emulator`: the local gateway, until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import msgspec
+
+from cfflow.emulator.process import Announcement
+from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
+from cfflow.emulator.server import serve
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the emulator. 0: stopped in order; 1: no such address; 2: wrong usage."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        behaviour = msgspec.json.decode(options.options, type=BankOptions)
+    except msgspec.DecodeError as error:
+        parser.error(f"--options: {error}")
+
+    def announce(base_url: str) -> None:
+        said = Announcement(base_url, options.client_id)
+        line = msgspec.json.encode(said).decode() if options.json else _sentence(said)
+        print(line, flush=True)
+
+    try:
+        serve(
+            host=options.host,
+            port=options.port,
+            client_id=options.client_id,
+            client_secret=options.client_secret,
+            options=behaviour,
+            seed=options.seed,
+            announce=announce,
+            until_stdin_ends=options.until_stdin_ends,
+        )
+    except OSError as error:
+        print(f"cannot listen on {options.host} port {options.port}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _sentence(said: Announcement) -> str:
+    return f"A local Cashfree listens on {said.base_url} for client id {said.client_id}."
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cfflow.emulator", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
+    parser.add_argument("--client-id", default=DEFAULT_CLIENT_ID)
+    parser.add_argument("--client-secret", default=DEFAULT_CLIENT_SECRET)
+    parser.add_argument("--seed", type=int, default=0, help="where its ids come from")
+    parser.add_argument("--options", default="{}", help="bank options as a JSON object")
+    parser.add_argument("--json", action="store_true", help="announce in one line of JSON")
+    parser.add_argument(
+        "--until-stdin-ends", action="store_true", help="stop when standard input closes"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

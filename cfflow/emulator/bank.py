@@ -1,0 +1,329 @@
+"""The bank: every rule of the local gateway about money, without I/O and without a clock.
+
+    pay ──► PENDING ──► SUCCESS (sale: captured at once)
+               │    └─► SUCCESS (hold) ──► CAPTURE, or VOID ──► status VOID
+               │                       └─► runs out ──────────► status VOID
+               └──────► FAILED, USER_DROPPED ──► SUCCESS, when the bank answers late (simulate)
+
+Every method takes `now` (seconds since the epoch) and first lets happen what was due by
+then. It decides who may do what; `movements` carries it out and writes the ledger.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cfflow.emulator import checks, otp
+from cfflow.emulator.ids import Ids, fingerprint
+from cfflow.emulator.methods import read_method
+from cfflow.emulator.movements import Movements
+from cfflow.emulator.orders import read_order
+from cfflow.emulator.records import (
+    DEFAULT_ACCOUNTS,
+    Account,
+    Attempt,
+    BankOptions,
+    Failure,
+    LedgerEntry,
+    Method,
+    Order,
+    OtpAnswer,
+    OtpPage,
+    Simulation,
+)
+from cfflow.emulator.refusals import Refused, conflict, invalid, not_found
+from cfflow.emulator.timers import Timers
+
+PREAUTH_TAG = "cfflow_preauth"
+SIMULATED_STATUSES = ("SUCCESS", "FAILED", "PENDING", "USER_DROPPED")
+
+OTP_EXHAUSTED = Failure(
+    "TRANSACTION_DECLINED", "auth_declined", "customer", "too many wrong one-time passwords"
+)
+
+
+class Bank:
+    """Accounts, orders, attempts and the ledger of one emulator.
+
+    accounts: who may call, by client id. options: how the bank behaves. seed: where its
+    ids come from. `calls` counts the calls that reached the bank, by name, refused ones
+    included.
+    """
+
+    def __init__(
+        self,
+        *,
+        accounts: Iterable[Account] = DEFAULT_ACCOUNTS,
+        options: BankOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.options = options or BankOptions()
+        self.calls: Counter[str] = Counter()
+        self._accounts = {account.client_id: account for account in accounts}
+        self._ids = Ids(seed)
+        self._timers = Timers()
+        self._orders: dict[tuple[str, str], Order] = {}
+        self._sessions: dict[bytes, Order] = {}
+        self._attempts: dict[int, Attempt] = {}
+        self._simulations: dict[str, Simulation] = {}
+        self._movements = Movements(self._ids, self._timers, self.options)
+
+    # --- who, and what time it is ------------------------------------------------------
+
+    def account(self, client_id: str, client_secret: str) -> Account | None:
+        """The account of these credentials, if they are right."""
+        account = self._accounts.get(client_id)
+        if account is None:
+            return None
+        same = hmac.compare_digest(account.client_secret.encode(), client_secret.encode())
+        return account if same else None
+
+    def advance(self, now: float) -> None:
+        """Let happen what is due at `now`: answers of banks and customers, holds running out."""
+        self._timers.run(now)
+
+    @property
+    def next_due_at(self) -> float | None:
+        """When something happens by itself next (seconds since the epoch), if anything does."""
+        return self._timers.next_at
+
+    @property
+    def ledger(self) -> list[LedgerEntry]:
+        """Every effect on money so far, in the order it happened."""
+        return self._movements.ledger
+
+    def ledger_of(self, order_id: str) -> list[LedgerEntry]:
+        """The effects on one order, oldest first; empty for an order that never was."""
+        return list(self._movements.ledger_by_order.get(order_id, ()))
+
+    # --- orders ------------------------------------------------------------------------
+
+    def create_order(self, account: Account, body: Mapping[str, Any], now: float) -> Order:
+        """A new order. Raises `Refused`: 400 for a field, 409 when the account has this id."""
+        self._begin("create_order", now)
+        number = self._ids.order_number()
+        order = read_order(
+            body,
+            account=account,
+            number=number,
+            generated_id=self._ids.order_id(number),
+            options=self.options,
+            now=now,
+        )
+        key = (account.client_id, order.order_id)
+        if key in self._orders:
+            raise conflict("order_already_exists", "an order with this id exists")
+        self._orders[key] = order
+        self._sessions[fingerprint(self.session_of(order))] = order
+        return order
+
+    def fetch_order(self, account: Account, order_id: str, now: float) -> Order:
+        """An order of this account. Raises `Refused` (404)."""
+        self._begin("fetch_order", now)
+        return self._order(account, order_id)
+
+    def session_of(self, order: Order) -> str:
+        """The order's `payment_session_id`: whoever holds it may pay."""
+        return self._ids.session(order.number)
+
+    def order_id_of_session(self, session_id: object) -> str | None:
+        """Which order a session pays, if any; moves nothing and counts as no call."""
+        order = self._sessions.get(fingerprint(session_id)) if isinstance(session_id, str) else None
+        return order.order_id if order else None
+
+    def order_id_of_payment(self, cf_payment_id: object) -> str | None:
+        """Which order a payment belongs to, if any; moves nothing and counts as no call."""
+        attempt = self._attempts.get(_number(cf_payment_id))
+        return attempt.order.order_id if attempt else None
+
+    # --- paying ------------------------------------------------------------------------
+
+    def pay(self, session_id: object, payment_method: object, now: float) -> Attempt:
+        """Begin one attempt with one payment method.
+
+        Raises `Refused`: 404 `orderpay_not_found` for an unknown session, 400
+        `order_inactive` for an order that is paid or expired, 400 for the method.
+        """
+        self._begin("pay", now)
+        order = self._sessions.get(fingerprint(session_id)) if isinstance(session_id, str) else None
+        if order is None:
+            raise not_found("orderpay_not_found", "no order has this session")
+        status = order.status(now)
+        if status != "ACTIVE":
+            raise invalid("order_inactive", f"the order is {status}, not ACTIVE")
+        return self._open(order, read_method(payment_method, self.options, now), now)
+
+    def _open(self, order: Order, method: Method, now: float) -> Attempt:
+        cf_payment_id = self._ids.cf_payment_id()
+        attempt = Attempt(
+            cf_payment_id=cf_payment_id,
+            order=order,
+            method=method,
+            amount=order.amount,
+            created_at=now,
+            holds=_holds(order, method),
+            page_token=self._ids.page_token(cf_payment_id),
+        )
+        if method.action == "post":
+            attempt.otp_page = OtpPage(expires_at=now + otp.PAGE_S, last_sent_at=now)
+        order.attempts.append(attempt)
+        self._attempts[cf_payment_id] = attempt
+        self._movements.begin(attempt, now)
+        return attempt
+
+    def submit_otp(self, cf_payment_id: object, code: object, now: float) -> OtpAnswer:
+        """The customer's one-time password.
+
+        A wrong one answers FAILED and uses up a submission; the third fails the attempt.
+        Raises `Refused`: 404 for the payment, 400 where no OTP is expected (any more).
+        """
+        attempt, page = self._otp_page(cf_payment_id, now)
+        accepted = otp.submit(page, code, self.options.otp, now)
+        if accepted:
+            self._movements.settle(attempt, now)
+            return OtpAnswer(attempt, "SUBMIT_OTP", "SUCCESS", "otp accepted")
+        if otp.exhausted(page):
+            self._movements.fail(attempt, OTP_EXHAUSTED, now)
+        return OtpAnswer(attempt, "SUBMIT_OTP", "FAILED", "otp is invalid")
+
+    def resend_otp(self, cf_payment_id: object, now: float) -> OtpAnswer:
+        """Send the one-time password again. Raises `Refused` like `submit_otp`, and 400 when
+        it is too soon or was done twice."""
+        attempt, page = self._otp_page(cf_payment_id, now)
+        otp.resend(page, now)
+        return OtpAnswer(attempt, "RESEND_OTP", "SUCCESS", "otp sent again")
+
+    def _otp_page(self, cf_payment_id: object, now: float) -> tuple[Attempt, OtpPage]:
+        self._begin("authenticate", now)
+        attempt = self._attempt(cf_payment_id)
+        page = attempt.otp_page
+        if page is None:
+            raise invalid("request_invalid", "This payment takes no OTP here")
+        if otp.exhausted(page):
+            raise invalid("request_invalid", "Exceeded retry attempts")
+        if attempt.status != "PENDING" or page.accepted:
+            raise invalid("request_invalid", "Transaction is already processed")
+        return attempt, page
+
+    # --- holds -------------------------------------------------------------------------
+
+    def authorize(
+        self, account: Account, order_id: str, action: object, amount: object, now: float
+    ) -> Attempt:
+        """CAPTURE `amount` rupees of the order's hold, or VOID the whole of it.
+
+        One of them, once: a hold that was captured, voided or ran out takes no more.
+        Raises `Refused`: 404 for the order, 400 for everything else.
+        """
+        self._begin("authorize", now)
+        order = self._order(account, order_id)
+        if action not in ("CAPTURE", "VOID"):
+            raise invalid("request_invalid", "action : should be CAPTURE or VOID")
+        attempt = _held_attempt(order)
+        if action == "VOID":
+            self._movements.void(attempt, now)
+            return attempt
+        taken = checks.rupees(amount, code="order_amount_invalid", name="amount")
+        if taken > attempt.amount:
+            raise invalid("order_amount_invalid", "amount : is more than the bank holds")
+        self._movements.capture(attempt, taken, now)
+        return attempt
+
+    # --- asking ------------------------------------------------------------------------
+
+    def fetch_payment(
+        self, account: Account, order_id: str, cf_payment_id: object, now: float
+    ) -> Attempt:
+        """One attempt of the order. Raises `Refused` (404)."""
+        self._begin("fetch_payment", now)
+        order = self._order(account, order_id)
+        attempt = self._attempts.get(_number(cf_payment_id))
+        if attempt is None or attempt.order is not order:
+            raise _no_payment()
+        return attempt
+
+    def fetch_payments(self, account: Account, order_id: str, now: float) -> list[Attempt]:
+        """Every attempt of the order, oldest first. Raises `Refused` (404)."""
+        self._begin("fetch_payments", now)
+        return list(self._order(account, order_id).attempts)
+
+    # --- the sandbox's own hand --------------------------------------------------------
+
+    def simulate(
+        self, account: Account, cf_payment_id: object, status: object, error: object, now: float
+    ) -> Simulation:
+        """Force an attempt to SUCCESS, FAILED, PENDING or USER_DROPPED.
+
+        An attempt that failed may still succeed, as when its bank answers late; one that
+        took or held money keeps what it did. Raises `Refused` (404, 400).
+        """
+        self._begin("simulate", now)
+        attempt = self._attempt(cf_payment_id)
+        if attempt.order.account is not account:
+            raise _no_payment()
+        if status not in SIMULATED_STATUSES or not isinstance(error, str | None):
+            raise invalid("request_invalid", "payment_status : is not one to simulate")
+        if attempt.status in ("SUCCESS", "VOID") and status != attempt.status:
+            raise invalid("request_invalid", "Transaction is already processed")
+        self._movements.force(attempt, str(status), error, now)
+        simulation_id = self._ids.simulation_id(len(self._simulations) + 1)
+        done = Simulation(simulation_id, account, str(attempt.cf_payment_id), str(status), error)
+        self._simulations[simulation_id] = done
+        return done
+
+    def fetch_simulation(self, account: Account, simulation_id: str, now: float) -> Simulation:
+        """A simulation made before. Raises `Refused` (404)."""
+        self._begin("fetch_simulation", now)
+        simulation = self._simulations.get(simulation_id)
+        if simulation is None or simulation.account is not account:
+            raise not_found("simulation_not_found", "no such simulation")
+        return simulation
+
+    # --- looking up --------------------------------------------------------------------
+
+    def _begin(self, call: str, now: float) -> None:
+        self.calls[call] += 1
+        self._timers.run(now)
+
+    def _order(self, account: Account, order_id: str) -> Order:
+        order = self._orders.get((account.client_id, order_id))
+        if order is None:
+            raise not_found("order_not_found", "this account has no such order")
+        return order
+
+    def _attempt(self, cf_payment_id: object) -> Attempt:
+        attempt = self._attempts.get(_number(cf_payment_id))
+        if attempt is None:
+            raise _no_payment()
+        return attempt
+
+
+def _holds(order: Order, method: Method) -> bool:
+    """Whether success means a hold: a mandate always, a card by account or by order."""
+    if method.mandate is not None:
+        return True
+    tagged = (order.tags or {}).get(PREAUTH_TAG) == "true"
+    return method.name == "card" and (order.account.preauth or tagged)
+
+
+def _held_attempt(order: Order) -> Attempt:
+    """The latest hold of the order: with several, nobody can say which one is meant."""
+    for attempt in reversed(order.attempts):
+        if attempt.held:
+            return attempt
+    if any(attempt.hold_action or attempt.status == "VOID" for attempt in order.attempts):
+        raise invalid("request_invalid", "Transaction is already processed")
+    raise invalid("request_invalid", "The order has no authorized payment")
+
+
+def _number(cf_payment_id: object) -> int:
+    """A payment id as the bank counts; anything else is an id that no payment has."""
+    text = str(cf_payment_id)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+
+
+def _no_payment() -> Refused:
+    return not_found("payment_not_found", "no such payment")

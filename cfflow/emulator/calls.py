@@ -1,0 +1,162 @@
+"""The gateway's calls: which address is which, and what each asks of the bank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cfflow.emulator import wire
+from cfflow.emulator.bank import Bank
+from cfflow.emulator.records import Account
+from cfflow.emulator.refusals import Refused, invalid, not_found, unauthenticated
+
+# Whoever knows a session or a payment id may pay and type an OTP: no merchant is asked for.
+WITHOUT_CREDENTIALS = frozenset({"pay", "authenticate"})
+# The calls of which the gateway promises that a key is honoured.
+WITH_IDEMPOTENCY = frozenset({"create_order", "authorize", "pay", "authenticate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One call as it arrived: `ids` are the variable parts of its address, in order."""
+
+    call: str
+    ids: tuple[str, ...]
+    version: str
+    account: Account | None
+    body: Mapping[str, Any]
+    base_url: str
+
+    @property
+    def merchant(self) -> Account:
+        """The account that calls. Raises `Refused` (401) when none is known."""
+        if self.account is None:
+            raise unauthenticated()
+        return self.account
+
+
+def route(method: str, path: str) -> tuple[str, tuple[str, ...]]:
+    """Which call a method and a path (below /pg) are. Raises `Refused` (404)."""
+    match (method, *path.strip("/").split("/")):
+        case ("POST", "orders"):
+            return "create_order", ()
+        case ("POST", "orders", "sessions"):
+            return "pay", ()
+        case ("POST", "orders", "pay", "authenticate", payment):
+            return "authenticate", (payment,)
+        case ("POST", "orders", order, "authorization"):
+            return "authorize", (order,)
+        case ("GET", "orders", order):
+            return "fetch_order", (order,)
+        case ("GET", "orders", order, "payments"):
+            return "fetch_payments", (order,)
+        case ("GET", "orders", order, "payments", payment):
+            return "fetch_payment", (order, payment)
+        case ("POST", "simulate"):
+            return "simulate", ()
+        case ("GET", "simulate", simulation):
+            return "fetch_simulation", (simulation,)
+    raise not_found("request_failed", "no call of the gateway has this address")
+
+
+def order_of(bank: Bank, incoming: Incoming) -> str | None:
+    """The order that a call is about, as far as it can be told without doing anything."""
+    body = incoming.body
+    match incoming.call:
+        case "create_order":
+            order_id = body.get("order_id")
+            return order_id if isinstance(order_id, str) else None
+        case "pay":
+            return bank.order_id_of_session(body.get("payment_session_id"))
+        case "authenticate":
+            return bank.order_id_of_payment(incoming.ids[0])
+        case "simulate":
+            return bank.order_id_of_payment(body.get("entity_id"))
+        case "fetch_simulation":
+            return None
+    return incoming.ids[0]
+
+
+def perform(bank: Bank, incoming: Incoming, now: float) -> tuple[int, bytes]:
+    """Do what the call asks; the status and the JSON of its answer. Never raises `Refused`."""
+    try:
+        return 200, wire.encode(_HANDLERS[incoming.call](bank, incoming, now))
+    except Refused as refusal:
+        return refusal.status, refusal_body(refusal)
+
+
+def refusal_body(refusal: Refused) -> bytes:
+    """The JSON of a refusal."""
+    return wire.encode(wire.error(refusal.code, refusal.message, refusal.type))
+
+
+def _create_order(bank: Bank, incoming: Incoming, now: float) -> object:
+    order = bank.create_order(incoming.merchant, incoming.body, now)
+    return wire.order(order, bank.session_of(order), incoming.version, now)
+
+
+def _fetch_order(bank: Bank, incoming: Incoming, now: float) -> object:
+    order = bank.fetch_order(incoming.merchant, incoming.ids[0], now)
+    return wire.order(order, bank.session_of(order), incoming.version, now)
+
+
+def _pay(bank: Bank, incoming: Incoming, now: float) -> object:
+    body = incoming.body
+    attempt = bank.pay(body.get("payment_session_id"), body.get("payment_method"), now)
+    return wire.pay_answer(attempt, incoming.version, incoming.base_url)
+
+
+def _authenticate(bank: Bank, incoming: Incoming, now: float) -> object:
+    action, payment = incoming.body.get("action"), incoming.ids[0]
+    if action == "SUBMIT_OTP":
+        answer = bank.submit_otp(payment, incoming.body.get("otp"), now)
+    elif action == "RESEND_OTP":
+        answer = bank.resend_otp(payment, now)
+    else:
+        raise invalid("request_invalid", "action : should be SUBMIT_OTP or RESEND_OTP")
+    return wire.otp_answer(answer, incoming.version)
+
+
+def _authorize(bank: Bank, incoming: Incoming, now: float) -> object:
+    action, amount = incoming.body.get("action"), incoming.body.get("amount")
+    attempt = bank.authorize(incoming.merchant, incoming.ids[0], action, amount, now)
+    return wire.payment(attempt, incoming.version)
+
+
+def _fetch_payment(bank: Bank, incoming: Incoming, now: float) -> object:
+    order_id, payment = incoming.ids
+    attempt = bank.fetch_payment(incoming.merchant, order_id, payment, now)
+    return wire.payment(attempt, incoming.version)
+
+
+def _fetch_payments(bank: Bank, incoming: Incoming, now: float) -> object:
+    attempts = bank.fetch_payments(incoming.merchant, incoming.ids[0], now)
+    return [wire.payment(attempt, incoming.version) for attempt in attempts]
+
+
+def _simulate(bank: Bank, incoming: Incoming, now: float) -> object:
+    body = incoming.body
+    forced = body.get("entity_simulation")
+    if body.get("entity") != "PAYMENTS" or not isinstance(forced, Mapping):
+        raise invalid("request_invalid", "entity : only PAYMENTS can be simulated")
+    status, error = forced.get("payment_status"), forced.get("payment_error_code")
+    done = bank.simulate(incoming.merchant, body.get("entity_id"), status, error, now)
+    return wire.simulation(done)
+
+
+def _fetch_simulation(bank: Bank, incoming: Incoming, now: float) -> object:
+    return wire.simulation(bank.fetch_simulation(incoming.merchant, incoming.ids[0], now))
+
+
+_HANDLERS: Mapping[str, Callable[[Bank, Incoming, float], object]] = {
+    "create_order": _create_order,
+    "fetch_order": _fetch_order,
+    "pay": _pay,
+    "authenticate": _authenticate,
+    "authorize": _authorize,
+    "fetch_payment": _fetch_payment,
+    "fetch_payments": _fetch_payments,
+    "simulate": _simulate,
+    "fetch_simulation": _fetch_simulation,
+}

@@ -1,0 +1,45 @@
+"""The native OTP page: how often, how soon and how long a customer may try."""
+
+from __future__ import annotations
+
+from cfflow.emulator.records import OtpPage
+from cfflow.emulator.refusals import invalid
+
+SUBMITS_MAX = 3
+RESENDS_MAX = 2
+RESEND_AFTER_S = 30.0
+PAGE_S = 300.0
+
+
+def submit(page: OtpPage, code: object, expected: str, now: float) -> bool:
+    """Whether `code` is the one-time password; a wrong one is counted.
+
+    Raises `Refused` (400) when the page has expired or no code was sent; neither counts.
+    """
+    _require_open(page, now)
+    if not isinstance(code, str) or not code:
+        raise invalid("request_invalid", "otp : is missing in the request")
+    page.accepted = code == expected
+    page.rejections += not page.accepted
+    return page.accepted
+
+
+def resend(page: OtpPage, now: float) -> None:
+    """Count one resend. Raises `Refused` (400): too often, too soon, or too late."""
+    _require_open(page, now)
+    if page.resends >= RESENDS_MAX:
+        raise invalid("request_invalid", "The OTP was sent again too often")
+    if now < page.last_sent_at + RESEND_AFTER_S:
+        raise invalid("request_invalid", f"The OTP is sent again after {RESEND_AFTER_S:.0f} s")
+    page.resends += 1
+    page.last_sent_at = now
+
+
+def exhausted(page: OtpPage) -> bool:
+    """Whether the last wrong submission was one too many."""
+    return page.rejections >= SUBMITS_MAX
+
+
+def _require_open(page: OtpPage, now: float) -> None:
+    if now >= page.expires_at:
+        raise invalid("request_invalid", "The OTP page has expired")

@@ -1,0 +1,116 @@
+"""The emulator in a process of its own, for tests and benchmarks that need a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
+
+START_S = 15.0
+STOP_S = 5.0
+
+
+class Announcement(msgspec.Struct):
+    """The line of JSON that an emulator process prints once it listens."""
+
+    base_url: str
+    client_id: str
+
+
+class EmulatorProcess:
+    """An emulator in another OS process, which ends with this one, however this one ends.
+
+    A context manager, blocking or async. client_id, client_secret, options, seed and port:
+    as in `serve`. After `start`, `base_url` is the gateway's (`http://127.0.0.1:port/pg`)
+    and `admin_url` the emulator's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        client_id: str = DEFAULT_CLIENT_ID,
+        client_secret: str = DEFAULT_CLIENT_SECRET,
+        options: BankOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.client_id = client_id
+        self.client_secret = client_secret
+        self.base_url = ""
+        self.admin_url = ""
+        self._command = [sys.executable, "-m", "cfflow.emulator", "--until-stdin-ends", "--json"]
+        self._command += ["--port", str(port), "--seed", str(seed)]
+        self._command += ["--client-id", client_id, "--client-secret", client_secret]
+        if options is not None:
+            self._command += ["--options", msgspec.json.encode(options).decode()]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id. Raises `RuntimeError` when it does not run."""
+        if self._process is None:
+            raise RuntimeError("the emulator process does not run")
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start it and wait until it listens. Raises `RuntimeError` when it does not."""
+        # The pipe to its standard input closes when this process dies: that ends the child.
+        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = process
+        overdue = threading.Timer(START_S, process.kill)
+        overdue.start()
+        try:
+            line = process.stdout.readline() if process.stdout else b""
+        finally:
+            overdue.cancel()
+        if not line:
+            self.stop()
+            raise RuntimeError("the emulator process ended before it listened")
+        self.base_url = msgspec.json.decode(line, type=Announcement).base_url
+        self.admin_url = self.base_url.removesuffix("/pg") + "/_emulator"
+        return self
+
+    def stop(self) -> int | None:
+        """End it and wait; its exit status, 0 when it ended in order, None if it never ran."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.terminate()
+        try:
+            return process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+        finally:
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)

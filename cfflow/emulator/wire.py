@@ -1,0 +1,225 @@
+"""What the bank knows, as the gateway's JSON of one API version.
+
+Version 2022-09-01 writes payment and order numbers as JSON numbers, later versions as
+strings. Amounts are JSON numbers with two decimals, times ISO 8601 in Indian time.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from cfflow.emulator.checks import IST
+from cfflow.emulator.records import Attempt, LedgerEntry, Order, OtpAnswer, Simulation
+
+OLDEST_VERSION = "2022-09-01"
+VERSIONS = frozenset({OLDEST_VERSION, "2023-08-01", "2025-01-01", "2026-01-01"})
+
+Json = dict[str, Any]
+
+encode = msgspec.json.Encoder(decimal_format="number").encode
+
+FORM = "application/x-www-form-urlencoded"
+UPI_APPS = {
+    "bhim": "bhim://upi/pay",
+    "default": "upi://pay",
+    "gpay": "tez://upi/pay",
+    "paytm": "paytmmp://upi/pay",
+    "phonepe": "phonepe://pay",
+}
+# One white pixel: it has the form of a QR image and nothing to scan.
+QR_IMAGE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mP8/x8A"
+    "AwMCAO+ip1sAAAAASUVORK5CYII="
+)
+
+
+def pay_answer(attempt: Attempt, version: str, base_url: str) -> Json:
+    """The answer to a pay: which `action` the customer's next step is, and its data."""
+    method = attempt.method
+    return {
+        # The gateway's list of values for this field knows card EMI as a card.
+        "payment_method": "card" if method.name == "emi" else method.name,
+        "channel": method.channel,
+        "action": method.action,
+        "cf_payment_id": number(attempt.cf_payment_id, version),
+        "payment_amount": attempt.amount,
+        "data": _pay_data(attempt, base_url),
+    }
+
+
+def _pay_data(attempt: Attempt, base_url: str) -> Json:
+    method = attempt.method
+    if method.action == "post":
+        way_out = f"{base_url}/view/redirecttobank/{attempt.page_token}"
+        return _data() | {"redirect_to_bank": way_out}
+    if method.action == "custom":
+        return _data(payload=_custom_payload(attempt, base_url))
+    page = f"{base_url}/view/gateway/{attempt.page_token}"
+    payload = {"name": method.name}
+    if method.action == "form":
+        payload["PaReq"] = attempt.page_token
+    return _data(page, payload, FORM, "post")
+
+
+def _data(
+    url: str | None = None,
+    payload: Json | None = None,
+    content_type: str | None = None,
+    method: str | None = None,
+) -> Json:
+    return {"url": url, "payload": payload, "content_type": content_type, "method": method}
+
+
+def _custom_payload(attempt: Attempt, base_url: str) -> Json:
+    if attempt.method.name == "banktransfer":
+        return {
+            "account_number": f"9{attempt.cf_payment_id:015d}",
+            "ifsc": "TEST0000001",
+            "beneficiary_name": "cfflow emulator",
+        }
+    if attempt.method.channel == "collect":
+        return {}
+    if attempt.method.channel == "qrcode":
+        return {"qrcode": QR_IMAGE}
+    query = urlencode({"pa": "cfflow@gocash", "tr": attempt.cf_payment_id, "am": attempt.amount})
+    links = {app: f"{address}?{query}&cu=INR" for app, address in UPI_APPS.items()}
+    return links | {"web": f"{base_url}/view/gateway/{attempt.page_token}"}
+
+
+def payment(attempt: Attempt, version: str) -> Json:
+    """The payment entity, as fetch and authorize answer it."""
+    order = attempt.order
+    entity: Json = {
+        "cf_payment_id": number(attempt.cf_payment_id, version),
+        "order_id": order.order_id,
+        "entity": "payment",
+        "payment_currency": order.currency,
+        "error_details": _error_details(attempt),
+        "order_amount": order.amount,
+        "is_captured": _is_captured(attempt),
+        "payment_group": attempt.method.group,
+        "authorization": _authorization(attempt),
+        "payment_method": attempt.method.shown,
+        "payment_amount": attempt.amount,
+        "payment_time": timestamp(attempt.created_at),
+        "payment_completion_time": _optional_timestamp(attempt.completed_at),
+        "payment_status": attempt.status,
+        "payment_message": attempt.message,
+        "bank_reference": attempt.bank_reference,
+        "auth_id": attempt.bank_reference and f"A{attempt.bank_reference[:6]}",
+    }
+    if version != OLDEST_VERSION:
+        entity["order_currency"] = order.currency
+        entity["payment_gateway_details"] = {"gateway_name": "CASHFREE"}
+    return entity
+
+
+def _is_captured(attempt: Attempt) -> bool:
+    # A failed sale says true as well: in the gateway's answers the flag alone proves nothing.
+    return attempt.captured_amount is not None or (attempt.status == "FAILED" and not attempt.holds)
+
+
+def _error_details(attempt: Attempt) -> Json | None:
+    failure = attempt.failure
+    if failure is None:
+        return None
+    return {
+        "error_code": failure.code,
+        "error_description": failure.description,
+        "error_reason": failure.reason,
+        "error_source": failure.source,
+    }
+
+
+def _authorization(attempt: Attempt) -> Json | None:
+    action, mandate = attempt.hold_action, attempt.method.mandate
+    if action is None and mandate is None:
+        return None
+    return {
+        "action": action and action.action,
+        "status": action and action.status,
+        "captured_amount": action and action.amount,
+        "start_time": mandate and timestamp(mandate.start_at),
+        "end_time": mandate and timestamp(mandate.end_at),
+        "approve_by": mandate and timestamp(mandate.approve_by),
+        "action_reference": action and action.reference,
+        "action_time": action and timestamp(action.at),
+    }
+
+
+def otp_answer(answer: OtpAnswer, version: str) -> Json:
+    """The answer to a submitted or resent OTP."""
+    return {
+        "cf_payment_id": number(answer.attempt.cf_payment_id, version),
+        "authenticate_status": answer.status,
+        "action": answer.action,
+        "payment_message": answer.message,
+    }
+
+
+def order(found: Order, session_id: str, version: str, now: float) -> Json:
+    """The order entity. It carries the session: whoever reads it may pay."""
+    return {
+        "cf_order_id": number(found.number, version),
+        "order_id": found.order_id,
+        "entity": "order",
+        "order_currency": found.currency,
+        "order_amount": found.amount,
+        "order_status": found.status(now),
+        "payment_session_id": session_id,
+        "order_expiry_time": timestamp(found.expires_at),
+        "order_note": found.note,
+        "created_at": timestamp(found.created_at),
+        "order_splits": [],
+        "customer_details": found.customer,
+        "order_meta": found.meta,
+        "order_tags": found.tags,
+    }
+
+
+def simulation(done: Simulation) -> Json:
+    """A simulation, as simulate and its fetch answer it."""
+    forced = {
+        "payment_status": done.payment_status,
+        "payment_error_code": done.payment_error_code,
+    }
+    return {
+        "simulation_id": done.simulation_id,
+        "entity": "PAYMENTS",
+        "entity_id": done.cf_payment_id,
+        "entity_simulation": forced,
+    }
+
+
+def ledger_entry(entry: LedgerEntry) -> Json:
+    """One effect, for whoever checks the ledger over HTTP."""
+    return {
+        "effect": entry.effect,
+        "order_id": entry.order_id,
+        "cf_payment_id": entry.cf_payment_id,
+        "amount": entry.amount,
+        "at": timestamp(entry.at),
+    }
+
+
+def error(code: str, message: str, type_: str) -> Json:
+    """The body of every refusal."""
+    return {"message": message, "code": code, "type": type_}
+
+
+def number(value: int, version: str) -> int | str:
+    """An id of the gateway's own: a JSON number in the oldest version, a string after it."""
+    return value if version == OLDEST_VERSION else str(value)
+
+
+def timestamp(at: float) -> str:
+    """Seconds since the epoch as ISO 8601 in Indian time, to the second."""
+    return datetime.fromtimestamp(at, IST).isoformat(timespec="seconds")
+
+
+def _optional_timestamp(at: float | None) -> str | None:
+    return None if at is None else timestamp(at)

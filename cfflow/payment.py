@@ -1,0 +1,135 @@
+"""`Payment`: what a caller sees of a payment, frozen at the moment of its commit."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from cfflow._core.actions import NextAction
+from cfflow._core.chart import State
+from cfflow._core.flow import Flow
+from cfflow._core.observation import Failure
+from cfflow._core.record import Record, Snapshot, Step
+
+__all__ = ["OpenOperation", "Otp", "Payment", "payment_of", "snapshot_in"]
+
+
+class Otp(msgspec.Struct, frozen=True):
+    """What is left of the customer's turn on the OTP page; times are aware datetimes."""
+
+    submits_left: int
+    resends_left: int
+    resend_at: datetime
+    expires_at: datetime
+
+
+class OpenOperation(msgspec.Struct, frozen=True):
+    """A step whose outcome is not known yet: on its way, or lost and waiting for an inquiry."""
+
+    step: Step
+    sequence: int
+    since: datetime
+    accepted: bool
+
+
+class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """One attempt to pay an order.
+
+    `amount` is the amount held, the gateway's own `payment_amount`, once it is known: fees
+    and offers make it differ from the order's. `operation` is an open step, `review` the
+    reasons for which a person must look. Passing a payment to a step protects against
+    the same button pressed twice: a step on an older snapshot is a `Conflict`.
+    """
+
+    id: str
+    order_id: str
+    cf_payment_id: str | None
+    state: State
+    flow: str
+    amount: Decimal | None
+    currency: str
+    captured_amount: Decimal | None
+    next_action: NextAction | None
+    otp: Otp | None
+    hold_expires_at: datetime | None
+    failure: Failure | None
+    operation: OpenOperation | None
+    review: tuple[str, ...]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    metadata: dict[str, Any]
+
+    def __repr__(self) -> str:
+        parts = [repr(self.id), self.state.value]
+        if self.amount is not None:
+            parts.append(f"{self.amount} {self.currency}")
+        if self.operation is not None:
+            parts.append(f"{self.operation.step} open")
+        if self.review:
+            parts.append(f"review: {', '.join(self.review)}")
+        return f"<Payment {' '.join(parts)}>"
+
+
+def payment_of(snapshot: Snapshot, flow: Flow) -> Payment:
+    """Return the payment that a snapshot shows; it remembers the snapshot for its next step."""
+    record = snapshot.record
+    payment = Payment(
+        id=snapshot.id,
+        order_id=snapshot.order_id,
+        cf_payment_id=record.cf_payment_id,
+        state=record.state,
+        flow=record.flow,
+        amount=record.amount if record.amount_held is None else record.amount_held,
+        currency=record.currency,
+        captured_amount=record.captured_amount,
+        next_action=snapshot.next_action,
+        otp=_otp(record, flow),
+        hold_expires_at=_when(record.hold_expires_ms),
+        failure=record.failure,
+        operation=_operation(record),
+        review=tuple(review.reason for review in record.open_reviews),
+        version=record.version,
+        created_at=moment(record.created_ms),
+        updated_at=moment(record.updated_ms),
+        metadata=dict(record.metadata or {}),
+    )
+    payment.__dict__["_snapshot"] = snapshot
+    return payment
+
+
+def snapshot_in(payment: Payment) -> Snapshot | None:
+    """Return the snapshot behind a payment; None for one that was pickled or rebuilt."""
+    found = payment.__dict__.get("_snapshot")
+    return found if isinstance(found, Snapshot) else None
+
+
+def moment(at_ms: int) -> datetime:
+    """Return an aware datetime of milliseconds since the epoch."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
+
+
+def _when(at_ms: int | None) -> datetime | None:
+    return None if at_ms is None else moment(at_ms)
+
+
+def _otp(record: Record, flow: Flow) -> Otp | None:
+    turn = record.otp
+    if turn is None or turn.accepted or record.state is not State.OTP_PENDING:
+        return None
+    return Otp(
+        submits_left=max(0, flow.otp.submits_max - turn.submits_used),
+        resends_left=max(0, flow.otp.resends_max - turn.resends_used),
+        resend_at=moment(turn.sent_ms + flow.otp.resend_after_s * 1000),
+        expires_at=moment(turn.expires_ms),
+    )
+
+
+def _operation(record: Record) -> OpenOperation | None:
+    held = record.operation
+    if held is None:
+        return None
+    return OpenOperation(held.step, held.sequence, moment(held.started_ms), held.accepted)

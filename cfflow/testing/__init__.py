@@ -1,0 +1,7 @@
+"""Test doubles that are part of the product: a store in memory, a clock, a suite for stores."""
+
+from __future__ import annotations
+
+from cfflow.testing.memory import FakeClock, MemoryStore
+
+__all__ = ["FakeClock", "MemoryStore"]

@@ -1,0 +1,185 @@
+"""A store in this process's memory, and a clock that stands still until it is moved.
+
+For tests of code that uses cfflow. It keeps the same bytes as the Redis store and passes
+the same suite, so that a record which cannot be written fails here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from secrets import token_urlsafe
+from typing import Final
+
+import msgspec
+
+from cfflow._core.chart import OPEN, State
+from cfflow._core.draft import Plan
+from cfflow._core.flow import Flow
+from cfflow._core.record import SCHEMA, Attempt, Record, Snapshot, payment_id
+from cfflow._ports.server_clock import monotonic_ms
+from cfflow._ports.store import (
+    ACTION_MAX_B,
+    Committed,
+    Outcome,
+    Page,
+    Started,
+    decode_action,
+    decode_record,
+    encode_action,
+    encode_events,
+    encode_record,
+)
+
+__all__ = ["FakeClock", "MemoryStore"]
+
+_HOLDS: Final = frozenset({State.AUTHORIZED, State.CAPTURED})
+
+
+class FakeClock:
+    """A clock that moves only when told to. `now_ms` is milliseconds since the epoch."""
+
+    def __init__(self, now_ms: int = 1_760_000_000_000) -> None:
+        self.now_ms = now_ms
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
+        self.now_ms += round(seconds * 1000)
+
+
+class _Order(msgspec.Struct):
+    attempts: list[Attempt]
+    records: dict[int, bytes]
+    actions: dict[int, bytes]
+
+
+class MemoryStore:
+    """Keeps payments in memory. Give it a `FakeClock`, or it runs on real time."""
+
+    def __init__(self, clock: FakeClock | None = None) -> None:
+        self.clock = clock
+        self.events: list[bytes] = []
+        self._orders: dict[str, _Order] = {}
+        self._flows: dict[str, bytes] = {}
+        self._wakes: dict[str, int] = {}
+
+    def now_ms(self) -> int:
+        """Return the clock's time, or a real monotonic one."""
+        return self.clock.now_ms if self.clock else round(monotonic_ms())
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def aclose(self) -> None:
+        """Nothing to let go of; the payments stay."""
+
+    async def start(self, order_id: str, record: Record, flow: Flow) -> Started:
+        """Begin the order's next payment, or return the one that stands in its way."""
+        order = self._orders.setdefault(order_id, _Order([], {}, {}))
+        for n, attempt in enumerate(order.attempts, 1):
+            if attempt.state in OPEN and not attempt.abandoned:
+                return Started("open", self._snapshot(order_id, n))
+            if attempt.state is State.CAPTURED:
+                return Started("paid", self._snapshot(order_id, n))
+        n = len(order.attempts) + 1
+        order.attempts.append(Attempt(State.CREATED))
+        order.records[n] = encode_record(msgspec.structs.replace(record, token=token_urlsafe(8)))
+        self._flows.setdefault(flow.digest, flow.source)
+        self._index_wake(payment_id(order_id, n), record.wake_ms)
+        return Started("ok", self._snapshot(order_id, n))
+
+    async def load(self, order_id: str, n: int) -> Snapshot | None:
+        """Return a payment, None where there is none."""
+        order = self._orders.get(order_id)
+        return self._snapshot(order_id, n) if order and n in order.records else None
+
+    async def commit(self, plan: Plan) -> Committed:
+        """Write a plan over the version that it was decided on."""
+        snapshot, now_ms = plan.snapshot, self.now_ms()
+        order = self._orders.get(snapshot.order_id)
+        if order is None or snapshot.n not in order.records:
+            return Committed(Outcome.GONE, now_ms)
+        stored = decode_record(order.records[snapshot.n])
+        if stored.schema > SCHEMA:
+            return Committed(Outcome.SCHEMA, now_ms)
+        if stored.version != plan.previous.version:
+            held = self._snapshot(snapshot.order_id, snapshot.n)
+            return Committed(Outcome.CONFLICT, now_ms, held)
+        barred = _forbidden(order.attempts, plan)
+        if barred is not None:
+            return Committed(barred[0], now_ms, None, barred[1])
+        self._write(order, plan)
+        return Committed(Outcome.OK, now_ms, self._snapshot(snapshot.order_id, snapshot.n))
+
+    def _write(self, order: _Order, plan: Plan) -> None:
+        n, record = plan.snapshot.n, plan.record
+        kept = msgspec.structs.replace(record, token=token_urlsafe(8))
+        order.records[n] = encode_record(kept)
+        order.attempts[n - 1] = Attempt(record.state, record.cf_payment_id or "", record.abandoned)
+        if plan.action_changed:
+            action = plan.snapshot.next_action
+            blob = b"" if action is None else encode_action(action)
+            order.actions[n] = blob if len(blob) <= ACTION_MAX_B else b""
+        self._index_wake(plan.snapshot.id, record.wake_ms)
+        self.events.extend(encode_events(plan))
+
+    async def flow_text(self, order_id: str, digest: str) -> bytes | None:
+        """Return the text of the flow with which a payment began."""
+        return self._flows.get(digest)
+
+    async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
+        """Take due payments, three quarters the newest overdue, one quarter the oldest."""
+        now_ms = self.now_ms()
+        due = sorted((at, name) for name, at in self._wakes.items() if at <= now_ms)
+        oldest = limit // 4
+        newest = due[::-1][: limit - oldest]
+        chosen = dict.fromkeys(name for _, name in [*newest, *due[:oldest]])
+        for name in chosen:
+            self._wakes[name] = now_ms + lease_ms
+        return [self._by_name(name) for name in chosen]
+
+    async def list(self, page: Page) -> Sequence[Snapshot]:
+        """Return payments by state, oldest first."""
+        found = [
+            self._snapshot(order_id, n)
+            for order_id, order in self._orders.items()
+            for n in order.records
+        ]
+        found = [snapshot for snapshot in found if _on(page, snapshot.record)]
+        found.sort(key=lambda snapshot: (snapshot.record.created_ms, snapshot.id))
+        return found[: page.limit]
+
+    def _snapshot(self, order_id: str, n: int) -> Snapshot:
+        order = self._orders[order_id]
+        action = decode_action(order.actions.get(n))
+        record = decode_record(order.records[n])
+        return Snapshot(order_id, n, record, action, tuple(order.attempts))
+
+    def _by_name(self, name: str) -> Snapshot:
+        order_id, _, n = name.rpartition(".")
+        return self._snapshot(order_id, int(n))
+
+    def _index_wake(self, name: str, wake_ms: int | None) -> None:
+        if wake_ms is None:
+            self._wakes.pop(name, None)
+        else:
+            self._wakes[name] = wake_ms
+
+
+def _on(page: Page, record: Record) -> bool:
+    in_time = page.from_ms <= record.created_ms and (
+        page.to_ms is None or record.created_ms <= page.to_ms
+    )
+    wanted = bool(record.open_reviews) if page.review else True
+    return in_time and wanted and record.state in page.states
+
+
+def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] | None:
+    """Say which other payment of the order stands in the way of this plan."""
+    for other, attempt in enumerate(attempts, 1):
+        if other == plan.snapshot.n:
+            continue
+        if attempt.cf_payment_id and attempt.cf_payment_id == plan.record.cf_payment_id:
+            return Outcome.CLAIMED, other
+        if plan.sole_holder and attempt.state in _HOLDS:
+            return Outcome.HOLDER, other
+    return None
