@@ -1,0 +1,81 @@
+"""What no sequence of calls can do to the money, whatever the calls and whenever."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import partial
+
+from emulator_kit import HOLDS, T0, a_bank, a_hold, an_order, card, effects, patient, pay
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cfflow.emulator import Bank, Refused
+from cfflow.emulator.timers import Timers
+
+amounts = st.decimals(Decimal(-1), Decimal(400), places=2) | st.none()
+actions = st.tuples(st.sampled_from(["CAPTURE", "VOID"]), amounts, st.floats(0, 4 * 86400.0))
+statuses = st.sampled_from(["SUCCESS", "FAILED", "PENDING", "USER_DROPPED"])
+
+
+@patient
+@given(st.lists(actions, max_size=8), st.sampled_from([0.0, 3600.0]))
+def test_a_hold_ends_at_most_once(
+    steps: list[tuple[str, Decimal | None, float]], confirm_after_s: float
+) -> None:
+    """Captures, voids and the passing of time leave one end at most, within the hold."""
+    bank = a_bank(confirm_after_s=confirm_after_s)
+    order, attempt = a_hold(bank)
+    now = T0
+    for action, amount, wait_s in steps:
+        now += wait_s
+        _try(bank, order.order_id, action, amount, now)
+    ends = [effect for effect in effects(bank, order) if effect != "authorized"]
+    assert len(ends) <= 1
+    assert (attempt.captured_amount or 0) <= attempt.amount
+    assert (attempt.captured_amount is not None) == (ends == ["captured"])
+
+
+@patient
+@given(st.lists(st.tuples(statuses, st.booleans()), max_size=8))
+def test_an_attempt_takes_the_money_at_most_once(steps: list[tuple[str, bool]]) -> None:
+    """Simulated statuses and right OTPs in any order capture an attempt once."""
+    bank = a_bank()
+    order = an_order(bank, HOLDS, order_tags=None)
+    attempt = pay(bank, order, card())
+    for status, submit in steps:
+        try:
+            if submit:
+                bank.submit_otp(attempt.cf_payment_id, "111000", T0)
+            else:
+                bank.simulate(HOLDS, attempt.cf_payment_id, status, None, T0)
+        except Refused:
+            continue
+    assert effects(bank, order).count("authorized") <= 1
+    assert attempt.held == ("authorized" in effects(bank, order))
+
+
+@patient
+@given(st.lists(st.floats(0, 1000), max_size=20), st.lists(st.floats(0, 1000), max_size=5))
+def test_how_time_passes_does_not_matter(delays: list[float], stops: list[float]) -> None:
+    """Stepping through time or skipping it at once runs the same actions at the same times."""
+    histories = []
+    for moments in (sorted(stops), []):
+        timers, ran = Timers(), list[tuple[int, float]]()
+        for index, delay_s in enumerate(delays):
+            timers.after(delay_s, 0.0, partial(_note, ran, index))
+        for moment in (*moments, 1000.0):
+            timers.run(moment)
+        histories.append(ran)
+    assert histories[0] == histories[1]
+    assert len(histories[0]) == len(delays)
+
+
+def _note(ran: list[tuple[int, float]], index: int, at: float) -> None:
+    ran.append((index, at))
+
+
+def _try(bank: Bank, order_id: str, action: str, amount: Decimal | None, now: float) -> None:
+    try:
+        bank.authorize(HOLDS, order_id, action, amount, now)
+    except Refused as refusal:
+        assert refusal.status == 400

@@ -1,0 +1,114 @@
+"""Payment methods: what is accepted, how each answers, and what is kept of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from emulator_kit import T0, card, upi
+
+from cfflow.emulator import BankOptions, Refused
+from cfflow.emulator.methods import TEST_CARDS, luhn, read_method
+from cfflow.emulator.records import Method
+
+PHONE = "9898989898"
+
+
+def read(method: object, **options: Any) -> Method:
+    """The method, as the bank would read it."""
+    return read_method(method, BankOptions(**options), T0)
+
+
+def link(name: str, **fields: Any) -> dict[str, Any]:
+    """A method that leaves the merchant's page."""
+    return {name: {"channel": "link", **fields}}
+
+
+@pytest.mark.parametrize("number", TEST_CARDS)
+def test_every_test_card_is_accepted_and_masked(number: str) -> None:
+    """Only the last four digits of a card survive."""
+    method = read(card(card_number=number, card_cvv="9876"))
+    assert method.shown["card"]["card_number"] == f"xxxxxx{number[-4:]}"
+    assert luhn(number) and number not in repr(method) and "9876" not in repr(method)
+
+
+@pytest.mark.parametrize(
+    ("method", "action", "group"),
+    [
+        (card("post"), "post", "credit_card"),
+        (card("link"), "link", "credit_card"),
+        (card(card_number="6074825972083818"), "post", "debit_card"),
+        (
+            {"emi": card()["card"] | {"emi_tenure": 3, "card_bank_name": "hdfc"}},
+            "post",
+            "credit_card_emi",
+        ),
+        (upi(), "custom", "upi"),
+        ({"upi": {"channel": "link"}}, "custom", "upi"),
+        ({"upi": {"channel": "qrcode"}}, "custom", "upi"),
+        (link("netbanking", netbanking_bank_code=3333), "link", "net_banking"),
+        (link("netbanking", netbanking_bank_name="TESTR"), "link", "net_banking"),
+        (link("app", provider="phonepe", phone=PHONE), "link", "wallet"),
+        (link("cardless_emi", provider="kotak", phone=PHONE, emi_tenure=3), "link", "cardless_emi"),
+        (link("paylater", provider="lazypay", phone=PHONE), "link", "pay_later"),
+        (link("banktransfer"), "custom", "bank_transfer"),
+    ],
+)
+def test_each_method_has_its_action_and_group(
+    method: dict[str, Any], action: str, group: str
+) -> None:
+    """The action says what the customer does next, the group how the gateway counts it."""
+    found = read(method)
+    assert (found.action, found.group) == (action, group)
+
+
+def test_a_saved_card_and_a_network_token_are_cards() -> None:
+    """Neither shows a number that it does not know."""
+    saved = read(link("card", instrument_id="54deabb4", card_cvv="123"))
+    token = read(card(cryptogram="AAAA", token_requestor_id="TRID", card_display="4242"))
+    assert saved.shown["card"]["instrument_id"] == "54deabb4"
+    assert token.shown["card"]["card_number"] == "xxxxxx4242"
+    assert "AAAA" not in str(token)
+
+
+def test_a_method_can_be_told_to_answer_with_a_form() -> None:
+    """Where others redirect, it auto-submits."""
+    method = link("netbanking", netbanking_bank_code=3333)
+    assert read(method, form_methods=frozenset({"netbanking"})).action == "form"
+
+
+@pytest.mark.parametrize(
+    ("method", "code"),
+    [
+        (None, "payment_method_invalid"),
+        ({}, "payment_method_invalid"),
+        (card() | upi(), "payment_method_invalid"),
+        ({"cash": {}}, "payment_method_unsupported"),
+        (card(channel=""), "channel_missing"),
+        (card(channel="teleport"), "channel_invalid"),
+        (card(card_number="4111111111111112"), "card_number_invalid"),
+        (card(card_number=4111111111111111), "card_number_invalid"),
+        (card(card_expiry_mm="13"), "card_expiry_mm_invalid"),
+        (card(card_cvv=None), "card_cvv_missing"),
+        (card(card_cvv="12"), "card_cvv_invalid"),
+        ({"emi": card()["card"] | {"card_bank_name": "hdfc"}}, "emi_tenure_missing"),
+        ({"emi": card()["card"] | {"emi_tenure": 3}}, "card_bank_name_missing"),
+        (upi(""), "upi_id_missing"),
+        (upi("nobody"), "upi_id_invalid"),
+        (upi(upi_expiry_minutes=4), "upi_expiry_minutes_invalid"),
+        (upi(upi_expiry_minutes=[5]), "upi_expiry_minutes_invalid"),
+        ({"upi": {"channel": "link", "authorize_only": True}}, "payment_method_unsupported"),
+        (upi(authorize_only=True, authorization={"end_time": "soon"}), "authorization_invalid"),
+        (link("netbanking", netbanking_bank_code=12), "netbanking_bank_code_invalid"),
+        (link("netbanking"), "netbanking_bank_code_invalid"),
+        (link("app", provider="cowrie", phone=PHONE), "payment_method_unsupported"),
+        (link("app", provider=["gpay"], phone=PHONE), "payment_method_unsupported"),
+        (link("app", provider="gpay", phone="12"), "phone_invalid"),
+    ],
+)
+def test_a_method_that_cannot_be_is_refused(method: object, code: str) -> None:
+    """The refusal names the gateway's code, and quotes nothing of what was sent."""
+    with pytest.raises(Refused) as refusal:
+        read(method)
+    assert (refusal.value.status, refusal.value.code) == (400, code)
+    assert "4111" not in str(refusal.value)
