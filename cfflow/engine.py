@@ -33,15 +33,13 @@ from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import Operation, Snapshot
-from cfflow._ports.catalog import Catalog
 from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.logs import Log
-from cfflow._ports.store import Committed, Outcome, Store
+from cfflow._ports.store import Committed, Outcome
 from cfflow._ports.wire import observe_entity, timestamp_ms
 from cfflow.errors import (
     CfflowError,
     Conflict,
-    FlowError,
     GatewayError,
     GatewayRejected,
     GatewayUnavailable,
@@ -53,6 +51,7 @@ from cfflow.errors import (
     StoreError,
 )
 from cfflow.payment import payment_of
+from cfflow.reader import Reader
 
 __all__ = ["Answer", "Engine", "StepCall"]
 
@@ -81,10 +80,10 @@ StepCall = Callable[[Snapshot, Operation, Flow], Awaitable[Answer]]
 class Engine:
     """Carries out steps and inquiries over a store and a gateway; it holds no payment."""
 
-    def __init__(self, store: Store, gateway: GatewayClient, catalog: Catalog, log: Log) -> None:
-        self.store: Final = store
+    def __init__(self, reader: Reader, gateway: GatewayClient, log: Log) -> None:
+        self.reader: Final = reader
+        self.store: Final = reader.store
         self.gateway: Final = gateway
-        self.catalog: Final = catalog
         self._log = log
 
     async def step(self, held: Snapshot, begin: Begin, call: StepCall, *, fresh: bool) -> Snapshot:
@@ -95,7 +94,7 @@ class Engine:
         race, nothing sent), a `GatewayError` (no effect), `OutcomeUnknown` (ask).
         """
         began = time.perf_counter()
-        flow = await self.flow_of(held)
+        flow = await self.reader.flow_of(held)
         plan = await self._plan(held, flow, begin, fresh=fresh)
         opened = await self._open(plan, flow)
         snapshot, operation = opened.snapshot, plan.record.operation
@@ -108,7 +107,7 @@ class Engine:
 
     async def local(self, held: Snapshot, begin: Begin, *, fresh: bool) -> Snapshot:
         """Carry out a step that needs no call: one plan, one commit."""
-        flow = await self.flow_of(held)
+        flow = await self.reader.flow_of(held)
         plan = await self._plan(held, flow, begin, fresh=fresh)
         committed = await self._open(plan, flow)
         return committed.snapshot or held
@@ -119,7 +118,7 @@ class Engine:
         Returns the snapshot unchanged when a step may still be on its way or there is
         nothing to ask. Raises `GatewayError`; the payment is as it was then.
         """
-        flow = await self.flow_of(snapshot)
+        flow = await self.reader.flow_of(snapshot)
         event = await self._asked(snapshot, what_to_ask(snapshot, self.store.now_ms()), flow)
         return snapshot if event is None else await self.settle(snapshot, event, flow)
 
@@ -147,37 +146,19 @@ class Engine:
                     raise _uncommitted(plan, committed)
         raise StoreError(f"{snapshot.id}: lost {_RACES_MAX} races in a row")
 
-    async def load(self, order_id: str, n: int) -> Snapshot:
-        """Return a payment's snapshot; raises `PaymentNotFound`."""
-        snapshot = await self.store.load(order_id, n)
-        if snapshot is None:
-            raise PaymentNotFound(f"there is no payment {order_id}.{n}")
-        return snapshot
-
-    async def flow_of(self, snapshot: Snapshot) -> Flow:
-        """Return the flow that a payment began with, from this process or from the store."""
-        digest = snapshot.record.digest
-        known = self.catalog.by_digest(digest)
-        if known is not None:
-            return known
-        text = await self.store.flow_text(snapshot.order_id, digest)
-        if text is None:
-            raise FlowError(f"{snapshot.id}: the text of its flow {snapshot.record.flow} is gone")
-        return self.catalog.remember(text, digest)
-
     # 1. plan
 
     async def _plan(self, held: Snapshot, flow: Flow, begin: Begin, *, fresh: bool) -> Plan:
         """Plan on the held snapshot; where it forbids the step, read once and look again."""
         if _unresolved(held):
-            newest = held if fresh else await self.load(held.order_id, held.n)
+            newest = held if fresh else await self.reader.snapshot(held.order_id, held.n)
             held, fresh = await self._resolve(newest, flow), True
         try:
             return begin(held, flow, self.store.now_ms())
         except (IllegalStep, OtpLimit, InvalidAmount) as refusal:
             if fresh:
                 raise _refusal(held, flow, refusal) from None
-        newest = await self.load(held.order_id, held.n)
+        newest = await self.reader.snapshot(held.order_id, held.n)
         return await self._plan(newest, flow, begin, fresh=True)
 
     async def _resolve(self, held: Snapshot, flow: Flow) -> Snapshot:

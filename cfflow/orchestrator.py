@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-from cfflow._core.chart import State
 from cfflow._core.decide import resend, resendable
 from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
@@ -30,14 +27,13 @@ from cfflow._ports.checks import (
     check_metadata,
     check_order_id,
     check_otp,
-    check_payment_id,
     check_session,
 )
 from cfflow._ports.gateway import GatewayClient, frozen_authorize
 from cfflow._ports.logs import Log, default_log
 from cfflow._ports.methods import PaymentMethod
 from cfflow._ports.sealed import Sealed
-from cfflow._ports.store import Page, Started, Store
+from cfflow._ports.store import Started, Store
 from cfflow._ports.wire import (
     next_action,
     observe_authenticate,
@@ -53,14 +49,12 @@ from cfflow.errors import (
     InvalidInput,
 )
 from cfflow.payment import Payment, payment_of, snapshot_in
-from cfflow.story import HistoryEntry, Why, history_of, why_of
+from cfflow.reader import Reader, place_of
 
 __all__ = ["Orchestrator"]
 
-_LIST_MAX: Final = 10_000
 
-
-class Orchestrator:
+class Orchestrator(Reader):
     """Drives payments through a gateway and keeps them in a store; one per process is enough.
 
     Made by `cfflow.connect`, used as an async context manager. Every step takes a payment
@@ -77,31 +71,21 @@ class Orchestrator:
         catalog: Catalog | None = None,
         log: Log | None = None,
     ) -> None:
+        super().__init__(store, catalog or Catalog())
         self.gateway: Final = gateway
-        self.flows: Final = catalog or Catalog()
-        self._store = store
-        self._engine = Engine(store, gateway, self.flows, log or default_log())
+        self._engine = Engine(self, gateway, log or default_log())
 
     async def __aenter__(self) -> Self:
         try:
-            await self._store.open()
+            return await super().__aenter__()
         except BaseException:
             await self.gateway.aclose()
             raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections. Open operations stay open; the next process finds them."""
         await self.gateway.aclose()
-        await self._store.aclose()
+        await super().aclose()
 
     async def start(
         self,
@@ -123,14 +107,14 @@ class Orchestrator:
         exact = None if amount is None else amount_of(amount)
         record = create(
             rules,
-            self._store.now_ms(),
+            self.store.now_ms(),
             nonce=secrets.token_hex(4),
             currency=check_currency(currency),
             amount=exact,
             metadata=check_metadata(metadata),
         )
-        started = await self._store.start(check_order_id(order_id), record, rules)
-        payment = payment_of(started.snapshot, await self._engine.flow_of(started.snapshot))
+        started = await self.store.start(check_order_id(order_id), record, rules)
+        payment = payment_of(started.snapshot, await self.flow_of(started.snapshot))
         _check_started(started, payment, flow, exact, currency)
         return payment
 
@@ -168,7 +152,7 @@ class Orchestrator:
 
         begin = partial(begin_pay, instrument=method.instrument())
         held, fresh = await self._held(payment, expected_version)
-        return await self._shown(await self._engine.step(held, begin, call, fresh=fresh))
+        return await self.shown(await self._engine.step(held, begin, call, fresh=fresh))
 
     async def submit_otp(
         self, payment: Payment | str, otp: str, *, expected_version: int | None = None
@@ -200,7 +184,7 @@ class Orchestrator:
         No gateway call. Raises `IllegalStep` where that page's address is not known.
         """
         held, fresh = await self._held(payment, expected_version)
-        return await self._shown(await self._engine.local(held, leave_otp, fresh=fresh))
+        return await self.shown(await self._engine.local(held, leave_otp, fresh=fresh))
 
     async def capture(
         self,
@@ -229,54 +213,8 @@ class Orchestrator:
         A step still within its time limit: the payment comes back as it is. Raises
         `GatewayError` when there is no answer; nothing has changed then.
         """
-        order_id, n = _place(payment)
-        return await self._shown(await self._engine.inquire(await self._engine.load(order_id, n)))
-
-    async def get(self, payment_id: Payment | str) -> Payment:
-        """Return a payment as it is stored. Raises `PaymentNotFound`."""
-        return await self._shown(await self._engine.load(*_place(payment_id)))
-
-    async def find(
-        self,
-        *,
-        state: State | str | None = None,
-        flow: str | None = None,
-        order_id: str | None = None,
-        review: bool = False,
-        older_than: float | None = None,
-        limit: int = 100,
-        after: Payment | str | None = None,
-    ) -> list[Payment]:
-        """Return payments, oldest first.
-
-        `state`, `flow`, `order_id` and `review` (an open one) narrow the list; `older_than`
-        is an age in seconds; `after` continues behind the last payment of another page.
-        """
-        if not 1 <= limit <= _LIST_MAX:
-            raise InvalidInput(f"limit must be 1 to {_LIST_MAX}, got {limit}")
-        found: Sequence[Snapshot]
-        if order_id is not None:
-            found = await self._of_order(check_order_id(order_id))
-        else:
-            found = await self._listed(state, flow, older_than, limit, after, review=review)
-        wanted = _states(state)
-        kept = [
-            snapshot
-            for snapshot in found
-            if snapshot.record.state in wanted
-            and flow in (None, snapshot.record.flow)
-            and (not review or snapshot.record.open_reviews)
-        ]
-        return [await self._shown(snapshot) for snapshot in kept[:limit]]
-
-    async def history(self, payment_id: Payment | str) -> tuple[HistoryEntry, ...]:
-        """Return what happened to a payment: transitions, operations, reviews, in order."""
-        return history_of(await self._engine.load(*_place(payment_id)))
-
-    async def why(self, payment_id: Payment | str) -> Why:
-        """Explain a payment: what each answer proved, what is open, what may be called now."""
-        snapshot = await self._engine.load(*_place(payment_id))
-        return why_of(snapshot, await self._engine.flow_of(snapshot), self._store.now_ms())
+        order_id, n = place_of(payment)
+        return await self.shown(await self._engine.inquire(await self.snapshot(order_id, n)))
 
     async def _authenticate(
         self,
@@ -303,7 +241,7 @@ class Orchestrator:
             return Answer((answer, observe_entity(entity, Call.FETCH_PAYMENT)))
 
         held, fresh = await self._held(payment, expected_version)
-        return await self._shown(await self._engine.step(held, begin, call, fresh=fresh))
+        return await self.shown(await self._engine.step(held, begin, call, fresh=fresh))
 
     async def _authorize(
         self,
@@ -342,7 +280,7 @@ class Orchestrator:
             return Answer((observe_entity(entity, Call.AUTHORIZE),))
 
         held, fresh = await self._held(payment, expected_version)
-        return await self._shown(await self._engine.step(held, begin, call, fresh=fresh))
+        return await self.shown(await self._engine.step(held, begin, call, fresh=fresh))
 
     async def _held(
         self, payment: Payment | str, expected_version: int | None
@@ -351,72 +289,16 @@ class Orchestrator:
         snapshot = snapshot_in(payment) if isinstance(payment, Payment) else None
         fresh = snapshot is None
         if snapshot is None:
-            snapshot = await self._engine.load(*_place(payment))
+            snapshot = await self.snapshot(*place_of(payment))
             if isinstance(payment, Payment):
                 expected_version = payment.version
         if expected_version is not None and expected_version != snapshot.record.version:
             raise Conflict(
                 f"{snapshot.id} is at version {snapshot.record.version},"
                 f" not {expected_version}; nothing was sent",
-                payment=await self._shown(snapshot),
+                payment=await self.shown(snapshot),
             )
         return snapshot, fresh
-
-    async def _shown(self, snapshot: Snapshot) -> Payment:
-        return payment_of(snapshot, await self._engine.flow_of(snapshot))
-
-    async def _of_order(self, order_id: str) -> list[Snapshot]:
-        first = await self._store.load(order_id, 1)
-        if first is None:
-            return []
-        others = [await self._store.load(order_id, n) for n in range(2, len(first.attempts) + 1)]
-        return [first, *(other for other in others if other is not None)]
-
-    async def _listed(
-        self,
-        state: State | str | None,
-        flow: str | None,
-        older_than: float | None,
-        limit: int,
-        after: Payment | str | None,
-        *,
-        review: bool,
-    ) -> Sequence[Snapshot]:
-        """Read pages until enough payments pass the filters that the index does not know."""
-        to_ms = None if older_than is None else self._store.now_ms() - round(older_than * 1000)
-        last = (0, "")
-        if after is not None:
-            place = await self._engine.load(*_place(after))
-            last = (place.record.created_ms, place.id)
-        found: list[Snapshot] = []
-        size = max(limit, 100)
-        while len(found) < limit:
-            page = Page(_states(state), review, last[0], to_ms, size)
-            read = await self._store.list(page)
-            new = [s for s in read if (s.record.created_ms, s.id) > last]
-            found.extend(s for s in new if flow in (None, s.record.flow))
-            if len(read) < size:
-                break
-            if not new:
-                # More payments of one millisecond than a page holds: take a larger page.
-                size *= 2
-                continue
-            last = (new[-1].record.created_ms, new[-1].id)
-        return found
-
-
-def _place(payment: Payment | str) -> tuple[str, int]:
-    return check_payment_id(payment.id if isinstance(payment, Payment) else payment)
-
-
-def _states(state: State | str | None) -> tuple[State, ...]:
-    if state is None:
-        return tuple(State)
-    try:
-        return (State(state),)
-    except ValueError:
-        known = ", ".join(State)
-        raise InvalidInput(f"there is no state {str(state)!r}; the states are {known}") from None
 
 
 def _check_started(

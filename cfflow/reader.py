@@ -1,0 +1,167 @@
+"""`Reader`: looks at stored payments, needs no gateway, moves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from cfflow._core.chart import State
+from cfflow._core.flow import Flow
+from cfflow._core.record import Snapshot
+from cfflow._ports.catalog import Catalog
+from cfflow._ports.checks import check_order_id, check_payment_id
+from cfflow._ports.store import Page, Store
+from cfflow.errors import FlowError, InvalidInput, PaymentNotFound
+from cfflow.payment import Payment, payment_of
+from cfflow.story import HistoryEntry, Why, history_of, why_of
+
+__all__ = ["Reader", "place_of"]
+
+_LIST_MAX: Final = 10_000
+
+
+class Reader:
+    """Reads payments out of a store. Use it with `async with`, which connects."""
+
+    def __init__(self, store: Store, catalog: Catalog) -> None:
+        self.store: Final = store
+        self.flows: Final = catalog
+
+    async def __aenter__(self) -> Self:
+        await self.store.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection to the store."""
+        await self.store.aclose()
+
+    async def snapshot(self, order_id: str, n: int) -> Snapshot:
+        """Return a payment's snapshot; raises `PaymentNotFound`."""
+        found = await self.store.load(order_id, n)
+        if found is None:
+            raise PaymentNotFound(f"there is no payment {order_id}.{n}")
+        return found
+
+    async def flow_of(self, snapshot: Snapshot) -> Flow:
+        """Return the flow that a payment began with, from this process or from the store."""
+        digest = snapshot.record.digest
+        known = self.flows.by_digest(digest)
+        if known is not None:
+            return known
+        text = await self.store.flow_text(snapshot.order_id, digest)
+        if text is None:
+            raise FlowError(f"{snapshot.id}: the text of its flow {snapshot.record.flow} is gone")
+        return self.flows.remember(text, digest)
+
+    async def get(self, payment_id: Payment | str) -> Payment:
+        """Return a payment as it is stored. Raises `PaymentNotFound`."""
+        return await self.shown(await self.snapshot(*place_of(payment_id)))
+
+    async def find(
+        self,
+        *,
+        state: State | str | None = None,
+        flow: str | None = None,
+        order_id: str | None = None,
+        review: bool = False,
+        older_than: float | None = None,
+        limit: int = 100,
+        after: Payment | str | None = None,
+    ) -> list[Payment]:
+        """Return payments, oldest first.
+
+        `state`, `flow`, `order_id` and `review` (an open one) narrow the list; `older_than`
+        is an age in seconds; `after` continues behind the last payment of another page.
+        """
+        if not 1 <= limit <= _LIST_MAX:
+            raise InvalidInput(f"limit must be 1 to {_LIST_MAX}, got {limit}")
+        found: Sequence[Snapshot]
+        if order_id is not None:
+            found = await self._of_order(check_order_id(order_id))
+        else:
+            found = await self._listed(state, flow, older_than, limit, after, review=review)
+        wanted = _states(state)
+        kept = [
+            snapshot
+            for snapshot in found
+            if snapshot.record.state in wanted
+            and flow in (None, snapshot.record.flow)
+            and (not review or snapshot.record.open_reviews)
+        ]
+        return [await self.shown(snapshot) for snapshot in kept[:limit]]
+
+    async def history(self, payment_id: Payment | str) -> tuple[HistoryEntry, ...]:
+        """Return what happened to a payment: transitions, operations, reviews, in order."""
+        return history_of(await self.snapshot(*place_of(payment_id)))
+
+    async def why(self, payment_id: Payment | str) -> Why:
+        """Explain a payment: what each answer proved, what is open, what may be called now."""
+        snapshot = await self.snapshot(*place_of(payment_id))
+        return why_of(snapshot, await self.flow_of(snapshot), self.store.now_ms())
+
+    async def shown(self, snapshot: Snapshot) -> Payment:
+        """Return the payment that a snapshot shows."""
+        return payment_of(snapshot, await self.flow_of(snapshot))
+
+    async def _of_order(self, order_id: str) -> list[Snapshot]:
+        first = await self.store.load(order_id, 1)
+        if first is None:
+            return []
+        others = [await self.store.load(order_id, n) for n in range(2, len(first.attempts) + 1)]
+        return [first, *(other for other in others if other is not None)]
+
+    async def _listed(
+        self,
+        state: State | str | None,
+        flow: str | None,
+        older_than: float | None,
+        limit: int,
+        after: Payment | str | None,
+        *,
+        review: bool,
+    ) -> Sequence[Snapshot]:
+        """Read pages until enough payments pass the filters that the index does not know."""
+        to_ms = None if older_than is None else self.store.now_ms() - round(older_than * 1000)
+        last = (0, "")
+        if after is not None:
+            place = await self.snapshot(*place_of(after))
+            last = (place.record.created_ms, place.id)
+        found: list[Snapshot] = []
+        size = max(limit, 100)
+        while len(found) < limit:
+            page = Page(_states(state), review, last[0], to_ms, size)
+            read = await self.store.list(page)
+            new = [s for s in read if (s.record.created_ms, s.id) > last]
+            found.extend(s for s in new if flow in (None, s.record.flow))
+            if len(read) < size:
+                break
+            if not new:
+                # More payments of one millisecond than a page holds: take a larger page.
+                size *= 2
+                continue
+            last = (new[-1].record.created_ms, new[-1].id)
+        return found
+
+
+def place_of(payment: Payment | str) -> tuple[str, int]:
+    """Return (order id, n) of a payment or its id; raises `PaymentNotFound` for neither."""
+    return check_payment_id(payment.id if isinstance(payment, Payment) else payment)
+
+
+def _states(state: State | str | None) -> tuple[State, ...]:
+    if state is None:
+        return tuple(State)
+    try:
+        return (State(state),)
+    except ValueError:
+        known = ", ".join(State)
+        raise InvalidInput(f"there is no state {str(state)!r}; the states are {known}") from None
