@@ -20,8 +20,9 @@ from cfflow._ports.store import Store
 from cfflow._ports.transport import GatewayTransport
 from cfflow.errors import ConfigError
 from cfflow.orchestrator import Orchestrator
+from cfflow.reader import Reader
 
-__all__ = ["VARIABLES", "connect", "gateway_client", "open_store", "settings_of"]
+__all__ = ["VARIABLES", "connect", "gateway_client", "open_reader", "open_store", "settings_of"]
 
 #: Each setting's environment variable, and what stands in for it; None must be given.
 VARIABLES: Final[Mapping[str, tuple[str, str | None]]] = {
@@ -107,7 +108,7 @@ def settings_of(given: Mapping[str, str | None]) -> Settings:
 def open_store(redis_url: str, *, namespace: str = "cf", partitions: int = 64) -> RedisStore:
     """Return the store that a URL names; nothing is connected yet."""
     options = {"namespace": namespace, "partitions": partitions}
-    if redis_url == "embedded:" or redis_url.startswith("embedded:"):
+    if redis_url.startswith("embedded:"):
         folder = redis_url.removeprefix("embedded:")
         return EmbeddedStore(Path(folder) if folder else None, **options)
     if urlsplit(redis_url).scheme not in _SCHEMES:
@@ -116,6 +117,15 @@ def open_store(redis_url: str, *, namespace: str = "cf", partitions: int = 64) -
             f" it begins with {redis_url.split(':', 1)[0]!r}"
         )
     return RedisStore(redis_url, **options)  # type: ignore[arg-type]  # one dict of mixed values
+
+
+def open_reader(redis_url: str | None = None) -> Reader:
+    """Return a reader of the store that a URL, or CFFLOW_REDIS_URL, names."""
+    variable = VARIABLES["redis_url"][0]
+    url = redis_url or os.environ.get(variable)
+    if not url:
+        raise ConfigError(f"missing settings: redis_url (or {variable})")
+    return Reader(open_store(url), Catalog())
 
 
 def gateway_client(settings: Settings, log: Log | None = None) -> GatewayClient:

@@ -117,6 +117,14 @@ class RedisLink:
         await self._guarded(cluster.initialize)
         return cluster
 
+    async def about(self) -> dict[str, Any]:
+        """Return what the server says of itself; of a cluster, one of its primaries."""
+        client = self.client
+        if isinstance(client, RedisCluster):
+            node = client.get_primaries()[0]
+            return await self._guarded(partial(self._info, node))
+        return cast("dict[str, Any]", await self._guarded(client.info))
+
     async def _info(self, node: ClusterNode) -> dict[str, Any]:
         answer = await self.client.execute_command("INFO", target_nodes=node)
         return cast("dict[str, Any]", answer)

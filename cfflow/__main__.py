@@ -1,0 +1,21 @@
+"""`cfflow` and `python -m cfflow`: the command line, which comes as an extra."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say which extra it needs."""
+    try:
+        from cfflow.cli import run
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.partition(".")[0] not in {"typer", "rich", "click"}:
+            raise
+        print("the command line needs an extra: pip install 'cfflow[cli]'", file=sys.stderr)
+        sys.exit(1)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,336 @@
+"""The command line: arguments and printing only.
+
+Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cfflow import __version__
+from cfflow._ports.catalog import Catalog, read_flow
+from cfflow.connect import open_reader
+from cfflow.doctor import Finding, examine
+from cfflow.errors import CfflowError
+from cfflow.graph import mermaid
+from cfflow.payment import Payment
+
+__all__ = ["app", "run"]
+
+app: Final = typer.Typer(
+    name="cfflow",
+    help="Drives Cashfree payments as state machines in Redis, and never loses one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_STYLES: Final = {
+    "captured": "green",
+    "voided": "cyan",
+    "failed": "red",
+    "authorized": "yellow",
+    "otp_pending": "magenta",
+}
+
+RedisUrl = Annotated[
+    str | None,
+    typer.Option(envvar="CFFLOW_REDIS_URL", help="redis://, rediss://, unix://, embedded:DIR"),
+]
+FlowFiles = Annotated[
+    list[Path] | None, typer.Option("--flows", help="Your own flow files or folders.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+PaymentId = Annotated[str, typer.Argument(metavar="ID", help="A payment's id, order_8123.1")]
+
+
+def run() -> None:
+    """Run the command line; a user's mistake is one line on standard error."""
+    try:
+        app()
+    except CfflowError as error:
+        Console(stderr=True, soft_wrap=True).print(Text(f"cfflow: {error}", style="red"))
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output has gone; nobody is left to tell.
+        sys.stderr.close()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"cfflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Drives Cashfree payments as state machines in Redis, and never loses one."""
+
+
+@app.command()
+def demo() -> None:
+    """Show the main job: an OTP sale, holds, and a crash in the middle of a capture."""
+    from cfflow.demo import play
+
+    sys.exit(play(Console(highlight=False)))
+
+
+@app.command()
+def emulator(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 0,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    client_id: Annotated[str, typer.Option(help="Which client id it knows.")] = "cfflow-test-id",
+    client_secret: Annotated[
+        str, typer.Option(help="The secret of that id.")
+    ] = "cfflow-test-secret",
+    as_json: AsJson = False,
+) -> None:
+    """Run a local Cashfree until it is stopped."""
+    try:
+        from cfflow.emulator import serve
+    except ImportError as missing:
+        raise CfflowError(str(missing)) from None
+
+    def announce(base_url: str) -> None:
+        _announce(base_url, client_id, client_secret, as_json=as_json)
+
+    try:
+        serve(
+            host=host,
+            port=port,
+            client_id=client_id,
+            client_secret=client_secret,
+            announce=announce,
+        )
+    except OSError as error:
+        raise CfflowError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+
+
+def _announce(base_url: str, client_id: str, client_secret: str, *, as_json: bool) -> None:
+    if as_json:
+        _print_json({"base_url": base_url, "client_id": client_id, "client_secret": client_secret})
+        return
+    print(f"A local Cashfree listens on {base_url}\n")
+    print(f"export CASHFREE_ENVIRONMENT={base_url}")
+    print(f"export CASHFREE_CLIENT_ID={client_id}")
+    print(f"export CASHFREE_CLIENT_SECRET={client_secret}\n")
+    print("Test card 4111111111111111, any CVV and expiry; the OTP is 111000. Ctrl-C stops it.")
+    sys.stdout.flush()
+
+
+@app.command(name="list")
+def list_(
+    state: Annotated[str | None, typer.Option(help="Only this state.")] = None,
+    flow: Annotated[str | None, typer.Option(help="Only this flow.")] = None,
+    order: Annotated[str | None, typer.Option(help="Only this order.")] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Only those that need a person.")
+    ] = False,
+    older_than: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Only payments of this age.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    after: Annotated[
+        str | None, typer.Option(metavar="ID", help="Continue behind this one.")
+    ] = None,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List payments, oldest first."""
+
+    async def read() -> list[Payment]:
+        async with open_reader(redis_url) as reader:
+            return await reader.find(
+                state=state,
+                flow=flow,
+                order_id=order,
+                review=review,
+                older_than=older_than,
+                limit=limit,
+                after=after,
+            )
+
+    payments = _wait(read())
+    if as_json:
+        _print_json([_plain(payment) for payment in payments])
+    elif payments:
+        _console().print(_table(payments))
+    else:
+        print("No payments.")
+
+
+@app.command()
+def show(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
+    """Show one payment."""
+
+    async def read() -> Payment:
+        async with open_reader(redis_url) as reader:
+            return await reader.get(payment_id)
+
+    payment = _wait(read())
+    if as_json:
+        _print_json(_plain(payment))
+        return
+    grid = Table.grid(padding=(0, 2))
+    for name, value in _plain(payment).items():
+        if value not in (None, (), {}, []):
+            grid.add_row(Text(name, style="bold"), Text(_worded(value)))
+    _console().print(grid)
+
+
+@app.command()
+def why(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
+    """Explain a payment: what happened, what is open, what may be called now."""
+
+    async def read() -> Any:
+        async with open_reader(redis_url) as reader:
+            return await reader.why(payment_id)
+
+    told = _wait(read())
+    if as_json:
+        _print_json(msgspec.to_builtins(told))
+    else:
+        print(told)
+
+
+@app.command()
+def graph(
+    flow: Annotated[
+        str | None, typer.Argument(help="A flow's name; the whole chart if none.")
+    ] = None,
+    payment: Annotated[
+        str | None, typer.Option("--payment", metavar="ID", help="Mark the path it walked.")
+    ] = None,
+    flows: FlowFiles = None,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the chart as a Mermaid diagram."""
+    rules = None if flow is None else Catalog(flows or ()).named(flow)
+    walked: tuple[Any, ...] = ()
+    if payment is not None:
+
+        async def read() -> Any:
+            async with open_reader(redis_url) as reader:
+                return await reader.history(payment)
+
+        walked = _wait(read())
+    diagram = mermaid(rules, walked)
+    if as_json:
+        _print_json({"format": "mermaid", "diagram": diagram})
+    else:
+        print(diagram)
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FLOW.toml...", help="Flow files.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check flow files; every error names file, key and reason."""
+    findings = [_checked(file) for file in files]
+    if as_json:
+        _print_json(findings)
+    else:
+        for finding in findings:
+            print(finding["error"] or f"{finding['file']}: ok, flow {finding['name']}")
+    if any(finding["error"] for finding in findings):
+        raise typer.Exit(1)
+
+
+def _checked(file: Path) -> dict[str, str | None]:
+    try:
+        flow = read_flow(file)
+    except CfflowError as error:
+        return {"file": str(file), "name": None, "digest": None, "error": str(error)}
+    return {"file": str(file), "name": flow.name, "digest": flow.digest, "error": None}
+
+
+@app.command()
+def doctor(
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examine settings, store and gateway, and say what could lose a payment."""
+    findings = _wait(examine(redis_url))
+    if as_json:
+        _print_json([msgspec.to_builtins(finding) for finding in findings])
+    else:
+        _console().print(_diagnosis(findings))
+    if any(finding.verdict == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _diagnosis(findings: list[Finding]) -> Table:
+    marks = {"good": ("ok", "green"), "note": ("note", "yellow"), "bad": ("BAD", "bold red")}
+    grid = Table.grid(padding=(0, 2))
+    for finding in findings:
+        mark, style = marks[finding.verdict]
+        grid.add_row(Text(mark, style=style), Text(finding.subject), Text(finding.detail))
+    return grid
+
+
+def _table(payments: list[Payment]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("PAYMENT", "STATE", "AMOUNT", "FLOW", "AGE", "OPEN", "REVIEW"):
+        table.add_column(name, justify="right" if name in {"AMOUNT", "AGE"} else "left")
+    for payment in payments:
+        amount = "" if payment.amount is None else f"{payment.amount} {payment.currency}"
+        table.add_row(
+            Text(payment.id, overflow="fold"),
+            Text(payment.state.value, style=_STYLES.get(payment.state.value, "")),
+            amount,
+            payment.flow,
+            _age(payment.created_at),
+            "" if payment.operation is None else payment.operation.step.value,
+            Text(", ".join(payment.review), style="red"),
+        )
+    return table
+
+
+def _age(since: datetime) -> str:
+    seconds = max(0, int((datetime.now(UTC) - since).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _plain(payment: Payment) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(payment)
+    return plain
+
+
+def _worded(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _print_json(data: object) -> None:
+    print(msgspec.json.format(msgspec.json.encode(data)).decode())
+
+
+def _console() -> Console:
+    """A table keeps its lines whole when it is piped into another program."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _wait(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)

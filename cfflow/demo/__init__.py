@@ -1,0 +1,7 @@
+"""`cfflow demo`: the main job on one machine, with a local gateway and an embedded server."""
+
+from __future__ import annotations
+
+from cfflow.demo.scenes import play
+
+__all__ = ["play"]

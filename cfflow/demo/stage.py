@@ -1,0 +1,108 @@
+"""The demo's stage: its own log, which prints a timeline, and the emulator's ledger."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import httpx
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Ledger", "LedgerLine", "Timeline", "card_fields", "customer"]
+
+customer: Final = {"customer_id": "demo_customer", "customer_phone": "9898989898"}
+
+card_fields: Final = {
+    "card_number": "4111111111111111",
+    "card_holder_name": "Asha Rao",
+    "card_expiry_mm": "12",
+    "card_expiry_yy": "31",
+    "card_cvv": "123",
+}
+
+_COLOURS: Final = {
+    "captured": "bold green",
+    "voided": "bold cyan",
+    "failed": "bold red",
+    "authorized": "bold yellow",
+    "otp_pending": "bold magenta",
+}
+
+
+class Timeline:
+    """A log that prints each transition as one line: when, what moved, what proved it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.perf_counter()
+
+    def begin(self) -> None:
+        """Start the clock of a scene."""
+        self._began = time.perf_counter()
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Print a transition; calls are not shown."""
+        if event == "payment.transition":
+            self.line(fields["to_state"], fields["trigger"], fields["observation"])
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Print what a person should see."""
+        self.line("review", fields.get("reason", event), fields.get("detail", ""))
+
+    def line(self, state: str, trigger: str, proof: str) -> None:
+        """Print one line of the timeline."""
+        ms = (time.perf_counter() - self._began) * 1000
+        text = Text(f"  {ms:8.1f} ms  ")
+        text.append(f"{state:<12}", style=_COLOURS.get(state, "bold"))
+        text.append(f"{trigger:<12}")
+        text.append(proof, style="dim")
+        self._console.print(text, soft_wrap=True)
+
+
+class LedgerLine(msgspec.Struct, frozen=True):
+    """One effect on money, in the bank's own books."""
+
+    effect: str
+    order_id: str
+    cf_payment_id: str
+    amount: float
+    at: str
+
+
+class _Ledger(msgspec.Struct, frozen=True):
+    ledger: list[LedgerLine]
+
+
+class Ledger:
+    """The emulator's books, over HTTP: the auditor who does not know cfflow."""
+
+    def __init__(self, admin_url: str) -> None:
+        self._url = f"{admin_url}/ledger"
+
+    def lines(self, order_id: str | None = None) -> list[LedgerLine]:
+        """Return every effect on money, of one order or of all."""
+        params = {} if order_id is None else {"order_id": order_id}
+        answer = httpx.get(self._url, params=params, trust_env=False)
+        return msgspec.json.decode(answer.content, type=_Ledger).ledger
+
+    def count(self, effect: str, order_id: str) -> int:
+        """Return how often an effect happened to an order."""
+        return sum(line.effect == effect for line in self.lines(order_id))
+
+    def table(self) -> Table:
+        """Return the books as a table."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("ORDER", "ATTEMPT", "EFFECT", "AMOUNT"):
+            table.add_column(name, justify="right" if name == "AMOUNT" else "left")
+        for line in self.lines():
+            colour = _COLOURS.get(line.effect, "")
+            table.add_row(
+                line.order_id,
+                line.cf_payment_id,
+                Text(line.effect, style=colour),
+                f"{line.amount:.2f}",
+            )
+        return table

@@ -1,0 +1,141 @@
+"""What `cfflow doctor` looks at: settings, the store, the gateway, and what could be lost."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from typing import Any, Literal
+
+import msgspec
+
+from cfflow._ports.redis_link import shown
+from cfflow._ports.redis_store import RedisStore
+from cfflow.connect import gateway_client, open_store, settings_of
+from cfflow.errors import CfflowError, GatewayAuthError, GatewayRejected
+
+__all__ = ["Finding", "examine"]
+
+_CLOCK_OFF_MS = 2_000
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was examined: `good`, worth a `note`, or `bad`."""
+
+    verdict: Literal["good", "note", "bad"]
+    subject: str
+    detail: str
+
+
+async def examine(redis_url: str | None = None) -> list[Finding]:
+    """Return what was found, in the order in which it should be mended."""
+    try:
+        settings = settings_of({"redis_url": redis_url})
+    except CfflowError as error:
+        return [Finding("bad", "settings", str(error)), *_extras()]
+    findings = [
+        Finding("good", "settings", f"{settings.environment}, API {settings.api_version}"),
+        *_extras(),
+    ]
+    try:
+        store = open_store(settings.redis_url)
+    except CfflowError as error:
+        findings.append(Finding("bad", "store", str(error)))
+    else:
+        findings += await _store(store)
+    return findings + await _gateway(settings)
+
+
+def _extras() -> list[Finding]:
+    wanted = {
+        "hiredis": "faster Redis replies: pip install 'cfflow[fast]'",
+        "uvloop": "a faster event loop: pip install 'cfflow[fast]'",
+    }
+    return [
+        Finding("note", name, f"not installed; {gain}")
+        for name, gain in wanted.items()
+        if importlib.util.find_spec(name) is None
+    ]
+
+
+async def _store(store: RedisStore) -> list[Finding]:
+    try:
+        await store.open()
+        try:
+            about = await store.link.about()
+            now_ms = store.now_ms()
+        finally:
+            await store.aclose()
+    except CfflowError as error:
+        return [Finding("bad", "store", str(error))]
+    name = f"Valkey {about['valkey_version']}" if "valkey_version" in about else "Redis"
+    version = "" if "valkey_version" in about else f" {about.get('redis_version', '')}"
+    kind = "cluster" if store.link.is_cluster else "one server"
+    place = f"{name}{version}, {kind}, at {shown(store.link.url)}"
+    return [Finding("good", "store", place), *_durability(about), _clock(now_ms)]
+
+
+def _durability(about: dict[str, Any]) -> list[Finding]:
+    """Say what this server forgets when it dies, and what that means for a payment."""
+    if not about.get("aof_enabled"):
+        return [
+            Finding(
+                "bad",
+                "durability",
+                "no append-only file: a restart loses every payment since the last snapshot;"
+                " set appendonly yes",
+            )
+        ]
+    findings = [
+        Finding(
+            "note",
+            "durability",
+            "append-only file is on; with appendfsync everysec a power cut loses up to a second"
+            " of commits, with always none",
+        )
+    ]
+    replicas = int(about.get("connected_slaves", 0))
+    if replicas:
+        findings.append(
+            Finding(
+                "note",
+                "replicas",
+                f"{replicas}; a failover loses what they had not received yet",
+            )
+        )
+    return findings
+
+
+def _clock(server_ms: int) -> Finding:
+    off_ms = abs(server_ms - round(time.time() * 1000))
+    if off_ms > _CLOCK_OFF_MS:
+        detail = f"the store's clock and ours are {off_ms} ms apart; the store's is used"
+        return Finding("note", "clock", detail)
+    return Finding("good", "clock", f"within {off_ms} ms of the store's")
+
+
+async def _gateway(settings: Any) -> list[Finding]:
+    """Ask for an order that does not exist: 404 proves the credentials, 401 refutes them."""
+    try:
+        client = gateway_client(settings, _Silent())
+    except CfflowError as error:
+        return [Finding("bad", "gateway", str(error))]
+    async with client:
+        try:
+            await client.fetch_order("cfflow_doctor_asks")
+        except GatewayAuthError as error:
+            return [Finding("bad", "gateway", f"the credentials are refused ({error.status})")]
+        except GatewayRejected:
+            pass
+        except CfflowError as error:
+            return [Finding("bad", "gateway", str(error))]
+    return [Finding("good", "gateway", f"{client.base_url} accepts the credentials")]
+
+
+class _Silent:
+    """A log that keeps quiet: the findings say it all."""
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Drop an event."""
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Drop a warning."""
