@@ -141,9 +141,7 @@ def list_(
     state: Annotated[str | None, typer.Option(help="Only this state.")] = None,
     flow: Annotated[str | None, typer.Option(help="Only this flow.")] = None,
     order: Annotated[str | None, typer.Option(help="Only this order.")] = None,
-    review: Annotated[
-        bool, typer.Option("--review", help="Only those that need a person.")
-    ] = False,
+    review: Annotated[bool, typer.Option("--review", help="Only with an open review.")] = False,
     older_than: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="Only payments of this age.")
     ] = None,

@@ -62,7 +62,7 @@ async def _store(store: RedisStore) -> list[Finding]:
         await store.open()
         try:
             about = await store.link.about()
-            now_ms = store.now_ms()
+            clock = _clock(store.now_ms())
         finally:
             await store.aclose()
     except CfflowError as error:
@@ -71,7 +71,7 @@ async def _store(store: RedisStore) -> list[Finding]:
     version = "" if "valkey_version" in about else f" {about.get('redis_version', '')}"
     kind = "cluster" if store.link.is_cluster else "one server"
     place = f"{name}{version}, {kind}, at {shown(store.link.url)}"
-    return [Finding("good", "store", place), *_durability(about), _clock(now_ms)]
+    return [Finding("good", "store", place), *_durability(about), clock]
 
 
 def _durability(about: dict[str, Any]) -> list[Finding]:

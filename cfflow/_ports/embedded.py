@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from cfflow.errors import ConfigError, StoreUnavailable
@@ -60,7 +62,7 @@ class EmbeddedServer:
     async def stop(self) -> None:
         """Leave the server; the last one to leave stops it, its data safe in the folder."""
         with self._locked():
-            client = Redis(unix_socket_path=str(self.socket))
+            client = self._client()
             try:
                 if len(await client.client_list()) == 1:
                     await client.shutdown(nosave=True)
@@ -78,8 +80,12 @@ class EmbeddedServer:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def _client(self) -> Redis:
+        """A client that asks once: retrying would only delay the answer "not there"."""
+        return Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
+
     async def _answers(self) -> bool:
-        client = Redis(unix_socket_path=str(self.socket))
+        client = self._client()
         try:
             await client.ping()
         except (RedisError, OSError):

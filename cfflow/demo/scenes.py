@@ -16,8 +16,8 @@ import httpx
 from rich.console import Console
 
 import cfflow
-from cfflow import Card, Orchestrator, Payment
-from cfflow.demo.stage import Ledger, Timeline, card_fields, customer
+from cfflow import Orchestrator, Payment
+from cfflow.demo.stage import Ledger, Timeline, customer, test_card
 from cfflow.errors import CfflowError, ConfigError
 
 __all__ = ["play"]
@@ -100,7 +100,7 @@ class _Demo:
         payment = await orchestrator.start(flow, order_id=order_id, amount=amount)
         self._timeline.line("created", "start", f"order {order_id}, {amount} INR, flow {flow}")
         session = order.payment_session_id or ""
-        payment = await orchestrator.pay(payment, session, Card(**card_fields))
+        payment = await orchestrator.pay(payment, session, test_card())
         for otp in otps:
             payment = await orchestrator.submit_otp(payment, otp)
         return payment
@@ -110,13 +110,13 @@ class _Demo:
         payment = await self._paid(
             orchestrator, "native_otp", "order_tea", "170.00", "999999", "111000"
         )
-        self._end(payment, f"captured {payment.captured_amount}")
+        self._end(payment, f"{payment.captured_amount}, after two submissions")
 
     async def _hotel(self, orchestrator: Orchestrator) -> None:
         self._scene(2, "A hotel. 5,000.00 is held at check-in, 4,200.50 is taken at check-out.")
         payment = await self._paid(orchestrator, "preauth", "order_hotel", "5000.00", "111000")
         payment = await orchestrator.capture(payment, "4200.50")
-        self._end(payment, f"captured {payment.captured_amount} of {payment.amount}")
+        self._end(payment, f"{payment.captured_amount} of {payment.amount}, the rest is released")
 
     async def _cancelled(self, orchestrator: Orchestrator) -> None:
         self._scene(3, "A rental that is called off. The hold is voided, no money is taken.")
@@ -133,7 +133,7 @@ class _Demo:
         if await again.wait():
             raise CfflowError("the process that should have recovered the payment failed")
         found = await orchestrator.get(payment)
-        self._end(found, f"captured {found.captured_amount}, by one inquiry and no second capture")
+        self._end(found, f"{found.captured_amount}, by asking; nothing was captured twice")
 
     async def _kill_in_capture(self, payment: Payment) -> None:
         """Let the bank act at once and answer late; kill the process that waits for it."""
@@ -163,7 +163,8 @@ class _Demo:
         self._timeline.line("", "", text)
 
     def _end(self, payment: Payment, text: str) -> None:
-        self._console.print(f"  [bold]{payment.id}[/] is {payment.state}: {text}.\n")
+        line = f"  [bold]{payment.id}[/] is {payment.state}: {text}.\n"
+        self._console.print(line, soft_wrap=True)
 
 
 def _audit(console: Console, ledger: Ledger) -> bool:
@@ -174,9 +175,8 @@ def _audit(console: Console, ledger: Ledger) -> bool:
     captures = {order: ledger.count("captured", order) for order in wanted}
     voids = ledger.count("voided", "order_car")
     agrees = captures == wanted and voids == 1
-    console.print(
-        f"\nCaptures by order: {', '.join(f'{o} {n}' for o, n in captures.items())}; voids: {voids}."
-    )
+    counted = ", ".join(f"{order} {count}" for order, count in captures.items())
+    console.print(f"\nCaptures by order: {counted}; voids: {voids}.", soft_wrap=True)
     colour, text = ("green", "as asked for") if agrees else ("red", "NOT as asked for")
     console.print(f"[bold {colour}]The bank's books are {text}: nothing twice, nothing lost.[/]")
     return agrees

@@ -11,17 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Ledger", "LedgerLine", "Timeline", "card_fields", "customer"]
+from cfflow import Card
+
+__all__ = ["Ledger", "LedgerLine", "Timeline", "customer", "test_card"]
 
 customer: Final = {"customer_id": "demo_customer", "customer_phone": "9898989898"}
-
-card_fields: Final = {
-    "card_number": "4111111111111111",
-    "card_holder_name": "Asha Rao",
-    "card_expiry_mm": "12",
-    "card_expiry_yy": "31",
-    "card_cvv": "123",
-}
 
 _COLOURS: Final = {
     "captured": "bold green",
@@ -30,6 +24,17 @@ _COLOURS: Final = {
     "authorized": "bold yellow",
     "otp_pending": "bold magenta",
 }
+
+
+def test_card() -> Card:
+    """Return the gateway's own test card (GATEWAY 8)."""
+    return Card(
+        card_number="4111111111111111",
+        card_holder_name="Asha Rao",
+        card_expiry_mm="12",
+        card_expiry_yy="31",
+        card_cvv="123",
+    )
 
 
 class Timeline:
