@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from emulator_kit import NO_OTP_BIN, VISA, Shop, a_shop, card, order_body, upi
+from tests.emulator.emulator_kit import NO_OTP_BIN, VISA, Shop, a_shop, card, order_body, upi
 
 from cfflow.emulator import running_emulator
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from emulator_kit import (
+from tests.emulator.emulator_kit import (
     DAY_S,
     HOLDS,
     NO_OTP_BIN,

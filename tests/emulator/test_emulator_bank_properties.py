@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from functools import partial
 
-from emulator_kit import HOLDS, T0, a_bank, a_hold, an_order, card, effects, patient, pay
+from tests.emulator.emulator_kit import HOLDS, T0, a_bank, a_hold, an_order, card, effects, patient, pay
 from hypothesis import given
 from hypothesis import strategies as st
 

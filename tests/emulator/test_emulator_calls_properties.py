@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emulator_kit import HOLDS, T0, a_bank, a_hold, order_body, patient
+from tests.emulator.emulator_kit import HOLDS, T0, a_bank, a_hold, order_body, patient
 from hypothesis import given
 from hypothesis import strategies as st
 

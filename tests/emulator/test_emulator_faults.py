@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import pytest_asyncio
-from emulator_kit import Shop, a_shop
+from tests.emulator.emulator_kit import Shop, a_shop
 
 from cfflow.emulator import ConnectionDropped, Fault, Faults, create_app, running_emulator
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from emulator_kit import T0, card, upi
+from tests.emulator.emulator_kit import T0, card, upi
 
 from cfflow.emulator import BankOptions, Refused
 from cfflow.emulator.methods import TEST_CARDS, luhn, read_method

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from emulator_kit import order_body
+from tests.emulator.emulator_kit import order_body
 
 import cfflow.emulator
 from cfflow.emulator import BankOptions, EmulatorProcess, running_emulator, serve
