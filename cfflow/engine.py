@@ -50,7 +50,7 @@ from cfflow.errors import (
     PaymentNotFound,
     StoreError,
 )
-from cfflow.payment import payment_of
+from cfflow.payment import Payment, payment_of
 from cfflow.reader import Reader
 
 __all__ = ["Answer", "Engine", "StepCall"]
@@ -157,7 +157,7 @@ class Engine:
             return begin(held, flow, self.store.now_ms())
         except (IllegalStep, OtpLimit, InvalidAmount) as refusal:
             if fresh:
-                raise _refusal(held, flow, refusal) from None
+                raise self._refusal(held, flow, refusal) from None
         newest = await self.reader.snapshot(held.order_id, held.n)
         return await self._plan(newest, flow, begin, fresh=True)
 
@@ -166,9 +166,18 @@ class Engine:
         if in_flight(held, self.store.now_ms()):
             raise Conflict(
                 f"{held.id}: a step is on its way; refresh tells how it ended",
-                payment=payment_of(held, flow),
+                payment=self._shown(held, flow),
             )
         return await self.inquire(held)
+
+    def _refusal(self, held: Snapshot, flow: Flow, refusal: CfflowError) -> CfflowError:
+        """Return the error for a step that is not permitted, even on the newest record."""
+        if _unresolved(held) and held.record.operation is not None:
+            step = held.record.operation.step
+            text = f"{held.id}: what {step} did is not known yet; refresh asks again"
+            refusal = OutcomeUnknown(text)
+        refusal.payment = self._shown(held, flow)
+        return refusal
 
     # 2. commit the operation
 
@@ -181,13 +190,13 @@ class Engine:
         if committed.outcome is Outcome.CONFLICT and committed.snapshot is not None:
             raise Conflict(
                 f"{plan.snapshot.id}: somebody else moved it first; nothing was sent",
-                payment=payment_of(committed.snapshot, flow),
+                payment=self._shown(committed.snapshot, flow),
             )
         if committed.outcome is Outcome.HOLDER:
             before = msgspec.structs.replace(plan.snapshot, record=plan.previous)
             disputed = _disputed(plan, committed.outcome, committed.other)
             now = await self.settle(before, disputed, flow)
-            raise IllegalStep(f"{now.id}: {disputed.detail}", payment=payment_of(now, flow))
+            raise IllegalStep(f"{now.id}: {disputed.detail}", payment=self._shown(now, flow))
         raise _uncommitted(plan, committed)
 
     # 3. call
@@ -207,7 +216,7 @@ class Engine:
             raise await self._failed(snapshot, Ended(sequence), flow, error) from None
         event = Answered(sequence, answer.observations, asked_ms, answer.next_action)
         settled = await self._record(snapshot, event, flow, began)
-        return _decided(settled, sequence, flow)
+        return self._decided(settled, sequence, flow)
 
     # 4. commit the outcome
 
@@ -217,7 +226,7 @@ class Engine:
             return await self.settle(snapshot, event, flow, began)
         except StoreError as error:
             error.money_may_have_moved = True
-            error.payment = payment_of(snapshot, flow)
+            error.payment = self._shown(snapshot, flow)
             raise
 
     async def _failed(
@@ -231,8 +240,21 @@ class Engine:
         except (StoreError, GatewayError) as trouble:
             # The operation is still open in the store: an inquiry will close it.
             self._log.warning("payment.unsettled", payment_id=snapshot.id, error=str(trouble))
-        error.payment = payment_of(snapshot, flow)
+        error.payment = self._shown(snapshot, flow)
         return error
+
+    def _decided(self, snapshot: Snapshot, sequence: int, flow: Flow) -> Snapshot:
+        """An answer that left its own operation open said nothing: the outcome is unknown."""
+        held = snapshot.record.operation
+        if held is None or held.sequence != sequence or held.accepted:
+            return snapshot
+        raise OutcomeUnknown(
+            f"{snapshot.id}: {held.step} was answered, but not with its outcome; ask again",
+            payment=self._shown(snapshot, flow),
+        )
+
+    def _shown(self, snapshot: Snapshot, flow: Flow) -> Payment:
+        return payment_of(snapshot, flow, self.store.now_ms())
 
     # inquiries
 
@@ -290,26 +312,6 @@ class Engine:
 def _unresolved(snapshot: Snapshot) -> bool:
     operation = snapshot.record.operation
     return operation is not None and not operation.accepted
-
-
-def _refusal(held: Snapshot, flow: Flow, refusal: CfflowError) -> CfflowError:
-    """Return the error for a step that is not permitted, even on the newest record."""
-    if _unresolved(held) and held.record.operation is not None:
-        step = held.record.operation.step
-        refusal = OutcomeUnknown(f"{held.id}: what {step} did is not known yet; refresh asks again")
-    refusal.payment = payment_of(held, flow)
-    return refusal
-
-
-def _decided(snapshot: Snapshot, sequence: int, flow: Flow) -> Snapshot:
-    """An answer that left its own operation open said nothing: the outcome is unknown."""
-    held = snapshot.record.operation
-    if held is None or held.sequence != sequence or held.accepted:
-        return snapshot
-    raise OutcomeUnknown(
-        f"{snapshot.id}: {held.step} was answered, but not with its outcome; refresh asks again",
-        payment=payment_of(snapshot, flow),
-    )
 
 
 def _disputed(plan: Plan, outcome: Outcome, other: int) -> Disputed:

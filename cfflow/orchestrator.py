@@ -48,7 +48,7 @@ from cfflow.errors import (
     IllegalStep,
     InvalidInput,
 )
-from cfflow.payment import Payment, payment_of, snapshot_in
+from cfflow.payment import Payment, snapshot_in
 from cfflow.reader import Reader, place_of
 
 __all__ = ["Orchestrator"]
@@ -114,7 +114,7 @@ class Orchestrator(Reader):
             metadata=check_metadata(metadata),
         )
         started = await self.store.start(check_order_id(order_id), record, rules)
-        payment = payment_of(started.snapshot, await self.flow_of(started.snapshot))
+        payment = await self.shown(started.snapshot)
         _check_started(started, payment, flow, exact, currency)
         return payment
 

@@ -74,9 +74,15 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return f"<Payment {' '.join(parts)}>"
 
 
-def payment_of(snapshot: Snapshot, flow: Flow) -> Payment:
-    """Return the payment that a snapshot shows; it remembers the snapshot for its next step."""
+def payment_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Payment:
+    """Return the payment that a snapshot shows now; it remembers the snapshot for its next step.
+
+    An OTP page that has expired asks for nothing any more, even before a commit says so.
+    """
     record = snapshot.record
+    otp = _otp(record, flow)
+    expired = record.otp is not None and now_ms >= record.otp.expires_ms
+    over = record.state is State.OTP_PENDING and expired
     payment = Payment(
         id=snapshot.id,
         order_id=snapshot.order_id,
@@ -86,8 +92,8 @@ def payment_of(snapshot: Snapshot, flow: Flow) -> Payment:
         amount=record.amount if record.amount_held is None else record.amount_held,
         currency=record.currency,
         captured_amount=record.captured_amount,
-        next_action=snapshot.next_action,
-        otp=_otp(record, flow),
+        next_action=None if over else snapshot.next_action,
+        otp=otp,
         hold_expires_at=_when(record.hold_expires_ms),
         failure=record.failure,
         operation=_operation(record),

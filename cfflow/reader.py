@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
+
+import msgspec
 
 from cfflow._core.chart import State
 from cfflow._core.flow import Flow
@@ -84,20 +85,17 @@ class Reader:
         """
         if not 1 <= limit <= _LIST_MAX:
             raise InvalidInput(f"limit must be 1 to {_LIST_MAX}, got {limit}")
-        found: Sequence[Snapshot]
-        if order_id is not None:
-            found = await self._of_order(check_order_id(order_id))
+        to_ms = None if older_than is None else self.store.now_ms() - round(older_than * 1000)
+        page = Page(_states(state), review, 0, to_ms, max(limit, 100))
+        last = (0, "")
+        if after is not None:
+            place = await self.snapshot(*place_of(after))
+            last = (place.record.created_ms, place.id)
+        if order_id is None:
+            found = await self._listed(page, last, flow, limit)
         else:
-            found = await self._listed(state, flow, older_than, limit, after, review=review)
-        wanted = _states(state)
-        kept = [
-            snapshot
-            for snapshot in found
-            if snapshot.record.state in wanted
-            and flow in (None, snapshot.record.flow)
-            and (not review or snapshot.record.open_reviews)
-        ]
-        return [await self.shown(snapshot) for snapshot in kept[:limit]]
+            found = await self._of_order(check_order_id(order_id), page, last, flow)
+        return [await self.shown(snapshot) for snapshot in found[:limit]]
 
     async def history(self, payment_id: Payment | str) -> tuple[HistoryEntry, ...]:
         """Return what happened to a payment: transitions, operations, reviews, in order."""
@@ -110,46 +108,43 @@ class Reader:
 
     async def shown(self, snapshot: Snapshot) -> Payment:
         """Return the payment that a snapshot shows."""
-        return payment_of(snapshot, await self.flow_of(snapshot))
+        return payment_of(snapshot, await self.flow_of(snapshot), self.store.now_ms())
 
-    async def _of_order(self, order_id: str) -> list[Snapshot]:
+    async def _of_order(
+        self, order_id: str, page: Page, last: tuple[int, str], flow: str | None
+    ) -> list[Snapshot]:
         first = await self.store.load(order_id, 1)
         if first is None:
             return []
         others = [await self.store.load(order_id, n) for n in range(2, len(first.attempts) + 1)]
-        return [first, *(other for other in others if other is not None)]
+        found = [first, *(other for other in others if other is not None)]
+        return [s for s in found if page.has(s.record) and _behind(s, last, flow)]
 
     async def _listed(
-        self,
-        state: State | str | None,
-        flow: str | None,
-        older_than: float | None,
-        limit: int,
-        after: Payment | str | None,
-        *,
-        review: bool,
-    ) -> Sequence[Snapshot]:
+        self, page: Page, last: tuple[int, str], flow: str | None, limit: int
+    ) -> list[Snapshot]:
         """Read pages until enough payments pass the filters that the index does not know."""
-        to_ms = None if older_than is None else self.store.now_ms() - round(older_than * 1000)
-        last = (0, "")
-        if after is not None:
-            place = await self.snapshot(*place_of(after))
-            last = (place.record.created_ms, place.id)
         found: list[Snapshot] = []
-        size = max(limit, 100)
         while len(found) < limit:
-            page = Page(_states(state), review, last[0], to_ms, size)
+            page = msgspec.structs.replace(page, from_ms=last[0])
             read = await self.store.list(page)
-            new = [s for s in read if (s.record.created_ms, s.id) > last]
-            found.extend(s for s in new if flow in (None, s.record.flow))
-            if len(read) < size:
+            found.extend(s for s in read if _behind(s, last, flow))
+            if len(read) < page.limit:
                 break
-            if not new:
+            newest = max(last, _order(read[-1]))
+            if newest == last:
                 # More payments of one millisecond than a page holds: take a larger page.
-                size *= 2
-                continue
-            last = (new[-1].record.created_ms, new[-1].id)
+                page = msgspec.structs.replace(page, limit=page.limit * 2)
+            last = newest
         return found
+
+
+def _order(snapshot: Snapshot) -> tuple[int, str]:
+    return snapshot.record.created_ms, snapshot.id
+
+
+def _behind(snapshot: Snapshot, last: tuple[int, str], flow: str | None) -> bool:
+    return _order(snapshot) > last and flow in (None, snapshot.record.flow)
 
 
 def place_of(payment: Payment | str) -> tuple[str, int]:

@@ -43,12 +43,13 @@ def absorb(draft: Draft, observation: Observation, asked_ms: int) -> None:
     _held_amount(draft, observation)
     if target is not None:
         _move(draft, observation, target)
-    _settle_operation(draft, observation)
+    _settle_operation(draft, observation, asked_ms)
 
 
 def _agrees(draft: Draft, observation: Observation, target: State, asked_ms: int) -> bool:
     """Say whether the observation may be applied, and report it where it may not."""
-    if draft.state is target or draft.state not in FINAL | {State.FAILED}:
+    backwards = draft.state is State.AUTHORIZED and target is State.FAILED
+    if draft.state is target or not (backwards or draft.state in FINAL | {State.FAILED}):
         return True
     if asked_ms < draft.was.moved_ms:
         # The question is older than our last move: ask again rather than believe it.
@@ -92,8 +93,10 @@ def _held_amount(draft: Draft, observation: Observation) -> None:
     amount = observation.payment_amount
     if amount is None:
         return
-    held = draft.get("amount_held")
-    if held is None or draft.state in _BEFORE_MONEY:
+    held, taken = draft.get("amount_held"), draft.get("captured_amount")
+    if held is None and taken is not None and taken > amount:
+        draft.review("captured_over_hold", f"captured {taken} of {amount}, says the gateway")
+    elif held is None or draft.state in _BEFORE_MONEY:
         draft.set(amount_held=amount)
     elif held != amount:
         draft.review("amount_changed", f"the gateway says {amount}, it said {held} before")
@@ -116,7 +119,7 @@ def _captured_amount(draft: Draft, observation: Observation, *, first: bool) -> 
     if said is not None and held is not None and said > held:
         draft.review("captured_over_hold", f"captured {said} of {held}, says the gateway")
         said = None
-    if first:
+    if first or draft.get("captured_amount") is None:
         operation: Operation | None = draft.get("operation")
         asked = operation.amount if operation and operation.step is Step.CAPTURE else None
         draft.set(captured_amount=_first_known(said, asked, held))
@@ -129,7 +132,7 @@ def _first_known(*amounts: Decimal | None) -> Decimal | None:
     return next((amount for amount in amounts if amount is not None), None)
 
 
-def _settle_operation(draft: Draft, observation: Observation) -> None:
+def _settle_operation(draft: Draft, observation: Observation, asked_ms: int) -> None:
     """Close the operation that this observation answers; the bank's PENDING keeps it open."""
     operation: Operation | None = draft.get("operation")
     pending = observation.authorization_status == "PENDING"
@@ -137,13 +140,13 @@ def _settle_operation(draft: Draft, observation: Observation) -> None:
     if operation is None:
         return
     if operation.step in _WANTED:
-        _settle_authorize(draft, operation, observation, pending=pending)
+        _settle_authorize(draft, operation, observation, asked_ms, pending=pending)
     elif draft.state is not State.OTP_PENDING or operation.step is Step.PAY:
         draft.close_operation("done")
 
 
 def _settle_authorize(
-    draft: Draft, operation: Operation, observation: Observation, *, pending: bool
+    draft: Draft, operation: Operation, observation: Observation, asked_ms: int, *, pending: bool
 ) -> None:
     if pending and observation.authorization_action == _WANTED[operation.step]:
         if not operation.accepted:
@@ -152,3 +155,10 @@ def _settle_authorize(
         draft.close_operation("done")
     elif draft.state in FINAL | {State.FAILED}:
         draft.close_operation(f"overtaken: {draft.state}")
+    else:
+        # Only a hold that nobody touched permits to send the step again.
+        untouched = observation.payment_status == "SUCCESS" and not (
+            observation.authorization_action or observation.authorization_status
+        )
+        missed_ms = asked_ms if untouched else None
+        draft.set(operation=msgspec.structs.replace(operation, missed_ms=missed_ms))

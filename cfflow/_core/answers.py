@@ -16,7 +16,7 @@ from cfflow._core.actions import AskOtp, NextAction
 from cfflow._core.chart import State, Trigger
 from cfflow._core.draft import PAY_MARGIN_MS, Draft
 from cfflow._core.observation import Observation, prove
-from cfflow._core.record import Operation, OtpTurn, Step
+from cfflow._core.record import STEPS, EntryKind, Operation, OtpTurn, Step
 
 __all__ = [
     "authenticate_answered",
@@ -47,6 +47,9 @@ def _enter(draft: Draft, observation: Observation) -> None:
     otp: OtpTurn | None = draft.get("otp")
     if draft.state is State.CREATED and target is not None:
         draft.walk_to(target, observation)
+    elif draft.state is State.INITIATED and target is State.OTP_PENDING and otp is None:
+        # A worker found the attempt and guessed no page; the answer itself knows better.
+        draft.fire(Trigger.REQUIRE_OTP, observation)
     elif draft.state is State.OTP_PENDING and target is State.INITIATED and otp and otp.inferred:
         # A worker guessed an OTP page from channel=post; the answer itself knows better.
         draft.fire(Trigger.LEAVE_OTP, observation)
@@ -59,15 +62,23 @@ def authenticate_answered(draft: Draft, observation: Observation, sequence: int)
     operation: Operation | None = draft.get("operation")
     otp: OtpTurn | None = draft.get("otp")
     foreign = observation.cf_payment_id not in (None, draft.get("cf_payment_id"))
-    if operation is None or operation.sequence != sequence or otp is None or foreign:
-        return
     status = observation.authenticate_status
-    if status not in {"SUCCESS", "FAILED"}:
+    if otp is None or foreign or status not in {"SUCCESS", "FAILED"}:
+        return
+    if operation is None or operation.sequence != sequence:
+        if status == "SUCCESS" and _was_submit(draft, sequence):
+            draft.set(otp=msgspec.structs.replace(otp, accepted=True))
         return
     _use(draft, operation.step)
     if draft.state is State.OTP_PENDING:
         _judge(draft, operation.step, observation, accepted=status == "SUCCESS")
     _close(draft, sequence, f"{status}"[:16].lower())
+
+
+def _was_submit(draft: Draft, sequence: int) -> bool:
+    """Whether the step of this number, closed by now, was a submission."""
+    submit = (EntryKind.OPERATION, STEPS.index(Step.SUBMIT_OTP), sequence)
+    return any((e.kind, e.code, e.by) == submit for e in draft.was.history)
 
 
 def _judge(draft: Draft, step: Step, observation: Observation, *, accepted: bool) -> None:
@@ -80,12 +91,12 @@ def _judge(draft: Draft, step: Step, observation: Observation, *, accepted: bool
         draft.fire(Trigger.REJECT_OTP, observation)
 
 
-def count_lost_otp(draft: Draft) -> None:
+def count_lost_otp(draft: Draft, asked_ms: int) -> None:
     """A submit or resend whose answer is lost, with the bank still waiting: one try used."""
     operation: Operation | None = draft.get("operation")
     if operation is None or operation.step not in {Step.SUBMIT_OTP, Step.RESEND_OTP}:
         return
-    if draft.now_ms < operation.limit_ms:
+    if asked_ms < operation.limit_ms:
         return
     _use(draft, operation.step)
     if operation.step is Step.RESEND_OTP:
@@ -183,7 +194,9 @@ def _miss(draft: Draft, operation: Operation, asked_ms: int) -> None:
     """Row 11: only two inquiries a margin apart, both past the time limit, mean "no attempt"."""
     if asked_ms < operation.limit_ms:
         return
+    # A call that broke early may still be on its way for as long as it was given.
+    whole_ms = operation.started_ms + round(draft.flow.pay.timeout_s * 1000)
     if operation.missed_ms is None:
         draft.set(operation=msgspec.structs.replace(operation, missed_ms=asked_ms))
-    elif asked_ms - operation.missed_ms >= PAY_MARGIN_MS:
+    elif asked_ms >= max(operation.missed_ms + PAY_MARGIN_MS, whole_ms):
         draft.close_operation("never arrived")

@@ -26,6 +26,7 @@ from cfflow._core.draft import Draft, Plan
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import Operation, Snapshot, Step
+from cfflow.errors import IllegalStep
 
 __all__ = [
     "KEY_LIFE_MS",
@@ -145,7 +146,7 @@ def _inquired(draft: Draft, event: Inquired) -> None:
     for observation in event.observations:
         if ours is not None and observation.cf_payment_id == ours:
             absorb(draft, observation, event.asked_ms)
-            count_lost_otp(draft)
+            count_lost_otp(draft, event.asked_ms)
     _check_key(draft)
 
 
@@ -156,6 +157,9 @@ def _order_seen(draft: Draft, event: OrderSeen) -> None:
     closed = event.status in {"EXPIRED", "TERMINATED"}
     if closed and draft.state is State.CREATED and draft.was.operation is None:
         draft.fire(Trigger.FAIL, None, f"order_status={event.status}")
+    nobodys = draft.get("cf_payment_id") is None and draft.was.operation is None
+    if event.status == "PAID" and nobodys:
+        draft.review("unclaimed_money", "the order is paid, by no attempt of this payment")
 
 
 def _refused(draft: Draft, event: Refused) -> None:
@@ -227,16 +231,23 @@ def resendable(snapshot: Snapshot, now_ms: int) -> bool:
     operation = snapshot.record.operation
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
         return False
-    over = now_ms >= operation.limit_ms and snapshot.record.asked_ms >= operation.limit_ms
+    missed_ms = operation.missed_ms
+    over = missed_ms is not None and missed_ms >= operation.limit_ms and now_ms >= missed_ms
     fresh = now_ms - operation.started_ms <= KEY_LIFE_MS
     return over and fresh and snapshot.record.state is State.AUTHORIZED
 
 
 def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
-    """Return the plan to send the open capture or void again: same key, same body."""
+    """Return the plan to send the open capture or void again: same key, same body.
+
+    Raises `IllegalStep` for everything that is not `resendable`.
+    """
+    if not resendable(snapshot, now_ms):
+        raise IllegalStep(f"{snapshot.id}: there is no step that may be sent again")
     draft = Draft(snapshot, flow, now_ms)
     operation: Operation = draft.get("operation")
     limit_ms = now_ms + round(flow.pay.timeout_s * 1000)
+    draft.tell_operation("sent again")
     draft.set(
         operation=msgspec.structs.replace(operation, limit_ms=limit_ms, resent_ms=now_ms),
         asked_ms=0,

@@ -22,6 +22,7 @@ from cfflow._core.record import (
     Record,
     Review,
     Snapshot,
+    Step,
     appended,
 )
 
@@ -135,16 +136,15 @@ class Draft:
         operation = self.get("operation")
         if operation is None:
             return
-        self._entries.append(
-            Entry(
-                self._offset(),
-                EntryKind.OPERATION,
-                STEPS.index(operation.step),
-                operation.sequence,
-                outcome,
-            )
-        )
+        self.tell_operation(outcome)
         self.set(operation=None, asked_ms=0, polls=0)
+
+    def tell_operation(self, what: str) -> None:
+        """Write into the history what became of the open operation."""
+        operation = self.get("operation")
+        step = STEPS.index(operation.step)
+        entry = Entry(self._offset(), EntryKind.OPERATION, step, operation.sequence, what)
+        self._entries.append(entry)
 
     def asked(self, at_ms: int) -> None:
         """Count an inquiry that left something to ask for."""
@@ -216,8 +216,10 @@ def _poll_after(record: Record, flow: Flow) -> int:
 
 
 def _missed_until(record: Record) -> int:
-    missed_ms = record.operation.missed_ms if record.operation else None
-    return 0 if missed_ms is None else missed_ms + PAY_MARGIN_MS
+    operation = record.operation
+    if operation is None or operation.step is not Step.PAY or operation.missed_ms is None:
+        return 0
+    return operation.missed_ms + PAY_MARGIN_MS
 
 
 def _wake_created(record: Record, flow: Flow, now_ms: int) -> int:
@@ -231,9 +233,11 @@ def _wake_initiated(record: Record, flow: Flow, now_ms: int) -> int:
 
 
 def _wake_otp_pending(record: Record, flow: Flow, now_ms: int) -> int:
-    """While the customer types, the bank owes nothing."""
+    """While the customer may type, the bank owes nothing."""
     otp = record.otp
     if otp is None or otp.accepted or now_ms >= otp.expires_ms:
+        return _poll_at(record, flow)
+    if otp.submits_used >= flow.otp.submits_max:
         return _poll_at(record, flow)
     return otp.expires_ms
 

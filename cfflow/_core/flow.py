@@ -32,7 +32,7 @@ MethodName = Literal[
 #: The gateway's own names of its payment methods (GATEWAY 2).
 METHODS: Final[tuple[str, ...]] = MethodName.__args__  # type: ignore[attr-defined]  # typing gap
 
-_Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+_Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
 _Seconds = Annotated[int, Meta(ge=1, le=31_536_000)]
 _SecondsOrNone = Annotated[int, Meta(ge=0, le=31_536_000)]
 
@@ -115,7 +115,8 @@ def parse(text: bytes, *, file: str = "flow") -> Flow:
     """
     try:
         document = tomllib.loads(text.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
+        # Not UTF-8, not TOML, or a number with more digits than Python converts.
         raise FlowError(f"{file}: not a TOML text: {error}") from None
     except RecursionError:
         raise FlowError(f"{file}: not a TOML text: nested too deeply") from None

@@ -29,7 +29,7 @@ def amount_of(value: object, *, name: str = "amount") -> Decimal:
     except InvalidOperation:
         raise InvalidAmount(f"{name} {value!r} is not a decimal number") from None
     if not amount.is_finite() or not 0 < amount < _AMOUNT_MAX:
-        raise InvalidAmount(f"{name} must be more than 0 and less than {_AMOUNT_MAX}, got {value}")
+        raise InvalidAmount(f"{name} must be more than 0 and less than {_AMOUNT_MAX}, got {amount}")
     exact = amount.quantize(PAISA)
     if exact != amount:
         raise InvalidAmount(f"{name} has at most two decimals, got {value}")

@@ -84,7 +84,8 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     `body` is the frozen request of capture and void, byte for byte; the bodies of pay and
     authenticate hold card data and OTPs and are never kept. `limit_ms` is when the call
-    must be over; before it an inquiry that sees nothing proves nothing.
+    must be over; before it an inquiry that sees nothing proves nothing. `missed_ms` is when
+    an inquiry was asked that saw nothing of it: no attempt, or a hold that nobody touched.
     """
 
     step: Step

@@ -50,7 +50,7 @@ local function index_wake(key, id, wake_ms)
 end
 
 -- start: KEYS order wake s:created flows
---        ARGV order_id digest flow_text record wake_ms created_ms
+--        ARGV order_id digest flow_text record wake_ms created_ms token
 local function start()
   local order, wake, created, flows = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
   local order_id, digest, text, record = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -62,7 +62,8 @@ local function start()
       or (attempt[1] == 'captured' and 'paid')
     if found then
       local held = redis.call('HMGET', order, n, n .. 'a')
-      return { found, now, n, held[1], held[2], packed }
+      local _, _, token = head(held[1])
+      return { token == ARGV[8] and 'ok' or found, now, n, held[1], held[2], packed }
     end
   end
   local n = #attempts + 1
@@ -71,7 +72,7 @@ local function start()
   local id = order_id .. '.' .. n
   redis.call('HSET', order, 'o', packed, n, record)
   redis.call('HSETNX', flows, digest, text)
-  redis.call('ZADD', wake, ARGV[6], id)
+  index_wake(wake, id, ARGV[6])
   redis.call('ZADD', created, ARGV[7], id)
   return { 'ok', now, n, record, false, packed }
 end
@@ -147,20 +148,19 @@ local function read(prefix, id)
   return { id, held[1], held[2], held[3] }
 end
 
--- claim: KEYS wake                 ARGV order_prefix limit lease_ms
--- Due payments, three quarters the newest overdue and one quarter the oldest; their due
--- time moves forward by the lease, so that no other worker takes them meanwhile.
+-- claim: KEYS wake                 ARGV order_prefix newest oldest lease_ms
+-- Due payments, so many of the newest overdue and of the oldest; their due time moves
+-- forward by the lease, so that no other worker takes them meanwhile.
 local function claim()
-  local wake, prefix, limit = KEYS[1], ARGV[2], tonumber(ARGV[3])
+  local wake, prefix, newest = KEYS[1], ARGV[2], tonumber(ARGV[3])
   local now = now_ms()
-  local oldest = math.floor(limit / 4)
-  local ids = redis.call('ZREVRANGEBYSCORE', wake, ms(now), '-inf', 'LIMIT', 0, limit - oldest)
-  if #ids == limit - oldest and oldest > 0 then
+  local ids = redis.call('ZREVRANGEBYSCORE', wake, ms(now), '-inf', 'LIMIT', 0, newest)
+  if #ids == newest then
     local seen = {}
     for _, id in ipairs(ids) do
       seen[id] = true
     end
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', wake, '-inf', ms(now), 'LIMIT', 0, oldest)) do
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', wake, '-inf', ms(now), 'LIMIT', 0, ARGV[4])) do
       if not seen[id] then
         ids[#ids + 1] = id
       end
@@ -168,24 +168,55 @@ local function claim()
   end
   local found = {}
   for i, id in ipairs(ids) do
-    redis.call('ZADD', wake, ms(now + tonumber(ARGV[4])), id)
+    redis.call('ZADD', wake, ms(now + tonumber(ARGV[5])), id)
     found[i] = read(prefix, id)
   end
   return { 'ok', now, found }
 end
 
--- find: KEYS index...              ARGV order_prefix from_ms to_ms limit
-local function find()
-  local now = now_ms()
-  local found = {}
-  for _, index in ipairs(KEYS) do
-    local rows = redis.call('ZRANGEBYSCORE', index, ARGV[3], ARGV[4], 'LIMIT', 0, ARGV[5])
-    for _, id in ipairs(rows) do
-      found[#found + 1] = read(ARGV[2], id)
+-- The first rows of one index, of those that one of KEYS from `others` on knows too.
+local function rows_of(index, others, found)
+  local limit, seen, most = tonumber(ARGV[4]), 0, #found + tonumber(ARGV[4])
+  local rows
+  repeat
+    rows = redis.call('ZRANGEBYSCORE', index, ARGV[2], ARGV[3], 'WITHSCORES', 'LIMIT', seen, limit)
+    for i = 1, #rows, 2 do
+      local wanted = others > #KEYS
+      for k = others, #KEYS do
+        wanted = wanted or redis.call('ZSCORE', KEYS[k], rows[i])
+      end
+      if wanted and #found < most then
+        found[#found + 1] = { rows[i], rows[i + 1] }
+      end
     end
+    seen = seen + limit
+  until #rows < 2 * limit or #found == most
+end
+
+-- find: KEYS index...              ARGV from_ms to_ms limit narrowed(1|0)
+-- The first ids of each index with their times; narrowed: those of the first index that
+-- are in one of the others too.
+local function find()
+  local now, found = now_ms(), {}
+  if ARGV[5] == '1' then
+    rows_of(KEYS[1], 2, found)
+    return { 'ok', now, found }
+  end
+  for _, index in ipairs(KEYS) do
+    rows_of(index, #KEYS + 1, found)
   end
   return { 'ok', now, found }
 end
 
-local commands = { start = start, commit = commit, claim = claim, find = find }
+-- read: KEYS wake                  ARGV order_prefix id...
+-- The payments of one partition, whose tag the key names.
+local function read_all()
+  local found = {}
+  for i = 3, #ARGV do
+    found[#found + 1] = read(ARGV[2], ARGV[i])
+  end
+  return { 'ok', now_ms(), found }
+end
+
+local commands = { start = start, commit = commit, claim = claim, find = find, read = read_all }
 return commands[ARGV[1]]()

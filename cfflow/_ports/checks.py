@@ -42,6 +42,7 @@ def check_payment_id(payment_id: object) -> tuple[str, int]:
 def check_otp(otp: object) -> str:
     """Return an OTP of 4 to 8 digits. The error never repeats what was typed."""
     if not isinstance(otp, str) or not _OTP.fullmatch(otp):
+        del otp
         raise InvalidInput("the OTP must be a string of 4 to 8 digits")
     return otp
 
@@ -50,6 +51,7 @@ def check_session(payment_session_id: object) -> str:
     """Return a payment_session_id. The error never repeats it: it is a bearer secret."""
     given = isinstance(payment_session_id, str) and payment_session_id.strip()
     if not given or len(str(payment_session_id)) > _SESSION_MAX:
+        del payment_session_id, given
         raise InvalidInput("payment_session_id is empty or no session id; create the order first")
     return str(payment_session_id)
 

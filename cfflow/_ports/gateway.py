@@ -12,18 +12,20 @@ import re
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import httpx
 import msgspec
 
+from cfflow._core.money import amount_of
 from cfflow._core.observation import Call
 from cfflow._ports.logs import Log, default_log
 from cfflow._ports.methods import PaymentMethod
 from cfflow._ports.sealed import Sealed
-from cfflow._ports.seam import from_answer, from_transport, undecodable
+from cfflow._ports.seam import from_answer, from_transport, request_id_of, undecodable
 from cfflow._ports.wire import (
     Answer,
     AuthenticateAnswer,
@@ -34,7 +36,7 @@ from cfflow._ports.wire import (
     decoder,
     encode,
 )
-from cfflow.errors import CfflowError, ConfigError, OutcomeUnknown
+from cfflow.errors import CfflowError, ConfigError, GatewayUnavailable
 
 __all__ = ["API_VERSIONS", "ENVIRONMENTS", "GatewayClient", "base_url_of", "frozen_authorize"]
 
@@ -51,8 +53,6 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _A = TypeVar("_A", bound=Answer)
 _D = TypeVar("_D")
 
-_OK: Final = 200
-
 _decode_pay = decoder(PayAnswer)
 _decode_authenticate = decoder(AuthenticateAnswer)
 _decode_entity = decoder(PaymentEntity)
@@ -63,19 +63,22 @@ _decode_simulation = decoder(Simulation)
 #: The deadline comes just after httpx's own limits, which know whether anything was sent.
 _CONNECT_FIRST_S: Final = 0.05
 
-_HEADER_SAFE: Final = re.compile(r"^[\x21-\x7e]+$")
+_HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 
 
 def base_url_of(environment: str) -> str:
     """Return the base URL of `sandbox`, `production` or a URL of one's own.
 
-    Raises `ConfigError` for anything else, and for plain http to another machine: card
-    numbers would travel readable.
+    Raises `ConfigError` for anything else; for plain http to another machine, where card
+    numbers would travel readable; and for a URL with a password, which httpx would send
+    along with every call.
     """
     if environment in ENVIRONMENTS:
         return ENVIRONMENTS[environment]
-    parts = urlsplit(environment)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if "@" in environment:
+        raise ConfigError("environment: a base URL takes no user name and no password")
+    parts = _base(environment)
+    if parts is None:
         known = ", ".join(ENVIRONMENTS)
         raise ConfigError(f"environment {environment!r} is none of {known}, and no base URL")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
@@ -83,11 +86,26 @@ def base_url_of(environment: str) -> str:
     return environment.rstrip("/")
 
 
+def _base(url: str) -> SplitResult | None:
+    """Return the parts of a URL to which a path can be appended, None if it is none."""
+    try:
+        parts = urlsplit(url)
+        usable = httpx.URL(url).host and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        return None
+    if not usable or parts.scheme not in {"http", "https"} or set(url) & set("?#\\ "):
+        return None
+    return parts
+
+
 def frozen_authorize(action: Literal["CAPTURE", "VOID"], amount: Decimal | None = None) -> bytes:
-    """Return the body of an authorize call, byte for byte as it will be sent."""
+    """Return the body of an authorize call, byte for byte as it will be sent.
+
+    Raises `InvalidAmount` for an amount that has not at most two decimals.
+    """
     body: dict[str, Any] = {"action": action}
     if amount is not None:
-        body["amount"] = amount
+        body["amount"] = amount_of(amount)
     return encode(body)
 
 
@@ -113,16 +131,19 @@ class GatewayClient:
         timeout_s: float = 10.0,
         log: Log | None = None,
     ) -> None:
+        self._credentials = Sealed({"x-client-id": client_id, "x-client-secret": client_secret})
+        del client_id, client_secret
         if api_version not in API_VERSIONS:
             raise ConfigError(f"API version {api_version!r} is none of {', '.join(API_VERSIONS)}")
-        for name, value in (("client_id", client_id), ("client_secret", client_secret)):
-            if not _HEADER_SAFE.match(value):
+        for name in ("x-client-id", "x-client-secret"):
+            if not _HEADER_SAFE.fullmatch(self._credentials.reveal()[name]):
                 raise ConfigError(f"{name} is empty or has a character that no header can carry")
         self.base_url: Final = base_url_of(environment)
         self.api_version: Final = api_version
         self._http = http
+        # A cookie would tie one customer's call to another's, and is no part of this API.
+        http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self._timeout_s = timeout_s
-        self._credentials = Sealed({"x-client-id": client_id, "x-client-secret": client_secret})
         self._log = log or default_log()
 
     async def __aenter__(self) -> Self:
@@ -180,7 +201,7 @@ class GatewayClient:
             if sealed is None
             else encode({"action": "SUBMIT_OTP", "otp": sealed.reveal()})
         )
-        path = f"/orders/pay/authenticate/{quote(cf_payment_id, safe='')}"
+        path = f"/orders/pay/authenticate/{_segment(cf_payment_id)}"
         return await self._call(
             Call.AUTHENTICATE, "POST", path, _decode_authenticate, body, key, timeout_s
         )
@@ -195,7 +216,7 @@ class GatewayClient:
         timeout_s: float | None = None,
     ) -> PaymentEntity:
         """Capture or void a held payment; `body` is made by `frozen_authorize`."""
-        path = f"/orders/{quote(order_id, safe='')}/authorization"
+        path = f"/orders/{_segment(order_id)}/authorization"
         return await self._call(
             Call.AUTHORIZE,
             "POST",
@@ -211,7 +232,7 @@ class GatewayClient:
         self, order_id: str, cf_payment_id: str, *, timeout_s: float | None = None
     ) -> PaymentEntity:
         """Return one attempt."""
-        path = f"/orders/{quote(order_id, safe='')}/payments/{quote(cf_payment_id, safe='')}"
+        path = f"/orders/{_segment(order_id)}/payments/{_segment(cf_payment_id)}"
         return await self._call(
             Call.FETCH_PAYMENT, "GET", path, _decode_entity, timeout_s=timeout_s
         )
@@ -220,11 +241,10 @@ class GatewayClient:
         self, order_id: str, *, timeout_s: float | None = None
     ) -> tuple[PaymentEntity, ...]:
         """Return every attempt of the order, ours or not."""
-        path = f"/orders/{quote(order_id, safe='')}/payments"
-        content, request_id = await self._exchange(
-            Call.FETCH_PAYMENTS, "GET", path, None, "", timeout_s, None
+        path = f"/orders/{_segment(order_id)}/payments"
+        found, request_id = await self._exchange(
+            Call.FETCH_PAYMENTS, "GET", path, _decode_entities, None, "", timeout_s, None
         )
-        found = _decoded(Call.FETCH_PAYMENTS, _decode_entities, content, request_id)
         return tuple(msgspec.structs.replace(entity, request_id=request_id) for entity in found)
 
     async def create_order(
@@ -243,10 +263,10 @@ class GatewayClient:
 
         `amount` in rupees. Further fields of the API (`order_tags`, `order_note`, …) go
         by their own names. Safe to repeat with the same `order_id`: the gateway refuses
-        a second one.
+        a second one. Raises `InvalidAmount` too.
         """
         body = {
-            "order_amount": Decimal(amount),
+            "order_amount": amount_of(amount),
             "order_currency": currency,
             "customer_details": customer,
             "order_id": order_id,
@@ -260,7 +280,7 @@ class GatewayClient:
 
     async def fetch_order(self, order_id: str, *, timeout_s: float | None = None) -> Order:
         """Return the order: its status, and when it expires."""
-        path = f"/orders/{quote(order_id, safe='')}"
+        path = f"/orders/{_segment(order_id)}"
         return await self._call(Call.FETCH_ORDER, "GET", path, _decode_order, timeout_s=timeout_s)
 
     async def simulate(
@@ -285,6 +305,13 @@ class GatewayClient:
             timeout_s=timeout_s,
         )
 
+    async def fetch_simulation(
+        self, simulation_id: str, *, timeout_s: float | None = None
+    ) -> Simulation:
+        """Return a simulation. Sandbox and emulator only."""
+        path = f"/simulate/{_segment(simulation_id)}"
+        return await self._call(Call.SIMULATE, "GET", path, _decode_simulation, timeout_s=timeout_s)
+
     async def _call(
         self,
         call: Call,
@@ -296,39 +323,39 @@ class GatewayClient:
         timeout_s: float | None = None,
         api_version: str | None = None,
     ) -> _A:
-        content, request_id = await self._exchange(
-            call, verb, path, body, key, timeout_s, api_version
+        found, request_id = await self._exchange(
+            call, verb, path, decode, body, key, timeout_s, api_version
         )
-        answer = _decoded(call, decode, content, request_id)
-        return msgspec.structs.replace(answer, request_id=request_id)
+        return msgspec.structs.replace(found, request_id=request_id)
 
     async def _exchange(
         self,
         call: Call,
         verb: str,
         path: str,
+        decode: Callable[[bytes], _D],
         body: Sealed[bytes] | None,
         key: str,
         timeout_s: float | None,
         api_version: str | None,
-    ) -> tuple[Sealed[bytes], str]:
-        """Make one call and return (content, request id), or raise what it means."""
+    ) -> tuple[_D, str]:
+        """Make one call and return (what it says, request id), or raise what it means."""
         began = time.perf_counter()
         answer = await self._send(call, verb, path, body, key, timeout_s, api_version)
         response = None if isinstance(answer, CfflowError) else answer
-        failure = answer if isinstance(answer, CfflowError) else _failure(call, answer)
-        request_id = "" if response is None else _request_id(response)
+        found = answer if isinstance(answer, CfflowError) else _read(call, decode, answer)
+        request_id = "" if response is None else request_id_of(response)
         self._log.info(
             "gateway.call",
             call=call.value,
             status=None if response is None else response.status_code,
-            outcome="answered" if failure is None else type(failure).__name__,
+            outcome=type(found).__name__ if isinstance(found, CfflowError) else "answered",
             request_id=request_id,
             duration_ms=round((time.perf_counter() - began) * 1000, 3),
         )
-        if response is None or failure is not None:
-            raise failure or OutcomeUnknown(f"{call}: no answer")
-        return Sealed(response.content), request_id
+        if isinstance(found, CfflowError):
+            raise found
+        return found, request_id
 
     async def _send(
         self,
@@ -346,6 +373,8 @@ class GatewayClient:
         from there would carry them into every crash report that prints local variables.
         """
         limit_s = self._timeout_s if timeout_s is None else timeout_s
+        if self._http.is_closed:
+            return GatewayUnavailable(f"{call}: this client is closed; nothing was sent")
         try:
             # httpx limits each read and write; the deadline limits the call as a whole.
             async with asyncio.timeout(limit_s + _CONNECT_FIRST_S):
@@ -357,10 +386,10 @@ class GatewayClient:
                     timeout=limit_s,
                     follow_redirects=False,
                 )
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        except Exception as error:
             return from_transport(call, error)
-        except asyncio.CancelledError as cancelled:
-            raise cancelled.with_traceback(None) from None
+        except BaseException as ended:
+            raise ended.with_traceback(None) from None
 
     def _headers(
         self, call: Call, key: str, api_version: str | None, *, has_body: bool
@@ -379,23 +408,21 @@ class GatewayClient:
 _BEARER: Final = frozenset({Call.PAY, Call.AUTHENTICATE})
 
 
-def _failure(call: Call, response: httpx.Response) -> CfflowError | None:
-    return None if response.is_success else from_answer(call, response)
-
-
-def _decoded(
-    call: Call, decode: Callable[[bytes], _D], content: Sealed[bytes], request_id: str
-) -> _D:
+def _read(call: Call, decode: Callable[[bytes], _D], response: httpx.Response) -> _D | CfflowError:
+    """Return what an answer says, or the error that it is; not raised here, see `_send`."""
+    if not response.is_success:
+        return from_answer(call, response)
     try:
-        return decode(content.reveal())
+        return decode(response.content)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        # Raised below, outside: the decoder's own error would quote the answer.
-        failure = undecodable(call, _OK, request_id)
-    raise failure
+        # The decoder's own error would quote the answer.
+        return undecodable(call, response)
 
 
-def _request_id(response: httpx.Response) -> str:
-    return str(response.headers.get("x-request-id", ""))[:80]
+def _segment(text: str) -> str:
+    """Return a text as exactly one segment of a path, whatever the gateway put into an id."""
+    # httpx resolves "." and ".." before it sends; quoted, they stay what they are.
+    return text.replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")
 
 
 def _sealed(secret: str | Sealed[str]) -> Sealed[str]:

@@ -14,6 +14,7 @@ from typing import Final
 from redis.crc import key_slot
 
 from cfflow._core.chart import State
+from cfflow.errors import ConfigError
 
 __all__ = ["PARTITIONS", "Keys", "partition_tags"]
 
@@ -36,9 +37,16 @@ def partition_tags(count: int) -> tuple[str, ...]:
 
 
 class Keys:
-    """Names the keys of one deployment: a namespace and a number of partitions."""
+    """Names the keys of one deployment: a namespace and a number of partitions.
+
+    Raises `ConfigError` for names and numbers that could not be kept apart on a cluster.
+    """
 
     def __init__(self, namespace: str = "cf", partitions: int = PARTITIONS) -> None:
+        if not 1 <= partitions <= _SLOTS:
+            raise ConfigError(f"partitions must be 1 to {_SLOTS}, got {partitions}")
+        if "{" in namespace or "}" in namespace:
+            raise ConfigError(f"namespace {namespace!r}: braces would name another slot")
         self.namespace: Final = namespace
         self.partitions: Final = partitions
         roots = [f"{namespace}:{{{tag}}}:" for tag in partition_tags(partitions)]
@@ -48,7 +56,8 @@ class Keys:
         self._events: Final = [f"{root}events" for root in roots]
         self._flows: Final = [f"{root}flows" for root in roots]
         self._states: Final = [{s: f"{root}s:{s.value}" for s in State} for root in roots]
-        self.meta: Final = f"{roots[0]}meta"
+        # The same for every number of partitions: it is what tells them apart.
+        self.meta: Final = f"{namespace}:meta"
 
     def partition(self, order_id: str) -> int:
         """Return the partition of an order: the same on every machine, for ever."""

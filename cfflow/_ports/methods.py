@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from cfflow._core.steps import Instrument
+from cfflow.errors import InvalidInput
 
 __all__ = [
     "UPI",
@@ -27,6 +28,21 @@ __all__ = [
 ]
 
 _FOUR = 4
+
+#: The fields that must not be met by anything but code that knows them as text.
+_TEXTS = frozenset(
+    {
+        "card_cvv",
+        "card_display",
+        "card_expiry_mm",
+        "card_expiry_yy",
+        "card_number",
+        "cryptogram",
+        "instrument_id",
+        "phone",
+        "upi_id",
+    }
+)
 
 
 class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,10 +64,21 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         """Return a card's last four digits, None where there is no card number."""
         return None
 
+    def __post_init__(self) -> None:
+        # A card number passed as an int would fail later, in frames that show it.
+        for name in _TEXTS & set(self.__struct_fields__):
+            if not isinstance(getattr(self, name), str | None):
+                raise InvalidInput(f"{name} must be a string")
+
     def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # rich and structlog's tracebacks ask this one, and msgspec's own shows every field.
         digits = self.last_four()
-        shown = f", card_number='xxxxxx{digits}'" if digits else ""
-        return f"{type(self).__name__}(channel={getattr(self, 'channel', None)!r}{shown})"
+        shown = [("channel", getattr(self, "channel", None))]
+        return [*shown, ("card_number", f"xxxxxx{digits}")] if digits else shown
 
 
 class _CardFields(PaymentMethod, frozen=True, kw_only=True):

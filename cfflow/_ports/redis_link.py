@@ -11,11 +11,12 @@ import asyncio
 import builtins
 import hashlib
 import random
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -30,6 +31,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004  redis-py's own name
@@ -52,7 +54,33 @@ _PASSING: Final = (
     ClusterDownError,
     MasterDownError,
     TryAgainError,
+    RedisClusterException,
     OSError,
+)
+#: Words with which a server refuses a command that it would take another time. Redis 6.2
+#: wraps them into the script's own error, so they are looked for anywhere in the text.
+_REFUSALS: Final = {
+    "READONLY": "is read-only: a replica, or a failover under way",
+    "OOM": "is out of memory and refuses writes",
+    "BUSY": "is busy with somebody's script",
+    "MISCONF": "cannot write to its disk and refuses writes",
+    "NOREPLICAS": "has too few replicas and refuses writes",
+}
+_REFUSED: Final = re.compile(rf"\b({'|'.join(_REFUSALS)})\b")
+
+#: What a URL must not change: these decide whether an answer is understood, and when.
+_OURS: Final = frozenset(
+    {
+        "decode_responses",
+        "encoding",
+        "max_connections",
+        "protocol",
+        "retry_on_error",
+        "retry_on_timeout",
+        "socket_connect_timeout",
+        "socket_timeout",
+        "timeout",
+    }
 )
 _PAUSE_S: Final = 0.05
 _TRIES_MAX: Final = 8
@@ -61,8 +89,13 @@ _VERSION_MIN: Final = (6, 2)
 builtin_timeout: Final = builtins.TimeoutError
 
 _T = TypeVar("_T")
+_C = TypeVar("_C")
 
 Client = Redis | RedisCluster
+
+
+#: A host with or without a port and a database, or the path of a socket.
+_PLACE: Final = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/@\[]+)(:\d+)?(/.*)?|/.*")
 
 
 class RedisLink:
@@ -76,11 +109,11 @@ class RedisLink:
         self.url: Final = url
         self.clock: Final = ServerClock()
         self._deadline_s = deadline_s
+        self._free = asyncio.Semaphore(connections_max)
         self._options: Final[dict[str, Any]] = {
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": None,
             "socket_connect_timeout": deadline_s,
-            "max_connections": connections_max,
             "protocol": 2,
         }
         self._client: Client | None = None
@@ -94,58 +127,50 @@ class RedisLink:
         return self._client
 
     async def open(self) -> None:
-        """Connect, find out what kind of server it is, and refuse one that loses keys."""
-        single = _from_url(self.url, self._options)
+        """Connect, find out what kind of server it is, and refuse one that loses keys.
+
+        Whatever it raises, `aclose` is the caller's to call.
+        """
+        self._client = single = _client(Redis, self.url, self._options)
         try:
             about = cast("dict[str, Any]", await self._guarded(single.info))
-        except BaseException:
-            await single.aclose()
-            raise
+        except TypeError as error:
+            text = f"redis_url {shown(self.url)} has an unknown option: {error}"
+            raise ConfigError(text) from None
         self.is_cluster = bool(about.get("cluster_enabled"))
         if not self.is_cluster:
-            self._client = single
-            await self._check_server(about)
+            self._check_server(about)
             return
+        self._client = cluster = _client(RedisCluster, self.url, self._options)
         await single.aclose()
-        self._client = await self._open_cluster()
-        for node in self._client.get_primaries():
-            await self._check_server(await self._guarded(partial(self._info, node)))
-
-    async def _open_cluster(self) -> RedisCluster:
-        options = {k: v for k, v in self._options.items() if k != "max_connections"}
-        cluster = RedisCluster.from_url(self.url, **options)
         await self._guarded(cluster.initialize)
-        return cluster
+        for node in cluster.get_primaries():
+            self._check_server(await self._guarded(partial(self._info, node)))
 
     async def about(self) -> dict[str, Any]:
         """Return what the server says of itself; of a cluster, one of its primaries."""
         client = self.client
         if isinstance(client, RedisCluster):
-            node = client.get_primaries()[0]
-            return await self._guarded(partial(self._info, node))
+            return await self._guarded(partial(self._info, client.get_primaries()[0]))
         return cast("dict[str, Any]", await self._guarded(client.info))
 
     async def _info(self, node: ClusterNode) -> dict[str, Any]:
         answer = await self.client.execute_command("INFO", target_nodes=node)
         return cast("dict[str, Any]", answer)
 
-    async def _check_server(self, about: dict[str, Any]) -> None:
+    def _check_server(self, about: dict[str, Any]) -> None:
         """An evicting server drops payments when its memory is full: no money lives there."""
         policy = about.get("maxmemory_policy", "noeviction")
-        if about.get("maxmemory") and policy != "noeviction":
-            raise await self._refusal(
-                f"evicts keys when full (maxmemory-policy {policy}):"
-                " set maxmemory-policy noeviction"
-            )
         version = tuple(int(part) for part in str(about["redis_version"]).split(".")[:2])
-        if version < _VERSION_MIN:
-            raise await self._refusal(f"is Redis {about['redis_version']}; 6.2 is the oldest")
-        if about.get("role") == "slave" and not self.is_cluster:
-            raise await self._refusal("is a read-only replica: name its primary")
-
-    async def _refusal(self, why: str) -> ConfigError:
-        await self.aclose()
-        return ConfigError(f"the Redis at {shown(self.url)} {why}")
+        why = ""
+        if about.get("maxmemory") and policy != "noeviction":
+            why = f"evicts keys when full ({policy}): set maxmemory-policy noeviction"
+        elif version < _VERSION_MIN:
+            why = f"is Redis {about['redis_version']}; 6.2 is the oldest"
+        elif about.get("role") == "slave":
+            why = "is a read-only replica: name its primary"
+        if why:
+            raise ConfigError(f"the Redis at {shown(self.url)} {why}")
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -188,9 +213,13 @@ class RedisLink:
         )
         for keys, args in calls:
             pipeline.execute_command("EVALSHA", SHA, len(keys), *keys, *args)
+        asked_ms = monotonic_ms()
         answers = list(await pipeline.execute(raise_on_error=False))
+        if answers and isinstance(answers[0], list):
+            self.clock.heard(answers[0][1], asked_ms, monotonic_ms())
         for i, (keys, args) in enumerate(calls):
-            if isinstance(answers[i], NoScriptError):
+            if isinstance(answers[i], (NoScriptError, *_PASSING)):
+                # By itself it also finds the node that a failover moved its slot to.
                 answers[i] = await self._script_once(keys, args)
             elif isinstance(answers[i], Exception):
                 raise answers[i]
@@ -198,23 +227,21 @@ class RedisLink:
 
     async def _guarded(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Do it within the deadline, again after passing trouble; translate the rest."""
+        place = shown(self.url)
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self._deadline_s), self._free:
                 return await self._patiently(work)
         except builtin_timeout:
-            text = f"no answer from Redis at {shown(self.url)} in {self._deadline_s:g} s"
+            text = f"no answer from Redis at {place} in {self._deadline_s:g} s"
         except AuthenticationError as error:
-            raise ConfigError(f"Redis at {shown(self.url)} refuses the password: {error}") from None
+            raise ConfigError(f"Redis at {place} refuses the password: {error}") from None
         except _PASSING as error:
-            text = f"Redis at {shown(self.url)} cannot be reached: {error}"
-        except ReadOnlyError:
-            text = f"Redis at {shown(self.url)} is read-only: a replica, or a failover under way"
-        except OutOfMemoryError:
-            text = f"Redis at {shown(self.url)} is out of memory and refuses writes"
-        except ResponseError as error:
-            text = _refused_text(self.url, str(error))
+            text = f"Redis at {place} cannot be reached: {error}"
         except RedisError as error:
-            raise StoreError(f"Redis at {shown(self.url)}: {error}") from None
+            word = _refusal(error)
+            if word is None:
+                raise StoreError(f"Redis at {place}: {str(error)[:200]}") from None
+            text = f"Redis at {place} {_REFUSALS[word]}"
         raise StoreUnavailable(text)
 
     async def _patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:
@@ -222,34 +249,52 @@ class RedisLink:
         while True:
             try:
                 return await work()
-            except AuthenticationError:
-                raise
-            except _PASSING:
+            except (RedisError, RedisClusterException, OSError) as error:
                 refused += 1
-                if refused > _TRIES_MAX:
+                if refused > _TRIES_MAX or not _passing(error):
                     raise
+                if isinstance(error, ReadOnlyError):
+                    await self._let_go()
                 await asyncio.sleep(_PAUSE_S * refused * random.uniform(0.5, 1.0))  # noqa: S311  jitter
 
+    async def _let_go(self) -> None:
+        """A demoted primary keeps its connections open: the next ones find the new one."""
+        if isinstance(self._client, Redis):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
-def _from_url(url: str, options: dict[str, Any]) -> Redis:
+
+def _client(kind: type[_C], url: str, options: dict[str, Any]) -> _C:
+    base, _, query = url.partition("?")
+    kept = [(name, text) for name, text in parse_qsl(query) if name not in _OURS]
     try:
-        return Redis.from_url(url, **options)
-    except ValueError as error:
-        raise ConfigError(f"redis_url {shown(url)!r}: {error}") from None
+        made = cast("Any", kind).from_url(f"{base}?{urlencode(kept)}" if kept else base, **options)
+    except (ValueError, RedisClusterException):
+        # The reason repeats parts of the URL, and with them, it may be, the password.
+        raise ConfigError(f"redis_url {shown(url)} is no URL of a Redis") from None
+    return cast("_C", made)
 
 
-def _refused_text(url: str, said: str) -> str:
-    """A server that refuses writes says so in words: full, misconfigured, no disk."""
-    word = said.split(" ", 1)[0]
-    if word in {"OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING"} or "OOM" in said:
-        return f"Redis at {shown(url)} refuses writes: {said[:200]}"
-    raise StoreError(f"Redis at {shown(url)}: {said[:200]}")
+def _passing(error: Exception) -> bool:
+    """Say whether the same command may succeed in a moment."""
+    if isinstance(error, AuthenticationError):
+        return False
+    return isinstance(error, _PASSING) or _refusal(error) in {"READONLY", "BUSY"}
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return the word with which a server refuses for now; redis-py strips some of them."""
+    if isinstance(error, ReadOnlyError):
+        return "READONLY"
+    if isinstance(error, OutOfMemoryError):
+        return "OOM"
+    found = _REFUSED.search(str(error)) if isinstance(error, ResponseError) else None
+    return found[0] if found else None
 
 
 def shown(url: str) -> str:
-    """Return a URL without its password, for messages."""
-    parts = urlsplit(url)
-    if parts.password is None and parts.username is None:
-        return url
-    place = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"***@{place}").geturl()
+    """Return a URL without what may be a password, for messages."""
+    scheme, found, rest = url.partition("://")
+    if not found:
+        return "..."
+    place = rest.partition("?")[0].rpartition("@")[2]
+    return f"{scheme}://{place}" if _PLACE.fullmatch(place) else f"{scheme}://..."

@@ -23,9 +23,11 @@ from cfflow._ports.store import (
     encode_action,
     encode_events,
     encode_record,
+    oldest_of,
+    on_page,
     snapshot_of,
 )
-from cfflow.errors import ConfigError
+from cfflow.errors import ConfigError, StoreError
 
 __all__ = ["RedisStore"]
 
@@ -55,6 +57,7 @@ class RedisStore:
         self.link: Final = RedisLink(url, deadline_s=deadline_s)
         self.keys: Final = Keys(namespace, partitions)
         self._feed_max = feed_max
+        self._claims = 0
 
     def now_ms(self) -> int:
         """Return the server's time in milliseconds."""
@@ -62,16 +65,24 @@ class RedisStore:
 
     async def open(self) -> None:
         """Connect; raises `ConfigError` for a server that evicts or another partitioning."""
-        await self.link.open()
-        await self.link.command("HSETNX", self.keys.meta, "partitions", self.keys.partitions)
-        held = int(await self.link.command("HGET", self.keys.meta, "partitions"))
-        await self.link.script([self.keys.wake(0)], ["claim", "", 0, 0])
-        if held != self.keys.partitions:
+        try:
+            await self.link.open()
+            await self._check_partitions()
+        except BaseException:
             await self.aclose()
+            raise
+
+    async def _check_partitions(self) -> None:
+        asked = self.keys.partitions
+        await self.link.command("HSETNX", self.keys.meta, "partitions", asked)
+        held = int(await self.link.command("HGET", self.keys.meta, "partitions"))
+        if held != asked:
             raise ConfigError(
                 f"the store at {shown(self.link.url)} has {held} partitions,"
-                f" not {self.keys.partitions}: the number is fixed for its life"
+                f" not {asked}: the number is fixed for its life"
             )
+        # Any script: its answer sets the clock.
+        await self.link.script([self.keys.wake(0)], ["read", ""])
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -94,8 +105,9 @@ class RedisStore:
                 flow.digest,
                 flow.source,
                 encode_record(named),
-                record.wake_ms or "",
+                "" if record.wake_ms is None else record.wake_ms,
                 record.created_ms,
+                named.token,
             ),
         )
         status, _, n, blob, action, packed = answer
@@ -154,32 +166,43 @@ class RedisStore:
     async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
         """Take due payments of every partition, in one round trip per node."""
         each = max(1, limit // self.keys.partitions)
+        oldest = oldest_of(each, self._claims)
+        self._claims += 1
         calls = [
             (
                 (self.keys.wake(place),),
-                ("claim", self.keys.order_prefix(place), each, lease_ms),
+                ("claim", self.keys.order_prefix(place), each - oldest, oldest, lease_ms),
             )
             for place in range(self.keys.partitions)
         ]
-        return _snapshots(await self.link.scripts(calls))
+        return _readable(await self.link.scripts(calls))
 
     async def list(self, page: Page) -> Sequence[Snapshot]:
-        """Return payments by index, oldest first."""
+        """Return payments by index, oldest first: their ids first, then only those wanted."""
         to = "+inf" if page.to_ms is None else page.to_ms
+        asked = ("find", page.from_ms, to, page.limit, int(page.review))
+        places = range(self.keys.partitions)
+        answers = await self.link.scripts([(self._indexes(p, page), asked) for p in places])
+        rows = sorted((int(at), name.decode()) for answer in answers for name, at in answer[2])
+        found = await self._read([name for _, name in rows[: page.limit]])
+        # Between the two questions a payment may have left the page.
+        there = [snapshot for snapshot in found if on_page(page, snapshot.record)]
+        return sorted(there, key=lambda snapshot: (snapshot.record.created_ms, snapshot.id))
+
+    def _indexes(self, place: int, page: Page) -> Sequence[str]:
+        states = [self.keys.state(place, state) for state in page.states]
+        return [self.keys.review(place), *states] if page.review else states
+
+    async def _read(self, names: Sequence[str]) -> Sequence[Snapshot]:
+        places: dict[int, Sequence[str]] = {}
+        for name in names:
+            place = self.keys.partition(name.rpartition(".")[0])
+            places[place] = (*places.get(place, ()), name)
         calls = [
-            (
-                [self.keys.review(place)]
-                if page.review
-                else [self.keys.state(place, state) for state in page.states],
-                ("find", self.keys.order_prefix(place), page.from_ms, to, page.limit),
-            )
-            for place in range(self.keys.partitions)
+            ((self.keys.wake(place),), ("read", self.keys.order_prefix(place), *ids))
+            for place, ids in places.items()
         ]
-        found = _snapshots(await self.link.scripts(calls))
-        if page.review:
-            found = [snapshot for snapshot in found if snapshot.record.state in page.states]
-        found.sort(key=lambda snapshot: (snapshot.record.created_ms, snapshot.id))
-        return found[: page.limit]
+        return _snapshots(await self.link.scripts(calls))
 
 
 def _committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committed:
@@ -209,9 +232,27 @@ def _review_change(plan: Plan) -> str:
 
 
 def _snapshots(answers: Sequence[Any]) -> list[Snapshot]:
-    rows = (row for answer in answers for row in answer[2])
-    return [
-        snapshot_of(identifier.decode(), blob, action, packed)
-        for identifier, blob, action, packed in rows
-        if blob
-    ]
+    return [_snapshot(row) for answer in answers for row in answer[2] if row[1]]
+
+
+def _snapshot(row: Sequence[Any]) -> Snapshot:
+    identifier, blob, action, packed = row
+    return snapshot_of(identifier.decode(), blob, action, packed)
+
+
+def _readable(answers: Sequence[Any]) -> list[Snapshot]:
+    """Return the claimed payments that can be read; one that cannot must not stop the others.
+
+    They share its lease and would come back with it for ever. It is reported when it comes
+    alone, which it does once the others have gone their ways.
+    """
+    found: list[Snapshot] = []
+    trouble: StoreError | None = None
+    for row in (row for answer in answers for row in answer[2] if row[1]):
+        try:
+            found.append(_snapshot(row))
+        except StoreError as error:
+            trouble = error
+    if trouble is not None and not found:
+        raise trouble
+    return found

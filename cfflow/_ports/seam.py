@@ -7,7 +7,6 @@ that we know no more than before.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import httpx
@@ -15,7 +14,7 @@ import msgspec
 
 from cfflow._core.observation import Call
 from cfflow._ports.transport import NEVER_SENT
-from cfflow._ports.wire import ErrorAnswer, decoder
+from cfflow._ports.wire import ErrorAnswer, decoder, without_card_numbers
 from cfflow.errors import (
     CfflowError,
     GatewayAuthError,
@@ -25,7 +24,7 @@ from cfflow.errors import (
     RateLimited,
 )
 
-__all__ = ["MOVES", "from_answer", "from_transport", "undecodable"]
+__all__ = ["MOVES", "from_answer", "from_transport", "request_id_of", "undecodable"]
 
 #: The calls that may move money or end a customer's chance.
 MOVES: Final = frozenset({Call.PAY, Call.AUTHENTICATE, Call.AUTHORIZE})
@@ -35,20 +34,25 @@ _KNOWS_CODES: Final = frozenset({"orderpay_not_found", "order_inactive"})
 _KNOWS_WORDS: Final = ("already processed", "exceeded")
 
 _RETRY_AFTER_S: Final = 60.0
-_OK: Final = 200
-_REDIRECT: Final = 300
 _BAD_REQUEST: Final = 400
 _SERVER_ERROR: Final = 500
 _MAYBE_DONE: Final = frozenset({408, 409, 422, 425})
 
-_CARD_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){12,18}")
+#: What a request carries and no error may repeat; shorter values cannot be told from words.
+_SECRETS: Final = frozenset(
+    {"card_cvv", "card_number", "cryptogram", "otp", "payment_session_id", "phone", "upi_id"}
+)
+_SECRET_MIN: Final = 3
 
 _decode_error = decoder(ErrorAnswer)
 
 
-def from_transport(
-    call: Call, error: httpx.HTTPError | httpx.InvalidURL | TimeoutError
-) -> CfflowError:
+def request_id_of(response: httpx.Response) -> str:
+    """Return the gateway's own number for the call, "" where it gave none."""
+    return str(response.headers.get("x-request-id", ""))[:80]
+
+
+def from_transport(call: Call, error: Exception) -> CfflowError:
     """Return the error for a call that got no whole answer."""
     kind = type(error).__name__
     if isinstance(error, NEVER_SENT):
@@ -58,23 +62,26 @@ def from_transport(
     return GatewayUnavailable(f"{call}: no answer ({kind})")
 
 
-def undecodable(call: Call, status: int, request_id: str) -> CfflowError:
+def undecodable(call: Call, response: httpx.Response) -> CfflowError:
     """Return the error for a 2xx whose body is not what this call answers."""
+    status, request_id = response.status_code, request_id_of(response)
     text = f"{call}: answer {status} does not decode (request {request_id or 'unnamed'})"
-    return OutcomeUnknown(text) if call in MOVES else GatewayUnavailable(text, status=status)
+    if call in MOVES:
+        return OutcomeUnknown(text)
+    return GatewayUnavailable(text, status=status, request_id=request_id)
 
 
 def from_answer(call: Call, response: httpx.Response) -> CfflowError:
     """Return the error for an answer that is no 2xx."""
     status = response.status_code
-    body = _body(response)
-    request_id = response.headers.get("x-request-id", "")
-    text = _text(call, status, body)
+    said = _body(response)
+    body = _without_secrets(said, response.request)
+    text = f"{call}: {status} {body.code or body.type or ''}: {body.message or 'no message'}"[:500]
     details: dict[str, Any] = {
         "status": status,
         "code": body.code or "",
         "type": body.type or "",
-        "request_id": request_id,
+        "request_id": request_id_of(response),
     }
     if status in {401, 403}:
         return GatewayAuthError(f"{text}; check client id, secret and environment", **details)
@@ -86,24 +93,41 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
     maybe_done = call in MOVES and status in _MAYBE_DONE
     if _BAD_REQUEST <= status < _SERVER_ERROR and not maybe_done:
         rejected = GatewayRejected(text, **details)
-        rejected.fetch_first = _knows_more(body)
+        rejected.fetch_first = _knows_more(said)
         return rejected
     if call in MOVES:
         return OutcomeUnknown(f"{text}; the gateway may have acted")
     return GatewayUnavailable(text, **details)
 
 
-def _text(call: Call, status: int, body: ErrorAnswer) -> str:
-    """Put an error into words; a number as long as a card's is not repeated."""
-    said = _CARD_NUMBER.sub("xxxx", body.message or "no message")
-    return f"{call}: {status} {body.code or body.type or ''}: {said}"[:500]
+def _without_secrets(body: ErrorAnswer, request: httpx.Request) -> ErrorAnswer:
+    """Return an error's body without what the request carried, which it may echo."""
+    secrets = sorted(_secrets(request), key=len, reverse=True)
+
+    def clean(text: str | None) -> str:
+        for secret in secrets:
+            text = (text or "").replace(secret, "xxxx")
+        return without_card_numbers(text or "")
+
+    return ErrorAnswer(message=clean(body.message), code=clean(body.code), type=clean(body.type))
+
+
+def _secrets(request: httpx.Request) -> set[str]:
+    found = {request.headers.get("x-client-secret", "")}
+    parts: list[Any] = [msgspec.json.decode(request.content or b"{}")]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            parts.extend(value for value in part.values() if isinstance(value, dict))
+            found |= {part[name] for name in _SECRETS & part.keys()}
+    return {text for text in found if isinstance(text, str) and len(text) >= _SECRET_MIN}
 
 
 def _body(response: httpx.Response) -> ErrorAnswer:
     """An error's body helps people; one that is HTML or garbage changes nothing."""
     try:
         return _decode_error(response.content)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return ErrorAnswer()
 
 

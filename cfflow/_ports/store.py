@@ -33,6 +33,8 @@ __all__ = [
     "encode_action",
     "encode_events",
     "encode_record",
+    "oldest_of",
+    "on_page",
     "snapshot_of",
 ]
 
@@ -84,6 +86,13 @@ class Page(msgspec.Struct, frozen=True):
     to_ms: int | None = None
     limit: int = 100
 
+    def has(self, record: Record) -> bool:
+        """Say whether a payment belongs on this page, its limit aside."""
+        from_then = self.from_ms <= record.created_ms
+        in_time = from_then and (self.to_ms is None or record.created_ms <= self.to_ms)
+        wanted = bool(record.open_reviews) if self.review else True
+        return in_time and wanted and record.state in self.states
+
 
 class Store(Protocol):
     """Keeps payments. Times are milliseconds of the store's own clock.
@@ -121,7 +130,11 @@ class Store(Protocol):
         ...
 
     async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
-        """Take due payments for `lease_ms`: nobody else gets them meanwhile."""
+        """Take due payments for `lease_ms`: nobody else gets them meanwhile.
+
+        Three quarters the newest overdue, one quarter the oldest. A store in parts divides
+        `limit` among them and takes at least one of each.
+        """
         ...
 
     async def list(self, page: Page) -> Sequence[Snapshot]:
@@ -196,3 +209,22 @@ def snapshot_of(
         raise StoreError(f"{identifier!r} in an index is no payment id")
     record, attempts = decode_record(blob), decode_attempts(packed)
     return Snapshot(*place, record, decode_action(action), attempts)
+
+
+def oldest_of(limit: int, turn: int) -> int:
+    """Return how many of a claim are the oldest due: a quarter, over every four turns.
+
+    Without them the oldest would wait for ever while new ones fall due faster than they
+    are looked at; without the newest, nobody in a queue would be served in time.
+    """
+    return (limit + turn % 4) // 4
+
+
+def on_page(page: Page, record: Record) -> bool:
+    """Say whether a payment belongs to a page."""
+    return (
+        record.state in page.states
+        and (not page.review or bool(record.open_reviews))
+        and page.from_ms <= record.created_ms
+        and (page.to_ms is None or record.created_ms <= page.to_ms)
+    )

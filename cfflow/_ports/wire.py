@@ -7,6 +7,7 @@ are the same; an amount that is no finite number does not decode.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -32,6 +33,7 @@ __all__ = [
     "observe_entity",
     "observe_pay",
     "timestamp_ms",
+    "without_card_numbers",
 ]
 
 #: Amounts go out as JSON numbers with their two decimals: 1.00, never "1.00" or 1.0e0.
@@ -43,13 +45,18 @@ _Id = int | str | None
 
 _AMOUNT_MAX: Final = Decimal(10) ** 12
 
+_YEAR_10000_MS: Final = 253_402_300_800_000
+
+_CARD_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){12,18}")
+
 _T = TypeVar("_T")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the gateway's answers; `request_id` is its own number for the call."""
 
-    request_id: str = ""
+    # From a header. No field of a body has this name, so none can be mistaken for it.
+    request_id: str = msgspec.field(default="", name="(x-request-id)")
 
 
 class PayData(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,8 +152,15 @@ class Order(Answer, frozen=True, kw_only=True):
     order_expiry_time: str | None = None
     payment_session_id: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_amounts(self.order_amount)
+
     def __repr__(self) -> str:
         return f"Order(order_id={self.order_id!r}, order_status={self.order_status!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # rich and structlog's tracebacks ask this one, and msgspec's own shows every field.
+        return [("order_id", self.order_id), ("order_status", self.order_status)]
 
 
 class Simulation(Answer, frozen=True, kw_only=True):
@@ -247,7 +261,10 @@ def next_action(answer: PayAnswer) -> NextAction | None:
 
 
 def timestamp_ms(text: str | None) -> int | None:
-    """Return milliseconds since the epoch; a time without an offset is IST (GATEWAY 4)."""
+    """Return milliseconds since the epoch; a time without an offset is IST (GATEWAY 4).
+
+    None for what is no time, and for a stand-in such as the year 1, which nobody means.
+    """
     if not text:
         return None
     try:
@@ -256,7 +273,13 @@ def timestamp_ms(text: str | None) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=IST)
-    return round(moment.timestamp() * 1000)
+    at_ms = round(moment.timestamp() * 1000)
+    return at_ms if 0 < at_ms < _YEAR_10000_MS else None
+
+
+def without_card_numbers(text: str) -> str:
+    """Return a text in which no number is as long as a card's."""
+    return _CARD_NUMBER.sub("xxxx", text)
 
 
 def _id(value: _Id) -> str | None:
@@ -273,12 +296,14 @@ def _check_amounts(*amounts: Decimal | None) -> None:
 def _failure(details: ErrorDetails | None) -> Failure | None:
     if details is None:
         return None
-    return Failure(
-        details.error_code or "",
-        details.error_reason or "",
-        details.error_source or "",
-        (details.error_description or "")[:200],
+    texts = (
+        details.error_code,
+        details.error_reason,
+        details.error_source,
+        details.error_description,
     )
+    # It is kept in the store, and a bank's own words may name the card.
+    return Failure(*(without_card_numbers(text or "")[:200] for text in texts))
 
 
 def _instrument(method: Any) -> tuple[str | None, str | None, str | None]:

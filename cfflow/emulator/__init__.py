@@ -4,6 +4,7 @@
 its own, `serve()` in this one until it is stopped, and `create_app()` is the bare ASGI app.
 It never imports the rest of cfflow, and cfflow never imports it: they meet over HTTP only.
 """
+from __future__ import annotations
 
 try:
     import starlette  # noqa: F401

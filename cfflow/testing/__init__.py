@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cfflow.testing.conformance import StoreConformance
 from cfflow.testing.memory import FakeClock, MemoryStore
 
-__all__ = ["FakeClock", "MemoryStore"]
+__all__ = ["FakeClock", "MemoryStore", "StoreConformance"]

@@ -6,6 +6,7 @@ the same suite, so that a record which cannot be written fails here too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from secrets import token_urlsafe
 from typing import Final
@@ -28,6 +29,8 @@ from cfflow._ports.store import (
     encode_action,
     encode_events,
     encode_record,
+    oldest_of,
+    on_page,
 )
 
 __all__ = ["FakeClock", "MemoryStore"]
@@ -61,10 +64,12 @@ class MemoryStore:
         self._orders: dict[str, _Order] = {}
         self._flows: dict[str, bytes] = {}
         self._wakes: dict[str, int] = {}
+        self._claims = 0
+        self._offset_ms = time.time() * 1000 - monotonic_ms()
 
     def now_ms(self) -> int:
-        """Return the clock's time, or a real monotonic one."""
-        return self.clock.now_ms if self.clock else round(monotonic_ms())
+        """Return the clock's time, or the time of day when this was made and counted on since."""
+        return self.clock.now_ms if self.clock else round(monotonic_ms() + self._offset_ms)
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -107,10 +112,11 @@ class MemoryStore:
         barred = _forbidden(order.attempts, plan)
         if barred is not None:
             return Committed(barred[0], now_ms, None, barred[1])
-        self._write(order, plan)
-        return Committed(Outcome.OK, now_ms, self._snapshot(snapshot.order_id, snapshot.n))
+        kept = self._write(order, plan)
+        written = msgspec.structs.replace(snapshot, record=kept, attempts=tuple(order.attempts))
+        return Committed(Outcome.OK, now_ms, written)
 
-    def _write(self, order: _Order, plan: Plan) -> None:
+    def _write(self, order: _Order, plan: Plan) -> Record:
         n, record = plan.snapshot.n, plan.record
         kept = msgspec.structs.replace(record, token=token_urlsafe(8))
         order.records[n] = encode_record(kept)
@@ -121,6 +127,7 @@ class MemoryStore:
             order.actions[n] = blob if len(blob) <= ACTION_MAX_B else b""
         self._index_wake(plan.snapshot.id, record.wake_ms)
         self.events.extend(encode_events(plan))
+        return kept
 
     async def flow_text(self, order_id: str, digest: str) -> bytes | None:
         """Return the text of the flow with which a payment began."""
@@ -130,7 +137,8 @@ class MemoryStore:
         """Take due payments, three quarters the newest overdue, one quarter the oldest."""
         now_ms = self.now_ms()
         due = sorted((at, name) for name, at in self._wakes.items() if at <= now_ms)
-        oldest = limit // 4
+        oldest = oldest_of(limit, self._claims)
+        self._claims += 1
         newest = due[::-1][: limit - oldest]
         chosen = dict.fromkeys(name for _, name in [*newest, *due[:oldest]])
         for name in chosen:
@@ -144,7 +152,7 @@ class MemoryStore:
             for order_id, order in self._orders.items()
             for n in order.records
         ]
-        found = [snapshot for snapshot in found if _on(page, snapshot.record)]
+        found = [snapshot for snapshot in found if on_page(page, snapshot.record)]
         found.sort(key=lambda snapshot: (snapshot.record.created_ms, snapshot.id))
         return found[: page.limit]
 
@@ -163,14 +171,6 @@ class MemoryStore:
             self._wakes.pop(name, None)
         else:
             self._wakes[name] = wake_ms
-
-
-def _on(page: Page, record: Record) -> bool:
-    in_time = page.from_ms <= record.created_ms and (
-        page.to_ms is None or record.created_ms <= page.to_ms
-    )
-    wanted = bool(record.open_reviews) if page.review else True
-    return in_time and wanted and record.state in page.states
 
 
 def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] | None:

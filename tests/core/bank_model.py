@@ -1,0 +1,225 @@
+"""A bank that knows the truth, and what a plan may never do: for the random tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import msgspec
+
+from cfflow._core.actions import AskOtp, NextAction, Redirect
+from cfflow._core.chart import FINAL, State
+from cfflow._core.decide import Answered, Event, Inquired, OrderSeen, decide, resendable
+from cfflow._core.draft import Plan
+from cfflow._core.flow import Flow
+from cfflow._core.observation import Call, Observation
+from cfflow._core.record import HISTORY_MAX, Operation, Record, Snapshot, Step
+from tests.core.core_kit import AMOUNT, BANK_PAGE, CHART, DAY, otp_said, paid, proven, states_walked
+
+MONEY = {State.AUTHORIZED, State.CAPTURED, State.VOIDED}
+ORDER_LIVES_MS = 3 * DAY
+
+
+@dataclass
+class Attempt:
+    """What the bank knows of one attempt; `truth` is never told, only shown in an entity."""
+
+    since_ms: int
+    truth: str = "waiting"
+    last_four: str = "1111"
+    captured: Decimal | None = None
+    unconfirmed: bool = False
+
+
+@dataclass
+class Bank:
+    """Takes requests, moves money, and answers every inquiry truthfully."""
+
+    manual: bool
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    pays: dict[int, str] = field(default_factory=dict)
+
+    def attempt(self, now_ms: int, last_four: str = "1111") -> str:
+        """Begin an attempt and return its id."""
+        name = str(100 + len(self.attempts))
+        self.attempts[name] = Attempt(now_ms, last_four=last_four)
+        return name
+
+    def move(self, name: str, to: str, now_ms: int) -> None:
+        """Change the truth about an attempt, where a bank could."""
+        known = self.attempts[name]
+        ways = {
+            ("waiting", "approve"): "held" if self.manual else "captured",
+            ("waiting", "hold"): "held",
+            ("waiting", "decline"): "failed",
+            ("failed", "approve"): "held",
+            ("held", "capture"): "captured",
+            ("held", "lapse"): "voided",
+        }
+        if to == "confirm":
+            known.unconfirmed = False
+        elif (known.truth, to) in ways:
+            known.truth, known.since_ms = ways[known.truth, to], now_ms
+
+    def entity(self, name: str, now_ms: int, call: Call = Call.FETCH_PAYMENT) -> Observation:
+        """Return the truth as a payment entity; what waits or is held for too long ends."""
+        known = self.attempts[name]
+        if known.truth == "waiting" and now_ms - known.since_ms > 3 * DAY:
+            known.truth = "failed"
+        if known.truth == "held" and now_ms - known.since_ms > 7 * DAY:
+            known.truth = "voided"
+        truth = known.truth
+        status = {"waiting": "PENDING", "failed": "FAILED", "voided": "VOID"}.get(truth, "SUCCESS")
+        action = {"captured": "CAPTURE", "voided": "VOID"}.get(truth) if self.manual else None
+        return Observation(
+            call=call,
+            cf_payment_id=name,
+            payment_status=status,
+            is_captured=truth == "captured",
+            authorization_action=action,
+            authorization_status=action and ("PENDING" if known.unconfirmed else "SUCCESS"),
+            captured_amount=known.captured,
+            payment_amount=AMOUNT,
+            method="card",
+            last_four=known.last_four,
+        )
+
+    def everything(self, now_ms: int) -> tuple[Observation, ...]:
+        """Return all attempts of the order."""
+        return tuple(self.entity(name, now_ms, Call.FETCH_PAYMENTS) for name in self.attempts)
+
+    def order(self, now_ms: int, t0_ms: int) -> OrderSeen:
+        """Return the order as it is."""
+        is_paid = any(known.truth == "captured" for known in self.attempts.values())
+        closed = "EXPIRED" if now_ms - t0_ms >= ORDER_LIVES_MS else "ACTIVE"
+        return OrderSeen("PAID" if is_paid else closed, now_ms, t0_ms + ORDER_LIVES_MS)
+
+    def serve(
+        self, operation: Operation, ours: str | None, mood: str, now_ms: int
+    ) -> tuple[Observation, NextAction | None]:
+        """Carry out a request and return its answer."""
+        if operation.step is Step.PAY:
+            name = self.pays[operation.sequence] = self.attempt(now_ms)
+            page = mood != "redirect"
+            shown: NextAction = AskOtp(BANK_PAGE) if page else Redirect(BANK_PAGE)
+            return paid("post" if page else "link", cf_payment_id=name), shown
+        assert ours is not None
+        if operation.step is Step.RESEND_OTP:
+            return otp_said("SUCCESS", cf_payment_id=ours), None
+        if operation.step is Step.SUBMIT_OTP:
+            if mood == "wrong":
+                return otp_said("FAILED", cf_payment_id=ours), None
+            self.move(ours, "approve", now_ms)
+            return otp_said("SUCCESS", cf_payment_id=ours), None
+        known = self.attempts[ours]
+        if known.truth == "held":
+            self.move(ours, "capture" if operation.step is Step.CAPTURE else "lapse", now_ms)
+            known.captured = operation.amount
+            known.unconfirmed = mood == "unconfirmed"
+        return self.entity(ours, now_ms, Call.AUTHORIZE), None
+
+
+def facts(held: Snapshot) -> Record:
+    """Return the record without what an inquiry that proves nothing may change."""
+    return msgspec.structs.replace(
+        held.record, version=0, updated_ms=0, wake_ms=None, asked_ms=0, polls=0, moved_ms=0
+    )
+
+
+def check(before: Snapshot, plan: Plan, event: Event | None, flow: Flow, now_ms: int) -> None:
+    """Fail if a plan broke an invariant of the design."""
+    was, record = before.record, plan.record
+    assert plan.previous == was
+    assert record.version == was.version + 1
+    assert len(record.history) <= HISTORY_MAX
+    assert states_walked(record)[-1] == record.state
+    here: str = was.state
+    for walked in plan.walked:
+        assert walked.from_state == here
+        here = CHART[walked.trigger][here]
+        assert walked.to_state == here
+    assert here == record.state
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=Record) == record
+    _check_money(was, record)
+    _check_operation(was, record, event)
+    _check_wake(record, flow, now_ms)
+    _check_turn(plan.snapshot, flow, now_ms)
+    _check_proof(was, record, event)
+    if event is not None:
+        assert decide(before, event, flow, now_ms) == plan
+        again = decide(plan.snapshot, event, flow, now_ms)
+        assert again.walked == ()
+        assert facts(again.snapshot) == facts(plan.snapshot)
+        assert again.snapshot.next_action == plan.snapshot.next_action
+
+
+def _check_money(was: Record, record: Record) -> None:
+    captured, amount_held = record.captured_amount, record.amount_held
+    if was.captured_amount is not None:
+        assert captured == was.captured_amount
+    if was.state in MONEY and was.amount_held is not None:
+        assert amount_held == was.amount_held
+    if captured is not None:
+        assert record.state is State.CAPTURED
+        assert 0 <= captured
+        assert amount_held is None or captured <= amount_held
+    if was.state in FINAL:
+        assert record.state is was.state
+    if was.cf_payment_id is not None:
+        assert record.cf_payment_id == was.cf_payment_id
+
+
+def _check_operation(was: Record, record: Record, event: Event | None) -> None:
+    old, new = was.operation, record.operation
+    if old is not None and new is not None:
+        assert (new.step, new.sequence, new.key) == (old.step, old.sequence, old.key)
+        assert (new.body, new.amount, new.started_ms) == (old.body, old.amount, old.started_ms)
+    if old is None and new is not None:
+        assert event is None
+        assert new.sequence == was.sequence + 1
+    assert record.sequence >= was.sequence
+
+
+def _check_wake(record: Record, flow: Flow, now_ms: int) -> None:
+    watched = now_ms < record.moved_ms + flow.end.late_watch_s * 1000
+    done = record.state in FINAL or (record.state is State.FAILED and not watched)
+    at_end = done and record.operation is None and not record.confirming
+    assert (record.wake_ms is None) is at_end
+
+
+def _check_turn(held: Snapshot, flow: Flow, now_ms: int) -> None:
+    record, otp = held.record, held.record.otp
+    if record.state not in {State.INITIATED, State.OTP_PENDING}:
+        assert held.next_action is None
+    if record.state is State.OTP_PENDING:
+        assert otp is not None
+        over = otp.accepted or otp.submits_used >= flow.otp.submits_max
+        if over or now_ms >= otp.expires_ms:
+            assert held.next_action is None or record.operation is not None
+    if record.operation is not None and record.operation.step not in {Step.CAPTURE, Step.VOID}:
+        assert not resendable(held, now_ms)
+
+
+def _check_proof(was: Record, record: Record, event: Event | None) -> None:
+    """A state is only ever reached by an event that proves it, asked after the last move."""
+    if record.state is was.state:
+        return
+    if isinstance(event, OrderSeen):
+        assert (was.state, record.state) == (State.CREATED, State.FAILED)
+        assert event.status in {"EXPIRED", "TERMINATED"}
+        assert was.operation is None
+        return
+    if event is None:
+        assert (was.state, record.state) == (State.OTP_PENDING, State.INITIATED)
+        return
+    assert isinstance(event, Answered | Inquired)
+    shown = [o for o in event.observations if o.cf_payment_id == record.cf_payment_id]
+    proofs = {proven(o)[1] for o in shown}
+    if record.state in MONEY | {State.FAILED}:
+        assert record.state in proofs
+        undone = was.state is State.FAILED or record.state is State.FAILED
+        if undone and was.state in MONEY | {State.FAILED}:
+            assert event.asked_ms >= was.moved_ms
+    else:
+        assert shown
+        assert record.state in proofs or isinstance(event, Inquired)

@@ -1,0 +1,231 @@
+"""Payments in every state, answers of every kind, and a second reading of GATEWAY 3."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cfflow._core.actions import AskOtp, NextAction
+from cfflow._core.chart import State
+from cfflow._core.decide import Answered, Event, Inquired, OrderSeen, decide
+from cfflow._core.draft import Plan
+from cfflow._core.flow import Flow, parse
+from cfflow._core.observation import Call, Observation
+from cfflow._core.record import TRIGGERS, EntryKind, Record, Snapshot, Step
+from cfflow._core.steps import (
+    Instrument,
+    begin_authorize,
+    begin_pay,
+    begin_resend,
+    begin_submit,
+    create,
+)
+
+T0 = 1_760_000_000_000
+SECOND = 1_000
+HOUR = 3_600_000
+DAY = 24 * HOUR
+OURS = "9001"
+FOREIGN = "9999"
+AMOUNT = Decimal("10.01")
+BANK_PAGE = "https://bank.example/otp"
+CARD = Instrument("card", "post", "1111")
+STEPS = tuple(Step)
+
+FLOWS_DIR = Path(__file__).resolve().parents[2] / "flows"
+
+#: The chart once more, written by hand from the design: trigger → {from: to}.
+CHART: dict[str, dict[str, str]] = {
+    "initiate": {"created": "initiated"},
+    "require_otp": {"initiated": "otp_pending"},
+    "reject_otp": {"otp_pending": "otp_pending"},
+    "resend_otp": {"otp_pending": "otp_pending"},
+    "leave_otp": {"otp_pending": "initiated"},
+    "hold": {"initiated": "authorized", "otp_pending": "authorized"},
+    "capture": {"authorized": "captured"},
+    "void": {"authorized": "voided"},
+    "fail": dict.fromkeys(("created", "initiated", "otp_pending", "authorized"), "failed"),
+    "revive": {"failed": "authorized"},
+}
+
+
+def shipped(name: str, **changes: Any) -> Flow:
+    """Return a shipped flow, with some of its rules changed."""
+    flow = parse((FLOWS_DIR / f"{name}.toml").read_bytes(), file=name)
+    return msgspec.structs.replace(flow, **changes)
+
+
+NATIVE = shipped("native_otp")
+PREAUTH = shipped("preauth")
+
+
+def proven(o: Observation) -> tuple[int, State | None]:
+    """Return row and state by a reading of GATEWAY 3 of our own, not by the code's table."""
+    asked = (o.authorization_action, o.authorization_status)
+    match o.call:
+        case Call.AUTHORIZE | Call.FETCH_PAYMENT | Call.FETCH_PAYMENTS:
+            if o.payment_status in ("FAILED", "USER_DROPPED", "CANCELLED"):
+                return 1, State.FAILED
+            if o.payment_status == "VOID" or asked == ("VOID", "SUCCESS"):
+                return 2, State.VOIDED
+            if o.payment_status != "SUCCESS":
+                return 6, None
+            if asked == ("VOID", "PENDING"):
+                return 3, State.AUTHORIZED
+            taken = o.is_captured is True or asked == ("CAPTURE", "SUCCESS")
+            return (4, State.CAPTURED) if taken else (5, State.AUTHORIZED)
+        case Call.PAY if o.cf_payment_id is not None:
+            return (7, State.OTP_PENDING) if o.action == "post" else (8, State.INITIATED)
+        case Call.AUTHENTICATE if o.authenticate_status == "SUCCESS":
+            return 9, None
+        case Call.AUTHENTICATE if o.authenticate_status == "FAILED":
+            return 10, State.OTP_PENDING
+    return 0, None
+
+
+def states_walked(record: Record) -> list[str]:
+    """Return the states of a history by the hand-written chart; a KeyError is a jump."""
+    states = [str(record.history_from)]
+    for entry in record.history:
+        if entry.kind == EntryKind.TRANSITION:
+            states.append(CHART[TRIGGERS[entry.code]][states[-1]])
+    return states
+
+
+def entity(status: str | None = "SUCCESS", **fields: Any) -> Observation:
+    """Return a payment entity of our attempt, as a fetch answers it."""
+    plain: dict[str, Any] = {
+        "call": Call.FETCH_PAYMENT,
+        "cf_payment_id": OURS,
+        "payment_status": status,
+        "payment_amount": AMOUNT,
+        "method": "card",
+        "channel": "post",
+        "last_four": "1111",
+    }
+    return Observation(**(plain | fields))
+
+
+def taken(**fields: Any) -> Observation:
+    """Return an entity whose money is captured."""
+    return entity(**({"is_captured": True} | fields))
+
+
+def paid(action: str = "post", **fields: Any) -> Observation:
+    """Return an answer to pay."""
+    plain: dict[str, Any] = {"call": Call.PAY, "cf_payment_id": OURS, "action": action}
+    return Observation(**(plain | fields))
+
+
+def otp_said(status: str, **fields: Any) -> Observation:
+    """Return an answer to authenticate."""
+    plain: dict[str, Any] = {
+        "call": Call.AUTHENTICATE,
+        "cf_payment_id": OURS,
+        "authenticate_status": status,
+    }
+    return Observation(**(plain | fields))
+
+
+def inquired(*seen: Observation, asked_ms: int, everything: bool = False) -> Inquired:
+    """Return the event of an inquiry that was asked at `asked_ms`."""
+    return Inquired(seen, asked_ms, everything=everything)
+
+
+def listed(*seen: Observation, asked_ms: int) -> Inquired:
+    """Return the event of an inquiry for all attempts of the order."""
+    as_list = (msgspec.structs.replace(o, call=Call.FETCH_PAYMENTS) for o in seen)
+    return Inquired(tuple(as_list), asked_ms, everything=True)
+
+
+def after(plan: Plan) -> Snapshot:
+    """Return what a store would hold after this plan."""
+    return plan.snapshot
+
+
+def told(held: Snapshot, event: Event, now_ms: int, flow: Flow = NATIVE) -> Snapshot:
+    """Return the payment after one event."""
+    return after(decide(held, event, flow, now_ms))
+
+
+def reasons(held: Snapshot) -> list[str]:
+    """Return the reasons of the open reviews."""
+    return [review.reason for review in held.record.open_reviews]
+
+
+def a_created(flow: Flow = NATIVE, amount: Decimal | None = AMOUNT) -> Snapshot:
+    """Return a payment that has just been started, at T0."""
+    record = create(flow, T0, nonce="n0", currency="INR", amount=amount, metadata=None)
+    return Snapshot("order_1", 1, record)
+
+
+def opened(held: Snapshot, step: Step, now_ms: int, flow: Flow = NATIVE, **more: Any) -> Snapshot:
+    """Return the payment with this step's operation written down."""
+    return after(begun(held, step, now_ms, flow, **more))
+
+
+def begun(held: Snapshot, step: Step, now_ms: int, flow: Flow = NATIVE, **more: Any) -> Plan:
+    """Return the plan of a step, or raise what the step raises."""
+    if step is Step.PAY:
+        return begin_pay(held, flow, now_ms, more.get("instrument", CARD))
+    if step is Step.SUBMIT_OTP:
+        return begin_submit(held, flow, now_ms)
+    if step is Step.RESEND_OTP:
+        return begin_resend(held, flow, now_ms)
+    return begin_authorize(
+        held,
+        flow,
+        now_ms,
+        step,
+        freeze=lambda amount: f"{step}:{amount}".encode(),
+        api_version="2025-01-01",
+        amount=more.get("amount"),
+    )
+
+
+def answered(
+    held: Snapshot, *seen: Observation, asked_ms: int, action: NextAction | None = None
+) -> Answered:
+    """Return the event of an answer to the step that is open."""
+    return Answered(sequence_of(held), seen, asked_ms, action)
+
+
+def sequence_of(held: Snapshot) -> int:
+    """Return the number of the open operation."""
+    operation = held.record.operation
+    assert operation is not None
+    return operation.sequence
+
+
+def an_otp_page(flow: Flow = NATIVE) -> Snapshot:
+    """Return a payment in otp_pending since T0, with the way out known."""
+    held = opened(a_created(flow), Step.PAY, T0, flow)
+    event = answered(held, paid(), asked_ms=T0, action=AskOtp(BANK_PAGE))
+    return told(held, event, T0, flow)
+
+
+def a_payment(state: State, flow: Flow = NATIVE) -> Snapshot:
+    """Return a payment that came into `state` at T0, by answers only."""
+    if state is State.CREATED:
+        return a_created(flow)
+    if state is State.INITIATED:
+        held = opened(a_created(flow), Step.PAY, T0, flow)
+        return told(held, answered(held, paid("link"), asked_ms=T0), T0, flow)
+    page = an_otp_page(flow)
+    proof = {
+        State.AUTHORIZED: entity(is_captured=False),
+        State.CAPTURED: taken(captured_amount=AMOUNT),
+        State.VOIDED: entity("VOID"),
+        State.FAILED: entity("FAILED"),
+    }
+    if state in proof:
+        page = told(page, inquired(proof[state], asked_ms=T0), T0, flow)
+    return page
+
+
+def order_is(status: str, asked_ms: int, expires_ms: int | None = None) -> OrderSeen:
+    """Return the event of an order that was fetched."""
+    return OrderSeen(status, asked_ms, expires_ms)

@@ -1,0 +1,252 @@
+"""A pay whose answer was lost: found again, ambiguous, or never arrived."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from cfflow._core.actions import AskOtp, Redirect
+from cfflow._core.chart import State
+from cfflow._core.decide import Ask, Ended, what_to_ask
+from cfflow._core.flow import PayRules
+from cfflow._core.observation import Observation
+from cfflow._core.record import Attempt, Snapshot, Step
+from cfflow._core.steps import Instrument
+from cfflow.errors import IllegalStep
+from tests.core.core_kit import (
+    AMOUNT,
+    BANK_PAGE,
+    DAY,
+    FOREIGN,
+    OURS,
+    SECOND,
+    T0,
+    a_created,
+    answered,
+    begun,
+    entity,
+    listed,
+    opened,
+    order_is,
+    paid,
+    reasons,
+    shipped,
+    states_walked,
+    taken,
+    told,
+)
+
+LIMIT = T0 + 10 * SECOND
+
+
+def a_lost_pay(amount: Decimal | None = AMOUNT) -> Snapshot:
+    """Return a payment whose pay went out at T0 and was never answered."""
+    return opened(a_created(amount=amount), Step.PAY, T0)
+
+
+def test_a_lost_pay_is_found_and_its_page_inferred() -> None:
+    """Channel post was asked, so an OTP page is guessed, without a way out, and marked."""
+    held = told(a_lost_pay(), listed(entity("PENDING"), asked_ms=LIMIT), LIMIT)
+    assert (held.record.state, held.record.cf_payment_id) == (State.OTP_PENDING, OURS)
+    assert held.record.otp is not None
+    assert held.record.otp.inferred
+    assert held.next_action == AskOtp(None)
+    assert held.record.operation is None
+
+
+def test_a_lost_pay_on_another_channel_is_initiated_without_an_action() -> None:
+    """What the customer has to do is gone for good."""
+    lost = opened(a_created(), Step.PAY, T0, instrument=Instrument("card", "link", "1111"))
+    held = told(lost, listed(entity("PENDING", channel="link"), asked_ms=LIMIT), LIMIT)
+    assert (held.record.state, held.next_action) == (State.INITIATED, None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "state"),
+    [
+        (taken(), State.CAPTURED),
+        (entity(), State.AUTHORIZED),
+        (entity("FAILED"), State.FAILED),
+        (entity("VOID"), State.VOIDED),
+    ],
+)
+def test_a_lost_pay_may_be_found_far_along(seen: Observation, state: State) -> None:
+    """The machine walks every edge to where the attempt is."""
+    held = told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT)
+    assert (held.record.state, held.record.operation) == (state, None)
+    assert states_walked(held.record)[:2] == ["created", "initiated"]
+    assert held.record.amount_held == AMOUNT
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"method": "upi"},
+        {"payment_amount": Decimal(99)},
+        {"last_four": "2222"},
+    ],
+)
+def test_an_attempt_that_differs_is_not_ours(other: dict[str, object]) -> None:
+    """Method, amount and last four digits must agree, each of them."""
+    seen = entity("PENDING", cf_payment_id=FOREIGN, **other)
+    held = told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT)
+    assert held.record.cf_payment_id is None
+    assert held.record.operation is not None
+    held = told(held, listed(seen, entity("PENDING"), asked_ms=LIMIT + 1), LIMIT + 1)
+    assert held.record.cf_payment_id == OURS
+
+
+def test_an_attempt_on_another_channel_alone_is_not_adopted_silently() -> None:
+    """The bank may answer link where post was asked: perhaps ours, so a person looks."""
+    seen = entity("PENDING", channel="link")
+    held = told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT)
+    assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
+
+
+def test_an_attempt_known_before_or_claimed_elsewhere_is_not_ours() -> None:
+    """Neither what was frozen with the pay nor what another payment claimed since."""
+    attempts = (Attempt(State.FAILED, "77"), Attempt(State.CREATED))
+    held = Snapshot("order_1", 2, a_created().record, None, attempts)
+    held = opened(held, Step.PAY, T0)
+    claimed = (Attempt(State.FAILED, "77"), Attempt(State.CREATED), Attempt(State.FAILED, "78"))
+    held = msgspec.structs.replace(held, attempts=claimed)
+    seen = (entity("PENDING", cf_payment_id="77"), entity("PENDING", cf_payment_id="78"))
+    assert told(held, listed(*seen, asked_ms=LIMIT), LIMIT).record.cf_payment_id is None
+    forgotten = msgspec.structs.replace(held, attempts=())
+    assert told(forgotten, listed(seen[0], asked_ms=LIMIT), LIMIT).record.cf_payment_id is None
+
+
+def test_two_matches_open_a_review_and_the_operation_stays() -> None:
+    """Nobody guesses: no claim, no move, and no new pay, until a person resolves it."""
+    twin = entity("PENDING", cf_payment_id=FOREIGN)
+    held = told(a_lost_pay(), listed(entity("PENDING"), twin, asked_ms=LIMIT), LIMIT)
+    assert reasons(held) == ["ambiguous_attempt"]
+    assert (held.record.state, held.record.cf_payment_id) == (State.CREATED, None)
+    assert held.record.operation is not None
+    assert held.record.wake_ms is not None
+    with pytest.raises(IllegalStep):
+        begun(held, Step.PAY, LIMIT + DAY)
+
+
+def test_only_two_inquiries_a_margin_apart_and_past_the_limit_mean_no_attempt() -> None:
+    """Before the limit nothing counts; 15 s apart the second one frees the payment."""
+    held = told(a_lost_pay(), listed(asked_ms=LIMIT - 1), LIMIT + SECOND)
+    held = told(held, listed(asked_ms=LIMIT), LIMIT + SECOND)
+    again = told(held, listed(asked_ms=LIMIT + 15 * SECOND - 1), LIMIT + 20 * SECOND)
+    assert again.record.operation is not None
+    held = told(again, listed(asked_ms=LIMIT + 15 * SECOND), LIMIT + 20 * SECOND)
+    assert (held.record.state, held.record.operation) == (State.CREATED, None)
+    assert begun(held, Step.PAY, LIMIT + 20 * SECOND).record.sequence == 2
+
+
+def test_the_same_empty_answer_twice_is_one_answer() -> None:
+    """Repeating or reordering one inquiry never stands for two."""
+    held = a_lost_pay()
+    for asked_ms in (LIMIT, LIMIT, LIMIT - SECOND, LIMIT + SECOND):
+        held = told(held, listed(asked_ms=asked_ms), LIMIT + 60 * SECOND)
+    assert held.record.operation is not None
+
+
+def test_a_call_that_broke_early_still_has_its_whole_time_limit_to_arrive() -> None:
+    """Ended lets us ask at once, but "no attempt" is decided only past the call's own limit."""
+    slow = shipped("native_otp", pay=PayRules(timeout_s=60))
+    held = told(opened(a_created(slow), Step.PAY, T0, slow), Ended(1), T0 + 100, slow)
+    for asked_ms in (T0 + 200, T0 + 20 * SECOND, T0 + 60 * SECOND - 1):
+        held = told(held, listed(asked_ms=asked_ms), asked_ms, slow)
+    assert held.record.operation is not None
+    held = told(held, listed(asked_ms=T0 + 60 * SECOND), T0 + 60 * SECOND, slow)
+    assert held.record.operation is None
+
+
+def test_the_wakes_of_a_lost_pay_lead_to_both_inquiries() -> None:
+    """Whoever asks at each wake and sees nothing is done after a few inquiries."""
+    held = a_lost_pay()
+    for _ in range(4):
+        now_ms = held.record.wake_ms
+        assert now_ms is not None
+        if held.record.operation is None:
+            break
+        assert what_to_ask(held, now_ms) is Ask.PAYMENTS
+        held = told(held, listed(asked_ms=now_ms), now_ms)
+    assert held.record.operation is None
+    assert held.record.updated_ms <= T0 + 60 * SECOND
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_the_real_answer_gives_an_inferred_page_its_way_out(claimed: bool) -> None:
+    """A worker was faster, or not: the late answer ends in the same place, once."""
+    lost = a_lost_pay()
+    held = told(lost, listed(entity("PENDING"), asked_ms=LIMIT), LIMIT) if claimed else lost
+    event = answered(lost, paid(), asked_ms=T0, action=AskOtp(BANK_PAGE))
+    for _ in range(2):
+        held = told(held, event, LIMIT + 1)
+        assert (held.record.state, held.next_action) == (State.OTP_PENDING, AskOtp(BANK_PAGE))
+        assert held.record.otp is not None
+        assert not held.record.otp.inferred
+        assert states_walked(held.record) == ["created", "initiated", "otp_pending"]
+
+
+def test_the_real_answer_corrects_a_wrong_guess_of_a_page() -> None:
+    """Post was asked, link was answered: the payment leaves the guessed page."""
+    lost = a_lost_pay()
+    held = told(lost, listed(entity("PENDING"), asked_ms=LIMIT), LIMIT)
+    away = Redirect("https://bank.example")
+    held = told(held, answered(lost, paid("link"), asked_ms=T0, action=away), LIMIT + 1)
+    assert (held.record.state, held.next_action) == (State.INITIATED, away)
+
+
+def test_the_real_answer_corrects_a_guess_of_no_page() -> None:
+    """No channel was asked, so none was guessed; post was answered, and the page opens."""
+    plain = shipped("redirect")
+    lost = opened(a_created(plain), Step.PAY, T0, plain, instrument=Instrument("emi", None, "1111"))
+    seen = entity("PENDING", method="emi", channel=None)
+    held = told(lost, listed(seen, asked_ms=LIMIT), LIMIT, plain)
+    assert held.record.state is State.INITIATED
+    event = answered(lost, paid(), asked_ms=T0, action=AskOtp(BANK_PAGE))
+    held = told(held, event, LIMIT + 1, plain)
+    assert (held.record.state, held.next_action) == (State.OTP_PENDING, AskOtp(BANK_PAGE))
+
+
+def test_an_answer_after_the_money_moved_changes_nothing_but_the_claim() -> None:
+    """The worker saw the money already: a late answer to pay brings no page back."""
+    lost = a_lost_pay()
+    held = told(lost, listed(taken(), asked_ms=LIMIT), LIMIT)
+    event = answered(lost, paid(), asked_ms=T0, action=AskOtp(BANK_PAGE))
+    now = told(held, event, LIMIT + 1)
+    assert (now.record.state, now.next_action) == (State.CAPTURED, None)
+    assert now.record.history == held.record.history
+
+
+@pytest.mark.parametrize("status", ["EXPIRED", "TERMINATED"])
+def test_a_closed_order_fails_a_payment_that_has_no_attempt(status: str) -> None:
+    """Only without an attempt and without an open pay; one edge, no attempt is pretended."""
+    held = told(a_created(), order_is(status, T0 + DAY), T0 + DAY)
+    assert (held.record.state, states_walked(held.record)) == (
+        State.FAILED,
+        ["created", "failed"],
+    )
+    assert told(a_lost_pay(), order_is(status, T0 + DAY), T0 + DAY).record.state is State.CREATED
+
+
+@pytest.mark.parametrize("status", ["ACTIVE", "TERMINATION_REQUESTED", "", "NEW_WORD"])
+def test_an_order_that_is_not_closed_fails_nothing(status: str) -> None:
+    """The payment waits on, and is asked about again, at the order's expiry when known."""
+    held = told(a_created(), order_is(status, T0 + DAY, T0 + 9 * DAY), T0 + DAY)
+    assert held.record.state is State.CREATED
+    assert held.record.wake_ms == T0 + 9 * DAY
+    held = told(held, order_is(status, T0 + 9 * DAY), T0 + 9 * DAY)
+    assert held.record.wake_ms is not None
+    assert held.record.wake_ms > T0 + 9 * DAY
+
+
+def test_an_order_paid_by_no_attempt_of_ours_is_unclaimed_money() -> None:
+    """What arrived after a pay was given up is not forgotten: a person looks, no new pay."""
+    held = told(a_created(), order_is("PAID", T0 + DAY), T0 + DAY)
+    assert reasons(held) == ["unclaimed_money"]
+    with pytest.raises(IllegalStep):
+        begun(held, Step.PAY, T0 + DAY)
+    failed = told(a_created(), order_is("EXPIRED", T0 + DAY), T0 + DAY)
+    failed = told(failed, order_is("PAID", T0 + DAY + 1), T0 + DAY + 1)
+    assert reasons(failed) == ["unclaimed_money"]

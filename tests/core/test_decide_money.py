@@ -1,0 +1,368 @@
+"""Money facts: nothing goes back, nothing stale is believed, what is odd is reviewed."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import product
+from typing import Any
+
+import msgspec
+import pytest
+
+from cfflow._core.chart import State
+from cfflow._core.decide import Ask, Inquired, TimePassed, decide, what_to_ask
+from cfflow._core.observation import Failure, Observation
+from cfflow._core.record import HISTORY_MAX, EntryKind, Record, Snapshot, Step, payment_id, split_id
+from tests.core.core_kit import (
+    AMOUNT,
+    DAY,
+    FOREIGN,
+    HOUR,
+    NATIVE,
+    OURS,
+    PREAUTH,
+    SECOND,
+    T0,
+    a_created,
+    a_payment,
+    an_otp_page,
+    answered,
+    entity,
+    inquired,
+    opened,
+    otp_said,
+    reasons,
+    states_walked,
+    taken,
+    told,
+)
+
+PROOFS = {
+    State.AUTHORIZED: entity(is_captured=False),
+    State.CAPTURED: taken(),
+    State.VOIDED: entity("VOID"),
+    State.FAILED: entity("FAILED"),
+}
+ENDS = (State.CAPTURED, State.VOIDED)
+
+
+def money(held: Snapshot) -> tuple[Any, ...]:
+    """Return state and money of a payment."""
+    r = held.record
+    return r.state, r.amount_held, r.captured_amount, r.hold_expires_ms, r.failure
+
+
+def seen(held: Snapshot, *observations: Observation, at_ms: int, asked_ms: int = -1) -> Snapshot:
+    """Return an automatic payment after an inquiry."""
+    return told(held, inquired(*observations, asked_ms=at_ms if asked_ms < 0 else asked_ms), at_ms)
+
+
+@pytest.mark.parametrize(("end", "says"), tuple(product(ENDS, PROOFS)))
+def test_a_contradicted_end_changes_nothing_and_opens_a_review(end: State, says: State) -> None:
+    """Captured and voided have no way out, whatever is said later, however often."""
+    held = a_payment(end)
+    now = held
+    for minute in (1, 2, 3):
+        now = seen(now, PROOFS[says], at_ms=T0 + minute * 60 * SECOND)
+    assert money(now) == money(held)
+    assert now.record.wake_ms is None
+    assert reasons(now) == ([] if says is end else [f"contradicts_{end}"])
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (State.CAPTURED, State.AUTHORIZED),
+        (State.CAPTURED, State.FAILED),
+        (State.VOIDED, State.AUTHORIZED),
+        (State.FAILED, State.AUTHORIZED),
+        (State.FAILED, State.CAPTURED),
+        (State.AUTHORIZED, State.FAILED),
+    ],
+)
+def test_what_was_asked_before_the_last_move_proves_nothing_against_it(
+    state: State, says: State
+) -> None:
+    """A stale answer changes neither state nor money and opens no review."""
+    held = a_payment(state)
+    now = seen(held, PROOFS[says], at_ms=T0 + SECOND, asked_ms=T0 - 1)
+    assert money(now) == money(held)
+    assert reasons(now) == []
+    if state not in ENDS:
+        assert now.record.wake_ms is not None
+        assert now.record.wake_ms <= T0 + 5 * SECOND
+
+
+def test_a_stale_answer_that_is_further_along_is_still_true() -> None:
+    """Money taken stays taken: an old answer about it is no less a proof."""
+    now = seen(a_payment(State.AUTHORIZED), taken(), at_ms=T0 + SECOND, asked_ms=T0 - 1)
+    assert now.record.state is State.CAPTURED
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("status", ["PENDING", "NOT_ATTEMPTED", "FLAGGED", "INCOMPLETE", "X", None])
+def test_nothing_new_moves_nothing_in_any_state(state: State, status: str | None) -> None:
+    """Row 6 only moves counters and the wake."""
+    held = a_payment(state)
+    now = seen(held, entity(status, payment_amount=None), at_ms=T0 + 60 * SECOND)
+    assert money(now) == money(held)
+    assert now.record.history == held.record.history
+    assert reasons(now) == []
+
+
+@pytest.mark.parametrize("says", [State.AUTHORIZED, State.CAPTURED, State.VOIDED])
+def test_money_after_a_failure_revives_loudly(says: State) -> None:
+    """A late authorization walks revive, drops the failure and opens a review."""
+    failure = Failure("E1", "declined", "bank", "no")
+    held = seen(an_otp_page(), entity("FAILED", failure=failure), at_ms=T0)
+    assert held.record.failure == failure
+    plan = decide(held, inquired(PROOFS[says], asked_ms=T0 + HOUR), NATIVE, T0 + HOUR)
+    assert plan.walked[0].trigger == "revive"
+    assert plan.record.state is says
+    assert plan.record.failure is None
+    assert "late_authorization" in reasons(plan.snapshot)
+    assert states_walked(plan.record)[-1] == says
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "payment_amount", "kept"),
+    [
+        (Decimal(3), Decimal(4), AMOUNT, Decimal(3)),
+        (None, Decimal(4), AMOUNT, Decimal(4)),
+        (None, None, AMOUNT, AMOUNT),
+        (Decimal(0), None, AMOUNT, Decimal(0)),
+    ],
+)
+def test_the_captured_amount_is_the_gateways_else_the_operations_else_the_payments(
+    said: Decimal | None, asked: Decimal | None, payment_amount: Decimal, kept: Decimal
+) -> None:
+    """The first that is known, in that order."""
+    held = a_payment(State.AUTHORIZED, PREAUTH)
+    if asked is not None:
+        held = opened(held, Step.CAPTURE, T0, PREAUTH, amount=asked)
+    proof = taken(captured_amount=said, payment_amount=payment_amount)
+    held = told(held, inquired(proof, asked_ms=T0 + 1), T0 + 1, PREAUTH)
+    assert held.record.captured_amount == kept
+    assert reasons(held) == []
+
+
+@pytest.mark.parametrize("state", [State.CREATED, State.OTP_PENDING, State.AUTHORIZED])
+def test_a_captured_amount_over_the_hold_is_not_believed(state: State) -> None:
+    """The reference page's 100 of 10.01: captured, but not that much, and reviewed."""
+    held = a_payment(state)
+    if state is State.CREATED:
+        held = opened(held, Step.PAY, T0)
+    event = Inquired((taken(captured_amount=Decimal(100)),), T0 + 1, everything=True)
+    held = told(held, event, T0 + 1)
+    assert (held.record.state, held.record.captured_amount) == (State.CAPTURED, AMOUNT)
+    assert "captured_over_hold" in reasons(held)
+
+
+def test_a_captured_amount_never_changes_once_it_is_known() -> None:
+    """Another amount later is a review, not a correction; the first one known is kept."""
+    held = seen(an_otp_page(), taken(captured_amount=Decimal(4)), at_ms=T0)
+    now = seen(held, taken(captured_amount=Decimal(5)), at_ms=T0 + SECOND)
+    assert now.record.captured_amount == Decimal(4)
+    assert reasons(now) == ["captured_amount_changed"]
+    silent = seen(held, taken(captured_amount=None), at_ms=T0 + SECOND)
+    assert (silent.record.captured_amount, reasons(silent)) == (Decimal(4), [])
+
+
+def test_an_amount_that_nobody_knew_is_taken_when_it_is_first_said() -> None:
+    """Captured without any amount: the first one that is said is adopted, within the hold."""
+    held = opened(a_created(amount=None), Step.PAY, T0)
+    bare = taken(payment_amount=None)
+    held = told(held, Inquired((bare,), T0 + 1, everything=True), T0 + 1)
+    assert (held.record.state, held.record.captured_amount) == (State.CAPTURED, None)
+    held = seen(held, taken(captured_amount=Decimal(4)), at_ms=T0 + 2)
+    assert (held.record.captured_amount, held.record.amount_held) == (Decimal(4), AMOUNT)
+    assert reasons(held) == []
+
+
+def test_a_hold_learned_after_the_capture_is_never_less_than_what_was_taken() -> None:
+    """100 was captured while the hold was unknown; a hold of 10.01 then is a review."""
+    held = opened(a_created(amount=None), Step.PAY, T0)
+    first = taken(captured_amount=Decimal(100), payment_amount=None)
+    held = told(held, Inquired((first,), T0 + 1, everything=True), T0 + 1)
+    held = seen(held, taken(), at_ms=T0 + 2)
+    captured, amount_held = held.record.captured_amount, held.record.amount_held
+    assert captured is not None
+    assert amount_held is None or captured <= amount_held
+    assert reasons(held) != []
+
+
+def test_the_amount_held_is_the_gateways_and_is_fixed_once_held() -> None:
+    """Fees make it differ from the order's; after the hold another one is a review."""
+    other = Decimal("10.31")
+    held = seen(an_otp_page(), entity(payment_amount=other), at_ms=T0)
+    assert held.record.amount_held == other
+    now = seen(held, entity(payment_amount=AMOUNT), at_ms=T0 + SECOND)
+    assert now.record.amount_held == other
+    assert "amount_changed" in reasons(now)
+
+
+def test_the_hold_ends_by_the_gateways_word_else_by_the_flow_from_the_banks_time() -> None:
+    """`authorization.end_time` wins whenever it is sent, also later."""
+    page = an_otp_page(PREAUTH)
+    paid_ms = T0 - HOUR
+    held = told(page, inquired(entity(paid_ms=paid_ms), asked_ms=T0), T0, PREAUTH)
+    assert held.record.hold_expires_ms == paid_ms + 7 * DAY
+    assert held.record.wake_ms == paid_ms + 7 * DAY - 21_600 * SECOND
+    said = entity(hold_expires_ms=T0 + 2 * DAY, paid_ms=paid_ms)
+    held = told(held, inquired(said, asked_ms=T0 + 1), T0 + 1, PREAUTH)
+    assert held.record.hold_expires_ms == T0 + 2 * DAY
+    held = told(held, inquired(entity(paid_ms=paid_ms), asked_ms=T0 + 2), T0 + 2, PREAUTH)
+    assert held.record.hold_expires_ms == T0 + 2 * DAY
+    future = told(page, inquired(entity(paid_ms=T0 + DAY), asked_ms=T0), T0, PREAUTH)
+    assert future.record.hold_expires_ms == T0 + 7 * DAY
+
+
+def test_an_automatic_flow_that_is_still_held_after_the_first_poll_is_reviewed() -> None:
+    """Not at the proof, not before the first poll; and nobody captures it unasked."""
+    held = seen(an_otp_page(), entity(is_captured=False), at_ms=T0)
+    assert reasons(held) == []
+    assert held.record.wake_ms == T0 + 5 * SECOND
+    soon = seen(held, entity(), at_ms=T0 + 5 * SECOND - 1)
+    assert reasons(soon) == []
+    held = seen(held, entity(), at_ms=T0 + 5 * SECOND)
+    assert (reasons(held), held.record.operation) == (["held_not_captured"], None)
+    manual = a_payment(State.AUTHORIZED, PREAUTH)
+    manual = told(manual, inquired(entity(), asked_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
+    assert reasons(manual) == []
+
+
+@pytest.mark.parametrize("state", [State.INITIATED, State.OTP_PENDING, State.FAILED])
+def test_a_manual_flow_whose_money_was_taken_at_once_is_reviewed(state: State) -> None:
+    """The merchant wanted a hold; the same from a hold of ours is what was wanted."""
+    held = a_payment(state, PREAUTH)
+    held = told(held, inquired(taken(), asked_ms=T0 + 1), T0 + 1, PREAUTH)
+    assert "captured_without_hold" in reasons(held)
+    held = a_payment(State.AUTHORIZED, PREAUTH)
+    held = told(held, inquired(taken(), asked_ms=T0 + 1), T0 + 1, PREAUTH)
+    assert reasons(held) == []
+
+
+def test_an_inquiry_answered_about_another_attempt_proves_nothing_about_ours() -> None:
+    """Neither state nor money move, and the next question waits its turn."""
+    held = an_otp_page()
+    now = seen(held, taken(cf_payment_id=FOREIGN), at_ms=T0 + SECOND)
+    assert money(now) == money(held)
+    assert now.record.cf_payment_id == OURS
+
+
+# wake times
+
+
+@pytest.mark.parametrize(
+    ("state", "wake_ms"),
+    [
+        (State.CREATED, T0 + DAY),
+        (State.INITIATED, T0 + 5 * SECOND),
+        (State.OTP_PENDING, T0 + 300 * SECOND),
+        (State.AUTHORIZED, T0 + 7 * DAY - 21_600 * SECOND),
+        (State.CAPTURED, None),
+        (State.VOIDED, None),
+        (State.FAILED, T0 + 5 * SECOND),
+    ],
+)
+def test_each_state_is_looked_at_again_except_an_end(state: State, wake_ms: int | None) -> None:
+    """The wake of each state under a manual flow, with nothing open."""
+    assert a_payment(state, PREAUTH).record.wake_ms == wake_ms
+
+
+def test_the_polls_follow_the_flows_schedule_and_repeat_its_last() -> None:
+    """5, 10, 20, 60, 300, 900 and then every 3600 seconds, each from the last answer."""
+    held, now_ms, gaps = a_payment(State.INITIATED), T0, []
+    for _ in range(9):
+        assert held.record.wake_ms is not None
+        gaps.append((held.record.wake_ms - now_ms) // SECOND)
+        now_ms = held.record.wake_ms
+        assert what_to_ask(held, now_ms) is Ask.PAYMENT
+        held = seen(held, entity("PENDING"), at_ms=now_ms)
+    assert gaps == [5, 10, 20, 60, 300, 900, 3600, 3600, 3600]
+
+
+def test_a_failed_payment_is_watched_for_late_money_and_then_let_go() -> None:
+    """Three days by the flow; at its end there is no wake any more."""
+    held, now_ms, asked = a_payment(State.FAILED), T0, 0
+    while held.record.wake_ms is not None:
+        now_ms = held.record.wake_ms
+        held = seen(held, entity("FAILED"), at_ms=now_ms)
+        asked += 1
+        assert asked < 100
+    assert now_ms == T0 + 259_200 * SECOND
+    assert held.record.state is State.FAILED
+
+
+# the record
+
+
+def test_the_history_is_capped_and_still_a_path_to_the_state() -> None:
+    """At most 64 lines stay, operations go first, and the rest still walks the chart."""
+    held, now_ms = a_payment(State.FAILED), T0
+    for _ in range(60):
+        now_ms += SECOND
+        held = seen(held, entity(), at_ms=now_ms)
+        now_ms += SECOND
+        held = seen(held, entity("FAILED"), at_ms=now_ms)
+        assert len(held.record.history) <= HISTORY_MAX
+        assert states_walked(held.record)[-1] == held.record.state
+    assert len(held.record.history) == HISTORY_MAX
+    assert EntryKind.OPERATION not in {entry.kind for entry in held.record.history}
+    assert held.record.history_from in {State.AUTHORIZED, State.FAILED}
+
+
+def a_sale() -> Snapshot:
+    """Return a captured sale of six transitions: two wrong OTPs, then the right one."""
+    held = an_otp_page()
+    for said in (("FAILED",), ("FAILED",), ("SUCCESS", "money")):
+        held = opened(held, Step.SUBMIT_OTP, T0 + 20 * SECOND)
+        answer = [otp_said(said[0])]
+        if len(said) == 2:
+            answer.append(taken(captured_amount=AMOUNT))
+        held = told(held, answered(held, *answer, asked_ms=T0), T0 + 21 * SECOND)
+    return held
+
+
+def test_a_sale_of_six_transitions_is_stored_in_less_than_400_bytes() -> None:
+    """The record stays small, and comes back as it was."""
+    record = msgspec.structs.replace(a_sale().record, token="0123456789ab")
+    assert len(states_walked(record)) - 1 == 6
+    blob = msgspec.msgpack.encode(record)
+    assert len(blob) < 400
+    assert msgspec.msgpack.decode(blob, type=Record) == record
+
+
+def test_the_blob_opens_with_schema_version_and_token_behind_a_header_of_three_bytes() -> None:
+    """The script in the store reads those three by position."""
+    for state in State:
+        record = msgspec.structs.replace(a_payment(state).record, token="tok")
+        blob = msgspec.msgpack.encode(record)
+        assert blob[0] == 0xDC
+        assert int.from_bytes(blob[1:3]) == len(Record.__struct_fields__) > 15
+        assert msgspec.msgpack.decode(blob)[:3] == [1, record.version, "tok"]
+        assert blob[3:] == b"".join(map(msgspec.msgpack.encode, msgspec.msgpack.decode(blob)))
+
+
+def test_a_record_of_a_newer_schema_is_read_and_an_older_one_filled_up() -> None:
+    """Fields are only appended: unknown ones are skipped, missing ones have defaults."""
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(a_sale().record))
+    newer = msgspec.msgpack.encode([*fields, "of tomorrow"])
+    assert msgspec.msgpack.decode(newer, type=Record) == a_sale().record
+    older = msgspec.msgpack.decode(msgspec.msgpack.encode(fields[:-2]), type=Record)
+    assert (older.abandoned, older.confirming) == (False, False)
+
+
+@pytest.mark.parametrize("text", ["a", "a.", ".1", "a.0", "a.01", "a.-1", "a.1x", "a.١", "a.1 "])
+def test_what_is_no_payment_id_is_not_split(text: str) -> None:
+    """Only `<order_id>.<n>` with n from 1 is one; an order id may itself hold dots."""
+    assert split_id(text) is None
+    assert split_id(payment_id("order.2_x", 3)) == ("order.2_x", 3)
+
+
+def test_time_alone_moves_no_state_and_no_money() -> None:
+    """Whatever the clock says, only an answer of the gateway proves anything."""
+    for state in State:
+        held = a_payment(state, PREAUTH)
+        for now_ms in (T0, T0 + 400 * SECOND, T0 + 8 * DAY, T0 + 400 * DAY):
+            assert money(told(held, TimePassed(), now_ms, PREAUTH)) == money(held)

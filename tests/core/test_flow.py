@@ -1,0 +1,156 @@
+"""Flows: the shipped ones, the documented values, and every kind of wrong one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cfflow._core.flow import METHODS, Flow, parse
+from cfflow.errors import FlowError
+from tests.core.core_kit import FLOWS_DIR
+
+BASE = 'name = "a"\nmethods = ["card"]\n'
+MANUAL = 'name = "a"\ncapture = "manual"\nmethods = ["card"]\n'
+
+
+@pytest.mark.parametrize("path", sorted(FLOWS_DIR.glob("*.toml")), ids=lambda p: p.stem)
+def test_each_shipped_flow_parses_under_its_own_name(path: object) -> None:
+    """What ships can be used, is named like its file and says what it is for."""
+    name = str(path).rpartition("/")[2].removesuffix(".toml")
+    flow = parse((FLOWS_DIR / f"{name}.toml").read_bytes(), file=name)
+    assert flow.name == name
+    assert flow.summary
+    assert set(flow.methods) <= set(METHODS)
+    assert (flow.hold is not None) is (flow.capture == "manual")
+
+
+def test_the_five_flows_of_the_design_ship() -> None:
+    """No shipped flow is missing and none is undocumented."""
+    names = {path.stem for path in FLOWS_DIR.glob("*.toml")}
+    assert names == {"native_otp", "preauth", "redirect", "upi", "upi_mandate"}
+
+
+def test_native_otp_has_its_documented_values() -> None:
+    """The values that the documentation quotes are the ones that are used."""
+    flow = parse((FLOWS_DIR / "native_otp.toml").read_bytes())
+    assert (flow.capture, flow.methods) == ("automatic", ("card",))
+    assert flow.pay.timeout_s == 10
+    assert (flow.otp.submits_max, flow.otp.resends_max) == (3, 2)
+    assert (flow.otp.resend_after_s, flow.otp.expires_after_s) == (30, 300)
+    assert flow.poll.after_s == (5, 10, 20, 60, 300, 900, 3600)
+    assert flow.poll.review_after_s == 86_400
+    assert (flow.end.late_watch_s, flow.end.retention_s) == (259_200, 7_776_000)
+    hold = parse((FLOWS_DIR / "preauth.toml").read_bytes()).hold_rules
+    assert (hold.expires_after_s, hold.act_before_expiry_s) == (604_800, 21_600)
+    assert hold.on_expiry == "void"
+
+
+def test_what_a_flow_leaves_out_has_the_documented_defaults() -> None:
+    """A flow of two lines is the native one without its words."""
+    short, full = parse(BASE.encode()), parse((FLOWS_DIR / "native_otp.toml").read_bytes())
+    assert (short.pay, short.otp, short.poll) == (full.pay, full.otp, full.poll)
+    assert short.end == full.end
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "reason"),
+    [
+        (BASE + "colour = 1\n", "colour", "unknown key"),
+        (BASE + 'digest = "x"\n', "digest", "unknown key"),
+        (BASE + 'source = "x"\n', "source", "unknown key"),
+        (BASE + "[otp]\nsubmits = 1\n", "otp.submits", "unknown key"),
+        (BASE + "[hold]\nexpires_after_s = 600\n", "hold", "manual"),
+        ('methods = ["card"]\n', "name", "missing"),
+        ('name = "a"\n', "methods", "missing"),
+        ('name = "a"\nmethods = []\n', "methods", "length"),
+        ('name = "a"\nmethods = ["cash"]\n', "methods", "cash"),
+        ('name = "a"\nmethods = ["card", "card"]\n', "methods", "twice"),
+        ('name = "A b"\nmethods = ["card"]\n', "name", "matching"),
+        ('name = "a\\n"\nmethods = ["card"]\n', "name", "matching"),
+        ('name = ""\nmethods = ["card"]\n', "name", "matching"),
+        (f'name = "{"a" * 41}"\nmethods = ["card"]\n', "name", "matching"),
+        (BASE + f'summary = "{"x" * 201}"\n', "summary", "200"),
+        (BASE + 'capture = "later"\n', "capture", "later"),
+        (BASE + "[pay]\ntimeout_s = 0\n", "pay.timeout_s", "0"),
+        (BASE + "[pay]\ntimeout_s = 61\n", "pay.timeout_s", "60"),
+        (BASE + "[pay]\ntimeout_s = nan\n", "pay.timeout_s", "float"),
+        (BASE + "[pay]\ntimeout_s = inf\n", "pay.timeout_s", "float"),
+        (BASE + "[otp]\nsubmits_max = 0\n", "otp.submits_max", "1"),
+        (BASE + "[otp]\nsubmits_max = 4\n", "otp.submits_max", "3"),
+        (BASE + "[otp]\nresends_max = 3\n", "otp.resends_max", "2"),
+        (BASE + "[otp]\nresend_after_s = 29\n", "otp.resend_after_s", "30"),
+        (BASE + "[otp]\nexpires_after_s = 301\n", "otp.expires_after_s", "300"),
+        (BASE + "[poll]\nafter_s = []\n", "poll.after_s", "length"),
+        (BASE + "[poll]\nafter_s = [0]\n", "poll.after_s", "1"),
+        (BASE + "[poll]\nafter_s = [5, 4]\n", "poll.after_s", "shrink"),
+        (BASE + '[poll]\nreview_after_s = "1"\n', "poll.review_after_s", "int"),
+        (BASE + "[end]\nlate_watch_s = -1\n", "end.late_watch_s", "0"),
+        (BASE + "[end]\nretention_s = 0\n", "end.retention_s", "1"),
+        (BASE + '[end]\nabandoned_hold = "keep"\n', "end.abandoned_hold", "keep"),
+        (MANUAL + "[hold]\nexpires_after_s = 604801\n", "hold.expires_after_s", "604800"),
+        (MANUAL + "[hold]\nexpires_after_s = 21600\n", "hold.act_before_expiry_s", "less"),
+        (MANUAL + '[hold]\non_expiry = "pray"\n', "hold.on_expiry", "pray"),
+        (MANUAL.replace('"card"', '"netbanking"'), "methods", "card and upi"),
+    ],
+)
+def test_a_wrong_flow_is_refused_with_file_key_and_reason(text: str, key: str, reason: str) -> None:
+    """Each mistake names the file, the key and what is wrong with it."""
+    with pytest.raises(FlowError) as refused:
+        parse(text.encode(), file="mine.toml")
+    message = str(refused.value)
+    assert message.startswith("mine.toml: ")
+    assert key in message
+    assert reason in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff\xfe",
+        b"name =",
+        b'name = "a"\nname = "b"\n',
+        b"a = " + b"[" * 100_000,
+        BASE.encode() + b"x = " + b"1" * 5_000,
+        b"x = 2026-02-31",
+        b"\x00",
+    ],
+    ids=["not utf-8", "cut off", "twice", "deep", "huge number", "no such day", "nul"],
+)
+def test_bytes_that_are_no_toml_are_a_flow_error(text: bytes) -> None:
+    """Nothing but FlowError comes out of bytes that cannot be read."""
+    with pytest.raises(FlowError, match=r"mine\.toml: not a TOML text"):
+        parse(text, file="mine.toml")
+
+
+_KEYS = ["name", "methods", "capture", "[pay]", "[otp]", "[poll]", "[hold]", "timeout_s", "after_s"]
+_VALUES = st.sampled_from(
+    ['"a"', '["card"]', '"manual"', "nan", "-1", "1e400", "true", "1979-05-27", "[[1]]", "{a=1}"]
+)
+_LINES = st.lists(
+    st.tuples(st.sampled_from(_KEYS), _VALUES).map(
+        lambda pair: pair[0] if pair[0].startswith("[") else f"{pair[0]} = {pair[1]}"
+    ),
+    max_size=8,
+)
+
+
+@given(st.one_of(st.binary(max_size=200), _LINES.map("\n".join).map(str.encode)))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_give_a_flow_or_a_flow_error(text: bytes) -> None:
+    """No bytes raise anything else."""
+    try:
+        flow = parse(text)
+    except FlowError:
+        return
+    assert isinstance(flow, Flow)
+
+
+def test_the_digest_follows_the_text() -> None:
+    """Same text, same digest; any other byte, another: a payment keeps the rules it has."""
+    one, same, other = parse(BASE.encode()), parse(BASE.encode()), parse(BASE.encode() + b"#\n")
+    assert one.digest == same.digest
+    assert one.digest != other.digest
+    assert len(one.digest) == 16
+    assert one.source == BASE.encode()
+    assert parse(one.source).digest == one.digest

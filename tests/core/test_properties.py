@@ -1,0 +1,273 @@
+"""Random lives of a payment: whatever happens in whatever order, the invariants hold.
+
+Steps legal and illegal, answers that are right, wrong, foreign, garbage or lost, inquiries
+that are late, repeated and reordered, attempts of others, lies, and jumps of time. After
+every plan `bank_model.check` holds it against the design, and at the end of each life the
+bank answers truthfully until the payment has come to its end.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from cfflow._core.chart import State
+from cfflow._core.decide import (
+    Answered,
+    Ask,
+    Ended,
+    Event,
+    Inquired,
+    OrderSeen,
+    Refused,
+    TimePassed,
+    decide,
+    resend,
+    resendable,
+    what_to_ask,
+)
+from cfflow._core.draft import Plan
+from cfflow._core.flow import Flow
+from cfflow._core.observation import Call, Observation
+from cfflow._core.record import Operation, Snapshot, Step
+from cfflow._core.steps import leave_otp
+from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit
+from tests.core.bank_model import Bank, check
+from tests.core.core_kit import AMOUNT, NATIVE, PREAUTH, SECOND, T0, a_created, begun
+
+INQUIRIES_MAX = 250
+JUMPS_S = (0, 1, 5, 11, 16, 31, 61, 301, 3_600, 90_000, 600_000)
+AMOUNTS = (None, AMOUNT, Decimal(4), Decimal(100), Decimal(0))
+FATES = ("answered", "slow", "lost", "ended after", "ended before", "refused", "foreign", "garbage")
+MOODS = ("right", "right", "wrong", "redirect", "unconfirmed")
+MOVES = ("approve", "hold", "decline", "capture", "lapse", "confirm")
+STATUSES = ("SUCCESS", "SUCCESS", "FAILED", "VOID", "PENDING", "OF_TOMORROW", None)
+
+
+class Life(RuleBasedStateMachine):
+    """One payment, its bank, and the answers that are still under way."""
+
+    held: Snapshot
+    flow: Flow
+    bank: Bank
+
+    @initialize(flow=st.sampled_from((NATIVE, PREAUTH)), amount=st.sampled_from((AMOUNT, None)))
+    def begin(self, flow: Flow, amount: Decimal | None) -> None:
+        """Start a payment."""
+        self.flow, self.bank = flow, Bank(manual=flow.capture == "manual")
+        self.held, self.now_ms = a_created(flow, amount), T0
+        self.under_way: list[Event] = []
+        self.keys: set[str] = set()
+        self.bank.attempt(T0, last_four="2222")
+
+    def write(self, plan: Plan, event: Event | None = None) -> None:
+        """Commit a plan that breaks no invariant."""
+        check(self.held, plan, event, self.flow, self.now_ms)
+        self.held = plan.snapshot
+
+    def tell(self, event: Event) -> None:
+        """Decide an event and commit what it changes."""
+        was = self.held.record.operation
+        self.write(decide(self.held, event, self.flow, self.now_ms), event)
+        given_up = was is not None and was.step is Step.PAY and self.held.record.operation is None
+        if given_up and isinstance(event, Inquired) and self.held.record.cf_payment_id is None:
+            assert was is not None
+            assert was.sequence not in self.bank.pays, "gave up an attempt that had arrived"
+
+    @property
+    def ours(self) -> str | None:
+        """The attempt of ours, once it is claimed."""
+        return self.held.record.cf_payment_id
+
+    @rule(
+        step=st.sampled_from(tuple(Step)),
+        fate=st.sampled_from(FATES),
+        mood=st.sampled_from(MOODS),
+        amount=st.sampled_from(AMOUNTS),
+    )
+    def step(self, step: Step, fate: str, mood: str, amount: Decimal | None) -> None:
+        """Try a step; when it is legal, its request meets its fate."""
+        try:
+            plan = begun(self.held, step, self.now_ms, self.flow, amount=amount)
+        except (IllegalStep, OtpLimit, InvalidAmount):
+            return
+        self.write(plan)
+        operation = plan.record.operation
+        assert operation is not None
+        assert operation.key not in self.keys
+        self.keys.add(operation.key)
+        self.send(operation, fate, mood)
+
+    def send(self, operation: Operation, fate: str, mood: str) -> None:
+        """Let a request arrive or not, and its answer come back or not."""
+        sequence, asked_ms = operation.sequence, self.now_ms
+        if fate == "refused":
+            self.tell(Refused(sequence, "refused"))
+            return
+        if fate not in {"lost", "ended before"}:
+            said, shown = self.bank.serve(operation, self.ours, mood, asked_ms)
+            answer = Answered(sequence, (said,), asked_ms, shown)
+            if fate == "answered":
+                self.tell(answer)
+            elif fate == "garbage":
+                junk = Observation(call=said.call, authenticate_status="?", payment_status="?")
+                self.tell(Answered(sequence, (junk,), asked_ms))
+            elif fate == "foreign" and operation.step is not Step.PAY:
+                self.tell(Answered(sequence, (self.lie_about("100", said.call),), asked_ms))
+            elif fate == "slow":
+                self.under_way.append(answer)
+        if fate.startswith("ended"):
+            self.tell(Ended(sequence))
+
+    def lie_about(self, name: str, call: Call) -> Observation:
+        """Return an entity that says captured, whatever is true."""
+        return Observation(
+            call=call,
+            cf_payment_id=name,
+            authenticate_status="SUCCESS",
+            payment_status="SUCCESS",
+            is_captured=True,
+            payment_amount=AMOUNT,
+        )
+
+    @rule()
+    def leave(self) -> None:
+        """The customer takes the way out, where there is one."""
+        try:
+            self.write(leave_otp(self.held, self.flow, self.now_ms))
+        except (IllegalStep, OtpLimit):
+            return
+
+    @precondition(lambda self: resendable(self.held, self.now_ms))
+    @rule(fate=st.sampled_from(("answered", "slow", "lost")), mood=st.sampled_from(MOODS))
+    def send_again(self, fate: str, mood: str) -> None:
+        """A capture or void goes out again under its own key, and under no other."""
+        before = self.held.record.operation
+        self.write(resend(self.held, self.flow, self.now_ms))
+        operation = self.held.record.operation
+        assert before is not None
+        assert operation is not None
+        assert operation.step in {Step.CAPTURE, Step.VOID}
+        assert (operation.key, operation.body) == (before.key, before.body)
+        self.send(operation, fate, mood)
+
+    @rule(to=st.sampled_from(MOVES), which=st.integers(0, 3))
+    def bank_moves(self, to: str, which: int) -> None:
+        """The bank decides something that nobody asked about."""
+        names = list(self.bank.attempts)
+        self.bank.move(names[which % len(names)], to, self.now_ms)
+        if self.ours in self.bank.attempts:
+            self.bank.move(str(self.ours), to, self.now_ms)
+
+    @rule(last_four=st.sampled_from(("1111", "2222")))
+    def somebody_else_pays(self, last_four: str) -> None:
+        """Another attempt on the same order, perhaps with the very same card."""
+        if len(self.bank.attempts) < 6:
+            self.bank.attempt(self.now_ms, last_four)
+
+    def asked(self) -> Event:
+        """Ask the bank what would be asked now, or for the order."""
+        if self.ours is not None:
+            return Inquired((self.bank.entity(self.ours, self.now_ms),), self.now_ms)
+        if self.held.record.operation is not None:
+            seen = self.bank.everything(self.now_ms)
+            return Inquired(seen, self.now_ms, everything=True)
+        return self.bank.order(self.now_ms, T0)
+
+    @rule(late=st.booleans())
+    def inquire(self, late: bool) -> None:
+        """Ask; the answer comes now or whenever it likes."""
+        event = self.asked()
+        if late:
+            self.under_way.append(event)
+        else:
+            self.tell(event)
+
+    @precondition(lambda self: self.under_way)
+    @rule(which=st.integers(0, 50), keep=st.booleans())
+    def arrives(self, which: int, keep: bool) -> None:
+        """An old answer comes in, out of order and perhaps not for the last time."""
+        which %= len(self.under_way)
+        event = self.under_way[which] if keep else self.under_way.pop(which)
+        self.tell(event)
+
+    @rule(
+        status=st.sampled_from(STATUSES),
+        captured=st.sampled_from((True, False, None)),
+        action=st.sampled_from(("CAPTURE", "VOID", None)),
+        confirmed=st.sampled_from(("SUCCESS", "PENDING", None)),
+        amounts=st.tuples(st.sampled_from(AMOUNTS), st.sampled_from(AMOUNTS)),
+        age_s=st.sampled_from((0, 0, 5, 400)),
+        foreign=st.booleans(),
+    )
+    def garbage(self, status: str | None, captured: bool | None, age_s: int, **said: Any) -> None:
+        """The gateway contradicts itself, or speaks of another attempt."""
+        name = "100" if said["foreign"] else self.ours
+        seen = Observation(
+            call=Call.FETCH_PAYMENT,
+            cf_payment_id=name,
+            payment_status=status,
+            is_captured=captured,
+            authorization_action=said["action"],
+            authorization_status=said["confirmed"],
+            captured_amount=said["amounts"][0],
+            payment_amount=said["amounts"][1],
+        )
+        self.tell(Inquired((seen,), self.now_ms - age_s * SECOND))
+
+    @rule(status=st.sampled_from(("ACTIVE", "EXPIRED", "TERMINATED", "PAID", "OF_TOMORROW")))
+    def order_seen(self, status: str) -> None:
+        """Somebody fetched the order."""
+        self.tell(OrderSeen(status, self.now_ms))
+
+    @rule(jump_s=st.sampled_from(JUMPS_S))
+    def time_passes(self, jump_s: int) -> None:
+        """Time goes on, and sometimes somebody looks at the clock."""
+        self.now_ms += jump_s * SECOND
+        if jump_s % 2:
+            self.tell(TimePassed())
+
+    @rule()
+    def wake(self) -> None:
+        """A worker comes exactly when it is due, and asks."""
+        if self.held.record.wake_ms is not None:
+            self.now_ms = max(self.now_ms, self.held.record.wake_ms)
+            self.tell(self.asked())
+
+    def teardown(self) -> None:
+        """From wherever it is: truthful answers at the wake times lead to an end."""
+        if not hasattr(self, "held"):
+            return
+        for _ in range(INQUIRIES_MAX):
+            record = self.held.record
+            if record.wake_ms is None or record.open_reviews:
+                assert record.state in {State.CAPTURED, State.VOIDED, State.FAILED} or (
+                    record.open_reviews
+                )
+                return
+            self.now_ms = max(self.now_ms, record.wake_ms)
+            ask = what_to_ask(self.held, self.now_ms)
+            assert ask is not Ask.NOTHING, "woken with nothing to ask"
+            self.tell(self.asked())
+            later_ms = self.held.record.wake_ms
+            assert later_ms is None or later_ms > self.now_ms, "woken again at once, for ever"
+        pytest.fail(f"no end after {INQUIRIES_MAX} inquiries: {self.held.record}")
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+
+def test_every_refusal_of_a_step_is_of_the_tree() -> None:
+    """The random lives catch three kinds of refusal; all are errors that users can name."""
+    assert all(issubclass(kind, CfflowError) for kind in (IllegalStep, OtpLimit, InvalidAmount))

@@ -1,0 +1,319 @@
+"""Steps: when one may begin, what is written down for it, and what no step may do."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import product
+
+import msgspec
+import pytest
+
+from cfflow._core.actions import AskOtp, Redirect
+from cfflow._core.chart import State
+from cfflow._core.decide import Refused, TimePassed
+from cfflow._core.money import amount_of
+from cfflow._core.record import Attempt, Review, Snapshot, Step
+from cfflow._core.steps import Instrument, allowed_steps, leave_otp
+from cfflow.errors import IllegalStep, InvalidAmount, OtpLimit
+from tests.core.core_kit import (
+    AMOUNT,
+    BANK_PAGE,
+    CARD,
+    NATIVE,
+    OURS,
+    PREAUTH,
+    SECOND,
+    STEPS,
+    T0,
+    a_created,
+    a_payment,
+    after,
+    an_otp_page,
+    answered,
+    begun,
+    entity,
+    inquired,
+    opened,
+    otp_said,
+    paid,
+    sequence_of,
+    told,
+)
+
+HOME = {
+    Step.PAY: State.CREATED,
+    Step.SUBMIT_OTP: State.OTP_PENDING,
+    Step.RESEND_OTP: State.OTP_PENDING,
+    Step.CAPTURE: State.AUTHORIZED,
+    Step.VOID: State.AUTHORIZED,
+}
+LATER = T0 + 31 * SECOND
+
+
+@pytest.mark.parametrize(("state", "step"), tuple(product(State, STEPS)))
+def test_each_step_begins_only_in_its_own_state(state: State, step: Step) -> None:
+    """In its state a step is written down; in every other one it is refused."""
+    held = a_payment(state)
+    if HOME[step] is not state:
+        with pytest.raises(IllegalStep, match="order_1.1"):
+            begun(held, step, LATER)
+        return
+    plan = begun(held, step, LATER)
+    operation = plan.record.operation
+    assert operation is not None
+    assert (operation.step, operation.started_ms) == (step, LATER)
+    assert operation.limit_ms == LATER + 10 * SECOND
+    assert operation.sequence == held.record.sequence + 1 == plan.record.sequence
+    assert plan.record.version == held.record.version + 1
+    assert plan.record.state is state
+    assert plan.walked == ()
+    assert plan.record.wake_ms is not None
+    assert operation.limit_ms < plan.record.wake_ms <= operation.limit_ms + 5 * SECOND
+
+
+@pytest.mark.parametrize(("first", "second"), tuple(product(STEPS, STEPS)))
+def test_no_step_begins_while_another_is_open(first: Step, second: Step) -> None:
+    """One operation at a time, of whatever kind; leaving the OTP page waits too."""
+    held = opened(a_payment(HOME[first]), first, LATER)
+    with pytest.raises(IllegalStep):
+        begun(held, second, LATER)
+    with pytest.raises(IllegalStep):
+        leave_otp(held, NATIVE, LATER)
+    assert allowed_steps(held, NATIVE, LATER) == ("refresh",)
+
+
+def test_sequence_and_key_never_repeat_and_carry_the_nonce() -> None:
+    """A refused pay is followed by another number, another key."""
+    held, keys = a_created(), set()
+    for number in (1, 2, 3):
+        held = opened(held, Step.PAY, T0)
+        assert held.record.operation is not None
+        assert sequence_of(held) == number
+        keys.add(held.record.operation.key)
+        held = told(held, Refused(number, "refused: card_unsupported"), T0)
+    assert len(keys) == 3
+    assert all("order_1.1" in key and "n0" in key for key in keys)
+
+
+def test_a_pay_freezes_what_tells_whose_attempt_it_is_and_no_body() -> None:
+    """Method, channel, amount, last four, the order's known ids; never a request body."""
+    attempts = (Attempt(State.FAILED, "77"), Attempt(State.CREATED))
+    held = Snapshot("order_1", 2, a_created().record, None, attempts)
+    operation = begun(held, Step.PAY, T0).record.operation
+    assert operation is not None
+    assert (operation.method, operation.channel, operation.last_four) == ("card", "post", "1111")
+    assert (operation.amount, operation.known, operation.body) == (AMOUNT, ("77",), b"")
+
+
+def test_a_pay_takes_only_the_flows_methods() -> None:
+    """A method that the flow does not name is refused before anything is written."""
+    with pytest.raises(IllegalStep, match="upi"):
+        begun(a_created(), Step.PAY, T0, instrument=Instrument("upi"))
+
+
+@pytest.mark.parametrize("reason", ["ambiguous_attempt", "unclaimed_money"])
+def test_money_that_nobody_claims_bars_a_new_pay(reason: str) -> None:
+    """While such a review is open the order takes no pay; acknowledged, it does."""
+    review = Review(reason, T0)
+    record = msgspec.structs.replace(a_created().record, reviews=(review,))
+    with pytest.raises(IllegalStep, match=reason):
+        begun(Snapshot("order_1", 1, record), Step.PAY, T0)
+    done = msgspec.structs.replace(review, acknowledged_ms=T0)
+    record = msgspec.structs.replace(record, reviews=(done,))
+    assert begun(Snapshot("order_1", 1, record), Step.PAY, T0).record.operation
+
+
+def rejected(held: Snapshot, now_ms: int) -> Snapshot:
+    """Submit a wrong OTP."""
+    held = opened(held, Step.SUBMIT_OTP, now_ms)
+    return told(held, answered(held, otp_said("FAILED"), asked_ms=now_ms), now_ms)
+
+
+def resent(held: Snapshot, now_ms: int) -> Snapshot:
+    """Have the OTP sent again."""
+    held = opened(held, Step.RESEND_OTP, now_ms)
+    return told(held, answered(held, otp_said("SUCCESS"), asked_ms=now_ms), now_ms)
+
+
+def test_the_flow_limits_the_submissions() -> None:
+    """Three wrong OTPs, then no fourth, no time to try again, and nothing to do."""
+    held = an_otp_page()
+    for _ in range(3):
+        assert held.next_action == AskOtp(BANK_PAGE)
+        held = rejected(held, T0 + SECOND)
+    assert held.record.state is State.OTP_PENDING
+    assert held.next_action is None
+    with pytest.raises(OtpLimit) as refused:
+        begun(held, Step.SUBMIT_OTP, T0 + SECOND)
+    assert refused.value.retry_at is None
+
+
+def test_the_flow_limits_the_resends_and_spaces_them() -> None:
+    """30 s after the page and after each resend, twice at the most, to the millisecond."""
+    held = an_otp_page()
+    for sent_ms in (T0, T0 + 30 * SECOND):
+        with pytest.raises(OtpLimit) as early:
+            begun(held, Step.RESEND_OTP, sent_ms + 30 * SECOND - 1)
+        assert early.value.retry_at is not None
+        assert early.value.retry_at.timestamp() * 1000 == sent_ms + 30 * SECOND
+        held = resent(held, sent_ms + 30 * SECOND)
+    with pytest.raises(OtpLimit) as refused:
+        begun(held, Step.RESEND_OTP, T0 + 200 * SECOND)
+    assert refused.value.retry_at is None
+
+
+def test_the_page_lives_to_the_millisecond_and_no_resend_prolongs_it() -> None:
+    """One millisecond before the end a step may begin, at the end none may."""
+    held = resent(an_otp_page(), T0 + 100 * SECOND)
+    end_ms = T0 + 300 * SECOND
+    for step in (Step.SUBMIT_OTP, Step.RESEND_OTP):
+        assert begun(held, step, end_ms - 1).record.operation
+        with pytest.raises(OtpLimit, match="expired"):
+            begun(held, step, end_ms)
+    assert leave_otp(held, NATIVE, end_ms - 1).walked
+    with pytest.raises(OtpLimit, match="expired"):
+        leave_otp(held, NATIVE, end_ms)
+
+
+def test_leaving_the_otp_page_takes_the_way_out() -> None:
+    """The bank's own page becomes the next action, without a call and without an end."""
+    plan = leave_otp(an_otp_page(), NATIVE, T0 + SECOND)
+    assert plan.record.state is State.INITIATED
+    assert plan.snapshot.next_action == Redirect(BANK_PAGE)
+    assert plan.record.operation is None
+    assert plan.record.wake_ms is not None
+
+
+@pytest.mark.parametrize("action", [None, AskOtp(), Redirect("https://a.example")])
+def test_there_is_no_leaving_without_a_way_out(action: AskOtp | Redirect | None) -> None:
+    """Where the address of the bank's page is not known, the step is refused."""
+    held = msgspec.structs.replace(an_otp_page(), next_action=action)
+    with pytest.raises(IllegalStep):
+        leave_otp(held, NATIVE, T0)
+
+
+def test_an_accepted_otp_ends_the_customers_turn() -> None:
+    """No submit, resend or leave once it was accepted, though the money is not seen yet."""
+    held = opened(an_otp_page(), Step.SUBMIT_OTP, LATER)
+    held = told(held, answered(held, otp_said("SUCCESS"), asked_ms=LATER), LATER)
+    assert (held.record.state, held.next_action) == (State.OTP_PENDING, None)
+    for step in (Step.SUBMIT_OTP, Step.RESEND_OTP):
+        with pytest.raises(IllegalStep):
+            begun(held, step, LATER + 60 * SECOND)
+    with pytest.raises(IllegalStep):
+        leave_otp(held, NATIVE, LATER)
+
+
+WRONG = [
+    "0",
+    "-1",
+    "0.001",
+    "10.011",
+    "1e-7",
+    "nan",
+    "sNaN",
+    "inf",
+    "-inf",
+    "1e12",
+    "1e999999",
+    "",
+    "ten",
+    1.5,
+    True,
+    None,
+    b"1",
+    10**5000,
+    Decimal("NaN"),
+    Decimal("-0.01"),
+]
+
+
+@pytest.mark.parametrize(
+    "value", WRONG, ids=[f"{type(v).__name__}{n}" for n, v in enumerate(WRONG)]
+)
+def test_what_is_no_amount_is_refused(value: object) -> None:
+    """Zero, negative, three decimals, a float, no number at all, or too large."""
+    with pytest.raises(InvalidAmount):
+        amount_of(value)
+
+
+@pytest.mark.parametrize(("value", "exact"), [(1, "1.00"), ("0.01", "0.01"), ("7.5", "7.50")])
+def test_an_amount_has_exactly_two_decimals(value: object, exact: str) -> None:
+    """Ints, strings and decimals come out exact."""
+    assert str(amount_of(value)) == exact
+    assert str(amount_of(Decimal(str(value)))) == exact
+
+
+@pytest.mark.parametrize("amount", ["10.02", "100", "0", "-5", "1.001"])
+def test_a_capture_over_the_hold_or_of_no_amount_is_never_written_down(amount: str) -> None:
+    """What the bank cannot take is refused before any call."""
+    held = a_payment(State.AUTHORIZED, PREAUTH)
+    with pytest.raises(InvalidAmount):
+        begun(held, Step.CAPTURE, T0, PREAUTH, amount=Decimal(amount))
+
+
+def test_a_capture_takes_the_hold_or_the_part_asked_for() -> None:
+    """Without an amount all of it; the frozen body and the operation agree."""
+    held = a_payment(State.AUTHORIZED, PREAUTH)
+    for asked, exact in ((None, AMOUNT), (Decimal("4"), Decimal("4.00")), (AMOUNT, AMOUNT)):
+        plan = begun(held, Step.CAPTURE, T0, PREAUTH, amount=asked)
+        operation = plan.record.operation
+        assert operation is not None
+        assert (operation.amount, operation.body) == (exact, f"capture:{exact}".encode())
+        assert operation.api_version == "2025-01-01"
+        assert plan.sole_holder
+
+
+def test_a_void_has_no_amount_and_asks_to_be_the_sole_holder() -> None:
+    """A void is always whole, and names only the order like a capture."""
+    plan = begun(a_payment(State.AUTHORIZED, PREAUTH), Step.VOID, T0, PREAUTH)
+    assert plan.record.operation is not None
+    assert plan.record.operation.amount is None
+    assert plan.sole_holder
+
+
+def test_a_hold_of_unknown_amount_needs_the_callers_amount() -> None:
+    """Where nobody said how much is held, all of it is no amount."""
+    held = an_otp_page()
+    seen = entity(payment_amount=None)
+    held = told(held, inquired(seen, asked_ms=T0), T0)
+    assert held.record.amount_held is None
+    with pytest.raises(InvalidAmount):
+        begun(held, Step.CAPTURE, T0)
+    assert begun(held, Step.CAPTURE, T0, amount=Decimal(3)).record.operation
+
+
+@pytest.mark.parametrize(
+    ("state", "names"),
+    [
+        (State.CREATED, {"pay"}),
+        (State.INITIATED, set()),
+        (State.OTP_PENDING, {"submit_otp", "resend_otp", "leave_otp"}),
+        (State.AUTHORIZED, {"capture", "void"}),
+        (State.CAPTURED, set()),
+        (State.VOIDED, set()),
+        (State.FAILED, set()),
+    ],
+)
+def test_why_names_exactly_the_steps_that_would_begin(state: State, names: set[str]) -> None:
+    """What `why` permits is what the steps permit."""
+    assert set(allowed_steps(a_payment(state), NATIVE, LATER)) == names | {"refresh"}
+
+
+def test_the_turn_ends_on_the_page_by_time_alone_but_the_attempt_lives() -> None:
+    """At the end of the page only `next_action` goes; inquiries go on."""
+    held = told(an_otp_page(), TimePassed(), T0 + 300 * SECOND)
+    assert held.next_action is None
+    assert held.record.state is State.OTP_PENDING
+    assert held.record.wake_ms is not None
+    before = told(an_otp_page(), TimePassed(), T0 + 300 * SECOND - 1)
+    assert before.next_action == AskOtp(BANK_PAGE)
+
+
+def test_no_step_writes_card_data_down() -> None:
+    """Of a card only the last four digits reach the record."""
+    plan = begun(a_created(), Step.PAY, T0, instrument=CARD)
+    held = after(plan)
+    held = told(held, answered(held, paid(), asked_ms=T0), T0)
+    assert held.record.cf_payment_id == OURS
+    assert b"1111" not in msgspec.msgpack.encode(held.record)
