@@ -16,6 +16,7 @@ from cfflow._ports.embedded_store import EmbeddedStore
 from cfflow._ports.gateway import GatewayClient, base_url_of
 from cfflow._ports.logs import Log, default_log
 from cfflow._ports.redis_store import RedisStore
+from cfflow._ports.sealed import Sealed
 from cfflow._ports.store import Store
 from cfflow._ports.transport import GatewayTransport
 from cfflow.errors import ConfigError
@@ -42,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     redis_url: str
     client_id: str
-    client_secret: str
+    client_secret: Sealed[str]
     environment: str
     api_version: str
 
@@ -79,10 +80,11 @@ def connect(
     given = {
         "redis_url": redis_url if store is None else "store",
         "client_id": client_id,
-        "client_secret": client_secret,
+        "client_secret": Sealed(client_secret) if client_secret else None,
         "environment": environment,
         "api_version": api_version,
     }
+    del client_secret
     settings = settings_of(given)
     logger = log or default_log()
     catalog = Catalog(flows)
@@ -90,19 +92,23 @@ def connect(
     return Orchestrator(chosen, gateway_client(settings, logger), catalog=catalog, log=logger)
 
 
-def settings_of(given: Mapping[str, str | None]) -> Settings:
+def settings_of(given: Mapping[str, str | Sealed[str] | None]) -> Settings:
     """Return all settings: given ones first, then the environment's, then defaults."""
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     missing: list[str] = []
     for name, (variable, default) in VARIABLES.items():
-        value = given.get(name) or os.environ.get(variable) or default
-        if value:
-            found[name] = value
-        else:
+        found[name] = _kept(name, given.get(name) or os.environ.get(variable) or default)
+        if not found[name]:
             missing.append(f"{name} (or {variable})")
     if missing:
         raise ConfigError(f"missing settings: {', '.join(missing)}")
     return Settings(**found)
+
+
+def _kept(name: str, value: str | Sealed[str] | None) -> str | Sealed[str] | None:
+    """Return a setting as it is kept: the secret sealed, also where it came in plain."""
+    secret = name == "client_secret" and isinstance(value, str) and value
+    return Sealed(str(value)) if secret else value
 
 
 def open_store(redis_url: str, *, namespace: str = "cf", partitions: int = 64) -> RedisStore:
@@ -134,12 +140,13 @@ def gateway_client(settings: Settings, log: Log | None = None) -> GatewayClient:
     http = httpx.AsyncClient(
         transport=GatewayTransport(base_url, max_connections=_CONNECTIONS_MAX),
         trust_env=False,
-        headers={"user-agent": "cfflow"},
+        # Answers are small: compressed ones would only need a second limit, on their size.
+        headers={"user-agent": "cfflow", "accept-encoding": "identity"},
     )
     return GatewayClient(
         http,
         client_id=settings.client_id,
-        client_secret=settings.client_secret,
+        client_secret=settings.client_secret.reveal(),
         environment=settings.environment,
         api_version=settings.api_version,
         log=log,

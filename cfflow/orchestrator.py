@@ -134,9 +134,11 @@ class Orchestrator(Reader):
         (nothing sent), `GatewayRejected` and other `GatewayError`s (no effect),
         `OutcomeUnknown` (the attempt may exist: `refresh` finds it), `Conflict`.
         """
-        session = Sealed(check_session(payment_session_id))
+        session = Sealed(payment_session_id)
         del payment_session_id
+        check_session(session.reveal())
         if not isinstance(method, PaymentMethod):
+            del method
             raise InvalidInput("method must be one of cfflow's, such as Card or UPI")
 
         async def call(held: Snapshot, operation: Operation, flow: Flow) -> Answer:
@@ -163,8 +165,9 @@ class Orchestrator(Reader):
         one is no error: the payment comes back in `otp_pending` with one try less. Never
         sent twice. Raises `OtpLimit`, `IllegalStep`, `Conflict`, `OutcomeUnknown`.
         """
-        sealed = Sealed(check_otp(otp))
+        sealed = Sealed(otp)
         del otp
+        check_otp(sealed.reveal())
         return await self._authenticate(payment, begin_submit, sealed, expected_version)
 
     async def resend_otp(

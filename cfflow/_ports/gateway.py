@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from secrets import token_hex
 from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
@@ -341,10 +342,14 @@ class GatewayClient:
     ) -> tuple[_D, str]:
         """Make one call and return (what it says, request id), or raise what it means."""
         began = time.perf_counter()
-        answer = await self._send(call, verb, path, body, key, timeout_s, api_version)
+        # Ours goes along, so that support can find a call whose answer never came.
+        headers = {"x-request-id": token_hex(16), "x-api-version": api_version or self.api_version}
+        if key:
+            headers["x-idempotency-key"] = key
+        answer = await self._send(call, verb, path, body, headers, timeout_s)
         response = None if isinstance(answer, CfflowError) else answer
         found = answer if isinstance(answer, CfflowError) else _read(call, decode, answer)
-        request_id = "" if response is None else request_id_of(response)
+        request_id = (response and request_id_of(response)) or headers["x-request-id"]
         self._log.info(
             "gateway.call",
             call=call.value,
@@ -363,9 +368,8 @@ class GatewayClient:
         verb: str,
         path: str,
         body: Sealed[bytes] | None,
-        key: str,
+        headers: dict[str, str],
         timeout_s: float | None,
-        api_version: str | None,
     ) -> httpx.Response | CfflowError:
         """Send one request; a failure comes back as a value, so that its frames go.
 
@@ -382,7 +386,7 @@ class GatewayClient:
                     verb,
                     self.base_url + path,
                     content=None if body is None else body.reveal(),
-                    headers=self._headers(call, key, api_version, has_body=body is not None),
+                    headers=headers | self._own_headers(call, has_body=body is not None),
                     timeout=limit_s,
                     follow_redirects=False,
                 )
@@ -391,17 +395,9 @@ class GatewayClient:
         except BaseException as ended:
             raise ended.with_traceback(None) from None
 
-    def _headers(
-        self, call: Call, key: str, api_version: str | None, *, has_body: bool
-    ) -> dict[str, str]:
-        headers = {"x-api-version": api_version or self.api_version}
-        if has_body:
-            headers["content-type"] = "application/json"
-        if key:
-            headers["x-idempotency-key"] = key
-        if call not in _BEARER:
-            headers |= self._credentials.reveal()
-        return headers
+    def _own_headers(self, call: Call, *, has_body: bool) -> dict[str, str]:
+        kind = {"content-type": "application/json"} if has_body else {}
+        return kind if call in _BEARER else kind | self._credentials.reveal()
 
 
 #: The calls that carry no credentials (GATEWAY 1).

@@ -246,18 +246,24 @@ def next_action(answer: PayAnswer) -> NextAction | None:
     """Return what the customer has to do, from `action` and `data`; None where nothing fits."""
     data = answer.data or PayData()
     if answer.action == "post":
-        way_out = data.redirect_to_bank
-        return AskOtp(way_out if isinstance(way_out, str) and way_out else None)
-    if answer.action == "form" and data.url:
+        return AskOtp(_page(data.redirect_to_bank))
+    url = _page(data.url)
+    if answer.action == "form" and url:
         return SubmitForm(
-            data.url,
+            url,
             data.payload or {},
             data.method or "post",
             data.content_type or "application/x-www-form-urlencoded",
         )
     if answer.action == "custom":
         return ApproveInApp(answer.channel or "", data.payload or {})
-    return Redirect(data.url) if data.url else None
+    return Redirect(url) if url else None
+
+
+def _page(url: object) -> str | None:
+    """Return the address of a page; a `javascript:` link would run on the merchant's own."""
+    safe = isinstance(url, str) and url.lower().startswith(("https://", "http://"))
+    return str(url) if safe else None
 
 
 def timestamp_ms(text: str | None) -> int | None:

@@ -1,0 +1,469 @@
+"""The gateway's JSON: what each of its answers says, and what is not believed at all."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cfflow import ApproveInApp, AskOtp, Failure, Redirect, SubmitForm
+from cfflow._core.observation import Call, Observation, prove
+from cfflow._ports.wire import (
+    AuthenticateAnswer,
+    Order,
+    PayAnswer,
+    PaymentEntity,
+    Simulation,
+    decoder,
+    encode,
+    next_action,
+    observe_authenticate,
+    observe_entity,
+    observe_pay,
+    timestamp_ms,
+)
+
+AUTHORIZATION = {
+    "action": "CAPTURE",
+    "status": "PENDING",
+    "captured_amount": 100,
+    "start_time": "2022-02-09T18:04:34+05:30",
+    "end_time": "2022-02-19T18:04:34+05:30",
+    "approve_by": "2022-02-09T18:04:34+05:30",
+    "action_reference": "6595231908096894505959",
+    "action_time": "2022-08-03T16:09:51",
+}
+TAKEN = {
+    "cf_payment_id": 12376123,
+    "order_id": "order_8123",
+    "entity": "payment",
+    "payment_currency": "INR",
+    "error_details": None,
+    "order_amount": 10.01,
+    "is_captured": True,
+    "payment_group": "upi",
+    "authorization": AUTHORIZATION,
+    "payment_method": {"upi": {"channel": "collect", "upi_id": "rohit@xcxcx"}},
+    "payment_amount": 10.01,
+    "payment_time": "2021-07-23T12:15:06+05:30",
+    "payment_completion_time": "2021-07-23T12:18:59+05:30",
+    "payment_status": "SUCCESS",
+    "payment_message": "Transaction successful",
+    "bank_reference": "P78112898712",
+    "auth_id": "A898101",
+}
+DECLINED = TAKEN | {
+    "cf_payment_id": 12376124,
+    "error_details": {
+        "error_code": "TRANSACTION_DECLINED",
+        "error_description": "issuer bank or payment service provider declined the transaction",
+        "error_reason": "auth_declined",
+        "error_source": "customer",
+    },
+    "payment_group": "credit_card",
+    "authorization": None,
+    "payment_method": {"card": {"channel": "link", "card_number": "xxxxxx1111"}},
+    "payment_status": "FAILED",
+    "payment_message": "Transaction failed",
+}
+PAID = {
+    "payment_method": "card",
+    "channel": "link",
+    "action": "link",
+    "cf_payment_id": 91235,
+    "payment_amount": 22.42,
+    "data": {
+        "url": "https://sandbox.cashfree.com/pg/view/gateway/FHsuvhayLM5mmhINoqri7ba296e2ebca8b98",
+        "payload": {"name": "card"},
+        "content_type": "application/x-www-form-urlencoded",
+        "method": "post",
+    },
+}
+WRONG_OTP = {
+    "cf_payment_id": 975654863,
+    "authenticate_status": "FAILED",
+    "action": "SUBMIT_OTP",
+    "payment_message": "otp is invalid",
+}
+KINDS: dict[str, Any] = {
+    "pay": PayAnswer,
+    "authenticate": AuthenticateAnswer,
+    "entity": PaymentEntity,
+    "entities": list[PaymentEntity],
+    "order": Order,
+    "simulation": Simulation,
+}
+
+
+def entity(**changes: Any) -> Observation:
+    """What the page's payment entity says, with changes."""
+    return observe_entity(decode(PaymentEntity, TAKEN | changes), Call.FETCH_PAYMENT)
+
+
+def decode(kind: Any, body: Any) -> Any:
+    """A body as the client decodes it."""
+    return decoder(kind)(json.dumps(body).encode())
+
+
+def test_the_pages_captured_payment_is_observed_field_by_field() -> None:
+    """Amounts are exact, times are milliseconds, the id is a string."""
+    assert entity() == Observation(
+        call=Call.FETCH_PAYMENT,
+        cf_payment_id="12376123",
+        order_id="order_8123",
+        payment_status="SUCCESS",
+        is_captured=True,
+        authorization_action="CAPTURE",
+        authorization_status="PENDING",
+        captured_amount=Decimal(100),
+        hold_expires_ms=1645274074000,
+        method="upi",
+        channel="collect",
+        payment_amount=Decimal("10.01"),
+        order_amount=Decimal("10.01"),
+        paid_ms=1627022939000,
+        currency="INR",
+        message="Transaction successful",
+    )
+    assert prove(entity()).row == 4
+
+
+def test_the_pages_declined_payment_tells_why() -> None:
+    """Null authorization, last four digits of the card, and the gateway's reason."""
+    seen = observe_entity(decode(PaymentEntity, DECLINED), Call.FETCH_PAYMENTS)
+    assert seen == Observation(
+        call=Call.FETCH_PAYMENTS,
+        cf_payment_id="12376124",
+        order_id="order_8123",
+        payment_status="FAILED",
+        is_captured=True,
+        failure=Failure(
+            "TRANSACTION_DECLINED",
+            "auth_declined",
+            "customer",
+            "issuer bank or payment service provider declined the transaction",
+        ),
+        method="card",
+        channel="link",
+        last_four="1111",
+        payment_amount=Decimal("10.01"),
+        order_amount=Decimal("10.01"),
+        paid_ms=1627022939000,
+        currency="INR",
+        message="Transaction failed",
+    )
+    assert prove(seen).row == 1
+
+
+def test_the_pages_pay_answer_is_a_redirect() -> None:
+    """Row 8: an attempt exists, and the customer goes to data.url."""
+    paid = decode(PayAnswer, PAID)
+    assert observe_pay(paid) == Observation(
+        call=Call.PAY,
+        cf_payment_id="91235",
+        action="link",
+        method="card",
+        channel="link",
+        payment_amount=Decimal("22.42"),
+    )
+    data: Any = PAID["data"]
+    assert next_action(paid) == Redirect(data["url"])
+    assert prove(observe_pay(paid)).row == 8
+
+
+def test_the_pages_wrong_otp_is_observed() -> None:
+    """Row 10: a wrong OTP is an answer, not an error."""
+    seen = observe_authenticate(decode(AuthenticateAnswer, WRONG_OTP))
+    assert seen == Observation(
+        call=Call.AUTHENTICATE,
+        cf_payment_id="975654863",
+        authenticate_status="FAILED",
+        authenticate_action="SUBMIT_OTP",
+        message="otp is invalid",
+    )
+    assert prove(seen).row == 10
+
+
+@pytest.mark.parametrize("given_id", [12376123, "12376123"])
+@pytest.mark.parametrize(
+    ("kind", "observe"),
+    [
+        (PayAnswer, observe_pay),
+        (AuthenticateAnswer, observe_authenticate),
+        (PaymentEntity, lambda found: observe_entity(found, Call.AUTHORIZE)),
+    ],
+)
+def test_an_id_is_a_string_in_every_version(kind: Any, observe: Any, given_id: object) -> None:
+    """A number in 2022-09-01, a string from 2023-08-01 on: the same id to us."""
+    assert observe(decode(kind, {"cf_payment_id": given_id})).cf_payment_id == "12376123"
+
+
+def test_an_id_keeps_its_digits() -> None:
+    """Leading zeros and more digits than a float has survive."""
+    assert entity(cf_payment_id="0012").cf_payment_id == "0012"
+    assert entity(cf_payment_id=9007199254740993).cf_payment_id == "9007199254740993"
+    assert entity(cf_payment_id="").cf_payment_id is None
+
+
+@pytest.mark.parametrize("name", sorted(TAKEN))
+def test_a_field_that_is_null_says_the_same_as_one_that_is_missing(name: str) -> None:
+    """Optional things may be either (GATEWAY 1)."""
+    without = {key: value for key, value in TAKEN.items() if key != name}
+    missing = observe_entity(decode(PaymentEntity, without), Call.FETCH_PAYMENT)
+    assert missing == entity(**{name: None})
+
+
+@pytest.mark.parametrize("name", sorted(AUTHORIZATION))
+def test_a_field_of_the_authorization_may_be_null_or_missing(name: str) -> None:
+    """What is left of it is still read."""
+    without = {key: value for key, value in AUTHORIZATION.items() if key != name}
+    nulled = AUTHORIZATION | {name: None}
+    assert entity(authorization=without) == entity(authorization=nulled)
+    assert entity(authorization={}) == entity(authorization=None)
+
+
+def test_the_data_of_a_pay_answer_may_be_null_or_missing() -> None:
+    """An attempt exists all the same; there is only nothing to show."""
+    for body in ({"cf_payment_id": 1, "action": "link"}, {"cf_payment_id": 1, "data": None}):
+        assert next_action(decode(PayAnswer, body)) is None
+
+
+@pytest.mark.parametrize("kind", ["pay", "authenticate", "entity", "order", "simulation"])
+@pytest.mark.parametrize("value", [None, 7, "x", [], {"deep": [1, {"er": None}]}, True])
+def test_a_field_that_nobody_knows_never_breaks_an_answer(kind: str, value: object) -> None:
+    """Also one that is called like a field of ours, such as request_id."""
+    unknown = {"brand_new": value, "request_id": value, "call": value, "x-request-id": value}
+    found = decode(KINDS[kind], unknown)
+    assert found == KINDS[kind]()
+
+
+def test_words_that_nobody_knows_pass_through() -> None:
+    """A new status, action or method is told as it is and proves nothing new."""
+    seen = entity(
+        payment_status="REBOOKED",
+        authorization={"action": "TICKLE", "status": "GIGGLING"},
+        payment_method={"crypto": {"channel": "beam"}},
+    )
+    assert (seen.payment_status, seen.method, seen.channel) == ("REBOOKED", "crypto", "beam")
+    assert (seen.authorization_action, seen.authorization_status) == ("TICKLE", "GIGGLING")
+    assert prove(seen).row == 6
+    assert next_action(decode(PayAnswer, PAID | {"action": "beam"})) is not None
+
+
+@pytest.mark.parametrize("text", ["10", "10.0", "10.00", "0.10", "170.00", "99999999.99", "0"])
+def test_an_amount_is_decoded_to_the_digit(text: str) -> None:
+    """Never by way of a float."""
+    raw = f'{{"payment_amount": {text}, "order_amount": "{text}"}}'.encode()
+    found = decoder(PaymentEntity)(raw)
+    assert found.payment_amount == found.order_amount == Decimal(text)
+    assert isinstance(found.payment_amount, Decimal)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NaN",
+        '"NaN"',
+        '"sNaN"',
+        "Infinity",
+        "-Infinity",
+        '"Infinity"',
+        "1e400",
+        '"1e400"',
+        "1e99999999999999999999",
+        "-1",
+        "-0.01",
+        '"-1"',
+        "9" * 400,
+        "1000000000000",
+        "true",
+        "[]",
+        "{}",
+        '""',
+        '"ten"',
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (PayAnswer, '{"payment_amount": %s}'),
+        (PaymentEntity, '{"payment_amount": %s}'),
+        (PaymentEntity, '{"order_amount": %s}'),
+        (PaymentEntity, '{"authorization": {"captured_amount": %s}}'),
+        (Order, '{"order_amount": %s}'),
+    ],
+)
+def test_what_is_no_amount_of_money_does_not_decode(kind: Any, shape: str, text: str) -> None:
+    """Not finite, negative or beyond any payment: the whole answer is not believed."""
+    with pytest.raises((msgspec.MsgspecError, ValueError)):
+        decoder(kind)((shape % text).encode())
+
+
+@pytest.mark.parametrize("text", ["0.10", "1.00", "10.00", "170.00", "99999999.99"])
+def test_an_amount_goes_out_as_a_number_with_its_decimals(text: str) -> None:
+    """1.00 is neither "1.00" nor 1.0."""
+    assert encode({"amount": Decimal(text)}) == f'{{"amount":{text}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "at_ms"),
+    [
+        ("2022-08-03T16:09:51+05:30", 1659523191000),
+        ("2022-08-03T16:09:51", 1659523191000),
+        ("2022-08-03T10:39:51Z", 1659523191000),
+        ("2022-08-03T10:39:51.250Z", 1659523191250),
+        ("2022-08-03T10:39:51+00:00", 1659523191000),
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("2022-13-40T99:99:99", None),
+        ("0001-01-01T00:00:00", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("9999-12-31T23:59:59-12:00", None),
+    ],
+)
+def test_a_time_without_an_offset_is_indian(text: str | None, at_ms: int | None) -> None:
+    """And what is no time, or stands for none, is not taken for one."""
+    assert timestamp_ms(text) == at_ms
+
+
+@given(st.datetimes().map(str) | st.text(max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_any_text_in_place_of_a_time_is_a_time_that_can_be_shown_or_none(text: str) -> None:
+    """No answer can put a moment into a record that Python's datetime cannot hold."""
+    at_ms = timestamp_ms(text)
+    assert at_ms is None or 0 < at_ms < 253_402_300_800_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        (
+            {"action": "post", "data": {"redirect_to_bank": "https://bank"}},
+            AskOtp("https://bank"),
+        ),
+        ({"action": "post", "data": {"redirect_to_bank": None}}, AskOtp(None)),
+        ({"action": "post", "data": {"redirect_to_bank": {"a": 1}}}, AskOtp(None)),
+        ({"action": "post", "data": None}, AskOtp(None)),
+        (
+            {
+                "action": "form",
+                "data": {
+                    "url": "https://bank",
+                    "payload": {"a": "b"},
+                    "method": "get",
+                    "content_type": "text/plain",
+                },
+            },
+            SubmitForm("https://bank", {"a": "b"}, "get", "text/plain"),
+        ),
+        (
+            {"action": "form", "data": {"url": "https://bank"}},
+            SubmitForm("https://bank", {}, "post", "application/x-www-form-urlencoded"),
+        ),
+        (
+            {"action": "custom", "channel": "qrcode", "data": {"payload": {"qrcode": "data:"}}},
+            ApproveInApp("qrcode", {"qrcode": "data:"}),
+        ),
+        ({"action": "custom", "channel": None, "data": None}, ApproveInApp("", {})),
+        ({"action": "link", "data": {"url": None}}, None),
+    ],
+)
+def test_the_answers_action_is_the_customers_next_step(
+    changes: dict[str, Any], shown: object
+) -> None:
+    """GATEWAY 2: post, form, custom, and link for all else."""
+    assert next_action(decode(PayAnswer, PAID | changes)) == shown
+
+
+@pytest.mark.parametrize(
+    ("method", "read"),
+    [
+        ({"card": {"channel": "post", "card_number": "xxxxxx1111"}}, ("card", "post", "1111")),
+        ({"card": {"card_number": "xxxxxxxxxxxx"}}, ("card", None, None)),
+        ({"card": {"card_number": 1111}}, ("card", None, None)),
+        ({"card": None}, ("card", None, None)),
+        ({"netbanking": {"channel": 7}}, ("netbanking", None, None)),
+        ({"a": {}, "b": {}}, (None, None, None)),
+        ({}, (None, None, None)),
+        ("card", (None, None, None)),
+        (None, (None, None, None)),
+    ],
+)
+def test_what_was_paid_with_is_read_as_far_as_it_goes(method: object, read: object) -> None:
+    """Odd shapes are no reason not to believe the money's own fields."""
+    seen = entity(payment_method=method)
+    assert (seen.method, seen.channel, seen.last_four) == read
+
+
+@pytest.mark.parametrize("name", ["error_code", "error_reason", "error_source"])
+def test_a_card_number_in_the_banks_words_is_not_kept(name: str) -> None:
+    """A failure goes into the store, where no card number may be."""
+    details = {name: "CARD 4111 1111 1111 1111 no", "error_description": "4111111111111111"}
+    failure = entity(error_details=details).failure
+    assert failure is not None
+    assert "CARD xxxx no" in failure.__repr__()
+    assert failure.description == "xxxx"
+
+
+def test_an_order_does_not_show_its_session() -> None:
+    """Whoever reads a log could pay with it."""
+    order = decode(Order, {"order_id": "order_1", "payment_session_id": "session_secret"})
+    assert order.payment_session_id == "session_secret"
+    assert "session_secret" not in repr(order)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+known_names = st.sampled_from(
+    sorted({*TAKEN, *PAID, *WRONG_OTP, "request_id", "order_status", "simulation_id"})
+)
+bodies = st.dictionaries(known_names, json_values, max_size=6)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@given(body=bodies | st.lists(bodies, max_size=2) | json_values)
+@settings(max_examples=40, deadline=None)
+def test_any_json_decodes_to_an_answer_or_not_at_all(kind: str, body: object) -> None:
+    """Whatever comes: an answer that can be observed, or one of the errors the seam knows."""
+    try:
+        found = decode(KINDS[kind], body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return
+    for one in found if isinstance(found, list) else [found]:
+        match one:
+            case PayAnswer():
+                prove(observe_pay(one))
+                next_action(one)
+            case AuthenticateAnswer():
+                prove(observe_authenticate(one))
+            case PaymentEntity():
+                prove(observe_entity(one, Call.FETCH_PAYMENT))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@given(raw=st.binary(max_size=60))
+@settings(max_examples=40, deadline=None)
+def test_any_bytes_decode_or_raise_what_the_seam_knows(kind: str, raw: bytes) -> None:
+    """Garbage is no way to raise something else."""
+    try:
+        decoder(KINDS[kind])(raw)
+    except (msgspec.MsgspecError, ValueError):
+        return
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "file:///etc", "", 7])
+@pytest.mark.parametrize("action", ["post", "link", "form"])
+def test_a_link_that_is_no_page_is_not_passed_on(action: str, url: object) -> None:
+    """Only http and https: another scheme would run inside the merchant's own page."""
+    data = {"url": url if isinstance(url, str) else None, "redirect_to_bank": url}
+    answer = decoder(PayAnswer)(json.dumps({"action": action, "data": data}).encode())
+    assert next_action(answer) in (None, AskOtp(None))
