@@ -209,11 +209,10 @@ class Engine:
         try:
             answer = await call(snapshot, operation, flow)
         except GatewayError as error:
-            # Refused, or never sent: it had no effect, so the operation closes.
-            refused = Refused(sequence, _why(error))
-            raise await self._failed(snapshot, refused, flow, error) from None
+            raise await self._refused(snapshot, operation, flow, error) from None
         except OutcomeUnknown as error:
-            raise await self._failed(snapshot, Ended(sequence), flow, error) from None
+            ended = Ended(sequence, error.replayed)
+            raise await self._failed(snapshot, ended, flow, error) from None
         event = Answered(sequence, answer.observations, asked_ms, answer.next_action)
         settled = await self._record(snapshot, event, flow, began)
         return self._decided(settled, sequence, flow)
@@ -228,6 +227,27 @@ class Engine:
             error.money_may_have_moved = True
             error.payment = self._shown(snapshot, flow)
             raise
+
+    async def _refused(
+        self, snapshot: Snapshot, operation: Operation, flow: Flow, error: GatewayError
+    ) -> CfflowError:
+        """Close the operation of a call that had no effect.
+
+        Of a step that was sent before, the refusal tells only of the second call. What the
+        first one did is asked for; an attempt still untouched means that neither acted.
+        """
+        refused = Refused(operation.sequence, _why(error))
+        if operation.resent_ms is None:
+            return await self._failed(snapshot, refused, flow, error)
+        failed = await self._failed(snapshot, Ended(operation.sequence), flow, error)
+        try:
+            asked = await self.inquire(await self.reader.snapshot(snapshot.order_id, snapshot.n))
+            if isinstance(error, GatewayRejected) and _unresolved(asked):
+                asked = await self.settle(asked, refused, flow)
+            failed.payment = self._shown(asked, flow)
+        except (StoreError, GatewayError) as trouble:
+            self._log.warning("payment.unsettled", payment_id=snapshot.id, error=str(trouble))
+        return failed
 
     async def _failed(
         self, snapshot: Snapshot, event: Event, flow: Flow, error: CfflowError

@@ -92,10 +92,12 @@ class OutcomeUnknown(CfflowError):
     """The call may have been sent and nobody knows what it did.
 
     Never success, never failure. The operation stays open; `refresh` asks the gateway,
-    whose answer decides (GATEWAY 3).
+    whose answer decides (GATEWAY 3). `replayed` says that the gateway repeated, under the
+    same key, the error with which it had ended the first call (GATEWAY 5).
     """
 
     money_may_have_moved = True
+    replayed: bool = False
 
 
 class InvalidSignature(CfflowError):

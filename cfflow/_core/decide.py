@@ -26,6 +26,7 @@ from cfflow._core.draft import Draft, Plan
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import Operation, Snapshot, Step
+from cfflow._core.steps import renewed
 from cfflow.errors import IllegalStep
 
 __all__ = [
@@ -83,9 +84,13 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """A step's call is over and nobody knows what it did: an inquiry may ask from now on."""
+    """A step's call is over and nobody knows what it did: an inquiry may ask from now on.
+
+    `replayed`: it brought back an error that the gateway had stored under the step's key.
+    """
 
     sequence: int
+    replayed: bool = False
 
 
 class Disputed(msgspec.Struct, frozen=True):
@@ -172,7 +177,8 @@ def _ended(draft: Draft, event: Ended) -> None:
     operation: Operation | None = draft.get("operation")
     if operation is not None and operation.sequence == event.sequence:
         limit_ms = min(operation.limit_ms, draft.now_ms)
-        draft.set(operation=msgspec.structs.replace(operation, limit_ms=limit_ms))
+        ended = msgspec.structs.replace(operation, limit_ms=limit_ms, replayed=event.replayed)
+        draft.set(operation=ended)
 
 
 def _check_key(draft: Draft) -> None:
@@ -240,17 +246,18 @@ def resendable(snapshot: Snapshot, now_ms: int) -> bool:
 def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     """Return the plan to send the open capture or void again: same key, same body.
 
+    Under a key that only repeats a stored error nothing could ever happen again: such a
+    step goes under a new number and key, since the call that earned the error is over.
     Raises `IllegalStep` for everything that is not `resendable`.
     """
     if not resendable(snapshot, now_ms):
         raise IllegalStep(f"{snapshot.id}: there is no step that may be sent again")
     draft = Draft(snapshot, flow, now_ms)
     operation: Operation = draft.get("operation")
-    limit_ms = now_ms + round(flow.pay.timeout_s * 1000)
     draft.tell_operation("sent again")
-    draft.set(
-        operation=msgspec.structs.replace(operation, limit_ms=limit_ms, resent_ms=now_ms),
-        asked_ms=0,
-        polls=0,
-    )
+    limit_ms = now_ms + round(flow.pay.timeout_s * 1000)
+    again = msgspec.structs.replace(operation, limit_ms=limit_ms, resent_ms=now_ms)
+    if operation.replayed:
+        again = renewed(draft, again)
+    draft.set(operation=again, asked_ms=0, polls=0)
     return draft.plan(sole_holder=True)

@@ -86,6 +86,7 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     authenticate hold card data and OTPs and are never kept. `limit_ms` is when the call
     must be over; before it an inquiry that sees nothing proves nothing. `missed_ms` is when
     an inquiry was asked that saw nothing of it: no attempt, or a hold that nobody touched.
+    `replayed`: the gateway repeated a stored error under this key, so the key is used up.
     """
 
     step: Step
@@ -103,6 +104,7 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     accepted: bool = False
     missed_ms: int | None = None
     resent_ms: int | None = None
+    replayed: bool = False
 
 
 class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -33,6 +33,7 @@ __all__ = [
     "begin_submit",
     "create",
     "leave_otp",
+    "renewed",
 ]
 
 #: Open reviews that keep the order from taking a new pay until a person resolves them.
@@ -209,7 +210,7 @@ def _open(
     operation = Operation(
         step=step,
         sequence=sequence,
-        key=f"{draft.snapshot.id}-{step}-{sequence}-{draft.was.nonce}",
+        key=_key(draft, step, sequence),
         started_ms=draft.now_ms,
         limit_ms=draft.now_ms + round(draft.flow.pay.timeout_s * 1000),
         body=body,
@@ -222,6 +223,21 @@ def _open(
     )
     draft.set(operation=operation, sequence=sequence, asked_ms=0, polls=0)
     return draft.plan(sole_holder=sole_holder)
+
+
+def renewed(draft: Draft, operation: Operation) -> Operation:
+    """Return an open operation under the next number and a key that was never used."""
+    sequence = draft.was.sequence + 1
+    draft.set(sequence=sequence)
+    key = _key(draft, operation.step, sequence)
+    return msgspec.structs.replace(
+        operation, sequence=sequence, key=key, started_ms=draft.now_ms, replayed=False
+    )
+
+
+def _key(draft: Draft, step: Step, sequence: int) -> str:
+    """Derive the idempotency key (GATEWAY 5); the nonce outlives a store that was rolled back."""
+    return f"{draft.snapshot.id}-{step}-{sequence}-{draft.was.nonce}"
 
 
 def _permit(snapshot: Snapshot, step: Step | None, state: State) -> None:

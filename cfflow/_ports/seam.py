@@ -96,7 +96,9 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
         rejected.fetch_first = _knows_more(said)
         return rejected
     if call in MOVES:
-        return OutcomeUnknown(f"{text}; the gateway may have acted")
+        unknown = OutcomeUnknown(f"{text}; the gateway may have acted")
+        unknown.replayed = response.headers.get("x-idempotency-replayed", "").lower() == "true"
+        return unknown
     return GatewayUnavailable(text, **details)
 
 

@@ -389,3 +389,47 @@ async def test_an_order_that_closed_unpaid_fails_its_payment(shop: Shop) -> None
     assert await shop.cashier.refresh(payment) == payment
     shop.pass_time(31 * 86_400)
     assert (await shop.cashier.refresh(payment)).state is State.FAILED
+
+
+async def test_a_stored_error_does_not_block_a_capture_for_ever(shop: Shop) -> None:
+    """The gateway repeats a stored 500 under its key: the next try goes under a new one."""
+    held = await shop.held()
+    shop.fault("authorize", "status_stored")
+    with pytest.raises(OutcomeUnknown) as first:
+        await shop.cashier.capture(held)
+    assert not first.value.replayed
+    with pytest.raises(OutcomeUnknown) as again:
+        await shop.cashier.capture(first.value.payment)
+    assert again.value.replayed
+    captured = await shop.cashier.capture(again.value.payment)
+    assert captured.state is State.CAPTURED
+    assert shop.effects(captured.order_id).count("captured") == 1
+
+
+async def test_a_refused_resend_is_no_proof_about_the_first_call(shop: Shop) -> None:
+    """The second call was refused while the first one acted: the bank's word is asked for."""
+    held = await shop.held()
+    shop.fault("authorize", "lost_before")
+    with pytest.raises(OutcomeUnknown) as lost:
+        await shop.cashier.capture(held)
+    shop.fault("authorize", "status_after", status=400)
+    with pytest.raises(GatewayRejected) as refused:
+        await shop.cashier.capture(lost.value.payment)
+    assert refused.value.payment.state is State.CAPTURED
+    assert shop.effects(held.order_id).count("captured") == 1
+
+
+async def test_a_resend_that_is_refused_with_the_hold_untouched_closes_the_step(
+    shop: Shop,
+) -> None:
+    """Neither call acted: the operation closes and the caller may decide anew."""
+    held = await shop.held()
+    shop.fault("authorize", "lost_before")
+    with pytest.raises(OutcomeUnknown) as lost:
+        await shop.cashier.capture(held)
+    shop.fault("authorize", "status_before", status=400)
+    with pytest.raises(GatewayRejected) as refused:
+        await shop.cashier.capture(lost.value.payment)
+    after = refused.value.payment
+    assert (after.state, after.operation) == (State.AUTHORIZED, None)
+    assert (await shop.cashier.void(after)).state is State.VOIDED
