@@ -6,6 +6,7 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cfflow import __version__
+from cfflow import State, __version__
 from cfflow._ports.catalog import Catalog, read_flow
 from cfflow.connect import open_reader
 from cfflow.doctor import Finding, examine
@@ -58,13 +59,16 @@ PaymentId = Annotated[str, typer.Argument(metavar="ID", help="A payment's id, or
 def run() -> None:
     """Run the command line; a user's mistake is one line on standard error."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except CfflowError as error:
         Console(stderr=True, soft_wrap=True).print(Text(f"cfflow: {error}", style="red"))
         sys.exit(1)
     except BrokenPipeError:
-        # The reader of our output has gone; nobody is left to tell.
-        sys.stderr.close()
+        # The reader of our output has gone; what Python still holds for it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -138,7 +142,7 @@ def _announce(base_url: str, client_id: str, client_secret: str, *, as_json: boo
 
 @app.command(name="list")
 def list_(
-    state: Annotated[str | None, typer.Option(help="Only this state.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only this state.")] = None,
     flow: Annotated[str | None, typer.Option(help="Only this flow.")] = None,
     order: Annotated[str | None, typer.Option(help="Only this order.")] = None,
     review: Annotated[bool, typer.Option("--review", help="Only with an open review.")] = False,
@@ -314,6 +318,9 @@ def _age(since: datetime) -> str:
 
 def _plain(payment: Payment) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(payment)
+    if payment.failure is not None:
+        # It is stored as a bare array; programs that read JSON want names.
+        plain["failure"] = msgspec.structs.asdict(payment.failure)
     return plain
 
 

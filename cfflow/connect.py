@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 
 from cfflow._ports.catalog import Catalog
@@ -137,14 +136,8 @@ def open_reader(redis_url: str | None = None) -> Reader:
 def gateway_client(settings: Settings, log: Log | None = None) -> GatewayClient:
     """Return a client of the gateway on connections of its own; proxies are not used."""
     base_url = base_url_of(settings.environment)
-    http = httpx.AsyncClient(
-        transport=GatewayTransport(base_url, max_connections=_CONNECTIONS_MAX),
-        trust_env=False,
-        # Answers are small: compressed ones would only need a second limit, on their size.
-        headers={"user-agent": "cfflow", "accept-encoding": "identity"},
-    )
     return GatewayClient(
-        http,
+        GatewayTransport(base_url, max_connections=_CONNECTIONS_MAX),
         client_id=settings.client_id,
         client_secret=settings.client_secret.reveal(),
         environment=settings.environment,

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from typing import Any, Literal
 
 import msgspec
 
 from cfflow._ports.redis_link import shown
-from cfflow._ports.redis_store import RedisStore
-from cfflow.connect import gateway_client, open_store, settings_of
+from cfflow.connect import VARIABLES, gateway_client, open_store, settings_of
 from cfflow.errors import CfflowError, GatewayAuthError, GatewayRejected
 
 __all__ = ["Finding", "examine"]
 
 _CLOCK_OFF_MS = 2_000
+#: What the gateway says of an address that it does not know; others say nothing in its form.
+_BAD_ADDRESS = frozenset({"", "request_failed"})
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -31,18 +33,16 @@ async def examine(redis_url: str | None = None) -> list[Finding]:
     try:
         settings = settings_of({"redis_url": redis_url})
     except CfflowError as error:
-        return [Finding("bad", "settings", str(error)), *_extras()]
-    findings = [
-        Finding("good", "settings", f"{settings.environment}, API {settings.api_version}"),
+        url = redis_url or os.environ.get(VARIABLES["redis_url"][0])
+        store = await _store(url) if url else []
+        return [Finding("bad", "settings", str(error)), *_extras(), *store]
+    place = f"{settings.environment}, API {settings.api_version}"
+    return [
+        Finding("good", "settings", place),
         *_extras(),
+        *await _store(settings.redis_url),
+        *await _gateway(settings),
     ]
-    try:
-        store = open_store(settings.redis_url)
-    except CfflowError as error:
-        findings.append(Finding("bad", "store", str(error)))
-    else:
-        findings += await _store(store)
-    return findings + await _gateway(settings)
 
 
 def _extras() -> list[Finding]:
@@ -57,8 +57,9 @@ def _extras() -> list[Finding]:
     ]
 
 
-async def _store(store: RedisStore) -> list[Finding]:
+async def _store(url: str) -> list[Finding]:
     try:
+        store = open_store(url)
         await store.open()
         try:
             about = await store.link.about()
@@ -71,7 +72,16 @@ async def _store(store: RedisStore) -> list[Finding]:
     version = "" if "valkey_version" in about else f" {about.get('redis_version', '')}"
     kind = "cluster" if store.link.is_cluster else "one server"
     place = f"{name}{version}, {kind}, at {shown(store.link.url)}"
-    return [Finding("good", "store", place), *_durability(about), clock]
+    return [Finding("good", "store", place), *_memory(about), *_durability(about), clock]
+
+
+def _memory(about: dict[str, Any]) -> list[Finding]:
+    """An evicting server is refused as soon as it has a limit; this one has none yet."""
+    policy = about.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return []
+    detail = f"{policy} drops payments once maxmemory is set: set maxmemory-policy noeviction"
+    return [Finding("note", "memory", detail)]
 
 
 def _durability(about: dict[str, Any]) -> list[Finding]:
@@ -124,8 +134,10 @@ async def _gateway(settings: Any) -> list[Finding]:
             await client.fetch_order("cfflow_doctor_asks")
         except GatewayAuthError as error:
             return [Finding("bad", "gateway", f"the credentials are refused ({error.status})")]
-        except GatewayRejected:
-            pass
+        except GatewayRejected as error:
+            if error.code in _BAD_ADDRESS:
+                detail = f"{client.base_url} does not answer as Cashfree does: {error}"
+                return [Finding("bad", "gateway", detail)]
         except CfflowError as error:
             return [Finding("bad", "gateway", str(error))]
     return [Finding("good", "gateway", f"{client.base_url} accepts the credentials")]

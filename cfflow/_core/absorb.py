@@ -114,18 +114,24 @@ def _hold_end(draft: Draft, observation: Observation) -> None:
 
 def _captured_amount(draft: Draft, observation: Observation, *, first: bool) -> None:
     """The gateway's amount, else the operation's, else the payment's; never over the hold."""
-    said = observation.captured_amount
-    held: Decimal | None = draft.get("amount_held") or draft.was.amount
-    if said is not None and held is not None and said > held:
-        draft.review("captured_over_hold", f"captured {said} of {held}, says the gateway")
-        said = None
+    operation: Operation | None = draft.get("operation")
+    held = _first_known(draft.get("amount_held"), draft.was.amount)
+    said = _within(draft, observation.captured_amount, held, "says the gateway")
     if first or draft.get("captured_amount") is None:
-        operation: Operation | None = draft.get("operation")
         asked = operation.amount if operation and operation.step is Step.CAPTURE else None
+        asked = None if said is not None else _within(draft, asked, held, "was asked for")
         draft.set(captured_amount=_first_known(said, asked, held))
     elif said is not None and said != draft.get("captured_amount"):
         known = draft.get("captured_amount")
         draft.review("captured_amount_changed", f"the gateway says {said}, it said {known} before")
+
+
+def _within(draft: Draft, amount: Decimal | None, held: Decimal | None, who: str) -> Decimal | None:
+    """Return a captured amount, None for one over the hold, which a person must look at."""
+    if amount is None or held is None or amount <= held:
+        return amount
+    draft.review("captured_over_hold", f"captured {amount} of {held}, {who}")
+    return None
 
 
 def _first_known(*amounts: Decimal | None) -> Decimal | None:

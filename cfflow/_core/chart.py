@@ -105,10 +105,12 @@ class _Walker:
         self.state: str = state.value
 
 
+@lru_cache(maxsize=128)
 def fire(state: State, trigger: Trigger) -> State:
     """Walk one edge and return the state that it leads to.
 
-    Raises `transitions.MachineError` where the chart has no such edge; nothing changes.
+    The machine's answer for an edge never changes, so each edge is asked for once in a
+    process. Raises `transitions.MachineError` where the chart has no such edge.
     """
     walker = _Walker(state)
     MACHINE.events[trigger.value].trigger(walker)

@@ -200,4 +200,4 @@ def _shortcut(folder: Path) -> Path | None:
         return None
     name = f"cfflow-{secrets.token_hex(8)}"
     place = Path(tempfile.gettempdir())
-    return (place if len(os.fsencode(place)) < 64 else Path("/tmp")) / name  # noqa: S108
+    return (place if len(os.fsencode(place)) < 64 else Path("/tmp")) / name  # noqa: S108  a link, by a random name

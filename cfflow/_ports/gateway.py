@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 from secrets import token_hex
-from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit
@@ -63,6 +62,15 @@ _decode_simulation = decoder(Simulation)
 
 #: The deadline comes just after httpx's own limits, which know whether anything was sent.
 _CONNECT_FIRST_S: Final = 0.05
+
+_LIMITS: Final = ("connect", "read", "write", "pool")
+
+#: Answers are small: compressed ones would only need a second limit, on their size.
+_HEADERS: Final = {
+    "user-agent": "cfflow",
+    "accept": "application/json",
+    "accept-encoding": "identity",
+}
 
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 
@@ -115,7 +123,9 @@ class GatewayClient:
 
     `client_id`, `client_secret`: the account's credentials. `environment`: `sandbox`,
     `production` or a base URL. `timeout_s` is the limit of a call that names none.
-    `http` is an `httpx.AsyncClient`; redirects are never followed. `log` is a structlog logger.
+    `transport` is any `httpx.AsyncBaseTransport`, called directly: what an `httpx.AsyncClient`
+    adds to it (cookies, redirects, proxies, netrc) must never touch a payment. `log` is a
+    structlog logger.
 
     Every call raises `GatewayRejected`, `GatewayAuthError`, `RateLimited`,
     `GatewayUnavailable`, and for pay, authenticate and authorize `OutcomeUnknown`.
@@ -123,7 +133,7 @@ class GatewayClient:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        transport: httpx.AsyncBaseTransport,
         *,
         client_id: str,
         client_secret: str,
@@ -141,9 +151,8 @@ class GatewayClient:
                 raise ConfigError(f"{name} is empty or has a character that no header can carry")
         self.base_url: Final = base_url_of(environment)
         self.api_version: Final = api_version
-        self._http = http
-        # A cookie would tie one customer's call to another's, and is no part of this API.
-        http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        self._transport = transport
+        self._closed = False
         self._timeout_s = timeout_s
         self._log = log or default_log()
 
@@ -160,7 +169,8 @@ class GatewayClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        self._closed = True
+        await self._transport.aclose()
 
     async def pay(
         self,
@@ -343,13 +353,17 @@ class GatewayClient:
         """Make one call and return (what it says, request id), or raise what it means."""
         began = time.perf_counter()
         # Ours goes along, so that support can find a call whose answer never came.
-        headers = {"x-request-id": token_hex(16), "x-api-version": api_version or self.api_version}
+        own_id = token_hex(16)
+        headers = _HEADERS | {
+            "x-request-id": own_id,
+            "x-api-version": api_version or self.api_version,
+        }
         if key:
             headers["x-idempotency-key"] = key
         answer = await self._send(call, verb, path, body, headers, timeout_s)
         response = None if isinstance(answer, CfflowError) else answer
         found = answer if isinstance(answer, CfflowError) else _read(call, decode, answer)
-        request_id = (response and request_id_of(response)) or headers["x-request-id"]
+        request_id = (response and request_id_of(response)) or own_id
         self._log.info(
             "gateway.call",
             call=call.value,
@@ -377,19 +391,22 @@ class GatewayClient:
         from there would carry them into every crash report that prints local variables.
         """
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        if self._http.is_closed:
+        if self._closed:
             return GatewayUnavailable(f"{call}: this client is closed; nothing was sent")
         try:
             # httpx limits each read and write; the deadline limits the call as a whole.
             async with asyncio.timeout(limit_s + _CONNECT_FIRST_S):
-                return await self._http.request(
+                request = httpx.Request(
                     verb,
                     self.base_url + path,
                     content=None if body is None else body.reveal(),
                     headers=headers | self._own_headers(call, has_body=body is not None),
-                    timeout=limit_s,
-                    follow_redirects=False,
+                    extensions={"timeout": dict.fromkeys(_LIMITS, limit_s)},
                 )
+                response = await self._transport.handle_async_request(request)
+                await response.aread()
+                response.request = request
+                return response
         except Exception as error:
             return from_transport(call, error)
         except BaseException as ended:

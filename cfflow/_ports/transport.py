@@ -148,7 +148,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             answer.status,
             headers=answer.headers,
-            stream=httpx.ByteStream(body),
+            content=body,
             extensions=answer.extensions,
         )
 

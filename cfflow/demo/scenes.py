@@ -138,7 +138,8 @@ class _Demo:
     async def _kill_in_capture(self, payment: Payment) -> None:
         """Let the bank act at once and answer late; kill the process that waits for it."""
         fault = {"call": "authorize", "kind": "delay_after", "delay_s": _HANG_S}
-        answer = httpx.post(f"{self._admin_url}/faults", json=fault, trust_env=False)
+        async with httpx.AsyncClient(trust_env=False) as admin:
+            answer = await admin.post(f"{self._admin_url}/faults", json=fault)
         answer.raise_for_status()
         child = await self._child("capture", payment.id, "640.00", str(self._flows))
         ledger = Ledger(self._admin_url)

@@ -22,38 +22,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from cfflow._core.actions import ApproveInApp, AskOtp, NextAction
+from cfflow._core.actions import ApproveInApp, AskOtp
 from cfflow._core.chart import State, Trigger
-from cfflow._core.draft import Plan, Walked
-from cfflow._core.flow import parse
-from cfflow._core.record import SCHEMA, Attempt, Record, Review, Snapshot
-from cfflow._core.steps import create
-from cfflow._ports.store import ACTION_MAX_B, Committed, Outcome, Page, Started, Store
+from cfflow._core.record import SCHEMA, Attempt, Snapshot
+from cfflow._ports.store import ACTION_MAX_B, Outcome, Page, Started, Store
+from cfflow.testing.indexes import IndexConformance
+from cfflow.testing.plans import (
+    FLOW,
+    a_plan,
+    a_record,
+    begin,
+    first_edge,
+    ids,
+    walked_edge,
+    without_token,
+    written,
+)
 
-__all__ = ["FLOW", "StoreConformance", "a_plan", "a_record"]
-
-FLOW: Final = parse(b'name = "conformance"\nmethods = ["card"]\n')
-
-_MINUTE_MS: Final = 60_000
+__all__ = ["StoreConformance"]
 
 
-class StoreConformance:
+class StoreConformance(IndexConformance):
     """Tests of the promises that `cfflow._ports.store` makes; derive from it."""
-
-    #: Among how many parts the store divides the limit of a claim.
-    partitions: int = 1
 
     async def events_of(self, store: Any) -> Sequence[bytes]:
         """Return the whole feed, oldest first within an order; the subclass knows how."""
         raise NotImplementedError
-
-    async def later(self, store: Any, seconds: float) -> None:
-        """Let time pass; a store with a clock of its own moves that."""
-        await asyncio.sleep(seconds)
 
     # start and load
 
@@ -72,31 +70,31 @@ class StoreConformance:
 
     async def test_what_was_never_started_is_not_there(self, store: Store) -> None:
         """An unknown order and an unknown number are None, not errors."""
-        await _start(store, "order_1")
+        await begin(store, "order_1")
         assert await store.load("order_2", 1) is None
         assert await store.load("order_1", 2) is None
 
     async def test_an_order_has_one_open_payment(self, store: Store) -> None:
         """Starting again finds the open payment and changes nothing in it."""
-        first = await _start(store, "order_1")
+        first = await begin(store, "order_1")
         again = await store.start("order_1", a_record(store, amount=Decimal(5)), FLOW)
         assert again == Started("open", first)
 
     async def test_an_order_stays_occupied_in_every_open_state(self, store: Store) -> None:
         """Only the end of a payment frees its order."""
-        snapshot = await _start(store, "order_1")
+        snapshot = await begin(store, "order_1")
         for state in (State.INITIATED, State.OTP_PENDING, State.AUTHORIZED):
-            snapshot = await _commit(store, snapshot, state=state)
+            snapshot = await written(store, snapshot, state=state)
             again = await store.start("order_1", a_record(store), FLOW)
             assert again == Started("open", snapshot)
 
     async def test_a_failed_or_voided_payment_is_followed_by_the_next(self, store: Store) -> None:
         """Numbers count on, and the snapshot tells of the attempts before."""
-        first = await _start(store, "order_1")
-        await _commit(store, first, state=State.FAILED, cf_payment_id="77")
-        second = await _start(store, "order_1")
-        await _commit(store, second, state=State.VOIDED)
-        third = await _start(store, "order_1")
+        first = await begin(store, "order_1")
+        await written(store, first, state=State.FAILED, cf_payment_id="77")
+        second = await begin(store, "order_1")
+        await written(store, second, state=State.VOIDED)
+        third = await begin(store, "order_1")
         assert (second.id, third.id) == ("order_1.2", "order_1.3")
         assert third.attempts == (
             Attempt(State.FAILED, "77"),
@@ -107,14 +105,14 @@ class StoreConformance:
 
     async def test_a_paid_order_starts_no_other_payment(self, store: Store) -> None:
         """The payment that took the money is returned, even when others failed before."""
-        await _commit(store, await _start(store, "order_1"), state=State.FAILED)
-        paid = await _commit(store, await _start(store, "order_1"), state=State.CAPTURED)
+        await written(store, await begin(store, "order_1"), state=State.FAILED)
+        paid = await written(store, await begin(store, "order_1"), state=State.CAPTURED)
         assert await store.start("order_1", a_record(store), FLOW) == Started("paid", paid)
 
     async def test_an_abandoned_payment_frees_its_order(self, store: Store) -> None:
         """The next payment starts; the abandoned one stays where it was."""
-        first = await _start(store, "order_1")
-        await _commit(store, first, state=State.INITIATED, abandoned=True)
+        first = await begin(store, "order_1")
+        await written(store, first, state=State.INITIATED, abandoned=True)
         second = await store.start("order_1", a_record(store), FLOW)
         assert (second.outcome, second.snapshot.n) == ("ok", 2)
         assert second.snapshot.attempts[0] == Attempt(State.INITIATED, "", True)
@@ -123,8 +121,8 @@ class StoreConformance:
         self, store: Store
     ) -> None:
         """Money that came after all counts, whoever gave the payment up."""
-        first = await _start(store, "order_1")
-        await _commit(store, first, state=State.CAPTURED, abandoned=True)
+        first = await begin(store, "order_1")
+        await written(store, first, state=State.CAPTURED, abandoned=True)
         assert (await store.start("order_1", a_record(store), FLOW)).outcome == "paid"
 
     async def test_fifty_starts_at_once_begin_one_payment(self, store: Store) -> None:
@@ -137,7 +135,7 @@ class StoreConformance:
 
     async def test_the_text_of_a_flow_is_found_by_its_digest(self, store: Store) -> None:
         """A running payment keeps its rules; an unknown digest is None."""
-        await _start(store, "order_1")
+        await begin(store, "order_1")
         assert await store.flow_text("order_1", FLOW.digest) == FLOW.source
         assert await store.flow_text("order_1", "unknown") is None
 
@@ -145,43 +143,43 @@ class StoreConformance:
 
     async def test_a_commit_is_read_back_as_it_was_written(self, store: Store) -> None:
         """The answer, the stored payment and the order's entry say the same."""
-        first = await _start(store, "order_1")
+        first = await begin(store, "order_1")
         plan = a_plan(first, state=State.INITIATED, cf_payment_id="9001", captured_amount=None)
         committed = await store.commit(plan)
         assert committed.outcome is Outcome.OK
         assert committed.snapshot == await store.load("order_1", 1)
         assert committed.snapshot is not None
-        assert _without_token(committed.snapshot).record == plan.record
+        assert without_token(committed.snapshot).record == plan.record
         assert committed.snapshot.attempts == (Attempt(State.INITIATED, "9001"),)
 
     async def test_commits_and_starts_carry_tokens_of_their_own(self, store: Store) -> None:
         """A token names one commit: no two are alike, and none is empty."""
-        first = await _start(store, "order_1")
-        second = await _commit(store, first)
-        other = await _start(store, "order_2")
+        first = await begin(store, "order_1")
+        second = await written(store, first)
+        other = await begin(store, "order_2")
         tokens = {first.record.token, second.record.token, other.record.token}
         assert len(tokens) == 3
         assert all(tokens)
 
     async def test_a_commit_tells_the_stores_own_time(self, store: Store) -> None:
         """The time of a commit and the clock that runs on from it are the same clock."""
-        first = await _start(store, "order_1")
+        first = await begin(store, "order_1")
         before = store.now_ms()
         committed = await store.commit(a_plan(first))
         assert before - 50 <= committed.at_ms <= store.now_ms() + 50
 
     async def test_a_commit_on_an_old_version_changes_nothing(self, store: Store) -> None:
         """The loser gets the newest snapshot, next action and all, and writes nothing."""
-        first = await _start(store, "order_1")
-        newest = await _commit(store, first, action=AskOtp("https://bank"), state=State.OTP_PENDING)
+        first = await begin(store, "order_1")
+        newest = await written(store, first, action=AskOtp("https://bank"), state=State.OTP_PENDING)
         lost = await store.commit(a_plan(first, state=State.FAILED, cf_payment_id="1"))
         assert (lost.outcome, lost.snapshot) == (Outcome.CONFLICT, newest)
         assert await store.load("order_1", 1) == newest
-        assert await _ids(store, State.FAILED) == []
+        assert await ids(store, State.FAILED) == []
 
     async def test_the_same_plan_committed_twice_is_applied_once(self, store: Store) -> None:
         """The second time the version has moved on: no second write, no second event."""
-        plan = a_plan(await _start(store, "order_1"), walked=_edge(Trigger.INITIATE))
+        plan = a_plan(await begin(store, "order_1"), walked=first_edge(Trigger.INITIATE))
         first, second = await store.commit(plan), await store.commit(plan)
         assert (first.outcome, second.outcome) == (Outcome.OK, Outcome.CONFLICT)
         assert second.snapshot == first.snapshot
@@ -189,8 +187,8 @@ class StoreConformance:
 
     async def test_of_fifty_commits_on_one_version_one_wins(self, store: Store) -> None:
         """All the others learn what the winner wrote."""
-        first = await _start(store, "order_1")
-        plans = [a_plan(first, polls=i, walked=_edge(Trigger.INITIATE)) for i in range(50)]
+        first = await begin(store, "order_1")
+        plans = [a_plan(first, polls=i, walked=first_edge(Trigger.INITIATE)) for i in range(50)]
         answers = await asyncio.gather(*(store.commit(plan) for plan in plans))
         won = [answer for answer in answers if answer.outcome is Outcome.OK]
         lost = [answer for answer in answers if answer.outcome is Outcome.CONFLICT]
@@ -203,9 +201,9 @@ class StoreConformance:
         """Forty orders with five commits each end where each of them should."""
 
         async def live(order_id: str) -> Snapshot:
-            snapshot = await _start(store, order_id)
+            snapshot = await begin(store, order_id)
             for polls in range(1, 6):
-                snapshot = await _commit(store, snapshot, polls=polls, method=order_id)
+                snapshot = await written(store, snapshot, polls=polls, method=order_id)
             return snapshot
 
         ends = await asyncio.gather(*(live(f"order_{i}") for i in range(40)))
@@ -215,7 +213,7 @@ class StoreConformance:
 
     async def test_a_payment_that_is_gone_takes_no_commit(self, store: Store) -> None:
         """Neither of an unknown order nor of an unknown number; nothing comes into being."""
-        first = await _start(store, "order_1")
+        first = await begin(store, "order_1")
         for order_id, n in (("order_2", 1), ("order_1", 2)):
             ghost = msgspec.structs.replace(first, order_id=order_id, n=n)
             assert (await store.commit(a_plan(ghost))).outcome is Outcome.GONE
@@ -224,7 +222,7 @@ class StoreConformance:
 
     async def test_a_record_of_a_newer_schema_is_read_only(self, store: Store) -> None:
         """Older code would drop the fields that it does not know."""
-        newer = await _commit(store, await _start(store, "order_1"), schema=SCHEMA + 1)
+        newer = await written(store, await begin(store, "order_1"), schema=SCHEMA + 1)
         refused = await store.commit(a_plan(newer, state=State.FAILED))
         assert refused.outcome is Outcome.SCHEMA
         assert await store.load("order_1", 1) == newer
@@ -233,9 +231,9 @@ class StoreConformance:
 
     async def test_an_attempt_belongs_to_one_payment_of_its_order(self, store: Store) -> None:
         """The second claim of a gateway id names the payment that has it, and writes nothing."""
-        first = await _start(store, "order_1")
-        first = await _commit(store, first, state=State.FAILED, cf_payment_id="9001")
-        second = await _start(store, "order_1")
+        first = await begin(store, "order_1")
+        first = await written(store, first, state=State.FAILED, cf_payment_id="9001")
+        second = await begin(store, "order_1")
         refused = await store.commit(a_plan(second, state=State.INITIATED, cf_payment_id="9001"))
         assert (refused.outcome, refused.other) == (Outcome.CLAIMED, 1)
         assert await store.load("order_1", 2) == second
@@ -244,55 +242,55 @@ class StoreConformance:
 
     async def test_payments_without_an_attempt_claim_nothing(self, store: Store) -> None:
         """No gateway id is no id: two such payments live side by side."""
-        first = await _start(store, "order_1")
-        await _commit(store, first, abandoned=True)
-        second = await _start(store, "order_1")
-        await _commit(store, second, state=State.INITIATED)
+        first = await begin(store, "order_1")
+        await written(store, first, abandoned=True)
+        second = await begin(store, "order_1")
+        await written(store, second, state=State.INITIATED)
 
     async def test_other_orders_may_know_the_same_attempt(self, store: Store) -> None:
         """A claim holds within its order."""
-        await _commit(store, await _start(store, "order_1"), cf_payment_id="9001")
-        await _commit(store, await _start(store, "order_2"), cf_payment_id="9001")
+        await written(store, await begin(store, "order_1"), cf_payment_id="9001")
+        await written(store, await begin(store, "order_2"), cf_payment_id="9001")
 
     async def test_a_sole_holder_is_refused_beside_another_hold(self, store: Store) -> None:
         """Capture and void name the order: not while two of its payments hold money."""
         for held in (State.AUTHORIZED, State.CAPTURED):
             order_id = f"order_{held}"
-            first = await _start(store, order_id)
-            first = await _commit(store, first, state=State.INITIATED, abandoned=True)
-            second = await _start(store, order_id)
-            await _commit(store, first, state=held)
+            first = await begin(store, order_id)
+            first = await written(store, first, state=State.INITIATED, abandoned=True)
+            second = await begin(store, order_id)
+            await written(store, first, state=held)
             refused = await store.commit(a_plan(second, sole_holder=True))
             assert (refused.outcome, refused.other) == (Outcome.HOLDER, 1)
             assert (await store.commit(a_plan(second))).outcome is Outcome.OK
 
     async def test_a_sole_holder_does_not_stand_in_its_own_way(self, store: Store) -> None:
         """Its own hold, and payments that hold nothing, are no obstacle."""
-        await _commit(store, await _start(store, "order_1"), state=State.FAILED)
-        second = await _commit(store, await _start(store, "order_1"), state=State.AUTHORIZED)
+        await written(store, await begin(store, "order_1"), state=State.FAILED)
+        second = await written(store, await begin(store, "order_1"), state=State.AUTHORIZED)
         assert (await store.commit(a_plan(second, sole_holder=True))).outcome is Outcome.OK
 
     # next action
 
     async def test_a_next_action_is_set_kept_and_dropped(self, store: Store) -> None:
         """Only a plan that changed it touches it."""
-        first = await _start(store, "order_1")
+        first = await begin(store, "order_1")
         action = ApproveInApp("qrcode", {"qrcode": "data:image/png;base64,AAAA"})
-        shown = await _commit(store, first, action=action)
-        kept = await _commit(store, shown, polls=1)
+        shown = await written(store, first, action=action)
+        kept = await written(store, shown, polls=1)
         assert kept.next_action == action
         loaded = await store.load("order_1", 1)
         assert loaded is not None
         assert loaded.next_action == action
-        gone = await _commit(store, kept, action=None)
+        gone = await written(store, kept, action=None)
         assert gone.next_action is None
         assert await store.load("order_1", 1) == gone
 
     async def test_a_next_action_too_large_is_shown_and_not_kept(self, store: Store) -> None:
         """The caller sees it once; the store stays small, and an older one goes."""
-        first = await _commit(store, await _start(store, "order_1"), action=AskOtp())
+        first = await written(store, await begin(store, "order_1"), action=AskOtp())
         huge = ApproveInApp("qrcode", {"qrcode": "A" * (ACTION_MAX_B + 1)})
-        shown = await _commit(store, first, action=huge)
+        shown = await written(store, first, action=huge)
         assert shown.next_action == huge
         loaded = await store.load("order_1", 1)
         assert loaded is not None
@@ -302,15 +300,15 @@ class StoreConformance:
 
     async def test_events_come_with_their_commit_and_in_order(self, store: Store) -> None:
         """One per transition, in the order in which they were walked."""
-        first = await _start(store, "order_1")
+        first = await begin(store, "order_1")
         edges = (
-            _walked(Trigger.INITIATE, State.CREATED, State.INITIATED),
-            _walked(Trigger.HOLD, State.INITIATED, State.AUTHORIZED),
+            walked_edge(Trigger.INITIATE, State.CREATED, State.INITIATED),
+            walked_edge(Trigger.HOLD, State.INITIATED, State.AUTHORIZED),
         )
-        held = await _commit(store, first, state=State.AUTHORIZED, walked=edges)
-        quiet = await _commit(store, held, polls=1)
-        last = _walked(Trigger.CAPTURE, State.AUTHORIZED, State.CAPTURED)
-        await _commit(store, quiet, state=State.CAPTURED, walked=(last,))
+        held = await written(store, first, state=State.AUTHORIZED, walked=edges)
+        quiet = await written(store, held, polls=1)
+        last = walked_edge(Trigger.CAPTURE, State.AUTHORIZED, State.CAPTURED)
+        await written(store, quiet, state=State.CAPTURED, walked=(last,))
         events = [msgspec.msgpack.decode(event) for event in await self.events_of(store)]
         assert [event["trigger"] for event in events] == ["initiate", "hold", "capture"]
         assert [event["version"] for event in events] == [2, 2, 4]
@@ -318,213 +316,8 @@ class StoreConformance:
 
     async def test_a_refused_commit_tells_nobody(self, store: Store) -> None:
         """If the event is there, the state moved."""
-        first = await _start(store, "order_1")
-        await _commit(store, first)
-        lost = await store.commit(a_plan(first, walked=_edge(Trigger.INITIATE)))
+        first = await begin(store, "order_1")
+        await written(store, first)
+        lost = await store.commit(a_plan(first, walked=first_edge(Trigger.INITIATE)))
         assert lost.outcome is Outcome.CONFLICT
         assert list(await self.events_of(store)) == []
-
-    # wake times
-
-    async def test_a_claim_returns_whole_payments_that_are_due(self, store: Store) -> None:
-        """Record, next action and order entry, of the due ones only."""
-        due = await _start(store, "order_1")
-        due = await _commit(store, due, action=AskOtp(), wake_ms=store.now_ms() - 1)
-        await _due(store, "order_2", store.now_ms() + _MINUTE_MS)
-        never = await _start(store, "order_3")
-        await _commit(store, never, wake_ms=None)
-        assert await self._claimed(store) == [due]
-
-    async def test_a_started_payment_is_due_at_its_own_wake_time(self, store: Store) -> None:
-        """The start writes the wake time too: from the first moment nothing is forgotten."""
-        record = a_record(store, wake_ms=store.now_ms() - 1)
-        started = await store.start("order_1", record, FLOW)
-        assert await self._claimed(store) == [started.snapshot]
-
-    async def test_a_leased_payment_is_hidden_until_its_lease_ends(self, store: Store) -> None:
-        """Nobody else gets it meanwhile; a worker that died gives it back by dying."""
-        await _due(store, "order_1", store.now_ms() - 1)
-        assert len(await self._claimed(store, lease_ms=200)) == 1
-        assert await self._claimed(store) == []
-        await self.later(store, 0.3)
-        assert len(await self._claimed(store)) == 1
-
-    async def test_workers_that_claim_at_once_share_the_payments(self, store: Store) -> None:
-        """Every due payment goes to exactly one of them."""
-        for i in range(12):
-            await _due(store, f"order_{i}", store.now_ms() - 1)
-        claims = await asyncio.gather(*(self._claimed(store) for _ in range(4)))
-        claimed = sorted(snapshot.id for claim in claims for snapshot in claim)
-        assert claimed == sorted(f"order_{i}.1" for i in range(12))
-
-    async def test_a_commit_during_a_lease_sets_the_wake_time(self, store: Store) -> None:
-        """The plan's wake time wins over the lease, sooner, later or never."""
-        now_ms = store.now_ms()
-        leased = await _due(store, "order_1", now_ms - 1)
-        await self._claimed(store)
-        again = await _commit(store, leased, wake_ms=now_ms - 1)
-        assert await self._claimed(store) == [again]
-        await _commit(store, again, wake_ms=None)
-        await self.later(store, 0.02)
-        assert await self._claimed(store) == []
-
-    async def test_a_stale_workers_commit_loses(self, store: Store) -> None:
-        """A lease is a courtesy; the version is what protects."""
-        leased = await _due(store, "order_1", store.now_ms() - 1)
-        await self._claimed(store)
-        await _commit(store, leased, polls=1)
-        assert (await store.commit(a_plan(leased, polls=7))).outcome is Outcome.CONFLICT
-
-    async def test_a_claim_takes_the_newest_and_a_quarter_of_the_oldest(self, store: Store) -> None:
-        """Under overload the newest are served in time and the oldest are not forgotten."""
-        await self._overdue(store, 20)
-        claimed = await self._claimed(store, limit=8)
-        assert sorted(s.n for s in claimed) == [1, 2, 15, 16, 17, 18, 19, 20]
-
-    async def test_even_claims_of_one_reach_the_oldest(self, store: Store) -> None:
-        """One in four, so that small claims starve nobody."""
-        await self._overdue(store, 8)
-        claimed = [(await self._claimed(store, limit=1))[0].n for _ in range(4)]
-        assert sorted(claimed) == [1, 6, 7, 8]
-
-    async def _overdue(self, store: Store, count: int) -> None:
-        """Make payments of one order, the n-th overdue since n ms later than the first."""
-        long_ago = store.now_ms() - _MINUTE_MS
-        for n in range(1, count + 1):
-            snapshot = await _start(store, "order_1")
-            await _commit(store, snapshot, abandoned=True, wake_ms=long_ago + n)
-
-    async def _claimed(
-        self, store: Store, *, limit: int = 100, lease_ms: int = _MINUTE_MS
-    ) -> Sequence[Snapshot]:
-        return await store.claim(limit * self.partitions, lease_ms)
-
-    # lists
-
-    async def test_a_list_follows_the_state(self, store: Store) -> None:
-        """A payment is in the list of the state in which it is, and in no other."""
-        snapshot = await _start(store, "order_1")
-        assert await _ids(store, State.CREATED) == ["order_1.1"]
-        await _commit(store, snapshot, state=State.INITIATED)
-        assert await _ids(store, State.CREATED) == []
-        assert await _ids(store, State.INITIATED) == ["order_1.1"]
-        assert await _ids(store) == ["order_1.1"]
-
-    async def test_a_list_is_ordered_by_time_and_cut_at_its_limit(self, store: Store) -> None:
-        """Oldest first, whatever the state and wherever the order lives."""
-        now_ms = store.now_ms()
-        for i in range(12):
-            record = a_record(store, created_ms=now_ms - i * 1000)
-            started = await store.start(f"order_{i:02}", record, FLOW)
-            if i % 2:
-                await _commit(store, started.snapshot, state=State.FAILED)
-        expected = [f"order_{i:02}.1" for i in reversed(range(12))]
-        assert await _ids(store) == expected
-        assert await _ids(store, limit=5) == expected[:5]
-        assert await _ids(store, State.FAILED, limit=2) == ["order_11.1", "order_09.1"]
-
-    async def test_a_list_begins_and_ends_where_it_was_asked_to(self, store: Store) -> None:
-        """Both ends belong to it."""
-        now_ms = store.now_ms()
-        for i in range(5):
-            await store.start(f"order_{i}", a_record(store, created_ms=now_ms + i), FLOW)
-        assert await _ids(store, from_ms=now_ms + 1, to_ms=now_ms + 3) == [
-            "order_1.1",
-            "order_2.1",
-            "order_3.1",
-        ]
-        assert await _ids(store, from_ms=now_ms + 4) == ["order_4.1"]
-        assert await _ids(store, to_ms=now_ms) == ["order_0.1"]
-
-    async def test_the_list_of_reviews_follows_the_open_ones(self, store: Store) -> None:
-        """In while a review is open, out once all are acknowledged."""
-        snapshot = await _start(store, "order_1")
-        await _start(store, "order_2")
-        opened = Review("two_holds", snapshot.record.created_ms)
-        reviewed = await _commit(store, snapshot, reviews=(opened,))
-        assert await _ids(store, review=True) == ["order_1.1"]
-        reviewed = await _commit(store, reviewed, polls=1)
-        assert await _ids(store, review=True) == ["order_1.1"]
-        closed = msgspec.structs.replace(opened, acknowledged_ms=1)
-        await _commit(store, reviewed, reviews=(closed,))
-        assert await _ids(store, review=True) == []
-
-    async def test_reviews_of_one_state_are_found_behind_many_of_another(
-        self, store: Store
-    ) -> None:
-        """The limit counts what was asked for, not what was passed over."""
-        reviews = (Review("held_not_captured", 1),)
-        for i in range(6):
-            snapshot = await _start(store, f"order_{i}")
-            state = State.CAPTURED if i == 5 else State.AUTHORIZED
-            await _commit(store, snapshot, state=state, reviews=reviews)
-        assert await _ids(store, State.CAPTURED, review=True, limit=1) == ["order_5.1"]
-
-
-async def _start(store: Store, order_id: str) -> Snapshot:
-    started = await store.start(order_id, a_record(store), FLOW)
-    assert started.outcome == "ok"
-    return started.snapshot
-
-
-async def _due(store: Store, order_id: str, wake_ms: int) -> Snapshot:
-    return await _commit(store, await _start(store, order_id), wake_ms=wake_ms)
-
-
-async def _commit(store: Store, snapshot: Snapshot, **changes: Any) -> Snapshot:
-    committed: Committed = await store.commit(a_plan(snapshot, **changes))
-    assert committed.outcome is Outcome.OK
-    assert committed.snapshot is not None
-    return committed.snapshot
-
-
-async def _ids(store: Store, *states: State, **window: Any) -> list[str]:
-    found = await store.list(Page(states=states or tuple(State), **window))
-    return [snapshot.id for snapshot in found]
-
-
-def a_record(store: Store, *, amount: Decimal | None = None, **fields: Any) -> Record:
-    """Return a record to start a payment with, at the store's time; `fields` replace others."""
-    metadata = fields.pop("metadata", None)
-    record = create(
-        FLOW, store.now_ms(), nonce="n0", currency="INR", amount=amount, metadata=metadata
-    )
-    return msgspec.structs.replace(record, **fields)
-
-
-_SAME: Final = AskOtp("the action stays as it was")
-
-
-def a_plan(
-    snapshot: Snapshot,
-    *,
-    action: NextAction | None = _SAME,
-    walked: tuple[Walked, ...] = (),
-    sole_holder: bool = False,
-    **fields: Any,
-) -> Plan:
-    """Return a plan that changes these fields of the record."""
-    record = msgspec.structs.replace(
-        snapshot.record, version=snapshot.record.version + 1, token="", **fields
-    )
-    shown = snapshot.next_action if action is _SAME else action
-    return Plan(
-        snapshot=msgspec.structs.replace(snapshot, record=record, next_action=shown),
-        previous=snapshot.record,
-        walked=walked,
-        action_changed=shown != snapshot.next_action,
-        sole_holder=sole_holder,
-    )
-
-
-def _walked(trigger: Trigger, source: State, target: State) -> Walked:
-    return Walked(trigger, source, target, "conformance")
-
-
-def _edge(trigger: Trigger) -> tuple[Walked, ...]:
-    return (_walked(trigger, State.CREATED, State.INITIATED),)
-
-
-def _without_token(snapshot: Snapshot) -> Snapshot:
-    record = msgspec.structs.replace(snapshot.record, token="")
-    return msgspec.structs.replace(snapshot, record=record)

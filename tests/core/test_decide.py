@@ -181,6 +181,18 @@ def test_a_late_wrong_otp_is_not_counted_twice() -> None:
     assert held.next_action == AskOtp(BANK_PAGE)
 
 
+def test_the_answer_of_one_step_never_closes_another() -> None:
+    """The first submit was given up; its late answer leaves the second one open, uncounted."""
+    lost = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
+    held = told(lost, inquired(entity("PENDING"), asked_ms=LIMIT), LIMIT)
+    held = opened(held, Step.SUBMIT_OTP, LIMIT)
+    for said in ("FAILED", "SUCCESS"):
+        now = told(held, answered(lost, otp_said(said), asked_ms=T0), LIMIT + 1)
+        assert now.record.operation == held.record.operation
+        assert now.record.otp is not None
+        assert now.record.otp.submits_used == 1
+
+
 # lost OTP calls
 
 

@@ -191,6 +191,20 @@ def test_a_hold_learned_after_the_capture_is_never_less_than_what_was_taken() ->
     assert reasons(held) != []
 
 
+@pytest.mark.parametrize("payment_amount", [Decimal(0), Decimal(3)])
+def test_no_captured_amount_of_any_origin_is_over_the_gateways_hold(
+    payment_amount: Decimal,
+) -> None:
+    """Neither the amount asked for nor the order's own stands in for a hold that is smaller."""
+    page = seen(an_otp_page(), entity(payment_amount=None), at_ms=T0)
+    proof = taken(payment_amount=payment_amount)
+    asked = opened(page, Step.CAPTURE, T0, amount=Decimal(4))
+    for held in (an_otp_page(), page, asked):
+        now = seen(held, proof, at_ms=T0 + 1)
+        assert now.record.amount_held == now.record.captured_amount == payment_amount
+        assert ("captured_over_hold" in reasons(now)) is (held is asked)
+
+
 def test_the_amount_held_is_the_gateways_and_is_fixed_once_held() -> None:
     """Fees make it differ from the order's; after the hold another one is a review."""
     other = Decimal("10.31")
@@ -280,6 +294,17 @@ def test_the_polls_follow_the_flows_schedule_and_repeat_its_last() -> None:
         assert what_to_ask(held, now_ms) is Ask.PAYMENT
         held = seen(held, entity("PENDING"), at_ms=now_ms)
     assert gaps == [5, 10, 20, 60, 300, 900, 3600, 3600, 3600]
+
+
+def test_a_hold_that_nears_its_end_is_asked_about_by_the_schedule() -> None:
+    """Asleep until it is time to act; from then on the polls never stop or stand still."""
+    held = a_payment(State.AUTHORIZED, PREAUTH)
+    for gap_s in (10, 20, 60):
+        now_ms = held.record.wake_ms
+        assert now_ms is not None
+        held = told(held, inquired(entity(), asked_ms=now_ms), now_ms, PREAUTH)
+        assert held.record.wake_ms is not None
+        assert held.record.wake_ms - now_ms == gap_s * SECOND
 
 
 def test_a_failed_payment_is_watched_for_late_money_and_then_let_go() -> None:

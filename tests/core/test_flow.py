@@ -136,7 +136,7 @@ _LINES = st.lists(
 
 
 @given(st.one_of(st.binary(max_size=200), _LINES.map("\n".join).map(str.encode)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_bytes_give_a_flow_or_a_flow_error(text: bytes) -> None:
     """No bytes raise anything else."""
     try:

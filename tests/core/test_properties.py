@@ -8,11 +8,12 @@ bank answers truthfully until the payment has come to its end.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -36,9 +37,21 @@ from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import Operation, Snapshot, Step
 from cfflow._core.steps import leave_otp
-from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit
-from tests.core.bank_model import Bank, check
-from tests.core.core_kit import AMOUNT, NATIVE, PREAUTH, SECOND, T0, a_created, begun
+from cfflow.errors import IllegalStep, InvalidAmount, OtpLimit
+from tests.core.bank_model import Bank, check, facts
+from tests.core.core_kit import (
+    AMOUNT,
+    FOREIGN,
+    NATIVE,
+    OURS,
+    PREAUTH,
+    SECOND,
+    T0,
+    a_created,
+    a_payment,
+    begun,
+    entity,
+)
 
 INQUIRIES_MAX = 250
 JUMPS_S = (0, 1, 5, 11, 16, 31, 61, 301, 3_600, 90_000, 600_000)
@@ -253,21 +266,55 @@ class Life(RuleBasedStateMachine):
             self.now_ms = max(self.now_ms, record.wake_ms)
             ask = what_to_ask(self.held, self.now_ms)
             assert ask is not Ask.NOTHING, "woken with nothing to ask"
+            known = facts(self.held)
             self.tell(self.asked())
             later_ms = self.held.record.wake_ms
-            assert later_ms is None or later_ms > self.now_ms, "woken again at once, for ever"
+            learned = facts(self.held) != known
+            asleep = later_ms is None or later_ms > self.now_ms
+            assert learned or asleep, "woken again at once, for ever"
         pytest.fail(f"no end after {INQUIRIES_MAX} inquiries: {self.held.record}")
 
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
 
-def test_every_refusal_of_a_step_is_of_the_tree() -> None:
-    """The random lives catch three kinds of refusal; all are errors that users can name."""
-    assert all(issubclass(kind, CfflowError) for kind in (IllegalStep, OtpLimit, InvalidAmount))
+ENTITIES = st.builds(
+    entity,
+    status=st.sampled_from(STATUSES),
+    is_captured=st.sampled_from((True, False, None)),
+    authorization_action=st.sampled_from(("CAPTURE", "VOID", None)),
+    authorization_status=st.sampled_from(("SUCCESS", "PENDING", None)),
+    captured_amount=st.sampled_from(AMOUNTS),
+    payment_amount=st.sampled_from(AMOUNTS),
+    cf_payment_id=st.sampled_from((OURS, OURS, OURS, FOREIGN)),
+)
+TALES = st.lists(st.tuples(ENTITIES, st.sampled_from((0, 0, 0, 400))), min_size=1, max_size=4)
+
+
+@given(
+    state=st.sampled_from(tuple(State)),
+    flow=st.sampled_from((NATIVE, PREAUTH)),
+    step=st.sampled_from((None, *Step)),
+    tale=TALES,
+)
+@settings(max_examples=250, deadline=None)
+def test_no_tale_of_the_gateway_breaks_an_invariant(
+    state: State, flow: Flow, step: Step | None, tale: list[tuple[Observation, int]]
+) -> None:
+    """Any few entities, in any state, with any open step: contradictory, foreign or stale."""
+    held, now_ms = a_payment(state, flow), T0 + 31 * SECOND
+    if step is not None:
+        with suppress(IllegalStep, InvalidAmount):
+            held = begun(held, step, now_ms, flow).snapshot
+    for seen, age_s in tale:
+        now_ms += 6 * SECOND
+        event = Inquired((seen,), now_ms - age_s * SECOND, everything=True)
+        plan = decide(held, event, flow, now_ms)
+        check(held, plan, event, flow, now_ms)
+        held = plan.snapshot

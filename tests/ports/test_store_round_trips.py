@@ -1,0 +1,138 @@
+"""What a sale costs the server, counted by the server itself: every command is a round trip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+import cfflow
+from cfflow import Card, Orchestrator
+from cfflow._ports.redis_store import RedisStore
+from cfflow.emulator import running_emulator
+from tests.ports.servers import Monitor, Server
+
+CARD = Card(
+    card_number="4111111111111111",
+    card_holder_name="Test",
+    card_expiry_mm="12",
+    card_expiry_yy="30",
+    card_cvv="123",
+)
+SCRIPT = "evalsha"
+READ = "hmget"
+
+
+@pytest.fixture
+async def orchestrator(redis_url: str) -> AsyncIterator[Orchestrator]:
+    """An orchestrator on an empty server, its script loaded, and a local gateway."""
+    async with (
+        running_emulator() as gateway,
+        cfflow.connect(
+            redis_url=redis_url,
+            client_id="cfflow-test-id",
+            client_secret="cfflow-test-secret",
+            environment=gateway.base_url,
+        ) as opened,
+    ):
+        yield opened
+
+
+@pytest.fixture
+def monitor(orchestrator: Orchestrator, valkey_server: Server) -> Iterator[Monitor]:
+    """Everything that is sent to the server from now on."""
+    watching = Monitor(valkey_server)
+    yield watching
+    watching.close()
+
+
+async def new_order(orchestrator: Orchestrator, **tags: str) -> tuple[str, str]:
+    """Create an order at the gateway; return its id and its session."""
+    order_id = f"order_{time.time_ns()}"
+    order = await orchestrator.gateway.create_order(
+        "170.00",
+        {"customer_id": "customer_1", "customer_phone": "9898989898"},
+        order_id=order_id,
+        order_tags=tags,
+    )
+    assert order.payment_session_id is not None
+    return order_id, order.payment_session_id
+
+
+async def test_a_native_otp_sale_is_five_commits(
+    orchestrator: Orchestrator, monitor: Monitor
+) -> None:
+    """Start 1, pay 2, submit 2: written down before each call, and its outcome after it."""
+    order_id, session = await new_order(orchestrator)
+    assert monitor.seen() == []
+    payment = await orchestrator.start("native_otp", order_id=order_id, amount="170")
+    assert monitor.seen() == [SCRIPT]
+    payment = await orchestrator.pay(payment, session, CARD)
+    assert monitor.seen() == [SCRIPT] * 2
+    payment = await orchestrator.submit_otp(payment, "111000")
+    assert monitor.seen() == [SCRIPT] * 2
+    assert payment.state == "captured"
+
+
+async def test_a_step_by_id_reads_once_more(orchestrator: Orchestrator, monitor: Monitor) -> None:
+    """Three round trips when only the id is known: read, write, write."""
+    order_id, session = await new_order(orchestrator)
+    payment = await orchestrator.start("native_otp", order_id=order_id)
+    assert monitor.seen() == [SCRIPT]
+    await orchestrator.pay(payment.id, session, CARD)
+    assert monitor.seen() == [READ, SCRIPT, SCRIPT]
+    await orchestrator.submit_otp(payment.id, "111000")
+    assert monitor.seen() == [READ, SCRIPT, SCRIPT]
+
+
+async def test_a_hold_and_its_capture_are_seven_commits(
+    orchestrator: Orchestrator, monitor: Monitor
+) -> None:
+    """A capture is a step like any other."""
+    order_id, session = await new_order(orchestrator, cfflow_preauth="true")
+    payment = await orchestrator.start("preauth", order_id=order_id)
+    payment = await orchestrator.pay(payment, session, CARD)
+    payment = await orchestrator.submit_otp(payment, "111000")
+    assert payment.state == "authorized"
+    assert monitor.seen() == [SCRIPT] * 5
+    payment = await orchestrator.capture(payment, "100.50")
+    assert payment.state == "captured"
+    assert monitor.seen() == [SCRIPT] * 2
+
+
+async def test_starting_again_is_one_round_trip(
+    orchestrator: Orchestrator, monitor: Monitor
+) -> None:
+    """The button pressed twice costs one look."""
+    order_id, _ = await new_order(orchestrator)
+    await orchestrator.start("native_otp", order_id=order_id)
+    await orchestrator.start("native_otp", order_id=order_id)
+    assert monitor.seen() == [SCRIPT] * 2
+
+
+async def test_a_read_is_one_round_trip(orchestrator: Orchestrator, monitor: Monitor) -> None:
+    """So is looking at a payment."""
+    order_id, _ = await new_order(orchestrator)
+    payment = await orchestrator.start("native_otp", order_id=order_id)
+    monitor.seen()
+    await orchestrator.get(payment.id)
+    assert monitor.seen() == [READ]
+
+
+async def test_a_claim_and_a_list_ask_each_partition_once(redis_url: str, monitor: Monitor) -> None:
+    """One script per partition, all in one pipeline; a list then reads what it found."""
+    store = RedisStore(redis_url)
+    await store.open()
+    monitor.seen()
+    await store.claim(64, 1_000)
+    assert monitor.seen() == [SCRIPT] * 64
+    await store.aclose()
+
+
+async def test_opening_asks_a_handful_of_questions(redis_url: str, monitor: Monitor) -> None:
+    """What the server is, how many partitions it has, and what time it is."""
+    store = RedisStore(redis_url)
+    await store.open()
+    assert monitor.seen() == ["info", "hsetnx", "hget", SCRIPT]
+    await store.aclose()

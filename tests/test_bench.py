@@ -1,0 +1,50 @@
+"""The benchmark runs, and prints every row that its readers look for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RUN_S_MAX = 60
+
+SALE = re.compile(
+    r"^ +(?P<at_once>1|16|64)  (?P<name>cfflow|floor|stock floor) +(?P<per_s>[\d,]+)"
+    r" +(?P<of_floor>[\d.]+) +(?P<of_stock>[\d.]+) +(?P<cpu_us>[\d,]+) +(?P<cpu_of_floor>[\d.]+)$",
+    re.MULTILINE,
+)
+DECODED = re.compile(r"^  (?P<name>cfflow|official SDK),.* (?P<us>[\d.]+) +(?P<times>\d+) x$", re.M)
+TOGETHER = re.compile(r"^  together +(?P<size_b>\d+)$", re.MULTILINE)
+AIM = re.compile(r"^  (?:PASS|MISS)  ", re.MULTILINE)
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+def test_the_quick_benchmark_prints_every_row_with_sane_numbers() -> None:
+    """Speeds are positive, the floor is 1.00 of itself, a payment takes some hundred bytes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=RUN_S_MAX,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {(row["at_once"], row["name"]): row for row in SALE.finditer(done.stdout)}
+    assert len(rows) == 3 * 3, done.stdout
+    for (_, name), row in rows.items():
+        assert number(row["per_s"]) > 0 and number(row["cpu_us"]) > 0
+        assert 0 < number(row["of_floor"]) < 10
+        if name == "floor":
+            assert number(row["of_floor"]) == number(row["cpu_of_floor"]) == 1
+    decoded = [(row["name"], number(row["times"])) for row in DECODED.finditer(done.stdout)]
+    assert [name for name, _ in decoded] == ["cfflow", "cfflow", "official SDK"]
+    assert all(times >= 1 for _, times in decoded)
+    together = TOGETHER.search(done.stdout)
+    assert together is not None and 200 < number(together["size_b"]) < 5_000
+    assert len(AIM.findall(done.stdout)) == 5
