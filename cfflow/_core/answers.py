@@ -35,11 +35,23 @@ def pay_answered(draft: Draft, observation: Observation, sequence: int) -> None:
         return
     if ours is None:
         claim(draft, observation)
+        _warn_of_two(draft, sequence)
     elif ours != observation.cf_payment_id:
         draft.review("unclaimed_money", f"pay answered with attempt {observation.cf_payment_id}")
     if ours in (None, observation.cf_payment_id):
         _enter(draft, observation)
     _close(draft, sequence, "done")
+
+
+def _warn_of_two(draft: Draft, sequence: int) -> None:
+    """A pay that was given up is answered after all, while the customer pays once more."""
+    operation: Operation | None = draft.get("operation")
+    if operation is not None and operation.step is Step.PAY and operation.sequence != sequence:
+        draft.review(
+            "unclaimed_money",
+            f"pay #{sequence} arrived late, pay #{operation.sequence}"
+            " is on its way: two attempts, one payment",
+        )
 
 
 def _enter(draft: Draft, observation: Observation) -> None:
@@ -150,7 +162,7 @@ def end_turn(draft: Draft) -> None:
 def find_pay(draft: Draft, attempts: Iterable[Observation], asked_ms: int) -> None:
     """Look for the attempt of a lost pay among all attempts of the order."""
     operation: Operation | None = draft.get("operation")
-    if operation is None or operation.step is not Step.PAY:
+    if operation is None or operation.step is not Step.PAY or asked_ms < operation.started_ms:
         return
     taken = draft.snapshot.claimed_elsewhere | set(operation.known)
     possible = [o for o in attempts if o.cf_payment_id not in taken and _possible(operation, o)]
@@ -192,11 +204,11 @@ def _adopt(draft: Draft, operation: Operation, found: Observation, asked_ms: int
 
 def _miss(draft: Draft, operation: Operation, asked_ms: int) -> None:
     """Row 11: only two inquiries a margin apart, both past the time limit, mean "no attempt"."""
-    if asked_ms < operation.limit_ms:
-        return
-    # A call that broke early may still be on its way for as long as it was given.
+    # A call that broke off early may still be on its way for as long as it was given.
     whole_ms = operation.started_ms + round(draft.flow.pay.timeout_s * 1000)
+    if asked_ms < max(operation.limit_ms, whole_ms):
+        return
     if operation.missed_ms is None:
         draft.set(operation=msgspec.structs.replace(operation, missed_ms=asked_ms))
-    elif asked_ms >= max(operation.missed_ms + PAY_MARGIN_MS, whole_ms):
+    elif asked_ms - operation.missed_ms >= PAY_MARGIN_MS:
         draft.close_operation("never arrived")

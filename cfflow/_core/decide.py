@@ -192,6 +192,9 @@ def _check_key(draft: Draft) -> None:
 
 def _too_long(draft: Draft) -> None:
     """What the bank owes for longer than the flow waits goes to a person; we still ask."""
+    lapses_ms = draft.get("hold_expires_ms")
+    if draft.state is State.AUTHORIZED and lapses_ms is not None and draft.now_ms >= lapses_ms:
+        draft.review("hold_lapsed", "the hold is past its end and the gateway still shows it")
     operation: Operation | None = draft.get("operation")
     waiting = draft.state in {State.INITIATED, State.OTP_PENDING} or draft.get("confirming")
     since_ms = draft.get("moved_ms") if operation is None else operation.started_ms

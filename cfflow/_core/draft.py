@@ -35,6 +35,7 @@ PAY_MARGIN_MS: Final = 15_000
 #: A worker looks at a step this long after the step's own time limit.
 _GRACE_MS: Final = 1_000
 
+#: So many reviews are kept; beyond, the oldest that somebody acknowledged goes first.
 _REASON_MAX: Final = 16
 
 
@@ -123,11 +124,12 @@ class Draft:
 
     def review(self, reason: str, detail: str) -> None:
         """Open a review, once a reason: a second observation of the same adds nothing."""
-        reviews: tuple[Review, ...] = self.get("reviews")
-        if len(reviews) >= _REASON_MAX or any(
-            review.reason == reason and review.acknowledged_ms is None for review in reviews
-        ):
+        reviews: list[Review] = list(self.get("reviews"))
+        if any(review.reason == reason and review.acknowledged_ms is None for review in reviews):
             return
+        settled = [review for review in reviews if review.acknowledged_ms is not None]
+        if len(reviews) >= _REASON_MAX and settled:
+            reviews.remove(settled[0])
         self.set(reviews=(*reviews, Review(reason, self.now_ms, detail)))
         self._entries.append(Entry(self._offset(), EntryKind.REVIEW, 0, text=reason))
 

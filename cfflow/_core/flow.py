@@ -43,7 +43,7 @@ HOLD_MAX_S: Final = 604_800
 class PayRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long one gateway call may take. Cashfree advises 10 s for pay and for the OTP."""
 
-    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10
+    timeout_s: Annotated[float, Meta(ge=0.05, le=60)] = 10
 
 
 class OtpRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Final
 
 from cfflow.errors import InvalidAmount
@@ -12,6 +12,7 @@ __all__ = ["PAISA", "amount_of"]
 PAISA: Final = Decimal("0.01")
 
 #: More digits than any payment has; it also keeps a hostile exponent out of quantize().
+_EXACT: Final = Context(prec=28)
 _AMOUNT_MAX: Final = Decimal(10) ** 12
 
 
@@ -30,7 +31,7 @@ def amount_of(value: object, *, name: str = "amount") -> Decimal:
         raise InvalidAmount(f"{name} {value!r} is not a decimal number") from None
     if not amount.is_finite() or not 0 < amount < _AMOUNT_MAX:
         raise InvalidAmount(f"{name} must be more than 0 and less than {_AMOUNT_MAX}, got {amount}")
-    exact = amount.quantize(PAISA)
+    exact = amount.quantize(PAISA, context=_EXACT)
     if exact != amount:
         raise InvalidAmount(f"{name} has at most two decimals, got {value}")
     return exact

@@ -109,6 +109,8 @@ def begin_submit(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
 def begin_resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     """Open a resend of the OTP, within the flow's number and waiting time."""
     otp = _otp_page(snapshot, Step.RESEND_OTP, now_ms)
+    if otp.submits_used >= flow.otp.submits_max:
+        raise _limit(snapshot, "a new OTP is of no use, all submissions are used")
     if otp.resends_used >= flow.otp.resends_max:
         raise _limit(snapshot, f"all {flow.otp.resends_max} OTP resends are used")
     ready_ms = otp.sent_ms + flow.otp.resend_after_s * 1000
@@ -161,6 +163,8 @@ def begin_authorize(
     `freeze` makes the request's body out of the amount, which only a capture has.
     """
     _permit(snapshot, step, State.AUTHORIZED)
+    if snapshot.record.confirming:
+        raise _illegal(snapshot, f"{step}: the bank is still confirming another capture or void")
     exact = amount_to_capture(snapshot, amount) if step is Step.CAPTURE else None
     return _open(
         Draft(snapshot, flow, now_ms),

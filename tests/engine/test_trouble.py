@@ -101,6 +101,8 @@ async def test_a_pay_that_never_arrived_takes_two_inquiries_a_margin_apart(shop:
     shop.fault("pay", "lost_before")
     with pytest.raises(OutcomeUnknown):
         await shop.cashier.pay(payment, session, card())
+    assert (await shop.cashier.refresh(payment)).operation is not None
+    shop.pass_time(10)
     first = await shop.cashier.refresh(payment)
     assert first.operation is not None
     with pytest.raises(OutcomeUnknown):
