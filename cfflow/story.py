@@ -63,7 +63,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 def history_of(snapshot: Snapshot) -> tuple[HistoryEntry, ...]:
     """Return the history of a snapshot, oldest first; the states are walked along the chart."""
-    state = snapshot.record.history_from
+    state = snapshot.record.history_from or State.CREATED
     entries = []
     for entry in snapshot.record.history:
         told, state = _entry(snapshot, entry, state)

@@ -65,6 +65,8 @@ def _move(draft: Draft, observation: Observation, target: State) -> None:
     """Walk to the state that was proven, and take the facts that belong to it."""
     came_from = draft.state
     draft.walk_to(target, observation)
+    # The customer's turn is over for good; what was left of it is of no use to anybody.
+    draft.set(otp=None)
     _flow_reviews(draft, came_from, target)
     if came_from is State.FAILED and target is not State.FAILED:
         draft.set(failure=None)

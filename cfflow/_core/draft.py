@@ -24,6 +24,7 @@ from cfflow._core.record import (
     Snapshot,
     Step,
     appended,
+    entry,
 )
 
 __all__ = ["PAY_MARGIN_MS", "Draft", "Plan", "Walked", "next_wake"]
@@ -99,7 +100,7 @@ class Draft:
         by = -1 if observation is None else CALLS.index(observation.call)
         proof = local if observation is None else observation.brief()
         self._entries.append(
-            Entry(self._offset(), EntryKind.TRANSITION, TRIGGERS.index(trigger), by, proof)
+            entry(self._offset(), EntryKind.TRANSITION, TRIGGERS.index(trigger), by, proof)
         )
         operation = self.was.operation
         self._walked.append(
@@ -131,7 +132,7 @@ class Draft:
         if len(reviews) >= _REASON_MAX and settled:
             reviews.remove(settled[0])
         self.set(reviews=(*reviews, Review(reason, self.now_ms, detail)))
-        self._entries.append(Entry(self._offset(), EntryKind.REVIEW, 0, text=reason))
+        self._entries.append(entry(self._offset(), EntryKind.REVIEW, 0, -1, reason))
 
     def close_operation(self, outcome: str) -> None:
         """Close the open operation and say in the history how it ended."""
@@ -145,8 +146,8 @@ class Draft:
         """Write into the history what became of the open operation."""
         operation = self.get("operation")
         step = STEPS.index(operation.step)
-        entry = Entry(self._offset(), EntryKind.OPERATION, step, operation.sequence, what)
-        self._entries.append(entry)
+        line = entry(self._offset(), EntryKind.OPERATION, step, operation.sequence, what)
+        self._entries.append(line)
 
     def asked(self, at_ms: int) -> None:
         """Count an inquiry that left something to ask for."""

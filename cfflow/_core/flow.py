@@ -128,7 +128,7 @@ def parse(text: bytes, *, file: str = "flow") -> Flow:
     except msgspec.ValidationError as error:
         raise FlowError(f"{file}: {_reason(str(error))}") from None
     _check(flow, file)
-    digest = hashlib.sha256(text).hexdigest()[:16]
+    digest = hashlib.sha256(text).hexdigest()[:12]
     return msgspec.structs.replace(flow, digest=digest, source=text)
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "Snapshot",
     "Step",
     "appended",
+    "entry",
     "payment_id",
     "split_id",
 ]
@@ -57,6 +58,36 @@ STEPS: Final = tuple(Step)
 CALLS: Final = tuple(Call)
 
 
+#: Words that a history says again and again; stored as positions here, so append only.
+WORDS: Final = (
+    "",
+    "done",
+    "success",
+    "failed",
+    "post",
+    "link",
+    "form",
+    "custom",
+    "SUCCESS",
+    "FAILED",
+    "SUCCESS captured",
+    "SUCCESS captured CAPTURE+SUCCESS",
+    "SUCCESS captured CAPTURE+PENDING",
+    "VOID VOID+SUCCESS",
+    "SUCCESS VOID+PENDING",
+    "USER_DROPPED",
+    "CANCELLED",
+    "found by inquiry",
+    "never arrived",
+    "sent again",
+    "answer lost, counted as used",
+    "inferred from channel=post",
+    "the customer took redirect_to_bank",
+)
+
+_WORD_NUMBERS: Final = {word: number for number, word in enumerate(WORDS)}
+
+
 class EntryKind(IntEnum):
     """What an entry of the history tells."""
 
@@ -65,7 +96,7 @@ class EntryKind(IntEnum):
     REVIEW = 2
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One line of the history, packed small: codes are positions in the lists above.
 
     For a transition `code` is the trigger and `by` the call whose answer proved it (-1: a
@@ -75,8 +106,20 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     offset_ms: int
     kind: int
     code: int
-    by: int = -1
-    text: str = ""
+    by: int
+    word: int | str
+
+    @property
+    def text(self) -> str:
+        """What proved it, how it ended, or which review it is. A newer version's word is "?"."""
+        if isinstance(self.word, str):
+            return self.word
+        return WORDS[self.word] if 0 <= self.word < len(WORDS) else "?"
+
+
+def entry(offset_ms: int, kind: EntryKind, code: int, by: int, text: str) -> Entry:
+    """Return an entry of the history, its text by number where it is a common one."""
+    return Entry(offset_ms, kind, code, by, _WORD_NUMBERS.get(text, text))
 
 
 class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -160,7 +203,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     failure: Failure | None = None
     reviews: tuple[Review, ...] = ()
     history: tuple[Entry, ...] = ()
-    history_from: State = State.CREATED
+    history_from: State | None = None
     metadata: dict[str, Any] | None = None
     abandoned: bool = False
     confirming: bool = False
@@ -213,20 +256,20 @@ def split_id(text: str) -> tuple[str, int] | None:
     return order_id, int(n)
 
 
-def appended(record: Record, entries: tuple[Entry, ...]) -> tuple[tuple[Entry, ...], State]:
-    """Return the history with these entries behind it, and the state in which it begins.
+def appended(record: Record, entries: tuple[Entry, ...]) -> tuple[tuple[Entry, ...], State | None]:
+    """Return the history with these entries behind it, and where it begins if not in `created`.
 
     At most 64 stay. Operations go first, the oldest before the others; a transition goes
     only when nothing else is left, and then the history begins in the state it led to.
     """
     history = [*record.history, *entries]
-    begins = record.history_from
+    begins = record.history_from or State.CREATED
     while len(history) > HISTORY_MAX:
-        kinds = [entry.kind for entry in history]
+        kinds = [line.kind for line in history]
         if EntryKind.OPERATION in kinds:
             history.pop(kinds.index(EntryKind.OPERATION))
             continue
         gone = history.pop(0)
         if gone.kind == EntryKind.TRANSITION:
             begins = fire(begins, TRIGGERS[gone.code])
-    return tuple(history), begins
+    return tuple(history), None if begins is State.CREATED else begins

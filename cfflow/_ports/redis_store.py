@@ -34,7 +34,7 @@ __all__ = ["RedisStore"]
 #: How many events a partition keeps for consumers that have not come yet.
 FEED_MAX: Final = 1_000
 
-_TOKEN_B: Final = 8
+_TOKEN_B: Final = 6
 
 
 class RedisStore:

