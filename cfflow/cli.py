@@ -131,12 +131,13 @@ def emulator(
 def _announce(base_url: str, client_id: str, client_secret: str, *, as_json: bool) -> None:
     if as_json:
         _print_json({"base_url": base_url, "client_id": client_id, "client_secret": client_secret})
-        return
-    print(f"A local Cashfree listens on {base_url}\n")
-    print(f"export CASHFREE_ENVIRONMENT={base_url}")
-    print(f"export CASHFREE_CLIENT_ID={client_id}")
-    print(f"export CASHFREE_CLIENT_SECRET={client_secret}\n")
-    print("Test card 4111111111111111, any CVV and expiry; the OTP is 111000. Ctrl-C stops it.")
+    else:
+        print(f"A local Cashfree listens on {base_url}\n")
+        print(f"export CASHFREE_ENVIRONMENT={base_url}")
+        print(f"export CASHFREE_CLIENT_ID={client_id}")
+        print(f"export CASHFREE_CLIENT_SECRET={client_secret}\n")
+        print("Test card 4111111111111111, any CVV and expiry; the OTP is 111000. Ctrl-C stops it.")
+    # Whoever reads this through a pipe waits for it, and it is all that will come.
     sys.stdout.flush()
 
 

@@ -33,6 +33,7 @@ from cfflow._ports.wire import (
     PayAnswer,
     PaymentEntity,
     Simulation,
+    believed,
     decoder,
     encode,
 )
@@ -426,7 +427,7 @@ def _read(call: Call, decode: Callable[[bytes], _D], response: httpx.Response) -
     if not response.is_success:
         return from_answer(call, response)
     try:
-        return decode(response.content)
+        return believed(decode(response.content))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # The decoder's own error would quote the answer.
         return undecodable(call, response)

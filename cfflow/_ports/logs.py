@@ -7,6 +7,8 @@ events go to standard error as JSON lines, and nothing global is configured.
 from __future__ import annotations
 
 import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -33,11 +35,7 @@ def default_log() -> Log:
         "Log",
         structlog.wrap_logger(
             structlog.BytesLogger(sys.stderr.buffer),
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.JSONRenderer(serializer=_json),
-            ],
+            processors=[_render],
             wrapper_class=structlog.make_filtering_bound_logger(0),
             cache_logger_on_first_use=True,
         ),
@@ -47,5 +45,8 @@ def default_log() -> Log:
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-def _json(event: dict[str, Any], **_: Any) -> bytes:
+def _render(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
+    """Do in one go what three of structlog's processors would: level, time, JSON."""
+    event["level"] = level
+    event["timestamp"] = datetime.now(UTC)
     return _encode(event)

@@ -26,6 +26,7 @@ __all__ = [
     "PayAnswer",
     "PaymentEntity",
     "Simulation",
+    "believed",
     "decoder",
     "encode",
     "next_action",
@@ -52,14 +53,21 @@ _CARD_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){12,18}")
 _T = TypeVar("_T")
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+_NOTHING: Final = msgspec.Raw(b"null")
+_decode_json: Final = msgspec.json.Decoder().decode
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of the gateway's answers; `request_id` is its own number for the call."""
 
     # From a header. No field of a body has this name, so none can be mistaken for it.
     request_id: str = msgspec.field(default="", name="(x-request-id)")
 
+    def check(self) -> None:
+        """Raise `ValueError` for an amount that no answer about money can hold."""
 
-class PayData(msgspec.Struct, frozen=True, kw_only=True):
+
+class PayData(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`data` of a pay answer: where the customer goes and with what."""
 
     url: str | None = None
@@ -69,7 +77,7 @@ class PayData(msgspec.Struct, frozen=True, kw_only=True):
     redirect_to_bank: Any = None
 
 
-class PayAnswer(Answer, frozen=True, kw_only=True):
+class PayAnswer(Answer, frozen=True, kw_only=True, gc=False):
     """The answer to pay: one attempt exists, and `action` says what comes next."""
 
     cf_payment_id: _Id = None
@@ -79,11 +87,11 @@ class PayAnswer(Answer, frozen=True, kw_only=True):
     payment_amount: Decimal | None = None
     data: PayData | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _check_amounts(self.payment_amount)
 
 
-class AuthenticateAnswer(Answer, frozen=True, kw_only=True):
+class AuthenticateAnswer(Answer, frozen=True, kw_only=True, gc=False):
     """The answer to an OTP submission or resend."""
 
     cf_payment_id: _Id = None
@@ -92,7 +100,7 @@ class AuthenticateAnswer(Answer, frozen=True, kw_only=True):
     payment_message: str | None = None
 
 
-class Authorization(msgspec.Struct, frozen=True, kw_only=True):
+class Authorization(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was done with a hold, and whether the bank has confirmed it."""
 
     action: str | None = None
@@ -104,11 +112,8 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     action_reference: str | None = None
     action_time: str | None = None
 
-    def __post_init__(self) -> None:
-        _check_amounts(self.captured_amount)
 
-
-class ErrorDetails(msgspec.Struct, frozen=True, kw_only=True):
+class ErrorDetails(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why an attempt failed."""
 
     error_code: str | None = None
@@ -117,8 +122,12 @@ class ErrorDetails(msgspec.Struct, frozen=True, kw_only=True):
     error_source: str | None = None
 
 
-class PaymentEntity(Answer, frozen=True, kw_only=True):
-    """One attempt, as fetch and authorize show it."""
+class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
+    """One attempt, as fetch and authorize show it.
+
+    `payment_method` stays JSON until somebody asks for it with `paid_with()`: only a lost
+    pay needs it, and a printed entity then shows no UPI id and no phone.
+    """
 
     cf_payment_id: _Id = None
     order_id: str | None = None
@@ -130,18 +139,24 @@ class PaymentEntity(Answer, frozen=True, kw_only=True):
     authorization: Authorization | None = None
     error_details: ErrorDetails | None = None
     payment_group: str | None = None
-    payment_method: Any = None
+    payment_method: msgspec.Raw = _NOTHING
     payment_message: str | None = None
     payment_time: str | None = None
     payment_completion_time: str | None = None
     bank_reference: str | None = None
     auth_id: str | None = None
 
-    def __post_init__(self) -> None:
-        _check_amounts(self.payment_amount, self.order_amount)
+    def check(self) -> None:
+        captured = self.authorization.captured_amount if self.authorization else None
+        _check_amounts(self.payment_amount, self.order_amount, captured)
+
+    def paid_with(self) -> dict[str, Any]:
+        """Return the payment method's own fields by the method's name; empty if unsaid."""
+        found = _decode_json(self.payment_method)
+        return found if isinstance(found, dict) else {}
 
 
-class Order(Answer, frozen=True, kw_only=True):
+class Order(Answer, frozen=True, kw_only=True, gc=False):
     """An order. Its `payment_session_id` pays it, so `repr` does not show it."""
 
     cf_order_id: _Id = None
@@ -152,7 +167,7 @@ class Order(Answer, frozen=True, kw_only=True):
     order_expiry_time: str | None = None
     payment_session_id: str | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         _check_amounts(self.order_amount)
 
     def __repr__(self) -> str:
@@ -163,7 +178,7 @@ class Order(Answer, frozen=True, kw_only=True):
         return [("order_id", self.order_id), ("order_status", self.order_status)]
 
 
-class Simulation(Answer, frozen=True, kw_only=True):
+class Simulation(Answer, frozen=True, kw_only=True, gc=False):
     """A sandbox simulation."""
 
     simulation_id: _Id = None
@@ -172,7 +187,7 @@ class Simulation(Answer, frozen=True, kw_only=True):
     entity_simulation: Any = None
 
 
-class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The body of an error."""
 
     message: str | None = None
@@ -184,10 +199,17 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True):
 def decoder(kind: type[_T]) -> Callable[[bytes], _T]:
     """Return a function that decodes one kind of answer; made once, used for every call.
 
-    It raises `msgspec.MsgspecError` (or ValueError) for bytes that are not such an answer.
+    It raises `msgspec.MsgspecError` or `ValueError` for bytes that are not such an answer.
     """
-    inner = msgspec.json.Decoder(kind)
-    return inner.decode
+    return msgspec.json.Decoder(kind).decode
+
+
+def believed(found: _T) -> _T:
+    """Return a decoded answer; raises `ValueError` where one of its amounts is none."""
+    for answer in found if isinstance(found, list) else (found,):
+        if isinstance(answer, Answer):
+            answer.check()
+    return found
 
 
 def observe_pay(answer: PayAnswer) -> Observation:
@@ -218,7 +240,7 @@ def observe_authenticate(answer: AuthenticateAnswer) -> Observation:
 def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
     """Return what a payment entity says, whichever call it answers."""
     authorization = entity.authorization or Authorization()
-    method, channel, last_four = _instrument(entity.payment_method)
+    method, channel, last_four = _instrument(entity.paid_with())
     return Observation(
         call=call,
         cf_payment_id=_id(entity.cf_payment_id),
@@ -312,9 +334,9 @@ def _failure(details: ErrorDetails | None) -> Failure | None:
     return Failure(*(without_card_numbers(text or "")[:200] for text in texts))
 
 
-def _instrument(method: Any) -> tuple[str | None, str | None, str | None]:
+def _instrument(method: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
     """Return (method, channel, last four digits) of an entity's `payment_method`."""
-    if not isinstance(method, dict) or len(method) != 1:
+    if len(method) != 1:
         return None, None, None
     name, fields = next(iter(method.items()))
     if not isinstance(fields, dict):
