@@ -1,39 +1,54 @@
-# Two commands do everything on a machine with Python 3.11+ and make: `make demo` and `make test`.
-PYTHON ?= python3
+# From a clone, with Python 3.11 or newer and make: `make demo` shows it, `make test` proves it.
+PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: demo test lint types unit bench lock clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit bench lock clean
+
+help:
+	@echo 'make demo    an OTP sale, two holds, and a capture whose process is killed'
+	@echo 'make test    lint, types, and all tests, the built wheel among them'
+	@echo 'make lint    ruff           make types   mypy           make unit    pytest'
+	@echo 'make bench   the benchmark  make lock    pin anew       make clean   start over'
 
 demo: $(READY)
-	$(BIN)/cfflow demo
+	@$(BIN)/cfflow demo
 
 test: lint types unit
 
 lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
 
 types: $(READY)
-	$(BIN)/mypy
+	$(BIN)/mypy --no-error-summary
 
 unit: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --quiet
 
 bench: $(READY)
-	$(BIN)/python -m bench
+	@$(BIN)/python -m bench
 
 # Everything comes from the lock, hash by hash; the project itself goes in as an editable install.
 $(READY): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cfflow needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@test -n '$(PYTHON)' || { \
+	  echo 'cfflow needs Python 3.11 or newer, and none was found: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'cfflow needs Python 3.11 or newer; this is' "$$($(PYTHON) --version 2>&1): $(PYTHON)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo '$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@echo 'Installing what requirements.lock pins into .venv, once ...'
+	@rm -f $(READY)
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-lock:
+lock: $(READY)
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-header --output-file requirements.lock
 
