@@ -68,17 +68,18 @@ def measure(rounds: int, answers: int) -> Decoded:
         Decimal(str(read.payment_amount)),
         read.payment_method.actual_instance.card.channel,
     )
-    timed: list[tuple[float, float, float]] = []
-    for _ in range(rounds):
-        timed.append(
-            (
-                _time_us(lambda: decode(ANSWER), answers * _FASTER),
-                _time_us(
-                    lambda: observe_entity(decode(ANSWER), Call.FETCH_PAYMENT), answers * _FASTER
-                ),
-                _time_us(lambda: sdk(text), answers),
-            )
+
+    def observe() -> object:
+        return observe_entity(decode(ANSWER), Call.FETCH_PAYMENT)
+
+    timed = [
+        (
+            _time_us(lambda: decode(ANSWER), answers * _FASTER),
+            _time_us(observe, answers * _FASTER),
+            _time_us(lambda: sdk(text), answers),
         )
+        for _ in range(rounds)
+    ]
     return Decoded(*(statistics.median(each) for each in zip(*timed, strict=True)))
 
 

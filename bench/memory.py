@@ -138,7 +138,7 @@ class _BatchingLink(RedisLink):
             batch, self._waiting = self._waiting, []
             try:
                 found = await self.scripts([(keys, args) for keys, args, _ in batch])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  every waiter must hear of it
                 for _, _, answer in batch:
                     answer.set_exception(error)
                 continue

@@ -1,4 +1,4 @@
-"""Measures three transports under `httpx.AsyncClient`: python -m bench.transport
+"""Measures three transports under `httpx.AsyncClient`: `python -m bench.transport`.
 
 A server in a process of its own answers every POST with 400 bytes of JSON over loopback.
 The transports take turns within each round, so a slow moment of the machine meets all of

@@ -12,7 +12,8 @@ import msgspec
 
 from cfflow._ports.catalog import Catalog
 from cfflow._ports.embedded_store import EmbeddedStore
-from cfflow._ports.gateway import GatewayClient, base_url_of
+from cfflow._ports.environment import base_url_of
+from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.logs import Log, default_log
 from cfflow._ports.redis_store import RedisStore
 from cfflow._ports.sealed import Sealed

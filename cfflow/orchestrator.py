@@ -141,7 +141,7 @@ class Orchestrator(Reader):
             del method
             raise InvalidInput("method must be one of cfflow's, such as Card or UPI")
 
-        async def call(held: Snapshot, operation: Operation, flow: Flow) -> Answer:
+        async def call(_: Snapshot, operation: Operation, flow: Flow) -> Answer:
             answer = await self.gateway.pay(
                 session,
                 method,

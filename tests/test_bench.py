@@ -15,7 +15,9 @@ SALE = re.compile(
     r" +(?P<of_floor>[\d.]+) +(?P<of_stock>[\d.]+) +(?P<cpu_us>[\d,]+) +(?P<cpu_of_floor>[\d.]+)$",
     re.MULTILINE,
 )
-DECODED = re.compile(r"^  (?P<name>cfflow|official SDK),.* (?P<us>[\d.]+) +(?P<times>\d+) x$", re.M)
+DECODED = re.compile(
+    r"^  (?P<name>cfflow|official SDK),.* (?P<us>[\d.]+) +(?P<times>\d+) x$", re.MULTILINE
+)
 TOGETHER = re.compile(r"^  together +(?P<size_b>\d+)$", re.MULTILINE)
 AIM = re.compile(r"^  (?:PASS|MISS)  ", re.MULTILINE)
 

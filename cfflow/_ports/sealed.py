@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Generic, NoReturn, TypeVar
 
-__all__ = ["Sealed"]
+__all__ = ["Sealed", "sealed"]
 
 _T = TypeVar("_T")
 
@@ -31,3 +31,8 @@ class Sealed(Generic[_T]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a sealed value is not written anywhere")
+
+
+def sealed(secret: _T | Sealed[_T]) -> Sealed[_T]:
+    """Return a secret sealed, as it came or not."""
+    return secret if isinstance(secret, Sealed) else Sealed(secret)

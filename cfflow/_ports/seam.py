@@ -85,7 +85,7 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
     }
     if status in {401, 403}:
         return GatewayAuthError(f"{text}; check client id, secret and environment", **details)
-    if status == 429:  # noqa: PLR2004  the protocol's own number
+    if status == 429:
         wait_s = _retry_after_s(response)
         return RateLimited(
             f"{call}: rate limit; try again in {wait_s:g} s", retry_after_s=wait_s, **details
@@ -144,6 +144,6 @@ def _retry_after_s(response: httpx.Response) -> float:
             seconds = float(response.headers.get(name, ""))
         except ValueError:
             continue
-        if 0 <= seconds <= 3600:  # noqa: PLR2004  more than an hour is not a retry time
+        if 0 <= seconds <= 3600:
             return seconds
     return _RETRY_AFTER_S

@@ -211,7 +211,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
 
 
 class _Connection(httpcore.AsyncHTTP11Connection):
-    """One socket, with the question httpcore does not ask: is anything left on it?"""
+    """One socket, with a question httpcore does not ask: whether anything is left on it."""
 
     idle_since_s = 0.0
 

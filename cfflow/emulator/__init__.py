@@ -4,11 +4,12 @@
 its own, `serve()` in this one until it is stopped, and `create_app()` is the bare ASGI app.
 It never imports the rest of cfflow, and cfflow never imports it: they meet over HTTP only.
 """
+
 from __future__ import annotations
 
 try:
-    import starlette  # noqa: F401
-    import uvicorn  # noqa: F401
+    import starlette  # noqa: F401  only whether it is there
+    import uvicorn  # noqa: F401  only whether it is there
 except ImportError as missing:
     raise ImportError(
         "the local gateway needs packages that are not installed: pip install 'cfflow[emulator]'",

@@ -55,6 +55,7 @@ class EmulatorApp(Starlette):
         self._closing.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: the gateway's own calls here, the rest by Starlette."""
         if scope["type"] == "http" and scope["path"].startswith(f"{PREFIX}/"):
             await self._serve(scope, receive, send)
         else:

@@ -190,8 +190,10 @@ class Bank:
         return OtpAnswer(attempt, "SUBMIT_OTP", "FAILED", "otp is invalid")
 
     def resend_otp(self, cf_payment_id: object, now: float) -> OtpAnswer:
-        """Send the one-time password again. Raises `Refused` like `submit_otp`, and 400 when
-        it is too soon or was done twice."""
+        """Send the one-time password again.
+
+        Raises `Refused` like `submit_otp`, and 400 when it is too soon or was done twice.
+        """
         attempt, page = self._otp_page(cf_payment_id, now)
         otp.resend(page, now)
         return OtpAnswer(attempt, "RESEND_OTP", "SUCCESS", "otp sent again")

@@ -65,8 +65,11 @@ def read_headers(scope: Scope) -> Headers:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole body. Raises `Refused` (413) for one over 1 MiB, `ConnectionError` when the
-    caller hung up before its end."""
+    """The whole body.
+
+    Raises `Refused` (413) for one over 1 MiB, `ConnectionError` when the caller hung up
+    before its end.
+    """
     parts: list[bytes] = []
     size = 0
     while True:

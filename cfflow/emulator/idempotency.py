@@ -35,8 +35,10 @@ class IdempotencyKeys:
         self._stored: OrderedDict[Scope, Stored] = OrderedDict()
 
     def find(self, scope: Scope, body: bytes, now: float) -> Stored | None:
-        """The answer to replay, if this request was seen. Raises `Refused` (422) when the
-        key belongs to another body."""
+        """The answer to replay, if this request was seen.
+
+        Raises `Refused` (422) when the key belongs to another body.
+        """
         self._forget(now)
         stored = self._stored.get(scope)
         if stored is not None and stored.body_digest != self._digest(body):

@@ -161,7 +161,7 @@ def _check_money(was: Record, record: Record) -> None:
         assert amount_held == was.amount_held
     if captured is not None:
         assert record.state is State.CAPTURED
-        assert 0 <= captured
+        assert captured >= 0
         assert amount_held is None or captured <= amount_held
     if was.state in FINAL:
         assert record.state is was.state

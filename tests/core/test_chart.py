@@ -84,7 +84,7 @@ def test_each_walk_is_legal_and_never_passes_through_an_end(
 
 def test_nothing_leads_out_of_captured_and_voided() -> None:
     """The two final states have no edge at all, and failed has only the loud one."""
-    assert FINAL == {State.CAPTURED, State.VOIDED}
+    assert {State.CAPTURED, State.VOIDED} == FINAL
     out = {state: {t for t, a, _ in EDGES if a is state} for state in State}
     assert out[State.CAPTURED] == out[State.VOIDED] == set()
     assert out[State.FAILED] == {Trigger.REVIVE}

@@ -55,7 +55,7 @@ def test_each_step_begins_only_in_its_own_state(state: State, step: Step) -> Non
     """In its state a step is written down; in every other one it is refused."""
     held = a_payment(state)
     if HOME[step] is not state:
-        with pytest.raises(IllegalStep, match="order_1.1"):
+        with pytest.raises(IllegalStep, match=r"order_1\.1"):
             begun(held, step, LATER)
         return
     plan = begun(held, step, LATER)
@@ -255,7 +255,7 @@ def test_a_capture_over_the_hold_or_of_no_amount_is_never_written_down(amount: s
 def test_a_capture_takes_the_hold_or_the_part_asked_for() -> None:
     """Without an amount all of it; the frozen body and the operation agree."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
-    for asked, exact in ((None, AMOUNT), (Decimal("4"), Decimal("4.00")), (AMOUNT, AMOUNT)):
+    for asked, exact in ((None, AMOUNT), (Decimal(4), Decimal("4.00")), (AMOUNT, AMOUNT)):
         plan = begun(held, Step.CAPTURE, T0, PREAUTH, amount=asked)
         operation = plan.record.operation
         assert operation is not None

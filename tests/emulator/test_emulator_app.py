@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from tests.emulator.emulator_kit import NO_OTP_BIN, VISA, Shop, a_shop, card, order_body, upi
 
 from cfflow.emulator import running_emulator
+from tests.emulator.emulator_kit import NO_OTP_BIN, VISA, Shop, a_shop, card, order_body, upi
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -257,7 +257,7 @@ async def test_the_clock_only_goes_forward(shop: Shop) -> None:
 
 
 async def test_nothing_secret_is_kept_or_told(shop: Shop) -> None:
-    """Card number, CVV and session appear nowhere in the bank, nor in any answer but the order's."""
+    """Card number, CVV and session appear nowhere in the bank, nor in an answer but the order's."""
     order = await shop.order()
     await shop.pay(order, card(card_cvv="9182"))
     told = (await shop.fetch(f"/orders/{order['order_id']}/payments")).text

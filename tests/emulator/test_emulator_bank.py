@@ -6,6 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
+from cfflow.emulator import Attempt, Bank, Refused
 from tests.emulator.emulator_kit import (
     DAY_S,
     HOLDS,
@@ -21,8 +23,6 @@ from tests.emulator.emulator_kit import (
     pay,
     upi,
 )
-
-from cfflow.emulator import Attempt, Bank, Refused
 
 
 def test_a_sale_is_captured_when_the_otp_is_right() -> None:

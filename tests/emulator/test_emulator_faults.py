@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import pytest_asyncio
-from tests.emulator.emulator_kit import Shop, a_shop
 
 from cfflow.emulator import ConnectionDropped, Fault, Faults, create_app, running_emulator
+from tests.emulator.emulator_kit import Shop, a_shop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

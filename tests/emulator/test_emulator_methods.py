@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.emulator.emulator_kit import T0, card, upi
 
 from cfflow.emulator import BankOptions, Refused
 from cfflow.emulator.methods import TEST_CARDS, luhn, read_method
 from cfflow.emulator.records import Method
+from tests.emulator.emulator_kit import T0, card, upi
 
 PHONE = "9898989898"
 

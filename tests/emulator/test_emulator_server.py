@@ -14,11 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.emulator.emulator_kit import order_body
 
 import cfflow.emulator
 from cfflow.emulator import BankOptions, EmulatorProcess, running_emulator, serve
 from cfflow.emulator.__main__ import main
+from tests.emulator.emulator_kit import order_body
 
 PACKAGE = Path(cfflow.emulator.__file__).parent
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
@@ -98,7 +98,7 @@ def test_a_taken_port_is_an_error_before_anything_starts(
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match="in use"):
-            serve(port=port, announce=lambda base_url: pytest.fail("it announced itself"))
+            serve(port=port, announce=lambda _: pytest.fail("it announced itself"))
         assert main(["--port", str(port)]) == 1
     assert "cannot listen" in capsys.readouterr().err
 

@@ -242,7 +242,7 @@ async def test_a_gateway_that_is_not_there_was_not_sent_anything(shop: Shop) -> 
 
 
 async def test_what_the_gateway_already_knows_is_fetched_before_it_is_refused(shop: Shop) -> None:
-    """ "Already processed": the caller gets the refusal, with the payment as it really is."""
+    """The caller gets "already processed", with the payment as it really is."""
     payment, _ = await shop.at_otp()
     await shop.cashier.gateway.simulate(payment.cf_payment_id or "", "SUCCESS")
     with pytest.raises(GatewayRejected) as refused:

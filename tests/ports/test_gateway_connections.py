@@ -24,7 +24,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\n"
 @pytest.mark.parametrize("own", [True, False], ids=["of the call", "of the client"])
 async def test_the_time_limit_holds_for_the_call_as_a_whole(reply: object, own: bool) -> None:
     """A drip that never lets a single read time out ends at the same limit."""
-    async with a_gateway(reply) as gateway, a_client(gateway.base_url) as client:  # type: ignore[arg-type]
+    async with a_gateway(reply) as gateway, a_client(gateway.base_url) as client:  # type: ignore[arg-type]  # settings are text
         client._timeout_s = 60 if own else 0.3
         began = time.monotonic()
         with pytest.raises(OutcomeUnknown):

@@ -12,7 +12,8 @@ import pytest
 
 from cfflow import BankTransfer, ConfigError, InvalidAmount
 from cfflow._core.observation import Call
-from cfflow._ports.gateway import API_VERSIONS, GatewayClient, base_url_of, frozen_authorize
+from cfflow._ports.environment import API_VERSIONS, base_url_of
+from cfflow._ports.gateway import GatewayClient, frozen_authorize
 from cfflow._ports.wire import observe_entity, observe_pay
 from tests.ports.gateway_kit import (
     CARD,

@@ -526,7 +526,7 @@ async def refused_inputs(cashier: Orchestrator, payment: Payment) -> list[BaseEx
     calls = [
         cashier.submit_otp(payment, f"{OTP}9"),
         cashier.pay(payment, SESSION * 50, a_card()),
-        cashier.pay(payment, SESSION, {"card": {"card_number": NUMBER}}),  # type: ignore[arg-type]
+        cashier.pay(payment, SESSION, {"card": {"card_number": NUMBER}}),  # type: ignore[arg-type]  # on purpose
     ]
     return [
         error

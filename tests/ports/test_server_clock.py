@@ -23,7 +23,7 @@ class Monotonic:
 
 @pytest.fixture
 def mono(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
-    """This machine's clock, in the test's hands."""
+    """The machine's clock, in the test's hands."""
     clock = Monotonic()
     monkeypatch.setattr(server_clock, "monotonic_ms", clock)
     return clock

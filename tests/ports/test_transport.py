@@ -174,7 +174,7 @@ async def client_of(
     transport = GatewayTransport(
         server.url,
         ssl_context=ssl_context or trusting_context(),
-        **limits,  # type: ignore[arg-type]
+        **limits,  # type: ignore[arg-type]  # one dict of mixed values
     )
     async with httpx.AsyncClient(
         transport=transport, base_url=server.url, timeout=5, trust_env=False
@@ -506,8 +506,8 @@ async def test_a_server_that_does_not_read_ends_with_the_write_timeout() -> None
     url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     transport = GatewayTransport(url)
     async with httpx.AsyncClient(transport=transport) as client:
+        body = b"x" * 2**25
         with pytest.raises(httpx.WriteTimeout) as raised:
-            body = b"x" * 2**25
             await client.post(url, content=body, timeout=httpx.Timeout(5, write=0.2))
     listener.close()
     assert not isinstance(raised.value, NEVER_SENT)
@@ -568,7 +568,7 @@ def test_an_origin_must_be_an_http_url(url: str) -> None:
 def test_limits_must_permit_something(limits: dict[str, int]) -> None:
     """A limit below its least value is refused when the transport is made."""
     with pytest.raises(ValueError, match="limits"):
-        GatewayTransport("http://localhost", **limits)  # type: ignore[arg-type]
+        GatewayTransport("http://localhost", **limits)  # type: ignore[arg-type]  # one dict of mixed values
 
 
 async def test_a_redirect_to_another_origin_is_not_followed_there() -> None:
@@ -605,7 +605,7 @@ async def test_cancelled_at_any_step_of_the_loop_it_serves_the_next_request(tls:
             answer = await client.post("/", content=b"kept", timeout=httpx.Timeout(5, pool=0))
             assert answer.content == b"kept"
             assert [seen.body for seen in server.requests].count(b"lost") <= 1
-            await until(lambda server=server: server.open == 1)  # type: ignore[misc]
+            await until(lambda server=server: server.open == 1)  # type: ignore[misc]  # a default binds the loop variable
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])

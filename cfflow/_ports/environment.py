@@ -1,0 +1,54 @@
+"""Where the gateway is, and which versions of its API are known (GATEWAY 1)."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import httpx
+
+from cfflow.errors import ConfigError
+
+__all__ = ["API_VERSIONS", "ENVIRONMENTS", "base_url_of"]
+
+API_VERSIONS: Final = ("2022-09-01", "2023-08-01", "2025-01-01", "2026-01-01")
+
+ENVIRONMENTS: Final = {
+    "sandbox": "https://sandbox.cashfree.com/pg",
+    "production": "https://api.cashfree.com/pg",
+}
+
+#: Hosts on which a base URL may be plain http: an emulator on this machine.
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def base_url_of(environment: str) -> str:
+    """Return the base URL of `sandbox`, `production` or a URL of one's own.
+
+    Raises `ConfigError` for anything else; for plain http to another machine, where card
+    numbers would travel readable; and for a URL with a password, which httpx would send
+    along with every call.
+    """
+    if environment in ENVIRONMENTS:
+        return ENVIRONMENTS[environment]
+    if "@" in environment:
+        raise ConfigError("environment: a base URL takes no user name and no password")
+    parts = _base(environment)
+    if parts is None:
+        known = ", ".join(ENVIRONMENTS)
+        raise ConfigError(f"environment {environment!r} is none of {known}, and no base URL")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ConfigError(f"environment {environment!r}: plain http is for this machine only")
+    return environment.rstrip("/")
+
+
+def _base(url: str) -> SplitResult | None:
+    """Return the parts of a URL to which a path can be appended, None if it is none."""
+    try:
+        parts = urlsplit(url)
+        usable = httpx.URL(url).host and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        return None
+    if not usable or parts.scheme not in {"http", "https"} or set(url) & set("?#\\ "):
+        return None
+    return parts
