@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from cfflow._core.chart import State
 from cfflow._ports.keys import Keys
+from cfflow._ports.redis_link import RedisLink
 from cfflow._ports.redis_store import FEED_MAX
 from cfflow._ports.wire import (
     AuthenticateAnswer,
@@ -27,7 +28,7 @@ from cfflow._ports.wire import (
     encode,
 )
 
-__all__ = ["CARD_FIELDS", "OTP", "Account", "Floor", "Write"]
+__all__ = ["CARD_FIELDS", "OTP", "Account", "Bare", "BareLink", "Floor", "Write"]
 
 #: The gateway's test card and the OTP that its bank accepts.
 CARD_FIELDS: Final = {
@@ -80,13 +81,55 @@ class Account(NamedTuple):
     client_secret: str
 
 
+class Bare:
+    """An HTTP client that is nothing but the transport, as the engine calls it."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def post(self, url: str, *, content: bytes, headers: dict[str, str]) -> httpx.Response:
+        """Send a POST."""
+        return await self._sent(httpx.Request("POST", url, content=content, headers=headers))
+
+    async def get(self, url: str, *, headers: dict[str, str]) -> httpx.Response:
+        """Send a GET."""
+        return await self._sent(httpx.Request("GET", url, headers=headers))
+
+    async def _sent(self, request: httpx.Request) -> httpx.Response:
+        return await self._transport.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+
+class BareLink:
+    """The engine's own way to Redis, without the store on top."""
+
+    def __init__(self, url: str) -> None:
+        self._link = RedisLink(url)
+
+    async def script_load(self, script: str) -> str:
+        """Connect, and load a script."""
+        await self._link.open()
+        return str((await self._link.command("SCRIPT", "LOAD", script)).decode())
+
+    async def execute_command(self, *args: object) -> object:
+        """Run one command."""
+        return await self._link.command(*args)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._link.aclose()
+
+
 class Floor:
     """Sells by hand over the given clients. `writes` are the five of one sale, in order."""
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
-        redis: Redis,
+        http: httpx.AsyncClient | Bare,
+        redis: Redis | BareLink,
         account: Account,
         *,
         namespace: str,
@@ -149,7 +192,7 @@ class Floor:
     async def _write(self, order_id: str, write: Write) -> None:
         keys, place = self._keys, self._keys.partition(order_id)
         now_ms = time.time_ns() // 1_000_000
-        await self._redis.execute_command(  # type: ignore[no-untyped-call]  # redis-py's gap
+        await self._redis.execute_command(
             "EVALSHA",
             self._sha,
             5,

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from bench.decode import Decoded
 from bench.memory import Memory
 from bench.places import machine
-from bench.sale import CONTENDERS, ENGINE, FLOOR, STOCK, Result
+from bench.sale import BARE, CONTENDERS, ENGINE, FLOOR, STOCK, Result
 
 __all__ = ["print_report"]
 
@@ -20,6 +20,7 @@ _BYTES_MAX: Final = 800
 _WHAT: Final = {
     ENGINE: "the engine with all of its safety, and its log",
     FLOOR: "by hand on the same transport: no machine, no safety, no log",
+    BARE: "the same, straight on the transport and on cfflow's link to Redis",
     STOCK: "the same by hand on stock httpx.AsyncClient and redis-py",
 }
 
@@ -91,8 +92,8 @@ def _aims(sold: Result, decoded: Decoded, memory: Memory) -> Iterator[Aim]:
     ratio = sold.of_stock[64, ENGINE].payments_per_s
     text = f"64 at once: at least {_OF_STOCK_MIN} times the stock floor"
     yield Aim(text, f"{ratio:.2f}", ratio >= _OF_STOCK_MIN)
-    times = decoded.times_observe
-    text = f"decode and observe: at least {_OF_SDK_MIN} times as fast as the SDK"
+    times = decoded.times_decode
+    text = f"decode: at least {_OF_SDK_MIN} times as fast as the SDK"
     yield Aim(text, f"{times:.0f}", times >= _OF_SDK_MIN)
     size_b = memory.in_flight_b
     text = f"at most {_BYTES_MAX} B a payment with its indexes"

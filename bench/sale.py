@@ -26,7 +26,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 import cfflow
-from bench.floor import CARD_FIELDS, OTP, Account, Floor, Write
+from bench.floor import CARD_FIELDS, OTP, Account, Bare, BareLink, Floor, Write
 from bench.places import embedded_valkey, server_at
 from cfflow import Card
 from cfflow._core.chart import State
@@ -47,12 +47,13 @@ from cfflow._ports.wire import Order, decoder, encode
 from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorProcess
 from cfflow.orchestrator import Orchestrator
 
-__all__ = ["CONTENDERS", "ENGINE", "FLOOR", "STOCK", "Result", "Size", "Speed", "measure"]
+__all__ = ["BARE", "CONTENDERS", "ENGINE", "FLOOR", "STOCK", "Result", "Size", "Speed", "measure"]
 
 ENGINE: Final = "cfflow"
 FLOOR: Final = "floor"
+BARE: Final = "bare floor"
 STOCK: Final = "stock floor"
-CONTENDERS: Final = (ENGINE, FLOOR, STOCK)
+CONTENDERS: Final = (ENGINE, FLOOR, BARE, STOCK)
 
 #: Each sale's log: three gateway calls and four transitions.
 _EVENTS_PER_SALE: Final = 7
@@ -166,7 +167,7 @@ async def _run(sell: Sell, orders: Sequence[Order], at_once: int, seconds_max: f
 async def _contenders(
     redis_url: str, account: Account, new_orders: NewOrders
 ) -> AsyncIterator[dict[str, Sell]]:
-    """Open the three; whoever is not on turn only keeps its idle connections."""
+    """Open all of them; whoever is not on turn only keeps its idle connections."""
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cfflow-bench-"))
         log_file = Path(folder, "log.jsonl")
@@ -187,14 +188,16 @@ async def _contenders(
         stock = Floor(
             httpx.AsyncClient(), Redis.from_url(redis_url), account, namespace="st", writes=writes
         )
-        for by_hand in (floor, stock):
+        transport = GatewayTransport(account.base_url, max_connections=_CONNECTIONS_MAX)
+        bare = Floor(Bare(transport), BareLink(redis_url), account, namespace="ba", writes=writes)
+        for by_hand in (floor, bare, stock):
             await by_hand.open()
             stack.push_async_callback(by_hand.aclose)
 
         async def sell(order: Order) -> None:
             await _sell_with(engine, order)
 
-        yield {ENGINE: sell, FLOOR: floor.sell, STOCK: stock.sell}
+        yield {ENGINE: sell, FLOOR: floor.sell, BARE: bare.sell, STOCK: stock.sell}
 
 
 async def _sell_with(engine: Orchestrator, order: Order) -> None:
