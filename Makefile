@@ -4,6 +4,8 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.installed
+# uv trusts its own authorities first, and this machine's where a proxy has one of its own.
+SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types unit bench lock clean
@@ -43,8 +45,8 @@ $(READY): requirements.lock pyproject.toml
 	@echo 'Installing what requirements.lock pins into .venv, once ...'
 	@rm -f $(READY)
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(SYNC) 2>/dev/null || $(SYNC) --system-certs
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
