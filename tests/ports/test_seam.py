@@ -332,3 +332,9 @@ async def test_an_error_does_not_repeat_an_otp_or_the_client_secret() -> None:
     assert "111000" not in f"{error} {vars(error)}"
     error, _, _ = await submit(INQUIRIES["fetch_order"])
     assert CLIENT_SECRET not in f"{error} {vars(error)}"
+
+
+def test_only_what_precedes_the_first_byte_counts_as_never_sent() -> None:
+    """One name too many here, and a payment that is under way would be paid again."""
+    before_the_request = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"}
+    assert {error.__name__ for error in NEVER_SENT} == before_the_request
