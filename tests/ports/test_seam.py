@@ -24,6 +24,7 @@ from cfflow import (
     RateLimited,
 )
 from cfflow._ports.gateway import GatewayClient, frozen_authorize
+from cfflow._ports.transport import NEVER_SENT
 from tests.ports.gateway_kit import (
     CARD,
     CLIENT_SECRET,
