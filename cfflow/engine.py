@@ -33,6 +33,7 @@ from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import Operation, Snapshot
+from cfflow._core.steps import SEND_WITHIN_MS
 from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.logs import Log
 from cfflow._ports.store import Committed, Outcome
@@ -54,10 +55,6 @@ from cfflow.payment import Payment, payment_of
 from cfflow.reader import Reader
 
 __all__ = ["Answer", "Engine", "StepCall"]
-
-#: A process that was paused this long after its commit does not send any more: somebody
-#: else may have given the operation up by now.
-_PAUSED_MS: Final = 2_000
 
 #: Losing this many races in a row is no race any more.
 _RACES_MAX: Final = 64
@@ -100,8 +97,10 @@ class Engine:
         snapshot, operation = opened.snapshot, plan.record.operation
         if snapshot is None or operation is None:
             raise StoreError(f"{held.id}: the store kept no operation")
-        if self.store.now_ms() - opened.at_ms > _PAUSED_MS:
-            await self.settle(snapshot, Refused(operation.sequence, "not sent: paused"), flow)
+        # From the plan's own time: a commit whose answer was lost tells a later one.
+        if self.store.now_ms() - plan.record.updated_ms > SEND_WITHIN_MS:
+            not_sent = Refused(operation.sequence, "not sent: paused", operation.sends)
+            await self.settle(snapshot, not_sent, flow)
             raise GatewayUnavailable(f"{held.id}: not sent, this process was paused too long")
         return await self._call(snapshot, operation, flow, call, began)
 
@@ -152,6 +151,8 @@ class Engine:
         """Plan on the held snapshot; where it forbids the step, read once and look again."""
         if _unresolved(held):
             newest = held if fresh else await self.reader.snapshot(held.order_id, held.n)
+            if newest.record.version != held.record.version:
+                raise self._overtaken(newest, flow)
             held, fresh = await self._resolve(newest, flow), True
         try:
             return begin(held, flow, self.store.now_ms())
@@ -172,7 +173,8 @@ class Engine:
 
     def _refusal(self, held: Snapshot, flow: Flow, refusal: CfflowError) -> CfflowError:
         """Return the error for a step that is not permitted, even on the newest record."""
-        if _unresolved(held) and held.record.operation is not None:
+        unknown = _unresolved(held) and isinstance(refusal, IllegalStep)
+        if unknown and held.record.operation is not None:
             step = held.record.operation.step
             text = f"{held.id}: what {step} did is not known yet; refresh asks again"
             refusal = OutcomeUnknown(text)
@@ -188,16 +190,17 @@ class Engine:
             self._tell(plan, time.perf_counter())
             return committed
         if committed.outcome is Outcome.CONFLICT and committed.snapshot is not None:
-            raise Conflict(
-                f"{plan.snapshot.id}: somebody else moved it first; nothing was sent",
-                payment=self._shown(committed.snapshot, flow),
-            )
+            raise self._overtaken(committed.snapshot, flow)
         if committed.outcome is Outcome.HOLDER:
             before = msgspec.structs.replace(plan.snapshot, record=plan.previous)
             disputed = _disputed(plan, committed.outcome, committed.other)
             now = await self.settle(before, disputed, flow)
             raise IllegalStep(f"{now.id}: {disputed.detail}", payment=self._shown(now, flow))
         raise _uncommitted(plan, committed)
+
+    def _overtaken(self, newest: Snapshot, flow: Flow) -> Conflict:
+        text = f"{newest.id}: somebody else moved it first; nothing was sent"
+        return Conflict(text, payment=self._shown(newest, flow))
 
     # 3. call
 
@@ -211,7 +214,7 @@ class Engine:
         except GatewayError as error:
             raise await self._refused(snapshot, operation, flow, error) from None
         except OutcomeUnknown as error:
-            ended = Ended(sequence, error.replayed)
+            ended = Ended(sequence, error.replayed, operation.sends)
             raise await self._failed(snapshot, ended, flow, error) from None
         event = Answered(sequence, answer.observations, asked_ms, answer.next_action)
         settled = await self._record(snapshot, event, flow, began)
@@ -233,13 +236,14 @@ class Engine:
     ) -> CfflowError:
         """Close the operation of a call that had no effect.
 
-        Of a step that was sent before, the refusal tells only of the second call. What the
-        first one did is asked for; an attempt still untouched means that neither acted.
+        Of a step that was sent before, the refusal tells only of the newest call. What the
+        first one did is asked for; the core closes the step when none of them can act any more.
         """
-        refused = Refused(operation.sequence, _why(error))
-        if operation.resent_ms is None:
+        refused = Refused(operation.sequence, _why(error), operation.sends)
+        if operation.sends == 1:
             return await self._failed(snapshot, refused, flow, error)
-        failed = await self._failed(snapshot, Ended(operation.sequence), flow, error)
+        ended = Ended(operation.sequence, sends=operation.sends)
+        failed = await self._failed(snapshot, ended, flow, error)
         try:
             asked = await self.inquire(await self.reader.snapshot(snapshot.order_id, snapshot.n))
             if isinstance(error, GatewayRejected) and _unresolved(asked):

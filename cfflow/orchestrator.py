@@ -45,7 +45,7 @@ from cfflow.errors import (
     AlreadyPaid,
     Conflict,
     GatewayError,
-    IllegalStep,
+    InvalidAmount,
     InvalidInput,
 )
 from cfflow.payment import Payment, snapshot_in
@@ -260,7 +260,8 @@ class Orchestrator(Reader):
             open_one = held.record.operation
             if open_one is not None and open_one.step is step and resendable(held, now_ms):
                 if amount not in (None, open_one.amount):
-                    raise IllegalStep(f"{held.id}: a capture of {open_one.amount} is still open")
+                    text = f"{held.id}: a capture of {open_one.amount} is still open"
+                    raise InvalidAmount(f"{text}; only the same one can be sent again")
                 return resend(held, flow, now_ms)
             return begin_authorize(
                 held,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, Self
 
 import msgspec
@@ -19,6 +20,7 @@ from cfflow.story import HistoryEntry, Why, history_of, why_of
 __all__ = ["Reader", "place_of"]
 
 _LIST_MAX: Final = 10_000
+_AGE_MAX_S: Final = 10**10
 
 
 class Reader:
@@ -77,8 +79,10 @@ class Reader:
         `state`, `flow`, `order_id` and `review` (an open one) narrow the list; `older_than`
         is an age in seconds; `after` continues behind the last payment of another page.
         """
-        if not 1 <= limit <= _LIST_MAX:
-            raise InvalidInput(f"limit must be 1 to {_LIST_MAX}, got {limit}")
+        if not isinstance(limit, int) or not 1 <= limit <= _LIST_MAX:
+            raise InvalidInput(f"limit must be 1 to {_LIST_MAX}, got {limit!r}")
+        if older_than is not None and not _is_age(older_than):
+            raise InvalidInput(f"older_than must be an age in seconds, got {older_than!r}")
         to_ms = None if older_than is None else self.store.now_ms() - round(older_than * 1000)
         page = Page(_states(state), review, 0, to_ms, max(limit, 100))
         last = (0, "")
@@ -131,6 +135,10 @@ class Reader:
                 page = msgspec.structs.replace(page, limit=page.limit * 2)
             last = newest
         return found
+
+
+def _is_age(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and 0 <= value < _AGE_MAX_S
 
 
 def _order(snapshot: Snapshot) -> tuple[int, str]:

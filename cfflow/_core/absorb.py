@@ -51,7 +51,8 @@ def _agrees(draft: Draft, observation: Observation, target: State, asked_ms: int
     backwards = draft.state is State.AUTHORIZED and target is State.FAILED
     if draft.state is target or not (backwards or draft.state in FINAL | {State.FAILED}):
         return True
-    if asked_ms < draft.was.moved_ms:
+    # Going back needs a question that is surely younger; within one millisecond none is.
+    if asked_ms < draft.was.moved_ms + backwards:
         # The question is older than our last move: ask again rather than believe it.
         draft.set(asked_ms=0, polls=0)
         return False

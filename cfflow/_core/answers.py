@@ -8,6 +8,7 @@ guess is made that costs one refused call at worst, and marked as one.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -26,6 +27,13 @@ __all__ = [
     "pay_answered",
     "show",
 ]
+
+
+#: Two clocks may differ by so much, and the younger attempt still be ours.
+_SKEW_MS: Final = 30_000
+
+#: No two clocks differ by so much: such an attempt was there before our pay.
+_OLD_MS: Final = 600_000
 
 
 def pay_answered(draft: Draft, observation: Observation, sequence: int) -> None:
@@ -166,8 +174,11 @@ def find_pay(draft: Draft, attempts: Iterable[Observation], asked_ms: int) -> No
         return
     taken = draft.snapshot.claimed_elsewhere | set(operation.known)
     possible = [o for o in attempts if o.cf_payment_id not in taken and _possible(operation, o)]
-    exact = [o for o in possible if _same(operation.channel, o.channel)]
+    exact = [o for o in possible if _same(operation.channel, o.channel) and _young(operation, o)]
     draft.asked(asked_ms)
+    if len(exact) == 1 and prove(exact[0]).state is State.FAILED and not _over(draft, asked_ms):
+        # Perhaps an older try of the customer's, with ours still on its way: look again.
+        return
     if len(exact) == 1:
         _adopt(draft, operation, exact[0], asked_ms)
     elif possible:
@@ -179,10 +190,25 @@ def find_pay(draft: Draft, attempts: Iterable[Observation], asked_ms: int) -> No
 
 def _possible(operation: Operation, observation: Observation) -> bool:
     """Whether this attempt can be ours; what either side does not say rules nothing out."""
+    if observation.began_ms is not None and observation.began_ms < operation.started_ms - _OLD_MS:
+        return False
     amounts = {observation.payment_amount, observation.order_amount}
     same_amount = operation.amount is None or operation.amount in amounts or amounts == {None}
     same_method = _same(operation.method, observation.method)
     return same_amount and same_method and _same(operation.last_four, observation.last_four)
+
+
+def _young(operation: Operation, observation: Observation) -> bool:
+    """Whether it began with our pay, give or take two clocks; an older one is nobody's guess."""
+    began_ms = observation.began_ms
+    return began_ms is None or began_ms >= operation.started_ms - _SKEW_MS
+
+
+def _over(draft: Draft, asked_ms: int) -> bool:
+    """Whether our own call must have arrived by now, if it ever does."""
+    operation: Operation = draft.get("operation")
+    whole_ms = operation.started_ms + round(draft.flow.pay.timeout_s * 1000)
+    return asked_ms >= max(operation.limit_ms, whole_ms) + PAY_MARGIN_MS
 
 
 def _same(ours: str | None, theirs: str | None) -> bool:

@@ -22,7 +22,7 @@ from cfflow._core.answers import (
     show,
 )
 from cfflow._core.chart import State, Trigger
-from cfflow._core.draft import Draft, Plan
+from cfflow._core.draft import PAY_MARGIN_MS, Draft, Plan
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import Operation, Snapshot, Step
@@ -51,6 +51,9 @@ __all__ = [
 KEY_LIFE_MS: Final = 23 * 3600 * 1000
 
 
+_SEEN_MAX: Final = 32
+
+
 class Answered(msgspec.Struct, frozen=True):
     """The gateway answered our step, and perhaps the inquiry that followed at once."""
 
@@ -77,10 +80,14 @@ class OrderSeen(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A step had no effect: the gateway said no, it was not reached, or it was not sent."""
+    """A step had no effect: the gateway said no, it was not reached, or it was not sent.
+
+    `sends` is which call of the step it was; it says nothing about the others.
+    """
 
     sequence: int
     why: str
+    sends: int = 1
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -91,6 +98,7 @@ class Ended(msgspec.Struct, frozen=True):
 
     sequence: int
     replayed: bool = False
+    sends: int = 1
 
 
 class Disputed(msgspec.Struct, frozen=True):
@@ -137,14 +145,23 @@ def _answered(draft: Draft, event: Answered) -> None:
         elif observation.call is Call.AUTHENTICATE:
             authenticate_answered(draft, observation, event.sequence)
         else:
+            _warn_of_other(draft, observation)
             absorb(draft, observation, event.asked_ms)
     show(draft, event.next_action)
+
+
+def _warn_of_other(draft: Draft, observation: Observation) -> None:
+    """Capture and void name the order: this one acted on an attempt that is not ours."""
+    other = observation.cf_payment_id
+    if observation.call is Call.AUTHORIZE and other not in {None, draft.get("cf_payment_id")}:
+        draft.review("other_attempt", f"the gateway acted on attempt {other}, not on ours")
 
 
 def _inquired(draft: Draft, event: Inquired) -> None:
     ours = draft.get("cf_payment_id")
     if ours is None and event.everything:
         find_pay(draft, event.observations, event.asked_ms)
+        _remember(draft, event.observations)
     elif all(observation.cf_payment_id != ours for observation in event.observations):
         # An answer about somebody else's attempt: we asked, and know no more.
         draft.asked(event.asked_ms)
@@ -153,6 +170,15 @@ def _inquired(draft: Draft, event: Inquired) -> None:
             absorb(draft, observation, event.asked_ms)
             count_lost_otp(draft, event.asked_ms)
     _check_key(draft)
+
+
+def _remember(draft: Draft, attempts: tuple[Observation, ...]) -> None:
+    """Keep the ids of the order's other attempts: none of them can be a later pay of ours."""
+    seen = dict.fromkeys([*draft.get("seen"), *(o.cf_payment_id or "" for o in attempts)])
+    operation: Operation | None = draft.get("operation")
+    if operation is None or operation.step is not Step.PAY:
+        ours = draft.get("cf_payment_id")
+        draft.set(seen=tuple(name for name in seen if name and name != ours)[-_SEEN_MAX:])
 
 
 def _order_seen(draft: Draft, event: OrderSeen) -> None:
@@ -169,16 +195,34 @@ def _order_seen(draft: Draft, event: OrderSeen) -> None:
 
 def _refused(draft: Draft, event: Refused) -> None:
     operation: Operation | None = draft.get("operation")
-    if operation is not None and operation.sequence == event.sequence:
+    if not _speaks_for(operation, event) or operation is None:
+        return
+    if operation.sends == 1 or _surely_over(draft, operation):
         draft.close_operation(event.why)
 
 
 def _ended(draft: Draft, event: Ended) -> None:
     operation: Operation | None = draft.get("operation")
-    if operation is not None and operation.sequence == event.sequence:
+    if operation is not None and _speaks_for(operation, event):
         limit_ms = min(operation.limit_ms, draft.now_ms)
         ended = msgspec.structs.replace(operation, limit_ms=limit_ms, replayed=event.replayed)
         draft.set(operation=ended)
+
+
+def _speaks_for(operation: Operation | None, event: Refused | Ended) -> bool:
+    """Whether this event is about the newest call of the open step, and not about an older one."""
+    if operation is None:
+        return False
+    return (operation.sequence, operation.sends) == (event.sequence, event.sends)
+
+
+def _surely_over(draft: Draft, operation: Operation) -> bool:
+    """Whether the first call of a step is over for good: its whole limit and a margin ago.
+
+    And an inquiry since then saw the hold untouched, so that none of its calls acted.
+    """
+    over_ms = operation.started_ms + round(draft.flow.pay.timeout_s * 1000) + PAY_MARGIN_MS
+    return operation.missed_ms is not None and operation.missed_ms >= over_ms
 
 
 def _check_key(draft: Draft) -> None:
@@ -241,6 +285,8 @@ def resendable(snapshot: Snapshot, now_ms: int) -> bool:
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
         return False
     missed_ms = operation.missed_ms
+    if any(review.reason == "other_attempt" for review in snapshot.record.open_reviews):
+        return False
     over = missed_ms is not None and missed_ms >= operation.limit_ms and now_ms >= missed_ms
     fresh = now_ms - operation.started_ms <= KEY_LIFE_MS
     return over and fresh and snapshot.record.state is State.AUTHORIZED
@@ -259,7 +305,9 @@ def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     operation: Operation = draft.get("operation")
     draft.tell_operation("sent again")
     limit_ms = now_ms + round(flow.pay.timeout_s * 1000)
-    again = msgspec.structs.replace(operation, limit_ms=limit_ms, resent_ms=now_ms)
+    again = msgspec.structs.replace(
+        operation, limit_ms=limit_ms, resent_ms=now_ms, sends=operation.sends + 1
+    )
     if operation.replayed:
         again = renewed(draft, again)
     draft.set(operation=again, asked_ms=0, polls=0)

@@ -71,6 +71,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     payment_amount: Decimal | None = None
     order_amount: Decimal | None = None
     paid_ms: int | None = None
+    began_ms: int | None = None
     currency: str | None = None
     message: str = ""
     request_id: str = ""

@@ -130,6 +130,7 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     must be over; before it an inquiry that sees nothing proves nothing. `missed_ms` is when
     an inquiry was asked that saw nothing of it: no attempt, or a hold that nobody touched.
     `replayed`: the gateway repeated a stored error under this key, so the key is used up.
+    `sends` counts the calls made under it: each sender speaks for its own call only.
     """
 
     step: Step
@@ -148,6 +149,7 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     missed_ms: int | None = None
     resent_ms: int | None = None
     replayed: bool = False
+    sends: int = 1
 
 
 class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -207,6 +209,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     metadata: dict[str, Any] | None = None
     abandoned: bool = False
     confirming: bool = False
+    seen: tuple[str, ...] = ()
 
     @property
     def open_reviews(self) -> tuple[Review, ...]:

@@ -24,6 +24,7 @@ from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit
 
 __all__ = [
     "BLOCKS_PAY",
+    "SEND_WITHIN_MS",
     "Instrument",
     "allowed_steps",
     "amount_to_capture",
@@ -38,6 +39,10 @@ __all__ = [
 
 #: Open reviews that keep the order from taking a new pay until a person resolves them.
 BLOCKS_PAY: Final = frozenset({"ambiguous_attempt", "unclaimed_money"})
+
+#: A process that was paused this long after its commit does not send any more: somebody
+#: else may have given the operation up by now.
+SEND_WITHIN_MS: Final = 2_000
 
 #: Of the attempt ids known to the order, the last so many are frozen with a pay.
 _KNOWN_MAX: Final = 32
@@ -94,7 +99,7 @@ def begin_pay(snapshot: Snapshot, flow: Flow, now_ms: int, instrument: Instrumen
         method=instrument.method,
         channel=instrument.channel,
         last_four=instrument.last_four,
-        known=tuple(sorted(snapshot.claimed_elsewhere)[-_KNOWN_MAX:]),
+        known=tuple(sorted(snapshot.claimed_elsewhere | set(record.seen))[-_KNOWN_MAX:]),
     )
 
 
@@ -172,7 +177,6 @@ def begin_authorize(
         body=freeze(exact),
         api_version=api_version,
         amount=exact,
-        sole_holder=True,
     )
 
 
@@ -201,7 +205,6 @@ def _open(
     draft: Draft,
     step: Step,
     *,
-    sole_holder: bool = False,
     body: bytes = b"",
     api_version: str = "",
     amount: Decimal | None = None,
@@ -226,7 +229,8 @@ def _open(
         known=known,
     )
     draft.set(operation=operation, sequence=sequence, asked_ms=0, polls=0)
-    return draft.plan(sole_holder=sole_holder)
+    # No step of any kind while another payment of the order holds or took its money.
+    return draft.plan(sole_holder=True)
 
 
 def renewed(draft: Draft, operation: Operation) -> Operation:
@@ -235,7 +239,7 @@ def renewed(draft: Draft, operation: Operation) -> Operation:
     draft.set(sequence=sequence)
     key = _key(draft, operation.step, sequence)
     return msgspec.structs.replace(
-        operation, sequence=sequence, key=key, started_ms=draft.now_ms, replayed=False
+        operation, sequence=sequence, key=key, started_ms=draft.now_ms, replayed=False, sends=1
     )
 
 

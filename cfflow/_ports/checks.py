@@ -67,6 +67,8 @@ def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return the caller's own notes, small enough to live inside the record."""
     if not metadata:
         return None
+    if not isinstance(metadata, dict):
+        raise InvalidInput("metadata must be a dict")
     try:
         size = len(msgspec.msgpack.encode(metadata))
         plain = all(isinstance(key, str) for key in metadata)

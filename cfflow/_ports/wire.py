@@ -257,6 +257,7 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
         last_four=last_four,
         payment_amount=entity.payment_amount,
         order_amount=entity.order_amount,
+        began_ms=timestamp_ms(entity.payment_time),
         paid_ms=timestamp_ms(entity.payment_completion_time or entity.payment_time),
         currency=entity.payment_currency,
         message=entity.payment_message or "",

@@ -74,7 +74,8 @@ def test_a_lost_pay_on_another_channel_is_initiated_without_an_action() -> None:
 )
 def test_a_lost_pay_may_be_found_far_along(seen: Observation, state: State) -> None:
     """The machine walks every edge to where the attempt is."""
-    held = told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT)
+    late = LIMIT + 20 * SECOND
+    held = told(a_lost_pay(), listed(seen, asked_ms=late), late)
     assert (held.record.state, held.record.operation) == (state, None)
     assert states_walked(held.record)[:2] == ["created", "initiated"]
     assert held.record.amount_held == AMOUNT

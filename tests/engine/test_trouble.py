@@ -430,8 +430,13 @@ async def test_a_resend_that_is_refused_with_the_hold_untouched_closes_the_step(
     with pytest.raises(OutcomeUnknown) as lost:
         await shop.cashier.capture(held)
     shop.fault("authorize", "status_before", status=400)
-    with pytest.raises(GatewayRejected) as refused:
+    with pytest.raises(GatewayRejected) as early:
         await shop.cashier.capture(lost.value.payment)
+    assert early.value.payment.operation is not None
+    shop.pass_time(30)
+    shop.fault("authorize", "status_before", status=400)
+    with pytest.raises(GatewayRejected) as refused:
+        await shop.cashier.capture(early.value.payment)
     after = refused.value.payment
     assert (after.state, after.operation) == (State.AUTHORIZED, None)
     assert (await shop.cashier.void(after)).state is State.VOIDED
