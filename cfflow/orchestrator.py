@@ -31,7 +31,7 @@ from cfflow._ports.checks import (
 )
 from cfflow._ports.gateway import GatewayClient, frozen_authorize
 from cfflow._ports.logs import Log, default_log
-from cfflow._ports.methods import PaymentMethod
+from cfflow._ports.methods import PaymentMethod, pay_body
 from cfflow._ports.sealed import Sealed
 from cfflow._ports.store import Started, Store
 from cfflow._ports.wire import (
@@ -141,14 +141,11 @@ class Orchestrator(Reader):
             del method
             raise InvalidInput("method must be one of cfflow's, such as Card or UPI")
 
+        body = pay_body(session, method, save_instrument=save_instrument, offer_id=offer_id)
+
         async def call(_: Snapshot, operation: Operation, flow: Flow) -> Answer:
-            answer = await self.gateway.pay(
-                session,
-                method,
-                save_instrument=save_instrument,
-                offer_id=offer_id,
-                key=operation.key,
-                timeout_s=flow.pay.timeout_s,
+            answer = await self.gateway.pay_with(
+                body, key=operation.key, timeout_s=flow.pay.timeout_s
             )
             return Answer((observe_pay(answer),), next_action(answer))
 

@@ -23,7 +23,7 @@ from cfflow._core.money import amount_of
 from cfflow._core.observation import Call
 from cfflow._ports.environment import API_VERSIONS, base_url_of
 from cfflow._ports.logs import Log, default_log
-from cfflow._ports.methods import PaymentMethod
+from cfflow._ports.methods import PaymentMethod, pay_body
 from cfflow._ports.sealed import Sealed, sealed
 from cfflow._ports.seam import from_answer, from_transport, request_id_of, undecodable
 from cfflow._ports.wire import (
@@ -139,13 +139,13 @@ class GatewayClient:
         """Start one attempt to pay an order. Moves money: never sent twice by cfflow."""
         session = sealed(payment_session_id)
         del payment_session_id
-        extras = {"save_instrument": save_instrument, "offer_id": offer_id}
-        body = Sealed(
-            encode(
-                {"payment_session_id": session.reveal(), "payment_method": method.body()}
-                | {name: value for name, value in extras.items() if value is not None}
-            )
-        )
+        body = pay_body(session, method, save_instrument=save_instrument, offer_id=offer_id)
+        return await self.pay_with(body, key=key, timeout_s=timeout_s)
+
+    async def pay_with(
+        self, body: Sealed[bytes], *, key: str = "", timeout_s: float | None = None
+    ) -> PayAnswer:
+        """Start one attempt with a body that `pay_body` made."""
         return await self._call(
             Call.PAY, "POST", "/orders/sessions", _decode_pay, body, key, timeout_s
         )

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from cfflow._core.steps import Instrument
+from cfflow._ports.sealed import Sealed
+from cfflow._ports.wire import encode
 from cfflow.errors import InvalidInput
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "SavedCard",
     "UPIAuthorization",
     "Wallet",
+    "pay_body",
 ]
 
 _FOUR = 4
@@ -213,3 +216,28 @@ class BankTransfer(PaymentMethod, frozen=True, kw_only=True):
     gateway_name: ClassVar[str] = "banktransfer"
 
     channel: Literal["link"] = "link"
+
+
+def pay_body(
+    session: Sealed[str],
+    method: PaymentMethod,
+    *,
+    save_instrument: bool | None = None,
+    offer_id: str | None = None,
+) -> Sealed[bytes]:
+    """Return the body of a pay, sealed; raises `InvalidInput` for what no JSON can hold.
+
+    Made before the operation is written down: what cannot be sent must not block a payment.
+    """
+    extras = {"save_instrument": save_instrument, "offer_id": offer_id}
+    given = {name: value for name, value in extras.items() if value is not None}
+    try:
+        return Sealed(
+            encode(
+                {"payment_session_id": session.reveal(), "payment_method": method.body()} | given
+            )
+        )
+    except (TypeError, ValueError, OverflowError):
+        # Raised below, outside: the encoder's own error quotes what it could not encode.
+        failure = InvalidInput("the payment method or the session has a value that is no text")
+    raise failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import cfflow
 from cfflow import (
     AlreadyPaid,
+    Card,
     ConfigError,
     Conflict,
     FlowError,
@@ -278,3 +280,34 @@ async def test_a_running_payment_keeps_the_rules_it_began_with(tmp_path: Any) ->
             assert again.otp.submits_left == 1
             wrong = await cashier.submit_otp(again, "999999")
             assert (wrong.state, wrong.next_action) == (State.OTP_PENDING, None)
+
+
+async def test_what_no_json_can_hold_is_refused_before_it_is_written_down(shop: Shop) -> None:
+    """Half of a surrogate pair in a name: nothing is sent, and the payment stays free."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("native_otp", order_id=order_id)
+    odd = Card(card_number="4111111111111111", card_holder_name="A\ud800", card_cvv="123")
+    with pytest.raises(InvalidInput):
+        await shop.cashier.pay(payment, session, odd)
+    with pytest.raises(InvalidInput):
+        await shop.cashier.pay(payment, "session_\ud800", card())
+    assert (await shop.cashier.pay(payment, session, card())).state is State.OTP_PENDING
+
+
+@pytest.mark.parametrize(
+    "asked", [{"older_than": float("nan")}, {"older_than": "x"}, {"limit": "x"}]
+)
+async def test_find_refuses_arguments_of_another_kind(shop: Shop, asked: Any) -> None:
+    """A mistyped filter is said so, out of the tree."""
+    with pytest.raises(InvalidInput):
+        await shop.cashier.find(**asked)
+
+
+async def test_a_payment_that_was_rebuilt_still_carries_its_version(shop: Shop) -> None:
+    """Pickled and back, the button pressed twice is still a Conflict."""
+    payment, _ = await shop.at_otp()
+    rebuilt = pickle.loads(pickle.dumps(payment))  # noqa: S301  our own bytes
+    await shop.cashier.submit_otp(payment, "999999")
+    with pytest.raises(Conflict):
+        await shop.cashier.submit_otp(rebuilt, OTP)
+    assert shop.performed("authenticate") == 1

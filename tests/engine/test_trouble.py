@@ -16,6 +16,7 @@ from cfflow import (
     GatewayRejected,
     GatewayUnavailable,
     IllegalStep,
+    InvalidAmount,
     OtpLimit,
     OutcomeUnknown,
     RateLimited,
@@ -440,3 +441,60 @@ async def test_a_resend_that_is_refused_with_the_hold_untouched_closes_the_step(
     after = refused.value.payment
     assert (after.state, after.operation) == (State.AUTHORIZED, None)
     assert (await shop.cashier.void(after)).state is State.VOIDED
+
+
+async def test_only_the_same_capture_can_be_sent_again(shop: Shop) -> None:
+    """Another amount under the same key would be another wish: refused, nothing sent."""
+    held = await shop.held()
+    shop.fault("authorize", "lost_before")
+    with pytest.raises(OutcomeUnknown) as lost:
+        await shop.cashier.capture(held, "100")
+    with pytest.raises(InvalidAmount, match="still open"):
+        await shop.cashier.capture(lost.value.payment, "50")
+    assert shop.effects(held.order_id).count("captured") == 0
+
+
+async def test_a_resend_goes_under_the_version_that_was_frozen(shop: Shop) -> None:
+    """A process with another API version repeats the call as it was, byte for byte."""
+    held = await shop.held()
+    shop.fault("authorize", "lost_after")
+    async with open_shop_on(shop, api_version="2022-09-01") as older:
+        with pytest.raises(OutcomeUnknown):
+            await older.capture(held, "100")
+    opened = await shop.cashier.snapshot(held.order_id, 1)
+    assert opened.record.operation is not None
+    assert opened.record.operation.api_version == "2022-09-01"
+    assert opened.record.operation.body == b'{"action":"CAPTURE","amount":100.00}'
+
+
+async def test_a_paused_resend_says_nothing_about_the_first_call() -> None:
+    """Not sent this time; what the first call did is still unknown, so no void may start."""
+    clock = FakeClock()
+    store = PausedStore(clock)
+    async with open_shop(store=store, clock=clock) as shop:
+        held = await shop.held()
+        shop.fault("authorize", "lost_before")
+        with pytest.raises(OutcomeUnknown) as lost:
+            await shop.cashier.capture(held)
+        store.pause_s = 3
+        with pytest.raises(GatewayUnavailable, match="not sent"):
+            await shop.cashier.capture(lost.value.payment)
+        store.pause_s = 0
+        assert (await shop.cashier.get(held)).operation is not None
+        with pytest.raises((OutcomeUnknown, Conflict)):
+            await shop.cashier.void(held.id)
+
+
+async def test_no_step_starts_beside_a_sibling_that_took_money(shop: Shop) -> None:
+    """The order is paid by its first attempt after all: the second one's OTP is not sent."""
+    first, session = await shop.at_otp()
+    await shop.cashier.gateway.simulate(first.cf_payment_id or "", "FAILED")
+    failed = await shop.cashier.refresh(first)
+    second = await shop.cashier.start("native_otp", order_id=first.order_id, amount="170")
+    second = await shop.cashier.pay(second, session, card())
+    await shop.cashier.gateway.simulate(first.cf_payment_id or "", "SUCCESS")
+    assert (await shop.cashier.refresh(failed)).state is State.CAPTURED
+    with pytest.raises(IllegalStep) as refused:
+        await shop.cashier.submit_otp(second, OTP)
+    assert refused.value.payment.review == ("two_holds",)
+    assert shop.performed("authenticate") == 0
