@@ -59,7 +59,7 @@ def connect(
     environment: str | None = None,
     api_version: str | None = None,
     flows: Iterable[Path | str] = (),
-    namespace: str = "cf",
+    namespace: str | None = None,
     partitions: int = 64,
     log: Log | None = None,
     store: Store | None = None,
@@ -70,7 +70,7 @@ def connect(
     `redis_url`: `redis://`, `rediss://`, `unix://`, any node of a cluster, or `embedded:`
     and `embedded:DIR` for a private Valkey. `environment`: `sandbox`, `production` or a
     base URL. What is not given comes from CFFLOW_REDIS_URL, CASHFREE_CLIENT_ID,
-    CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION. `flows` are your own
+    CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION, CFFLOW_NAMESPACE. `flows` are your own
     files or folders. `log` is a structlog logger. `store` replaces the one of `redis_url`.
 
     Raises one `ConfigError` that names everything missing or unknown. No money moves.
@@ -111,9 +111,13 @@ def _kept(name: str, value: str | Sealed[str] | None) -> str | Sealed[str] | Non
     return Sealed(str(value)) if secret else value
 
 
-def open_store(redis_url: str, *, namespace: str = "cf", partitions: int = 64) -> RedisStore:
-    """Return the store that a URL names; nothing is connected yet."""
-    options = {"namespace": namespace, "partitions": partitions}
+def open_store(redis_url: str, *, namespace: str | None = None, partitions: int = 64) -> RedisStore:
+    """Return the store that a URL names; nothing is connected yet.
+
+    `namespace` is what its keys begin with: CFFLOW_NAMESPACE if none is given, else `cf`.
+    """
+    given = namespace or os.environ.get("CFFLOW_NAMESPACE") or "cf"
+    options: dict[str, Any] = {"namespace": given, "partitions": partitions}
     if redis_url.startswith("embedded:"):
         folder = redis_url.removeprefix("embedded:")
         return EmbeddedStore(Path(folder) if folder else None, **options)

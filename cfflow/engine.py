@@ -218,7 +218,7 @@ class Engine:
             raise await self._failed(snapshot, ended, flow, error) from None
         event = Answered(sequence, answer.observations, asked_ms, answer.next_action)
         settled = await self._record(snapshot, event, flow, began)
-        return self._decided(settled, sequence, flow)
+        return await self._decided(settled, sequence, flow)
 
     # 4. commit the outcome
 
@@ -267,15 +267,13 @@ class Engine:
         error.payment = self._shown(snapshot, flow)
         return error
 
-    def _decided(self, snapshot: Snapshot, sequence: int, flow: Flow) -> Snapshot:
+    async def _decided(self, snapshot: Snapshot, sequence: int, flow: Flow) -> Snapshot:
         """An answer that left its own operation open said nothing: the outcome is unknown."""
         held = snapshot.record.operation
         if held is None or held.sequence != sequence or held.accepted:
             return snapshot
-        raise OutcomeUnknown(
-            f"{snapshot.id}: {held.step} was answered, but not with its outcome; ask again",
-            payment=self._shown(snapshot, flow),
-        )
+        unknown = OutcomeUnknown(f"{snapshot.id}: {held.step} was answered without its outcome")
+        raise await self._failed(snapshot, Ended(sequence, sends=held.sends), flow, unknown)
 
     def _shown(self, snapshot: Snapshot, flow: Flow) -> Payment:
         return payment_of(snapshot, flow, self.store.now_ms())
@@ -345,7 +343,7 @@ def _disputed(plan: Plan, outcome: Outcome, other: int) -> Disputed:
         return Disputed("attempt_claimed", f"attempt {ours} belongs to {order_id}.{other}")
     return Disputed(
         "two_holds",
-        f"{order_id}.{other} holds or took money too; capture and void name only the order",
+        f"{order_id}.{other} holds or took money too: nothing is done beside it",
     )
 
 

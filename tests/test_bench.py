@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 RUN_S_MAX = 60
 
 SALE = re.compile(
-    r"^ +(?P<at_once>1|16|64)  (?P<name>cfflow|floor|stock floor) +(?P<per_s>[\d,]+)"
+    r"^ +(?P<at_once>1|16|64)  (?P<name>cfflow|floor|bare floor|stock floor) +(?P<per_s>[\d,]+)"
     r" +(?P<of_floor>[\d.]+) +(?P<of_stock>[\d.]+) +(?P<cpu_us>[\d,]+) +(?P<cpu_of_floor>[\d.]+)$",
     re.MULTILINE,
 )
@@ -38,7 +38,7 @@ def test_the_quick_benchmark_prints_every_row_with_sane_numbers() -> None:
     )
     assert done.returncode == 0, done.stderr
     rows = {(row["at_once"], row["name"]): row for row in SALE.finditer(done.stdout)}
-    assert len(rows) == 3 * 3, done.stdout
+    assert len(rows) == 3 * 4, done.stdout
     for (_, name), row in rows.items():
         assert number(row["per_s"]) > 0 and number(row["cpu_us"]) > 0
         assert 0 < number(row["of_floor"]) < 10

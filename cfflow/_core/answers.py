@@ -238,3 +238,4 @@ def _miss(draft: Draft, operation: Operation, asked_ms: int) -> None:
         draft.set(operation=msgspec.structs.replace(operation, missed_ms=asked_ms))
     elif asked_ms - operation.missed_ms >= PAY_MARGIN_MS:
         draft.close_operation("never arrived")
+        draft.set(given_up_ms=draft.now_ms)

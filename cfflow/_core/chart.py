@@ -25,7 +25,7 @@ from typing import Final
 
 from transitions import Machine, MachineError
 
-__all__ = ["EDGES", "FINAL", "MACHINE", "OPEN", "State", "Trigger", "fire", "permitted", "walk"]
+__all__ = ["EDGES", "FINAL", "MACHINE", "OPEN", "State", "Trigger", "fire", "walk"]
 
 
 class State(StrEnum):
@@ -115,11 +115,6 @@ def fire(state: State, trigger: Trigger) -> State:
     walker = _Walker(state)
     MACHINE.events[trigger.value].trigger(walker)
     return State(walker.state)
-
-
-def permitted(state: State, trigger: Trigger) -> bool:
-    """Say whether the chart has an edge for this trigger out of this state."""
-    return bool(MACHINE.get_transitions(trigger.value, state.value))
 
 
 @lru_cache(maxsize=256)

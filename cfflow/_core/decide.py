@@ -31,6 +31,7 @@ from cfflow.errors import IllegalStep
 
 __all__ = [
     "KEY_LIFE_MS",
+    "LATE_PAY_MS",
     "Answered",
     "Ask",
     "Disputed",
@@ -52,6 +53,9 @@ KEY_LIFE_MS: Final = 23 * 3600 * 1000
 
 
 _SEEN_MAX: Final = 32
+
+#: A pay that was given up is looked for among the order's attempts for so long.
+LATE_PAY_MS: Final = 24 * 3600 * 1000
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -161,15 +165,28 @@ def _inquired(draft: Draft, event: Inquired) -> None:
     ours = draft.get("cf_payment_id")
     if ours is None and event.everything:
         find_pay(draft, event.observations, event.asked_ms)
-        _remember(draft, event.observations)
     elif all(observation.cf_payment_id != ours for observation in event.observations):
         # An answer about somebody else's attempt: we asked, and know no more.
         draft.asked(event.asked_ms)
+    if event.everything:
+        _warn_of_late_pay(draft, event.observations)
+        _remember(draft, event.observations)
     for observation in event.observations:
         if ours is not None and observation.cf_payment_id == ours:
             absorb(draft, observation, event.asked_ms)
             count_lost_otp(draft, event.asked_ms)
     _check_key(draft)
+
+
+def _warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
+    """A pay was given up, and now an attempt is there that nobody knew: perhaps that one."""
+    given_up_ms = draft.was.given_up_ms
+    known = draft.snapshot.claimed_elsewhere | {*draft.get("seen"), draft.get("cf_payment_id")}
+    late = [o.cf_payment_id for o in attempts if o.cf_payment_id not in known]
+    waiting = draft.get("operation") is not None and draft.get("cf_payment_id") is None
+    if given_up_ms is not None and late and not waiting:
+        ids = ", ".join(str(name) for name in late[:8])
+        draft.review("unclaimed_money", f"a pay was given up, and attempt {ids} appeared since")
 
 
 def _remember(draft: Draft, attempts: tuple[Observation, ...]) -> None:
@@ -268,10 +285,13 @@ def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
     record = snapshot.record
     if in_flight(snapshot, now_ms):
         return Ask.NOTHING
+    if record.operation is not None and record.cf_payment_id is None:
+        return Ask.PAYMENTS
+    if record.given_up_ms is not None and now_ms < record.given_up_ms + LATE_PAY_MS:
+        # The pay that was given up may still arrive, and then nobody has claimed it.
+        return Ask.PAYMENTS
     if record.cf_payment_id is not None:
         return Ask.PAYMENT
-    if record.operation is not None:
-        return Ask.PAYMENTS
     return Ask.ORDER if record.wake_ms is not None and now_ms >= record.wake_ms else Ask.NOTHING
 
 

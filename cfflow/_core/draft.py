@@ -63,7 +63,6 @@ class Plan(msgspec.Struct, frozen=True):
     walked: tuple[Walked, ...] = ()
     action_changed: bool = False
     sole_holder: bool = False
-    note: str = ""
 
     @property
     def record(self) -> Record:
@@ -81,7 +80,6 @@ class Draft:
         self.was = snapshot.record
         self.state = self.was.state
         self.next_action = snapshot.next_action
-        self.note = ""
         self._changes: dict[str, Any] = {}
         self._walked: list[Walked] = []
         self._entries: list[Entry] = []
@@ -179,7 +177,6 @@ class Draft:
             walked=tuple(self._walked),
             action_changed=self.next_action != self.snapshot.next_action,
             sole_holder=sole_holder,
-            note=self.note,
         )
 
 

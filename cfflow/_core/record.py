@@ -210,6 +210,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     abandoned: bool = False
     confirming: bool = False
     seen: tuple[str, ...] = ()
+    given_up_ms: int | None = None
 
     @property
     def open_reviews(self) -> tuple[Review, ...]:

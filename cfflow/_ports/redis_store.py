@@ -24,7 +24,6 @@ from cfflow._ports.store import (
     encode_events,
     encode_record,
     oldest_of,
-    on_page,
     snapshot_of,
 )
 from cfflow.errors import ConfigError, StoreError
@@ -186,7 +185,7 @@ class RedisStore:
         rows = sorted((int(at), name.decode()) for answer in answers for name, at in answer[2])
         found = await self._read([name for _, name in rows[: page.limit]])
         # Between the two questions a payment may have left the page.
-        there = [snapshot for snapshot in found if on_page(page, snapshot.record)]
+        there = [snapshot for snapshot in found if page.has(snapshot.record)]
         return sorted(there, key=lambda snapshot: (snapshot.record.created_ms, snapshot.id))
 
     def _indexes(self, place: int, page: Page) -> Sequence[str]:

@@ -34,7 +34,6 @@ __all__ = [
     "encode_events",
     "encode_record",
     "oldest_of",
-    "on_page",
     "snapshot_of",
 ]
 
@@ -218,13 +217,3 @@ def oldest_of(limit: int, turn: int) -> int:
     are looked at; without the newest, nobody in a queue would be served in time.
     """
     return (limit + turn % 4) // 4
-
-
-def on_page(page: Page, record: Record) -> bool:
-    """Say whether a payment belongs to a page."""
-    return (
-        record.state in page.states
-        and (not page.review or bool(record.open_reviews))
-        and page.from_ms <= record.created_ms
-        and (page.to_ms is None or record.created_ms <= page.to_ms)
-    )

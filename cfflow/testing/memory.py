@@ -30,7 +30,6 @@ from cfflow._ports.store import (
     encode_events,
     encode_record,
     oldest_of,
-    on_page,
 )
 
 __all__ = ["FakeClock", "MemoryStore"]
@@ -152,7 +151,7 @@ class MemoryStore:
             for order_id, order in self._orders.items()
             for n in order.records
         ]
-        found = [snapshot for snapshot in found if on_page(page, snapshot.record)]
+        found = [snapshot for snapshot in found if page.has(snapshot.record)]
         found.sort(key=lambda snapshot: (snapshot.record.created_ms, snapshot.id))
         return found[: page.limit]
 

@@ -498,3 +498,40 @@ async def test_no_step_starts_beside_a_sibling_that_took_money(shop: Shop) -> No
         await shop.cashier.submit_otp(second, OTP)
     assert refused.value.payment.review == ("two_holds",)
     assert shop.performed("authenticate") == 0
+
+
+async def test_a_capture_that_took_another_attempt_is_said_so_at_once(shop: Shop) -> None:
+    """The order has a hold that is not ours: the answer names it, a person is called."""
+    payment, session = await shop.at_otp(flow="preauth")
+    other = await shop.cashier.gateway.pay(session, card())
+    held = await shop.cashier.submit_otp(payment, OTP)
+    await shop.cashier.gateway.authenticate(str(other.cf_payment_id), OTP)
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await shop.cashier.capture(held)
+    assert unknown.value.payment.review == ("other_attempt",)
+    asked = shop.performed("authorize")
+    with pytest.raises(OutcomeUnknown):
+        await shop.cashier.capture(unknown.value.payment)
+    assert shop.performed("authorize") == asked
+
+
+async def test_an_attempt_that_arrives_after_its_pay_was_given_up_calls_a_person(
+    shop: Shop,
+) -> None:
+    """Two pays were asked for, both reached the bank: the one that nobody claimed is reported."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("native_otp", order_id=order_id, amount="170")
+    shop.fault("pay", "lost_before")
+    with pytest.raises(OutcomeUnknown):
+        await shop.cashier.pay(payment, session, card())
+    for seconds in (10, 15):
+        shop.pass_time(seconds)
+        payment = await shop.cashier.refresh(payment)
+    assert payment.operation is None
+    second = await shop.cashier.pay(payment, session, card())
+    late = await shop.cashier.gateway.pay(session, card())
+    paid = await shop.cashier.submit_otp(second, OTP)
+    assert paid.state is State.CAPTURED
+    seen = await shop.cashier.refresh(paid)
+    assert seen.review == ("unclaimed_money",)
+    assert str(late.cf_payment_id) in str(await shop.cashier.why(seen))
