@@ -70,8 +70,9 @@ def connect(
     `redis_url`: `redis://`, `rediss://`, `unix://`, any node of a cluster, or `embedded:`
     and `embedded:DIR` for a private Valkey. `environment`: `sandbox`, `production` or a
     base URL. What is not given comes from CFFLOW_REDIS_URL, CASHFREE_CLIENT_ID,
-    CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION, CFFLOW_NAMESPACE. `flows` are your own
-    files or folders. `log` is a structlog logger. `store` replaces the one of `redis_url`.
+    CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION, CFFLOW_NAMESPACE.
+    `flows` are your own files or folders. `log` is a structlog logger. `store` replaces the
+    one of `redis_url`.
 
     Raises one `ConfigError` that names everything missing or unknown. No money moves.
     """
@@ -126,7 +127,7 @@ def open_store(redis_url: str, *, namespace: str | None = None, partitions: int 
             "redis_url must begin with redis://, rediss://, unix:// or embedded:;"
             f" it begins with {redis_url.split(':', 1)[0]!r}"
         )
-    return RedisStore(redis_url, **options)  # type: ignore[arg-type]  # one dict of mixed values
+    return RedisStore(redis_url, **options)
 
 
 def open_reader(redis_url: str | None = None) -> Reader:
