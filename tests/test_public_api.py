@@ -55,7 +55,7 @@ CONNECT = {
     "environment": None,
     "api_version": None,
     "flows": (),
-    "namespace": "cf",
+    "namespace": None,
     "partitions": 64,
     "log": None,
     "store": None,

@@ -128,6 +128,7 @@ def test_the_pages_captured_payment_is_observed_field_by_field() -> None:
         payment_amount=Decimal("10.01"),
         order_amount=Decimal("10.01"),
         paid_ms=1627022939000,
+        began_ms=1627022706000,
         currency="INR",
         message="Transaction successful",
     )
@@ -155,6 +156,7 @@ def test_the_pages_declined_payment_tells_why() -> None:
         payment_amount=Decimal("10.01"),
         order_amount=Decimal("10.01"),
         paid_ms=1627022939000,
+        began_ms=1627022706000,
         currency="INR",
         message="Transaction failed",
     )
