@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -122,6 +123,8 @@ def emulator(
             port=port,
             client_id=client_id,
             client_secret=client_secret,
+            # Other ids at each start: a store that outlives the emulator must not meet them again.
+            seed=secrets.randbits(31),
             announce=announce,
         )
     except OSError as error:
@@ -296,11 +299,10 @@ def _table(payments: list[Payment]) -> Table:
     for name in ("PAYMENT", "STATE", "AMOUNT", "FLOW", "AGE", "OPEN", "REVIEW"):
         table.add_column(name, justify="right" if name in {"AMOUNT", "AGE"} else "left")
     for payment in payments:
-        amount = "" if payment.amount is None else f"{payment.amount} {payment.currency}"
         table.add_row(
             Text(payment.id, overflow="fold"),
             Text(payment.state.value, style=_STYLES.get(payment.state.value, "")),
-            amount,
+            payment.money,
             payment.flow,
             _age(payment.created_at),
             "" if payment.operation is None else payment.operation.step.value,

@@ -199,7 +199,8 @@ class Engine:
         raise _uncommitted(plan, committed)
 
     def _overtaken(self, newest: Snapshot, flow: Flow) -> Conflict:
-        text = f"{newest.id}: somebody else moved it first; nothing was sent"
+        version = newest.record.version
+        text = f"{newest.id} has moved since you read it, to version {version}; nothing was sent"
         return Conflict(text, payment=self._shown(newest, flow))
 
     # 3. call

@@ -196,7 +196,8 @@ class Orchestrator(Reader):
         """Take held money: all of it, or `amount` in rupees; the rest is released.
 
         Exactly one capture per hold. While the bank has only accepted it, the payment
-        comes back with its `operation` open. Raises `InvalidAmount` (over the hold, three
+        comes back with its `operation` open. While a lost capture is open, `amount` None means
+        that one's amount. Raises `InvalidAmount` (over the hold, three
         decimals, …), `IllegalStep`, `Conflict`, `OutcomeUnknown`: then `refresh`, or the
         same call again, which asks first and sends again only under the same key.
         """

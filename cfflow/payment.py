@@ -27,12 +27,16 @@ class Otp(msgspec.Struct, frozen=True):
 
 
 class OpenOperation(msgspec.Struct, frozen=True):
-    """A step whose outcome is not known yet: on its way, or lost and waiting for an inquiry."""
+    """A step whose outcome is not known yet: on its way, or lost and waiting for an inquiry.
+
+    `amount` is what a capture asked for; repeating it takes the same one, or none.
+    """
 
     step: Step
     sequence: int
     since: datetime
     accepted: bool
+    amount: Decimal | None = None
 
 
 class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -63,10 +67,17 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     updated_at: datetime
     metadata: dict[str, Any]
 
+    @property
+    def money(self) -> str:
+        """The amount in words for people: of a part that was captured, the part and the whole."""
+        part = self.captured_amount
+        taken = f"{part} of " if part is not None and part != self.amount else ""
+        return "" if self.amount is None else f"{taken}{self.amount} {self.currency}"
+
     def __repr__(self) -> str:
         parts = [repr(self.id), self.state.value]
         if self.amount is not None:
-            parts.append(f"{self.amount} {self.currency}")
+            parts.append(self.money)
         if self.operation is not None:
             parts.append(f"{self.operation.step} open")
         if self.review:
@@ -138,4 +149,6 @@ def _operation(record: Record) -> OpenOperation | None:
     held = record.operation
     if held is None:
         return None
-    return OpenOperation(held.step, held.sequence, moment(held.started_ms), held.accepted)
+    return OpenOperation(
+        held.step, held.sequence, moment(held.started_ms), held.accepted, held.amount
+    )

@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from cfflow._core.chart import State, Trigger, fire
+from cfflow._core.decide import resendable
 from cfflow._core.draft import PAY_MARGIN_MS
 from cfflow._core.flow import Flow
 from cfflow._core.record import (
@@ -15,7 +16,6 @@ from cfflow._core.record import (
     TRIGGERS,
     Entry,
     EntryKind,
-    Operation,
     Snapshot,
     Step,
 )
@@ -100,18 +100,30 @@ def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:
         payment_id=snapshot.id,
         state=record.state,
         timeline=history_of(snapshot),
-        open_operation=_open(record.operation, now_ms),
+        open_operation=_open(snapshot, now_ms),
         next_wake=None if record.wake_ms is None else moment(record.wake_ms),
         reviews=tuple(f"{review.reason}: {review.detail}" for review in record.open_reviews),
-        allowed=allowed_steps(snapshot, flow, now_ms),
+        allowed=_allowed(snapshot, flow, now_ms),
     )
 
 
-def _open(operation: Operation | None, now_ms: int) -> str | None:
+def _allowed(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...]:
+    """What may be called now; a capture or void that surely did nothing may be repeated."""
+    operation = snapshot.record.operation
+    again = operation is not None and resendable(snapshot, now_ms)
+    repeat = (operation.step.value,) if operation is not None and again else ()
+    return (*repeat, *allowed_steps(snapshot, flow, now_ms))
+
+
+def _open(snapshot: Snapshot, now_ms: int) -> str | None:
+    operation = snapshot.record.operation
     if operation is None:
         return None
     since_s = (now_ms - operation.started_ms) / 1000
-    told = f"{operation.step} #{operation.sequence}, for {since_s:.1f} s"
+    of = "" if operation.amount is None else f" of {operation.amount}"
+    told = f"{operation.step} #{operation.sequence}{of}, for {since_s:.1f} s"
+    if resendable(snapshot, now_ms):
+        return f"{told}; nothing had happened when we asked, the same {operation.step} repeats it"
     if operation.accepted:
         return f"{told}; the bank has accepted it and owes its confirmation"
     if now_ms < operation.limit_ms:

@@ -42,7 +42,7 @@ async def check_out(desk: cfflow.Orchestrator, payment: Payment, bill: Decimal) 
     try:
         return await (desk.capture(payment, bill) if bill else desk.void(payment))
     except cfflow.OutcomeUnknown:
-        # The bank may have acted. The same call asks first, and repeats only what did not happen.
+        # The bank may have acted: ask. What it did not do, the same call repeats later.
         return await desk.refresh(payment)
 
 

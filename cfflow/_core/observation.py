@@ -103,7 +103,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
             self.action,
             self.authenticate_status,
             self.payment_status,
-            "captured" if self.is_captured else None,
+            "captured" if self.is_captured and self.payment_status == "SUCCESS" else None,
             self._authorization(),
         )
         return " ".join(part for part in parts if part)[:48]

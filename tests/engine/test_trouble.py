@@ -535,3 +535,18 @@ async def test_an_attempt_that_arrives_after_its_pay_was_given_up_calls_a_person
     seen = await shop.cashier.refresh(paid)
     assert seen.review == ("unclaimed_money",)
     assert str(late.cf_payment_id) in str(await shop.cashier.why(seen))
+
+
+async def test_why_names_the_way_out_of_a_capture_that_did_not_arrive(shop: Shop) -> None:
+    """The open step shows its amount, and `why` says that the same call repeats it."""
+    held = await shop.held()
+    shop.fault("authorize", "lost_before")
+    with pytest.raises(OutcomeUnknown):
+        await shop.cashier.capture(held, "42.50")
+    asked = await shop.cashier.refresh(held)
+    assert asked.operation is not None
+    assert asked.operation.amount == Decimal("42.50")
+    why = await shop.cashier.why(asked)
+    assert "capture" in why.allowed
+    assert "of 42.50" in str(why)
+    assert (await shop.cashier.capture(asked)).captured_amount == Decimal("42.50")
