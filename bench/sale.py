@@ -216,8 +216,10 @@ class _RecordingStore(RedisStore):
         super().__init__(url, namespace=namespace)
         self.writes: list[Write] = []
 
-    async def start(self, order_id: str, record: Record, flow: Flow) -> Started:
-        started = await super().start(order_id, record, flow)
+    async def start(
+        self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
+    ) -> Started:
+        started = await super().start(order_id, record, flow, n=n)
         kept = started.snapshot.record
         # Coming from nowhere: any other index will do, the sale is not in it.
         self.writes.append(Write(State.FAILED, kept.state, True, encode_record(kept), ()))

@@ -40,9 +40,11 @@ from cfflow.errors import (
     StoreError,
     StoreUnavailable,
 )
+from cfflow.feed import Feed, FeedEvent, FeedGap
 from cfflow.orchestrator import Orchestrator
 from cfflow.payment import OpenOperation, Otp, Payment
 from cfflow.story import HistoryEntry, Why
+from cfflow.worker import Report, Worker
 
 __version__ = "0.1.0"
 
@@ -59,6 +61,9 @@ __all__ = [
     "ConfigError",
     "Conflict",
     "Failure",
+    "Feed",
+    "FeedEvent",
+    "FeedGap",
     "FlowError",
     "GatewayAuthError",
     "GatewayError",
@@ -82,6 +87,7 @@ __all__ = [
     "PaymentNotFound",
     "RateLimited",
     "Redirect",
+    "Report",
     "SavedCard",
     "State",
     "StoreError",
@@ -90,6 +96,7 @@ __all__ = [
     "UPIAuthorization",
     "Wallet",
     "Why",
+    "Worker",
     "__version__",
     "connect",
 ]

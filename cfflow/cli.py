@@ -5,14 +5,12 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import sys
-from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import typer
@@ -20,13 +18,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cfflow import State, __version__
+from cfflow import State, __version__, cli_feed, cli_recovery
 from cfflow._ports.catalog import Catalog, read_flow
 from cfflow.connect import open_reader
 from cfflow.doctor import Finding, examine
 from cfflow.errors import CfflowError
 from cfflow.graph import mermaid
 from cfflow.payment import Payment
+from cfflow.terminal import AsJson, FlowFiles, PaymentId, RedisUrl, console, plain, print_json, wait
 
 __all__ = ["app", "run"]
 
@@ -37,6 +36,8 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(cli_recovery.app)
+app.add_typer(cli_feed.app)
 
 _STYLES: Final = {
     "captured": "green",
@@ -45,16 +46,6 @@ _STYLES: Final = {
     "authorized": "yellow",
     "otp_pending": "magenta",
 }
-
-RedisUrl = Annotated[
-    str | None,
-    typer.Option(envvar="CFFLOW_REDIS_URL", help="redis://, rediss://, unix://, embedded:DIR"),
-]
-FlowFiles = Annotated[
-    list[Path] | None, typer.Option("--flows", help="Your own flow files or folders.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-PaymentId = Annotated[str, typer.Argument(metavar="ID", help="A payment's id, order_8123.1")]
 
 
 def run() -> None:
@@ -106,6 +97,9 @@ def emulator(
     client_secret: Annotated[
         str, typer.Option(help="The secret of that id.")
     ] = "cfflow-test-secret",
+    rate_limits: Annotated[
+        Literal["production", "sandbox"] | None, typer.Option(help="Refuse calls as these do.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a local Cashfree until it is stopped."""
@@ -125,6 +119,7 @@ def emulator(
             client_secret=client_secret,
             # Other ids at each start: a store that outlives the emulator must not meet them again.
             seed=secrets.randbits(31),
+            rate_limits=rate_limits,
             announce=announce,
         )
     except OSError as error:
@@ -133,7 +128,7 @@ def emulator(
 
 def _announce(base_url: str, client_id: str, client_secret: str, *, as_json: bool) -> None:
     if as_json:
-        _print_json({"base_url": base_url, "client_id": client_id, "client_secret": client_secret})
+        print_json({"base_url": base_url, "client_id": client_id, "client_secret": client_secret})
     else:
         print(f"A local Cashfree listens on {base_url}\n")
         print(f"export CASHFREE_ENVIRONMENT={base_url}")
@@ -174,11 +169,11 @@ def list_(
                 after=after,
             )
 
-    payments = _wait(read())
+    payments = wait(read())
     if as_json:
-        _print_json([_plain(payment) for payment in payments])
+        print_json([plain(payment) for payment in payments])
     elif payments:
-        _console().print(_table(payments))
+        console().print(_table(payments))
     else:
         print("No payments.")
 
@@ -191,15 +186,15 @@ def show(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = Fa
         async with open_reader(redis_url) as reader:
             return await reader.get(payment_id)
 
-    payment = _wait(read())
+    payment = wait(read())
     if as_json:
-        _print_json(_plain(payment))
+        print_json(plain(payment))
         return
     grid = Table.grid(padding=(0, 2))
-    for name, value in _plain(payment).items():
+    for name, value in plain(payment).items():
         if value not in (None, (), {}, []):
             grid.add_row(Text(name, style="bold"), Text(_worded(value)))
-    _console().print(grid)
+    console().print(grid)
 
 
 @app.command()
@@ -210,9 +205,9 @@ def why(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = Fal
         async with open_reader(redis_url) as reader:
             return await reader.why(payment_id)
 
-    told = _wait(read())
+    told = wait(read())
     if as_json:
-        _print_json(msgspec.to_builtins(told))
+        print_json(msgspec.to_builtins(told))
     else:
         print(told)
 
@@ -238,10 +233,10 @@ def graph(
             async with open_reader(redis_url) as reader:
                 return await reader.history(payment)
 
-        walked = _wait(read())
+        walked = wait(read())
     diagram = mermaid(rules, walked)
     if as_json:
-        _print_json({"format": "mermaid", "diagram": diagram})
+        print_json({"format": "mermaid", "diagram": diagram})
     else:
         print(diagram)
 
@@ -254,7 +249,7 @@ def check(
     """Check flow files; every error names file, key and reason."""
     findings = [_checked(file) for file in files]
     if as_json:
-        _print_json(findings)
+        print_json(findings)
     else:
         for finding in findings:
             print(finding["error"] or f"{finding['file']}: ok, flow {finding['name']}")
@@ -276,11 +271,11 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Examine settings, store and gateway, and say what could lose a payment."""
-    findings = _wait(examine(redis_url))
+    findings = wait(examine(redis_url))
     if as_json:
-        _print_json([msgspec.to_builtins(finding) for finding in findings])
+        print_json([msgspec.to_builtins(finding) for finding in findings])
     else:
-        _console().print(_diagnosis(findings))
+        console().print(_diagnosis(findings))
     if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(1)
 
@@ -319,26 +314,5 @@ def _age(since: datetime) -> str:
     return f"{seconds} s"
 
 
-def _plain(payment: Payment) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(payment)
-    if payment.failure is not None:
-        # It is stored as a bare array; programs that read JSON want names.
-        plain["failure"] = msgspec.structs.asdict(payment.failure)
-    return plain
-
-
 def _worded(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _print_json(data: object) -> None:
-    print(msgspec.json.format(msgspec.json.encode(data)).decode())
-
-
-def _console() -> Console:
-    """A table keeps its lines whole when it is piped into another program."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-
-
-def _wait(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)

@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from cfflow._ports.budget import Budget, limits_of
+from cfflow._ports.budget_ledger import ledger_of
+from cfflow._ports.budget_transport import BudgetTransport
 from cfflow._ports.catalog import Catalog
 from cfflow._ports.embedded_store import EmbeddedStore
 from cfflow._ports.environment import base_url_of
@@ -61,6 +64,7 @@ def connect(
     flows: Iterable[Path | str] = (),
     namespace: str | None = None,
     partitions: int = 64,
+    limits: Mapping[str, int | None] | None = None,
     log: Log | None = None,
     store: Store | None = None,
     **unknown: Any,
@@ -71,8 +75,10 @@ def connect(
     and `embedded:DIR` for a private Valkey. `environment`: `sandbox`, `production` or a
     base URL. What is not given comes from CFFLOW_REDIS_URL, CASHFREE_CLIENT_ID,
     CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION, CFFLOW_NAMESPACE.
-    `flows` are your own files or folders. `log` is a structlog logger. `store` replaces the
-    one of `redis_url`.
+    `flows` are your own files or folders. `limits` are the gateway's calls per minute, where
+    yours are not the usual ones: `create_order`, `fetch_order`, `fetch_payments`,
+    `fetch_payment`, `pay`; None is without limit. `log` is a structlog logger. `store`
+    replaces the one of `redis_url`.
 
     Raises one `ConfigError` that names everything missing or unknown. No money moves.
     """
@@ -90,7 +96,9 @@ def connect(
     logger = log or default_log()
     catalog = Catalog(flows)
     chosen = store or open_store(settings.redis_url, namespace=namespace, partitions=partitions)
-    return Orchestrator(chosen, gateway_client(settings, logger), catalog=catalog, log=logger)
+    budget = Budget(limits_of(settings.environment, limits), ledger_of(chosen))
+    gateway = gateway_client(settings, logger, budget)
+    return Orchestrator(chosen, gateway, catalog=catalog, log=logger, budget=budget)
 
 
 def settings_of(given: Mapping[str, str | Sealed[str] | None]) -> Settings:
@@ -139,11 +147,17 @@ def open_reader(redis_url: str | None = None) -> Reader:
     return Reader(open_store(url), Catalog())
 
 
-def gateway_client(settings: Settings, log: Log | None = None) -> GatewayClient:
-    """Return a client of the gateway on connections of its own; proxies are not used."""
+def gateway_client(
+    settings: Settings, log: Log | None = None, budget: Budget | None = None
+) -> GatewayClient:
+    """Return a client of the gateway on connections of its own; proxies are not used.
+
+    `budget` counts its calls and holds them back; without one nobody does.
+    """
     base_url = base_url_of(settings.environment)
+    sockets = GatewayTransport(base_url, max_connections=_CONNECTIONS_MAX)
     return GatewayClient(
-        GatewayTransport(base_url, max_connections=_CONNECTIONS_MAX),
+        sockets if budget is None else BudgetTransport(sockets, budget, base_url),
         client_id=settings.client_id,
         client_secret=settings.client_secret.reveal(),
         environment=settings.environment,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from cfflow._ports.budget import limits_of
 from cfflow._ports.redis_link import shown
 from cfflow.connect import VARIABLES, gateway_client, open_store, settings_of
 from cfflow.errors import CfflowError, GatewayAuthError, GatewayRejected
@@ -42,6 +43,7 @@ async def examine(redis_url: str | None = None) -> list[Finding]:
         *_extras(),
         *await _store(settings.redis_url),
         *await _gateway(settings),
+        _limits(settings.environment),
     ]
 
 
@@ -141,6 +143,12 @@ async def _gateway(settings: Any) -> list[Finding]:
         except CfflowError as error:
             return [Finding("bad", "gateway", str(error))]
     return [Finding("good", "gateway", f"{client.base_url} accepts the credentials")]
+
+
+def _limits(environment: str) -> Finding:
+    """Say which limits are kept where `connect` is told no others."""
+    told = ", ".join(f"{call} {limit}" for call, limit in limits_of(environment).items())
+    return Finding("good", "limits", f"calls a minute, unless connect(limits=...) says: {told}")
 
 
 class _Silent:

@@ -9,6 +9,7 @@ answer is lost leaves its operation open and raises `OutcomeUnknown`.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -18,26 +19,22 @@ import msgspec
 from cfflow._core.actions import NextAction
 from cfflow._core.decide import (
     Answered,
-    Ask,
     Disputed,
     Ended,
     Event,
-    Inquired,
-    OrderSeen,
     Refused,
+    TimePassed,
     decide,
-    in_flight,
-    what_to_ask,
 )
 from cfflow._core.draft import Plan
+from cfflow._core.due import Ask, in_flight, what_to_ask
 from cfflow._core.flow import Flow
-from cfflow._core.observation import Call, Observation
+from cfflow._core.observation import Observation
 from cfflow._core.record import Operation, Snapshot
 from cfflow._core.steps import SEND_WITHIN_MS
 from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.logs import Log
+from cfflow._ports.logs import Log, tell
 from cfflow._ports.store import Committed, Outcome
-from cfflow._ports.wire import observe_entity, timestamp_ms
 from cfflow.errors import (
     CfflowError,
     Conflict,
@@ -50,7 +47,9 @@ from cfflow.errors import (
     OutcomeUnknown,
     PaymentNotFound,
     StoreError,
+    StoreUnavailable,
 )
+from cfflow.inquiry import ask
 from cfflow.payment import Payment, payment_of
 from cfflow.reader import Reader
 
@@ -90,25 +89,36 @@ class Engine:
         `IllegalStep`, `OtpLimit` or `InvalidAmount` (nothing sent), `Conflict` (lost the
         race, nothing sent), a `GatewayError` (no effect), `OutcomeUnknown` (ask).
         """
-        began = time.perf_counter()
         flow = await self.reader.flow_of(held)
         plan = await self._plan(held, flow, begin, fresh=fresh)
-        opened = await self._open(plan, flow)
+        return await self.carry_out(plan, begin, call, flow)
+
+    async def carry_out(self, plan: Plan, begin: Begin, call: StepCall, flow: Flow) -> Snapshot:
+        """Commit a planned step, make its call, commit the outcome. Raises as `step` does."""
+        began = time.perf_counter()
+        plan, opened = await self._open(plan, begin, flow)
         snapshot, operation = opened.snapshot, plan.record.operation
         if snapshot is None or operation is None:
-            raise StoreError(f"{held.id}: the store kept no operation")
+            raise StoreError(f"{plan.snapshot.id}: the store kept no operation")
+        if not opened.replicated:
+            await self._not_sent(snapshot, operation, "too few replicas", flow)
+            raise StoreUnavailable(f"{snapshot.id}: not sent, too few replicas have the operation")
         # From the plan's own time: a commit whose answer was lost tells a later one.
         if self.store.now_ms() - plan.record.updated_ms > SEND_WITHIN_MS:
-            not_sent = Refused(operation.sequence, "not sent: paused", operation.sends)
-            await self.settle(snapshot, not_sent, flow)
-            raise GatewayUnavailable(f"{held.id}: not sent, this process was paused too long")
+            await self._not_sent(snapshot, operation, "paused", flow)
+            raise GatewayUnavailable(f"{snapshot.id}: not sent, this process was paused too long")
         return await self._call(snapshot, operation, flow, call, began)
 
-    async def local(self, held: Snapshot, begin: Begin, *, fresh: bool) -> Snapshot:
-        """Carry out a step that needs no call: one plan, one commit."""
+    async def local(
+        self, held: Snapshot, begin: Begin, *, fresh: bool, ask_first: bool = True
+    ) -> Snapshot:
+        """Carry out what needs no call: one plan, one commit.
+
+        A person's word does not `ask_first` what became of an open step: it decides that too.
+        """
         flow = await self.reader.flow_of(held)
-        plan = await self._plan(held, flow, begin, fresh=fresh)
-        committed = await self._open(plan, flow)
+        plan = await self._plan(held, flow, begin, fresh=fresh, ask_first=ask_first)
+        _, committed = await self._open(plan, begin, flow)
         return committed.snapshot or held
 
     async def inquire(self, snapshot: Snapshot) -> Snapshot:
@@ -118,7 +128,19 @@ class Engine:
         nothing to ask. Raises `GatewayError`; the payment is as it was then.
         """
         flow = await self.reader.flow_of(snapshot)
-        event = await self._asked(snapshot, what_to_ask(snapshot, self.store.now_ms()), flow)
+        now_ms = self.store.now_ms()
+        event = await ask(self.gateway, snapshot, what_to_ask(snapshot, now_ms), flow, now_ms)
+        return snapshot if event is None else await self.settle(snapshot, event, flow)
+
+    async def assure(self, snapshot: Snapshot, flow: Flow) -> Snapshot:
+        """Ask about a payment whose last commits the store may have lost (DESIGN 5).
+
+        Whatever the gateway knows of it is committed with a fresh nonce, so that no key of
+        a forgotten step comes again.
+        """
+        what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.PAYMENTS
+        now_ms, nonce = self.store.now_ms(), secrets.token_hex(4)
+        event = await ask(self.gateway, snapshot, what, flow, now_ms, nonce=nonce)
         return snapshot if event is None else await self.settle(snapshot, event, flow)
 
     async def settle(
@@ -135,21 +157,25 @@ class Engine:
             committed = await self.store.commit(plan)
             match committed:
                 case Committed(outcome=Outcome.OK, snapshot=Snapshot() as written):
-                    self._tell(plan, began)
+                    tell(self._log, plan, began)
                     return written
                 case Committed(outcome=Outcome.CONFLICT, snapshot=Snapshot() as newer):
                     snapshot = newer
                 case Committed(outcome=Outcome.CLAIMED | Outcome.HOLDER, other=other):
                     event = _disputed(plan, committed.outcome, other)
+                case Committed(outcome=Outcome.RESTARTED) if isinstance(event, TimePassed):
+                    return snapshot
                 case _:
                     raise _uncommitted(plan, committed)
         raise StoreError(f"{snapshot.id}: lost {_RACES_MAX} races in a row")
 
     # 1. plan
 
-    async def _plan(self, held: Snapshot, flow: Flow, begin: Begin, *, fresh: bool) -> Plan:
+    async def _plan(
+        self, held: Snapshot, flow: Flow, begin: Begin, *, fresh: bool, ask_first: bool = True
+    ) -> Plan:
         """Plan on the held snapshot; where it forbids the step, read once and look again."""
-        if _unresolved(held):
+        if ask_first and _unresolved(held):
             newest = held if fresh else await self.reader.snapshot(held.order_id, held.n)
             if newest.record.version != held.record.version:
                 raise self._overtaken(newest, flow)
@@ -157,8 +183,10 @@ class Engine:
         try:
             return begin(held, flow, self.store.now_ms())
         except (IllegalStep, OtpLimit, InvalidAmount) as refusal:
-            if fresh:
+            if fresh and ask_first:
                 raise self._refusal(held, flow, refusal) from None
+            if fresh:
+                raise
         newest = await self.reader.snapshot(held.order_id, held.n)
         return await self._plan(newest, flow, begin, fresh=True)
 
@@ -183,20 +211,35 @@ class Engine:
 
     # 2. commit the operation
 
-    async def _open(self, plan: Plan, flow: Flow) -> Committed:
-        """Write the operation down. A lost race ends the step: it is not planned again."""
+    async def _open(self, plan: Plan, begin: Begin, flow: Flow) -> tuple[Plan, Committed]:
+        """Write the operation down. A lost race ends the step: it is not planned again.
+
+        Only a store that may have lost commits lets us ask first, and then plan on the answer.
+        """
         committed = await self.store.commit(plan)
+        if committed.outcome is Outcome.RESTARTED:
+            assured = await self.assure(plan.before, flow)
+            plan = await self._plan(assured, flow, begin, fresh=True)
+            committed = await self.store.commit(plan)
         if committed.outcome is Outcome.OK:
-            self._tell(plan, time.perf_counter())
-            return committed
+            tell(self._log, plan, time.perf_counter())
+            return plan, committed
+        raise await self._unopened(plan, committed, flow)
+
+    async def _unopened(self, plan: Plan, committed: Committed, flow: Flow) -> CfflowError:
         if committed.outcome is Outcome.CONFLICT and committed.snapshot is not None:
-            raise self._overtaken(committed.snapshot, flow)
+            return self._overtaken(committed.snapshot, flow)
         if committed.outcome is Outcome.HOLDER:
-            before = msgspec.structs.replace(plan.snapshot, record=plan.previous)
             disputed = _disputed(plan, committed.outcome, committed.other)
-            now = await self.settle(before, disputed, flow)
-            raise IllegalStep(f"{now.id}: {disputed.detail}", payment=self._shown(now, flow))
-        raise _uncommitted(plan, committed)
+            now = await self.settle(plan.before, disputed, flow)
+            return IllegalStep(f"{now.id}: {disputed.detail}", payment=self._shown(now, flow))
+        return _uncommitted(plan, committed)
+
+    async def _not_sent(
+        self, snapshot: Snapshot, operation: Operation, why: str, flow: Flow
+    ) -> None:
+        refused = Refused(operation.sequence, f"not sent: {why}", operation.sends)
+        await self.settle(snapshot, refused, flow)
 
     def _overtaken(self, newest: Snapshot, flow: Flow) -> Conflict:
         version = newest.record.version
@@ -283,53 +326,9 @@ class Engine:
 
     async def _ask_now(self, snapshot: Snapshot, flow: Flow) -> Snapshot:
         """Ask although nothing is due: a refusal said that the gateway knows more."""
-        ask = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.ORDER
-        event = await self._asked(snapshot, ask, flow)
+        what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.ORDER
+        event = await ask(self.gateway, snapshot, what, flow, self.store.now_ms())
         return snapshot if event is None else await self.settle(snapshot, event, flow)
-
-    async def _asked(self, snapshot: Snapshot, ask: Ask, flow: Flow) -> Event | None:
-        asked_ms, limit_s = self.store.now_ms(), flow.pay.timeout_s
-        order_id, ours = snapshot.order_id, snapshot.record.cf_payment_id
-        if ask is Ask.PAYMENT and ours is not None:
-            entity = await self.gateway.fetch_payment(order_id, ours, timeout_s=limit_s)
-            return Inquired((observe_entity(entity, Call.FETCH_PAYMENT),), asked_ms)
-        if ask is Ask.PAYMENTS:
-            found = await self.gateway.fetch_payments(order_id, timeout_s=limit_s)
-            seen = tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in found)
-            return Inquired(seen, asked_ms, everything=True)
-        if ask is Ask.ORDER:
-            order = await self.gateway.fetch_order(order_id, timeout_s=limit_s)
-            expires_ms = timestamp_ms(order.order_expiry_time)
-            return OrderSeen(order.order_status or "", asked_ms, expires_ms)
-        return None
-
-    def _tell(self, plan: Plan, began: float) -> None:
-        """Log what has been committed: one event per transition, and loudly what is odd."""
-        record, snapshot = plan.record, plan.snapshot
-        for walked in plan.walked:
-            self._log.info(
-                "payment.transition",
-                payment_id=snapshot.id,
-                order_id=snapshot.order_id,
-                cf_payment_id=record.cf_payment_id,
-                flow=record.flow,
-                from_state=walked.from_state.value,
-                to_state=walked.to_state.value,
-                trigger=walked.trigger.value,
-                step=walked.step,
-                observation=walked.proof,
-                version=record.version,
-                request_id=walked.request_id,
-                duration_ms=round((time.perf_counter() - began) * 1000, 3),
-            )
-        if len(record.reviews) > len(plan.previous.reviews):
-            for review in record.reviews[len(plan.previous.reviews) :]:
-                self._log.warning(
-                    "payment.review",
-                    payment_id=snapshot.id,
-                    reason=review.reason,
-                    detail=review.detail,
-                )
 
 
 def _unresolved(snapshot: Snapshot) -> bool:
@@ -351,6 +350,11 @@ def _disputed(plan: Plan, outcome: Outcome, other: int) -> Disputed:
 def _uncommitted(plan: Plan, committed: Committed) -> CfflowError:
     if committed.outcome is Outcome.GONE:
         return PaymentNotFound(f"{plan.snapshot.id} is not in the store any more")
+    if committed.outcome is Outcome.BLOCKED:
+        other = f"{plan.snapshot.order_id}.{committed.other}"
+        return IllegalStep(f"{plan.snapshot.id}: a review on {other} must be resolved first")
+    if committed.outcome is Outcome.RESTARTED:
+        return StoreUnavailable(f"{plan.snapshot.id}: the store keeps restarting; nothing was sent")
     return StoreError(f"{plan.snapshot.id} was written by a newer cfflow: it is read-only here")
 
 

@@ -7,20 +7,22 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final, Literal, Self
 
-from cfflow._core.decide import resend, resendable
+from cfflow._core.chart import State
 from cfflow._core.draft import Plan
+from cfflow._core.due import resend, resendable
 from cfflow._core.flow import Flow
 from cfflow._core.money import amount_of
-from cfflow._core.observation import Call
-from cfflow._core.record import Operation, Snapshot, Step
+from cfflow._core.people import abandon, acknowledge, resolve
+from cfflow._core.record import Snapshot, Step
 from cfflow._core.steps import (
-    begin_authorize,
     begin_pay,
     begin_resend,
     begin_submit,
     create,
     leave_otp,
 )
+from cfflow._ports.budget import Budget
+from cfflow._ports.budget_ledger import ledger_of
 from cfflow._ports.catalog import Catalog
 from cfflow._ports.checks import (
     check_currency,
@@ -28,28 +30,24 @@ from cfflow._ports.checks import (
     check_order_id,
     check_otp,
     check_session,
+    check_word,
 )
-from cfflow._ports.gateway import GatewayClient, frozen_authorize
+from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.logs import Log, default_log
 from cfflow._ports.methods import PaymentMethod, pay_body
 from cfflow._ports.sealed import Sealed
 from cfflow._ports.store import Started, Store
-from cfflow._ports.wire import (
-    next_action,
-    observe_authenticate,
-    observe_entity,
-    observe_pay,
-)
-from cfflow.engine import Answer, Engine
+from cfflow.calls import authenticate_call, authorize_begin, authorize_call, pay_call
+from cfflow.engine import Begin, Engine
 from cfflow.errors import (
     AlreadyPaid,
     Conflict,
-    GatewayError,
     InvalidAmount,
     InvalidInput,
 )
 from cfflow.payment import Payment, snapshot_in
-from cfflow.reader import Reader, place_of
+from cfflow.reader import Reader, place_of, state_named
+from cfflow.recovery import adopt_order
 
 __all__ = ["Orchestrator"]
 
@@ -70,10 +68,13 @@ class Orchestrator(Reader):
         *,
         catalog: Catalog | None = None,
         log: Log | None = None,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(store, catalog or Catalog())
         self.gateway: Final = gateway
-        self._engine = Engine(self, gateway, log or default_log())
+        self.budget: Final = budget or Budget({}, ledger_of(store))
+        self.log: Final = log or default_log()
+        self.engine: Final = Engine(self, gateway, self.log)
 
     async def __aenter__(self) -> Self:
         try:
@@ -142,16 +143,10 @@ class Orchestrator(Reader):
             raise InvalidInput("method must be one of cfflow's, such as Card or UPI")
 
         body = pay_body(session, method, save_instrument=save_instrument, offer_id=offer_id)
-
-        async def call(_: Snapshot, operation: Operation, flow: Flow) -> Answer:
-            answer = await self.gateway.pay_with(
-                body, key=operation.key, timeout_s=flow.pay.timeout_s
-            )
-            return Answer((observe_pay(answer),), next_action(answer))
-
         begin = partial(begin_pay, instrument=method.instrument())
         held, fresh = await self._held(payment, expected_version)
-        return await self.shown(await self._engine.step(held, begin, call, fresh=fresh))
+        call = pay_call(self.gateway, body)
+        return await self.shown(await self.engine.step(held, begin, call, fresh=fresh))
 
     async def submit_otp(
         self, payment: Payment | str, otp: str, *, expected_version: int | None = None
@@ -184,7 +179,7 @@ class Orchestrator(Reader):
         No gateway call. Raises `IllegalStep` where that page's address is not known.
         """
         held, fresh = await self._held(payment, expected_version)
-        return await self.shown(await self._engine.local(held, leave_otp, fresh=fresh))
+        return await self.shown(await self.engine.local(held, leave_otp, fresh=fresh))
 
     async def capture(
         self,
@@ -215,7 +210,74 @@ class Orchestrator(Reader):
         `GatewayError` when there is no answer; nothing has changed then.
         """
         order_id, n = place_of(payment)
-        return await self.shown(await self._engine.inquire(await self.snapshot(order_id, n)))
+        return await self.shown(await self.engine.inquire(await self.snapshot(order_id, n)))
+
+    async def adopt(self, order_id: str, *, flow: str) -> list[Payment]:
+        """Rebuild an order's payments from the gateway's list of its attempts; return them all.
+
+        For a store that was lost or rolled back. `flow` is for attempts that no payment of
+        the store knows. Idempotent; moves no money and invents none. Raises `Conflict` while
+        a pay of the order is open, `GatewayError` when the gateway does not answer.
+        """
+        rules = self.flows.named(flow)
+        found = await adopt_order(self.engine, check_order_id(order_id), rules)
+        return [await self.shown(snapshot) for snapshot in found]
+
+    async def abandon(
+        self, payment: Payment | str, *, expected_version: int | None = None
+    ) -> Payment:
+        """Free the order for another payment. This one is watched to its end.
+
+        Money that it still gets: a hold is voided where the flow says so, all else is
+        reviewed. Raises `Conflict` while a step is open, `IllegalStep` when it is over.
+        """
+        held, fresh = await self._held(payment, expected_version)
+        return await self.shown(await self.engine.local(held, abandon, fresh=fresh))
+
+    async def acknowledge(
+        self, payment: Payment | str, reason: str, *, actor: str, note: str
+    ) -> Payment:
+        """Close one open review by name. The payment stays as it is; no money moves.
+
+        `actor` and `note`, who says so and why, are kept in the history. Raises
+        `InvalidInput` when no review of this name is open.
+        """
+        word = partial(
+            acknowledge,
+            reason=reason,
+            actor=check_word("actor", actor),
+            note=check_word("note", note),
+        )
+        return await self._worded(payment, word)
+
+    async def resolve(
+        self,
+        payment: Payment | str,
+        state: State | str,
+        *,
+        amount: Decimal | int | str | None = None,
+        actor: str,
+        note: str,
+    ) -> Payment:
+        """Take a person's word for where a payment is, while a review is open on it.
+
+        Along the chart only; `amount` in rupees is what was captured, None for the whole
+        hold. Closes the open step and all reviews; makes no call and moves no money. Raises
+        `IllegalStep`, `InvalidAmount`, `Conflict` (a step is on its way).
+        """
+        word = partial(
+            resolve,
+            state=state_named(state),
+            amount=None if amount is None else amount_of(amount),
+            actor=check_word("actor", actor),
+            note=check_word("note", note),
+        )
+        return await self._worded(payment, word)
+
+    async def _worded(self, payment: Payment | str, word: Begin) -> Payment:
+        """Commit a person's word on the newest record: it is about the payment, not a page."""
+        held = await self.snapshot(*place_of(payment))
+        return await self.shown(await self.engine.local(held, word, fresh=True, ask_first=False))
 
     async def _authenticate(
         self,
@@ -224,25 +286,9 @@ class Orchestrator(Reader):
         otp: Sealed[str] | None,
         expected_version: int | None,
     ) -> Payment:
-        async def call(held: Snapshot, operation: Operation, flow: Flow) -> Answer:
-            attempt, limit_s = held.record.cf_payment_id or "", flow.pay.timeout_s
-            answer = observe_authenticate(
-                await self.gateway.authenticate(attempt, otp, key=operation.key, timeout_s=limit_s)
-            )
-            turn = held.record.otp
-            used = 0 if turn is None else turn.submits_used + 1
-            accepted = answer.authenticate_status == "SUCCESS"
-            if otp is None or not (accepted or used >= flow.otp.submits_max):
-                return Answer((answer,))
-            try:
-                entity = await self.gateway.fetch_payment(held.order_id, attempt, timeout_s=limit_s)
-            except GatewayError:
-                # The OTP's own answer is in hand; whoever asks next learns of the money.
-                return Answer((answer,))
-            return Answer((answer, observe_entity(entity, Call.FETCH_PAYMENT)))
-
         held, fresh = await self._held(payment, expected_version)
-        return await self.shown(await self._engine.step(held, begin, call, fresh=fresh))
+        call = authenticate_call(self.gateway, otp)
+        return await self.shown(await self.engine.step(held, begin, call, fresh=fresh))
 
     async def _authorize(
         self,
@@ -251,8 +297,7 @@ class Orchestrator(Reader):
         amount: Decimal | None,
         expected_version: int | None,
     ) -> Payment:
-        def freeze(exact: Decimal | None) -> bytes:
-            return frozen_authorize("CAPTURE" if step is Step.CAPTURE else "VOID", exact)
+        first = authorize_begin(self.gateway, step, amount)
 
         def begin(held: Snapshot, flow: Flow, now_ms: int) -> Plan:
             open_one = held.record.operation
@@ -261,28 +306,11 @@ class Orchestrator(Reader):
                     text = f"{held.id}: a capture of {open_one.amount} is still open"
                     raise InvalidAmount(f"{text}; only the same one can be sent again")
                 return resend(held, flow, now_ms)
-            return begin_authorize(
-                held,
-                flow,
-                now_ms,
-                step,
-                freeze=freeze,
-                api_version=self.gateway.api_version,
-                amount=amount,
-            )
-
-        async def call(held: Snapshot, operation: Operation, flow: Flow) -> Answer:
-            entity = await self.gateway.authorize(
-                held.order_id,
-                operation.body,
-                key=operation.key,
-                api_version=operation.api_version,
-                timeout_s=flow.pay.timeout_s,
-            )
-            return Answer((observe_entity(entity, Call.AUTHORIZE),))
+            return first(held, flow, now_ms)
 
         held, fresh = await self._held(payment, expected_version)
-        return await self.shown(await self._engine.step(held, begin, call, fresh=fresh))
+        call = authorize_call(self.gateway)
+        return await self.shown(await self.engine.step(held, begin, call, fresh=fresh))
 
     async def _held(
         self, payment: Payment | str, expected_version: int | None

@@ -12,12 +12,14 @@ from cfflow._core.flow import Flow
 from cfflow._core.record import Snapshot
 from cfflow._ports.catalog import Catalog
 from cfflow._ports.checks import check_order_id, check_payment_id
+from cfflow._ports.feed import Start
 from cfflow._ports.store import Page, Store
 from cfflow.errors import FlowError, InvalidInput, PaymentNotFound
+from cfflow.feed import Feed
 from cfflow.payment import Payment, payment_of
 from cfflow.story import HistoryEntry, Why, history_of, why_of
 
-__all__ = ["Reader", "place_of"]
+__all__ = ["Reader", "place_of", "state_named"]
 
 _LIST_MAX: Final = 10_000
 _AGE_MAX_S: Final = 10**10
@@ -47,6 +49,14 @@ class Reader:
         if found is None:
             raise PaymentNotFound(f"there is no payment {order_id}.{n}")
         return found
+
+    async def of_order(self, order_id: str) -> list[Snapshot]:
+        """Return the snapshots of an order's payments, the first one first."""
+        first = await self.store.load(order_id, 1)
+        if first is None:
+            return []
+        others = [await self.store.load(order_id, n) for n in range(2, len(first.attempts) + 1)]
+        return [first, *(other for other in others if other is not None)]
 
     async def flow_of(self, snapshot: Snapshot) -> Flow:
         """Return the flow that a payment began with, from this process or from the store."""
@@ -84,7 +94,8 @@ class Reader:
         if older_than is not None and not _is_age(older_than):
             raise InvalidInput(f"older_than must be an age in seconds, got {older_than!r}")
         to_ms = None if older_than is None else self.store.now_ms() - round(older_than * 1000)
-        page = Page(_states(state), review, 0, to_ms, max(limit, 100))
+        states = tuple(State) if state is None else (state_named(state),)
+        page = Page(states, review, 0, to_ms, max(limit, 100))
         last = (0, "")
         if after is not None:
             place = await self.snapshot(*place_of(after))
@@ -104,6 +115,34 @@ class Reader:
         snapshot = await self.snapshot(*place_of(payment_id))
         return why_of(snapshot, await self.flow_of(snapshot), self.store.now_ms())
 
+    def events(
+        self,
+        group: str,
+        *,
+        consumer: str | None = None,
+        start: Start = "oldest",
+        lease_s: float = 30.0,
+        batch: int = 100,
+        idle_s: float = 0.5,
+    ) -> Feed:
+        """Return the feed of committed transitions, to be read with `async with`.
+
+        A new `group` begins at the oldest event that is kept, or with `start="now"` at the
+        next one. `consumer` names one of the group's readers; it finds its own again under
+        the same name. `lease_s`: within half of it a handler must be done with one event.
+        `batch`: how many events of a partition are fetched at once; `idle_s`: how long to
+        wait when there are none. Raises `InvalidInput`. Reading moves no money.
+        """
+        return Feed(
+            self.store,
+            group,
+            consumer=consumer,
+            start=start,
+            lease_s=lease_s,
+            batch=batch,
+            idle_s=idle_s,
+        )
+
     async def shown(self, snapshot: Snapshot) -> Payment:
         """Return the payment that a snapshot shows."""
         return payment_of(snapshot, await self.flow_of(snapshot), self.store.now_ms())
@@ -111,11 +150,7 @@ class Reader:
     async def _of_order(
         self, order_id: str, page: Page, last: tuple[int, str], flow: str | None
     ) -> list[Snapshot]:
-        first = await self.store.load(order_id, 1)
-        if first is None:
-            return []
-        others = [await self.store.load(order_id, n) for n in range(2, len(first.attempts) + 1)]
-        found = [first, *(other for other in others if other is not None)]
+        found = await self.of_order(order_id)
         return [s for s in found if page.has(s.record) and _behind(s, last, flow)]
 
     async def _listed(
@@ -154,11 +189,10 @@ def place_of(payment: Payment | str) -> tuple[str, int]:
     return check_payment_id(payment.id if isinstance(payment, Payment) else payment)
 
 
-def _states(state: State | str | None) -> tuple[State, ...]:
-    if state is None:
-        return tuple(State)
+def state_named(state: State | str) -> State:
+    """Return a state by its name; raises `InvalidInput` for a name that none has."""
     try:
-        return (State(state),)
+        return State(state)
     except ValueError:
         known = ", ".join(State)
         raise InvalidInput(f"there is no state {str(state)!r}; the states are {known}") from None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
 from cfflow._core.chart import State, Trigger, fire
-from cfflow._core.decide import resendable
 from cfflow._core.draft import PAY_MARGIN_MS
+from cfflow._core.due import Ask, due_hold, resendable, what_to_ask
 from cfflow._core.flow import Flow
 from cfflow._core.record import (
     CALLS,
@@ -20,13 +21,14 @@ from cfflow._core.record import (
     Step,
 )
 from cfflow._core.steps import allowed_steps
+from cfflow.advice import ADVICE
 from cfflow.payment import moment
 
 __all__ = ["HistoryEntry", "Why", "history_of", "why_of"]
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a payment's history: a transition, an operation's end, or a review."""
+    """One line of a payment's history: a transition, an operation's end, a review, a note."""
 
     at: datetime
     kind: str
@@ -38,27 +40,68 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment explained. `str()` gives it as text."""
+    """A payment explained: `str()` tells it as a colleague would.
+
+    `next_inquiry` is what we ask at `next_wake`; `settled` are the reviews that somebody has
+    closed, `advice` what a person does about the open ones.
+    """
 
     payment_id: str
     state: State
     timeline: tuple[HistoryEntry, ...]
     open_operation: str | None
     next_wake: datetime | None
+    next_inquiry: str | None
     reviews: tuple[str, ...]
+    settled: tuple[str, ...]
+    advice: tuple[str, ...]
     allowed: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.payment_id} is {self.state}."]
+        lines = [f"{self.payment_id} is {self.state}: {_MEANS[self.state]}."]
         lines += [f"  {_clock(entry.at)}  {_told(entry)}" for entry in self.timeline]
         lines.append(f"Open: {self.open_operation or 'nothing'}.")
-        lines += [f"Review: {review}." for review in self.reviews]
+        for review, advice in zip(self.reviews, self.advice, strict=True):
+            lines += [f"Review: {review}.", f"  What to do: {advice}."]
+        lines += [f"Settled: {settled}." for settled in self.settled]
         if self.next_wake is None:
             lines.append("We will not ask again: this is its end.")
         else:
-            lines.append(f"We look again at {_clock(self.next_wake)} UTC.")
+            lines.append(f"We look again at {_clock(self.next_wake)} UTC: {self.next_inquiry}.")
         lines.append(f"You may call now: {', '.join(self.allowed)}.")
         return "\n".join(lines)
+
+
+_MEANS: Final = {
+    State.CREATED: "nobody has paid yet, as far as we know",
+    State.INITIATED: "an attempt is under way, the customer or the bank is busy with it",
+    State.OTP_PENDING: "the bank waits for the customer's OTP",
+    State.AUTHORIZED: "the bank holds the money, nobody has it yet",
+    State.CAPTURED: "the money is taken",
+    State.VOIDED: "the hold is released, no money was taken",
+    State.FAILED: "this attempt took no money, so far",
+}
+
+#: What each move proved, in a few words.
+_PROVED: Final = {
+    Trigger.INITIATE: "there is an attempt",
+    Trigger.REQUIRE_OTP: "the bank waits for the OTP",
+    Trigger.REJECT_OTP: "the OTP was wrong, one try is used",
+    Trigger.RESEND_OTP: "another OTP is on its way",
+    Trigger.LEAVE_OTP: "the customer is on the bank's own page",
+    Trigger.HOLD: "the bank holds the money",
+    Trigger.CAPTURE: "the money is taken",
+    Trigger.VOID: "the hold is released",
+    Trigger.FAIL: "this attempt took no money",
+    Trigger.REVIVE: "the money came after all",
+}
+
+_ASKS: Final = {
+    Ask.NOTHING: "only the clock is looked at",
+    Ask.PAYMENT: "we ask the gateway for this attempt",
+    Ask.PAYMENTS: "we ask the gateway for all attempts of the order",
+    Ask.ORDER: "we ask the gateway for the order",
+}
 
 
 def history_of(snapshot: Snapshot) -> tuple[HistoryEntry, ...]:
@@ -90,6 +133,8 @@ def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry
     if entry.kind == EntryKind.OPERATION:
         what = f"{STEPS[entry.code].value} #{entry.by}"
         return HistoryEntry(at=at, kind="operation", what=what, proof=entry.text), state
+    if entry.kind == EntryKind.NOTE:
+        return HistoryEntry(at=at, kind="note", what=entry.text), state
     return HistoryEntry(at=at, kind="review", what=entry.text), state
 
 
@@ -102,9 +147,26 @@ def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:
         timeline=history_of(snapshot),
         open_operation=_open(snapshot, now_ms),
         next_wake=None if record.wake_ms is None else moment(record.wake_ms),
+        next_inquiry=_next_inquiry(snapshot, flow),
         reviews=tuple(f"{review.reason}: {review.detail}" for review in record.open_reviews),
+        settled=tuple(
+            f"{review.reason} by {review.actor}: {review.note}"
+            for review in record.reviews
+            if review.acknowledged_ms is not None
+        ),
+        advice=tuple(ADVICE.get(review.reason, "look") for review in record.open_reviews),
         allowed=_allowed(snapshot, flow, now_ms),
     )
+
+
+def _next_inquiry(snapshot: Snapshot, flow: Flow) -> str | None:
+    """Say what the next wake is for: an inquiry, and what the flow has us do with a hold."""
+    wake_ms = snapshot.record.wake_ms
+    if wake_ms is None:
+        return None
+    end = due_hold(snapshot, flow, wake_ms)
+    asks = _ASKS[what_to_ask(snapshot, wake_ms)]
+    return asks if end is None else f"{asks}, and the hold ends by the flow: {end}"
 
 
 def _allowed(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...]:
@@ -137,10 +199,11 @@ def _open(snapshot: Snapshot, now_ms: int) -> str | None:
 def _told(entry: HistoryEntry) -> str:
     if entry.kind == "transition":
         by = f"{entry.call} said {entry.proof}" if entry.call else entry.proof
-        return f"{entry.what}: {entry.from_state} -> {entry.to_state} ({by})"
+        proved = _PROVED[Trigger(entry.what)]
+        return f"{entry.what}: {entry.from_state} -> {entry.to_state} ({by}: {proved})"
     if entry.kind == "operation":
         return f"{entry.what}: {entry.proof}"
-    return f"review opened: {entry.what}"
+    return entry.what if entry.kind == "note" else f"review opened: {entry.what}"
 
 
 def _clock(at: datetime) -> str:

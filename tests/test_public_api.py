@@ -21,11 +21,11 @@ NAMES = {
     "methods": "BankTransfer Card CardEMI CardlessEMI NetBanking PayLater PaymentMethod SavedCard"
     " UPI UPIAuthorization Wallet",
     "actions": "ApproveInApp AskOtp NextAction Redirect SubmitForm",
-    "what is seen": "Failure HistoryEntry OpenOperation Otp Payment State Why",
+    "what is seen": "Failure FeedEvent FeedGap HistoryEntry OpenOperation Otp Payment State Why",
     "errors": "AlreadyPaid CfflowError ConfigError Conflict FlowError GatewayAuthError GatewayError"
     " GatewayRejected GatewayUnavailable IllegalStep InvalidAmount InvalidInput InvalidSignature"
     " OtpLimit OutcomeUnknown PaymentNotFound RateLimited StoreError StoreUnavailable",
-    "entrance": "Orchestrator __version__ connect",
+    "entrance": "Feed Orchestrator Report Worker __version__ connect",
 }
 
 #: What callers of each step may rely on: a name alone, or a name with its default.
@@ -46,6 +46,11 @@ ORCHESTRATOR = {
     " after=None",
     "history": "payment_id",
     "why": "payment_id",
+    "events": "group, *, consumer=None, start='oldest', lease_s=30.0, batch=100, idle_s=0.5",
+    "adopt": "order_id, *, flow",
+    "abandon": f"{STEP}, {KEPT}",
+    "acknowledge": f"{STEP}, reason, *, actor, note",
+    "resolve": f"{STEP}, state, *, amount=None, actor, note",
     "aclose": "",
 }
 CONNECT = {

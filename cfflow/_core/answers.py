@@ -171,6 +171,7 @@ def find_pay(draft: Draft, attempts: Iterable[Observation], asked_ms: int) -> No
     """Look for the attempt of a lost pay among all attempts of the order."""
     operation: Operation | None = draft.get("operation")
     if operation is None or operation.step is not Step.PAY or asked_ms < operation.started_ms:
+        draft.asked(asked_ms)
         return
     taken = draft.snapshot.claimed_elsewhere | set(operation.known)
     possible = [o for o in attempts if o.cf_payment_id not in taken and _possible(operation, o)]

@@ -25,7 +25,7 @@ from typing import Final
 
 from transitions import Machine, MachineError
 
-__all__ = ["EDGES", "FINAL", "MACHINE", "OPEN", "State", "Trigger", "fire", "walk"]
+__all__ = ["EDGES", "FINAL", "HOLDS", "MACHINE", "OPEN", "State", "Trigger", "fire", "walk"]
 
 
 class State(StrEnum):
@@ -81,6 +81,9 @@ FINAL: Final = frozenset({State.CAPTURED, State.VOIDED})
 
 #: States in which the payment still occupies its order.
 OPEN: Final = frozenset({State.CREATED, State.INITIATED, State.OTP_PENDING, State.AUTHORIZED})
+
+#: States in which the bank has the customer's money for us: set aside, or taken.
+HOLDS: Final = frozenset({State.AUTHORIZED, State.CAPTURED})
 
 #: Waypoints that a walk may pass through; the other states are only ever a walk's end.
 _PASSABLE: Final = OPEN

@@ -6,12 +6,11 @@ facts; deciding the same fact twice, late or out of order is harmless.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final
 
 import msgspec
 
-from cfflow._core.absorb import absorb
+from cfflow._core.absorb import absorb, claim
 from cfflow._core.actions import NextAction
 from cfflow._core.answers import (
     authenticate_answered,
@@ -21,19 +20,16 @@ from cfflow._core.answers import (
     pay_answered,
     show,
 )
-from cfflow._core.chart import State, Trigger
+from cfflow._core.chart import HOLDS, State, Trigger
 from cfflow._core.draft import PAY_MARGIN_MS, Draft, Plan
+from cfflow._core.due import KEY_LIFE_MS
 from cfflow._core.flow import Flow
-from cfflow._core.observation import Call, Observation
+from cfflow._core.observation import Call, Observation, prove
 from cfflow._core.record import Operation, Snapshot, Step
-from cfflow._core.steps import renewed
-from cfflow.errors import IllegalStep
 
 __all__ = [
-    "KEY_LIFE_MS",
-    "LATE_PAY_MS",
+    "Adopted",
     "Answered",
-    "Ask",
     "Disputed",
     "Ended",
     "Event",
@@ -42,20 +38,9 @@ __all__ = [
     "Refused",
     "TimePassed",
     "decide",
-    "in_flight",
-    "resend",
-    "resendable",
-    "what_to_ask",
 ]
 
-#: The gateway replays a key for 24 h (GATEWAY 5); an hour is left for clocks and queues.
-KEY_LIFE_MS: Final = 23 * 3600 * 1000
-
-
 _SEEN_MAX: Final = 32
-
-#: A pay that was given up is looked for among the order's attempts for so long.
-LATE_PAY_MS: Final = 24 * 3600 * 1000
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -68,11 +53,24 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Inquired(msgspec.Struct, frozen=True):
-    """An inquiry was answered; `everything` says that it listed all attempts of the order."""
+    """An inquiry was answered; `everything` says that it listed all attempts of the order.
+
+    `nonce` is a fresh one when the store may have lost commits since the payment's last:
+    none of its keys must come again, and nothing that it does not know can be ruled out.
+    """
 
     observations: tuple[Observation, ...]
     asked_ms: int
     everything: bool = False
+    nonce: str = ""
+
+
+class Adopted(msgspec.Struct, frozen=True):
+    """An attempt of the order that no payment knows is given to this one, which has none."""
+
+    observation: Observation
+    asked_ms: int
+    nonce: str
 
 
 class OrderSeen(msgspec.Struct, frozen=True):
@@ -113,10 +111,10 @@ class Disputed(msgspec.Struct, frozen=True):
 
 
 class TimePassed(msgspec.Struct, frozen=True):
-    """Somebody looked at the clock: local limits end the customer's turn, nothing else."""
+    """Somebody looked at the clock and could not ask: only local limits pass, no money moves."""
 
 
-Event = Answered | Inquired | OrderSeen | Refused | Ended | Disputed | TimePassed
+Event = Answered | Inquired | Adopted | OrderSeen | Refused | Ended | Disputed | TimePassed
 
 
 def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
@@ -127,6 +125,8 @@ def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
             _answered(draft, event)
         case Inquired():
             _inquired(draft, event)
+        case Adopted():
+            _adopted(draft, event)
         case OrderSeen():
             _order_seen(draft, event)
         case Refused():
@@ -136,10 +136,11 @@ def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
         case Disputed():
             draft.review(event.reason, event.detail)
         case TimePassed():
-            pass
+            _check_key(draft)
     end_turn(draft)
     _too_long(draft)
-    return draft.plan()
+    _warn_of_twins(draft)
+    return draft.plan(unasked=isinstance(event, TimePassed))
 
 
 def _answered(draft: Draft, event: Answered) -> None:
@@ -168,6 +169,8 @@ def _inquired(draft: Draft, event: Inquired) -> None:
     elif all(observation.cf_payment_id != ours for observation in event.observations):
         # An answer about somebody else's attempt: we asked, and know no more.
         draft.asked(event.asked_ms)
+    if event.nonce:
+        _distrust(draft, event)
     if event.everything:
         _warn_of_late_pay(draft, event.observations)
         _remember(draft, event.observations)
@@ -176,6 +179,43 @@ def _inquired(draft: Draft, event: Inquired) -> None:
             absorb(draft, observation, event.asked_ms)
             count_lost_otp(draft, event.asked_ms)
     _check_key(draft)
+
+
+def _distrust(draft: Draft, event: Inquired) -> None:
+    """The store came back without its last moments: a pay of ours may be missing from it."""
+    draft.set(nonce=event.nonce)
+    known = draft.snapshot.claimed_elsewhere | {*draft.get("seen"), draft.get("cf_payment_id")}
+    alive = [
+        str(o.cf_payment_id)
+        for o in event.observations
+        if o.cf_payment_id not in known and prove(o).state is not State.FAILED
+    ]
+    if draft.state is State.CREATED and draft.get("operation") is None and alive:
+        ids = ", ".join(alive[:8])
+        draft.review("unclaimed_money", f"the store lost commits; attempt {ids} may be a lost pay")
+
+
+def _adopted(draft: Draft, event: Adopted) -> None:
+    """Claim an attempt that the gateway lists and no payment knows; its own words decide."""
+    free = draft.state is State.CREATED and draft.get("cf_payment_id") is None
+    taken = event.observation.cf_payment_id in draft.snapshot.claimed_elsewhere
+    if not free or draft.get("operation") is not None or taken:
+        return
+    draft.set(nonce=event.nonce)
+    claim(draft, event.observation)
+    draft.fire(Trigger.INITIATE, event.observation)
+    absorb(draft, event.observation, event.asked_ms)
+
+
+def _warn_of_twins(draft: Draft) -> None:
+    """Two payments of one order hold or took money: the customer may have paid twice."""
+    twins = draft.snapshot.twins
+    if draft.state not in HOLDS or not twins:
+        return
+    order_id, attempts = draft.snapshot.order_id, draft.snapshot.attempts
+    others = ", ".join(f"{order_id}.{n} (attempt {attempts[n - 1].cf_payment_id})" for n in twins)
+    ours = f"{draft.snapshot.id} (attempt {draft.get('cf_payment_id')})"
+    draft.review("two_holds", f"{ours} and {others} both hold or took money")
 
 
 def _warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
@@ -263,72 +303,3 @@ def _too_long(draft: Draft) -> None:
     if too_long and (operation is not None or waiting):
         what = operation.step if operation else draft.state
         draft.review("no_answer", f"{what}: the bank owes an answer for too long")
-
-
-class Ask(StrEnum):
-    """Which inquiry tells us most about a payment now."""
-
-    NOTHING = "nothing"
-    PAYMENT = "payment"
-    PAYMENTS = "payments"
-    ORDER = "order"
-
-
-def in_flight(snapshot: Snapshot, now_ms: int) -> bool:
-    """Say whether a step may still be on its way: somebody else is waiting for its answer."""
-    operation = snapshot.record.operation
-    return operation is not None and not operation.accepted and now_ms < operation.limit_ms
-
-
-def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
-    """Return the inquiry for this state and open operation (docs/reference/refresh.md)."""
-    record = snapshot.record
-    if in_flight(snapshot, now_ms):
-        return Ask.NOTHING
-    if record.operation is not None and record.cf_payment_id is None:
-        return Ask.PAYMENTS
-    if record.given_up_ms is not None and now_ms < record.given_up_ms + LATE_PAY_MS:
-        # The pay that was given up may still arrive, and then nobody has claimed it.
-        return Ask.PAYMENTS
-    if record.cf_payment_id is not None:
-        return Ask.PAYMENT
-    return Ask.ORDER if record.wake_ms is not None and now_ms >= record.wake_ms else Ask.NOTHING
-
-
-def resendable(snapshot: Snapshot, now_ms: int) -> bool:
-    """Say whether an open capture or void may be sent again under its own key.
-
-    Only straight after an inquiry that showed no action taken, only once the first call
-    is surely over, and only while the gateway still remembers the key (DESIGN 4).
-    """
-    operation = snapshot.record.operation
-    if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
-        return False
-    missed_ms = operation.missed_ms
-    if any(review.reason == "other_attempt" for review in snapshot.record.open_reviews):
-        return False
-    over = missed_ms is not None and missed_ms >= operation.limit_ms and now_ms >= missed_ms
-    fresh = now_ms - operation.started_ms <= KEY_LIFE_MS
-    return over and fresh and snapshot.record.state is State.AUTHORIZED
-
-
-def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
-    """Return the plan to send the open capture or void again: same key, same body.
-
-    Under a key that only repeats a stored error nothing could ever happen again: such a
-    step goes under a new number and key, since the call that earned the error is over.
-    Raises `IllegalStep` for everything that is not `resendable`.
-    """
-    if not resendable(snapshot, now_ms):
-        raise IllegalStep(f"{snapshot.id}: there is no step that may be sent again")
-    draft = Draft(snapshot, flow, now_ms)
-    operation: Operation = draft.get("operation")
-    draft.tell_operation("sent again")
-    limit_ms = now_ms + round(flow.pay.timeout_s * 1000)
-    again = msgspec.structs.replace(
-        operation, limit_ms=limit_ms, resent_ms=now_ms, sends=operation.sends + 1
-    )
-    if operation.replayed:
-        again = renewed(draft, again)
-    draft.set(operation=again, asked_ms=0, polls=0)
-    return draft.plan(sole_holder=True)

@@ -6,6 +6,7 @@ Nothing here reads a clock or a network: every decision is told what time it is.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, Final
 
 import msgspec
@@ -54,20 +55,28 @@ class Walked(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """What a decision returns; a commit writes it whole or not at all.
 
-    `previous` is the version and state that it was decided on; `sole_holder` asks the
-    store to refuse it while another payment of the order holds or has taken money.
+    `before` is the payment as it was decided on. `opens`: it writes down a
+    step that will be sent, so the store refuses it while another payment of the order
+    holds or has taken money, and makes sure of its replicas. `unasked`: no answer of the
+    gateway stands behind it, so the store refuses it on a record that it may have rolled back.
     """
 
     snapshot: Snapshot
-    previous: Record
+    before: Snapshot
     walked: tuple[Walked, ...] = ()
     action_changed: bool = False
-    sole_holder: bool = False
+    opens: bool = False
+    unasked: bool = False
 
     @property
     def record(self) -> Record:
         """The record that this plan writes."""
         return self.snapshot.record
+
+    @property
+    def previous(self) -> Record:
+        """The record that this plan was decided on."""
+        return self.before.record
 
 
 class Draft:
@@ -122,10 +131,14 @@ class Draft:
             self.fire(trigger, observation)
 
     def review(self, reason: str, detail: str) -> None:
-        """Open a review, once a reason: a second observation of the same adds nothing."""
+        """Open a review, once a reason: a second observation of the same adds nothing.
+
+        Nor does what somebody has acknowledged already, word for word.
+        """
         reviews: list[Review] = list(self.get("reviews"))
-        if any(review.reason == reason and review.acknowledged_ms is None for review in reviews):
-            return
+        for known in reviews:
+            if known.reason == reason and (known.acknowledged_ms is None or known.detail == detail):
+                return
         settled = [review for review in reviews if review.acknowledged_ms is not None]
         if len(reviews) >= _REASON_MAX and settled:
             reviews.remove(settled[0])
@@ -138,7 +151,7 @@ class Draft:
         if operation is None:
             return
         self.tell_operation(outcome)
-        self.set(operation=None, asked_ms=0, polls=0)
+        self.set(operation=None, asked_ms=self.now_ms, polls=0)
 
     def tell_operation(self, what: str) -> None:
         """Write into the history what became of the open operation."""
@@ -147,6 +160,10 @@ class Draft:
         line = entry(self._offset(), EntryKind.OPERATION, step, operation.sequence, what)
         self._entries.append(line)
 
+    def note(self, what: str) -> None:
+        """Write somebody's word into the history: it moved nothing by itself."""
+        self._entries.append(entry(self._offset(), EntryKind.NOTE, 0, -1, what))
+
     def asked(self, at_ms: int) -> None:
         """Count an inquiry that left something to ask for."""
         self.set(asked_ms=at_ms, polls=self.get("polls") + 1)
@@ -154,7 +171,7 @@ class Draft:
     def _offset(self) -> int:
         return max(0, self.now_ms - self.was.created_ms)
 
-    def plan(self, *, sole_holder: bool = False) -> Plan:
+    def plan(self, *, opens: bool = False, unasked: bool = False) -> Plan:
         """Freeze the draft into a plan."""
         history, begins = appended(self.was, tuple(self._entries))
         self.set(
@@ -173,10 +190,11 @@ class Draft:
                 self.next_action,
                 self.snapshot.attempts,
             ),
-            previous=self.was,
+            before=self.snapshot,
             walked=tuple(self._walked),
             action_changed=self.next_action != self.snapshot.next_action,
-            sole_holder=sole_holder,
+            opens=opens,
+            unasked=unasked,
         )
 
 
@@ -206,8 +224,18 @@ def next_wake(record: Record, flow: Flow, now_ms: int) -> int | None:
 def _poll_at(record: Record, flow: Flow) -> int:
     """When the flow's schedule asks again, counted from the last answer or move."""
     intervals = flow.poll.after_s
-    interval_s = intervals[min(record.polls, len(intervals) - 1)]
-    return (record.asked_ms or record.moved_ms or record.created_ms) + interval_s * 1000
+    interval_ms = intervals[min(record.polls, len(intervals) - 1)] * 1000
+    since_ms = record.asked_ms or record.moved_ms or record.created_ms
+    return since_ms + interval_ms + _jitter_ms(record, interval_ms)
+
+
+def _jitter_ms(record: Record, interval_ms: int) -> int:
+    """Up to a tenth more, so that payments of one moment are not all asked about in one.
+
+    Drawn from the payment itself: a decision knows no randomness.
+    """
+    share = zlib.crc32(f"{record.nonce}{record.polls}".encode()) % 1000
+    return interval_ms * share // 10_000
 
 
 def _poll_after(record: Record, flow: Flow) -> int:
@@ -244,6 +272,8 @@ def _wake_otp_pending(record: Record, flow: Flow, now_ms: int) -> int:
 
 def _wake_authorized(record: Record, flow: Flow, now_ms: int) -> int:
     """A hold is looked at before it lapses; an automatic flow expects the money sooner."""
+    if record.abandoned and not record.asked_ms:
+        return now_ms
     if flow.capture == "automatic" or record.hold_expires_ms is None:
         return _poll_at(record, flow)
     act_ms = record.hold_expires_ms - flow.hold_rules.act_before_expiry_s * 1000

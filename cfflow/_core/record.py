@@ -17,10 +17,11 @@ from typing import Any, Final
 import msgspec
 
 from cfflow._core.actions import NextAction
-from cfflow._core.chart import State, Trigger, fire
+from cfflow._core.chart import HOLDS, State, Trigger, fire
 from cfflow._core.observation import Call, Failure
 
 __all__ = [
+    "BLOCKS_PAY",
     "HISTORY_MAX",
     "SCHEMA",
     "Attempt",
@@ -40,6 +41,9 @@ __all__ = [
 
 SCHEMA: Final = 1
 HISTORY_MAX: Final = 64
+
+#: Open reviews that keep the order from taking a new pay until a person resolves them.
+BLOCKS_PAY: Final = frozenset({"ambiguous_attempt", "unclaimed_money"})
 
 
 class Step(StrEnum):
@@ -94,13 +98,15 @@ class EntryKind(IntEnum):
     TRANSITION = 0
     OPERATION = 1
     REVIEW = 2
+    NOTE = 3
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One line of the history, packed small: codes are positions in the lists above.
 
     For a transition `code` is the trigger and `by` the call whose answer proved it (-1: a
-    local decision); for an operation `code` is the step and `by` its sequence number.
+    local decision); for an operation `code` is the step and `by` its sequence number; a
+    note is somebody's word that moved nothing.
     """
 
     offset_ms: int
@@ -147,7 +153,6 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     known: tuple[str, ...] = ()
     accepted: bool = False
     missed_ms: int | None = None
-    resent_ms: int | None = None
     replayed: bool = False
     sends: int = 1
 
@@ -196,8 +201,6 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     amount_held: Decimal | None = None
     captured_amount: Decimal | None = None
     cf_payment_id: str | None = None
-    method: str | None = None
-    channel: str | None = None
     operation: Operation | None = None
     otp: OtpTurn | None = None
     hold_expires_ms: int | None = None
@@ -217,13 +220,22 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         """The reviews that nobody has acknowledged yet."""
         return tuple(review for review in self.reviews if review.acknowledged_ms is None)
 
+    @property
+    def blocks_pay(self) -> bool:
+        """Whether an open review keeps the order from taking a new pay until it is resolved."""
+        return any(review.reason in BLOCKS_PAY for review in self.open_reviews)
+
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True):
-    """What the order's entry says of one of its payments: its state and its gateway id."""
+    """What the order's entry says of one of its payments: its state and its gateway id.
+
+    `blocks`: a review is open on it that keeps the whole order from a new pay.
+    """
 
     state: State
     cf_payment_id: str = ""
     abandoned: bool = False
+    blocks: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -243,8 +255,17 @@ class Snapshot(msgspec.Struct, frozen=True):
     @property
     def claimed_elsewhere(self) -> frozenset[str]:
         """Gateway ids that other payments of this order have claimed."""
-        others = (a.cf_payment_id for n, a in enumerate(self.attempts, 1) if n != self.n)
-        return frozenset(other for other in others if other)
+        return frozenset(a.cf_payment_id for _, a in self.others if a.cf_payment_id)
+
+    @property
+    def others(self) -> tuple[tuple[int, Attempt], ...]:
+        """The order's other payments by number, as the order's entry knows them."""
+        return tuple((n, a) for n, a in enumerate(self.attempts, 1) if n != self.n)
+
+    @property
+    def twins(self) -> tuple[int, ...]:
+        """The order's other payments that hold or took money."""
+        return tuple(n for n, attempt in self.others if attempt.state in HOLDS)
 
 
 def payment_id(order_id: str, n: int) -> str:

@@ -19,11 +19,10 @@ from cfflow._core.chart import State, Trigger
 from cfflow._core.draft import Draft, Plan, next_wake
 from cfflow._core.flow import Flow
 from cfflow._core.money import amount_of
-from cfflow._core.record import Operation, OtpTurn, Record, Snapshot, Step
+from cfflow._core.record import BLOCKS_PAY, Operation, OtpTurn, Record, Snapshot, Step
 from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit
 
 __all__ = [
-    "BLOCKS_PAY",
     "SEND_WITHIN_MS",
     "Instrument",
     "allowed_steps",
@@ -37,12 +36,12 @@ __all__ = [
     "renewed",
 ]
 
-#: Open reviews that keep the order from taking a new pay until a person resolves them.
-BLOCKS_PAY: Final = frozenset({"ambiguous_attempt", "unclaimed_money"})
-
 #: A process that was paused this long after its commit does not send any more: somebody
 #: else may have given the operation up by now.
 SEND_WITHIN_MS: Final = 2_000
+
+#: Before these the gateway is asked once more if the store may have lost a commit (DESIGN 5).
+_ASKED_FIRST: Final = frozenset({Step.PAY, Step.CAPTURE, Step.VOID})
 
 #: Of the attempt ids known to the order, the last so many are frozen with a pay.
 _KNOWN_MAX: Final = 32
@@ -90,10 +89,8 @@ def begin_pay(snapshot: Snapshot, flow: Flow, now_ms: int, instrument: Instrumen
     for review in record.open_reviews:
         if review.reason in BLOCKS_PAY:
             raise _illegal(snapshot, f"review {review.reason} must be resolved before a new pay")
-    draft = Draft(snapshot, flow, now_ms)
-    draft.set(method=instrument.method, channel=instrument.channel)
     return _open(
-        draft,
+        Draft(snapshot, flow, now_ms),
         Step.PAY,
         amount=record.amount,
         method=instrument.method,
@@ -134,7 +131,7 @@ def leave_otp(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     draft = Draft(snapshot, flow, now_ms)
     draft.fire(Trigger.LEAVE_OTP, None, "the customer took redirect_to_bank")
     draft.next_action = Redirect(action.redirect_to_bank)
-    return draft.plan()
+    return draft.plan(unasked=True)
 
 
 def amount_to_capture(snapshot: Snapshot, amount: object = None) -> Decimal:
@@ -230,7 +227,7 @@ def _open(
     )
     draft.set(operation=operation, sequence=sequence, asked_ms=0, polls=0)
     # No step of any kind while another payment of the order holds or took its money.
-    return draft.plan(sole_holder=True)
+    return draft.plan(opens=True, unasked=step in _ASKED_FIRST)
 
 
 def renewed(draft: Draft, operation: Operation) -> Operation:
@@ -252,6 +249,8 @@ def _permit(snapshot: Snapshot, step: Step | None, state: State) -> None:
     """Refuse a step that this state, or an operation still open, does not permit."""
     record = snapshot.record
     wanted = step or "leave_otp"
+    if record.abandoned and step not in {Step.CAPTURE, Step.VOID}:
+        raise _illegal(snapshot, f"{wanted}: this payment was abandoned")
     if record.operation is not None:
         raise _illegal(snapshot, f"{wanted}: {record.operation.step} is still open")
     if record.state is not state:

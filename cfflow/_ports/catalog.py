@@ -78,6 +78,10 @@ class Catalog:
         self._by_digest[digest] = flow
         return flow
 
+    def retention_min_s(self) -> int:
+        """Return the shortest time for which any flow known here keeps an ended payment."""
+        return min(flow.end.retention_s for flow in self._by_digest.values())
+
     def __iter__(self) -> Iterator[Flow]:
         return iter(sorted(self._by_name.values(), key=lambda flow: flow.name))
 

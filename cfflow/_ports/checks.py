@@ -10,7 +10,15 @@ import msgspec
 from cfflow._core.record import split_id
 from cfflow.errors import InvalidInput, PaymentNotFound
 
-__all__ = ["check_currency", "check_metadata", "check_order_id", "check_otp", "check_session"]
+__all__ = [
+    "check_currency",
+    "check_metadata",
+    "check_order_id",
+    "check_otp",
+    "check_payment_id",
+    "check_session",
+    "check_word",
+]
 
 #: GATEWAY 8: 3 to 45 characters of letters, digits, `_` and `-`.
 _ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{3,45}")
@@ -18,6 +26,7 @@ _OTP: Final = re.compile(r"[0-9]{4,8}")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _SESSION_MAX: Final = 1024
 _METADATA_MAX_B: Final = 2048
+_WORD_MAX: Final = 500
 
 
 def check_order_id(order_id: object) -> str:
@@ -37,6 +46,13 @@ def check_payment_id(payment_id: object) -> tuple[str, int]:
             f"{str(payment_id)[:60]!r} is no payment id; one looks like order_8123.1"
         )
     return place
+
+
+def check_word(name: str, text: object) -> str:
+    """Return what a person wrote about a decision: it goes into the history, so not without."""
+    if not isinstance(text, str) or not text.strip() or len(text) > _WORD_MAX:
+        raise InvalidInput(f"{name} must say something, in {_WORD_MAX} characters at most")
+    return text.strip()
 
 
 def check_otp(otp: object) -> str:

@@ -9,7 +9,7 @@ import httpx
 
 from cfflow.errors import ConfigError
 
-__all__ = ["API_VERSIONS", "ENVIRONMENTS", "base_url_of"]
+__all__ = ["API_VERSIONS", "ENVIRONMENTS", "base_url_of", "is_local"]
 
 API_VERSIONS: Final = ("2022-09-01", "2023-08-01", "2025-01-01", "2026-01-01")
 
@@ -40,6 +40,11 @@ def base_url_of(environment: str) -> str:
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise ConfigError(f"environment {environment!r}: plain http is for this machine only")
     return environment.rstrip("/")
+
+
+def is_local(environment: str) -> bool:
+    """Say whether this is a gateway on this machine: an emulator."""
+    return environment not in ENVIRONMENTS and urlsplit(environment).hostname in _LOOPBACK
 
 
 def _base(url: str) -> SplitResult | None:

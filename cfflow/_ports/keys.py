@@ -14,6 +14,7 @@ from typing import Final
 from redis.crc import key_slot
 
 from cfflow._core.chart import State
+from cfflow._core.observation import Call
 from cfflow.errors import ConfigError
 
 __all__ = ["PARTITIONS", "Keys", "partition_tags"]
@@ -50,11 +51,14 @@ class Keys:
         self.namespace: Final = namespace
         self.partitions: Final = partitions
         roots = [f"{namespace}:{{{tag}}}:" for tag in partition_tags(partitions)]
+        self._roots: Final = roots
         self._orders: Final = [f"{root}o:" for root in roots]
         self._wakes: Final = [f"{root}wake" for root in roots]
         self._reviews: Final = [f"{root}review" for root in roots]
         self._events: Final = [f"{root}events" for root in roots]
+        self._groups: Final = [f"{root}groups" for root in roots]
         self._flows: Final = [f"{root}flows" for root in roots]
+        self._runs: Final = [f"{root}run" for root in roots]
         self._states: Final = [{s: f"{root}s:{s.value}" for s in State} for root in roots]
         # The same for every number of partitions: it is what tells them apart.
         self.meta: Final = f"{namespace}:meta"
@@ -87,6 +91,26 @@ class Keys:
         """Return the key of a partition's event stream."""
         return self._events[partition]
 
+    def groups(self, partition: int) -> str:
+        """Return the key of what the feed's groups have read of a partition."""
+        return self._groups[partition]
+
+    def home(self, group: str) -> int:
+        """Return the partition that keeps which consumers of a group are alive."""
+        return zlib.crc32(group.encode()) % self.partitions
+
+    def readers(self, group: str) -> str:
+        """Return the key of a group's consumers."""
+        return f"{self._roots[self.home(group)]}readers:{group}"
+
     def flows(self, partition: int) -> str:
         """Return the key of a partition's flow texts."""
         return self._flows[partition]
+
+    def budget(self, call: Call) -> str:
+        """Return the key of the rate budget's book of one class of calls."""
+        return f"{self._roots[zlib.crc32(call.encode()) % self.partitions]}budget:{call}"
+
+    def run(self, partition: int) -> str:
+        """Return the key under which a partition keeps which server process wrote it."""
+        return self._runs[partition]

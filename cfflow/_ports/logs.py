@@ -7,6 +7,7 @@ events go to standard error as JSON lines, and nothing global is configured.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
@@ -14,7 +15,9 @@ from typing import Any, Protocol, cast
 import msgspec
 import structlog
 
-__all__ = ["Log", "default_log"]
+from cfflow._core.draft import Plan
+
+__all__ = ["Log", "default_log", "tell"]
 
 
 class Log(Protocol):
@@ -40,6 +43,40 @@ def default_log() -> Log:
             cache_logger_on_first_use=True,
         ),
     )
+
+
+def tell(log: Log, plan: Plan, began: float) -> None:
+    """Log what has been committed: one event per transition, and loudly what is odd.
+
+    `began` is the `time.perf_counter` of when the step began.
+    """
+    record, snapshot = plan.record, plan.snapshot
+    for walked in plan.walked:
+        log.info(
+            "payment.transition",
+            payment_id=snapshot.id,
+            order_id=snapshot.order_id,
+            cf_payment_id=record.cf_payment_id,
+            flow=record.flow,
+            from_state=walked.from_state.value,
+            to_state=walked.to_state.value,
+            trigger=walked.trigger.value,
+            step=walked.step,
+            observation=walked.proof,
+            version=record.version,
+            request_id=walked.request_id,
+            duration_ms=round((time.perf_counter() - began) * 1000, 3),
+        )
+    if record.reviews is not plan.previous.reviews:
+        known = {(review.reason, review.at_ms) for review in plan.previous.reviews}
+        for review in record.open_reviews:
+            if (review.reason, review.at_ms) not in known:
+                log.warning(
+                    "payment.review",
+                    payment_id=snapshot.id,
+                    reason=review.reason,
+                    detail=review.detail,
+                )
 
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode

@@ -197,6 +197,16 @@ class RedisLink:
         """
         return await self._guarded(lambda: self._script_once(keys, args))
 
+    async def replicated(
+        self, keys: Sequence[str], args: Sequence[Any], replicas: int
+    ) -> tuple[list[Any], int]:
+        """Run the script and wait on the same connection for its replicas.
+
+        Returns its answer and how many replicas have it, after a third of the deadline at
+        the latest.
+        """
+        return await self._guarded(lambda: self._replicated_once(keys, args, replicas))
+
     async def scripts(self, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """Run the script for many partitions, in one round trip per node."""
         return await self._guarded(lambda: self._scripts_once(calls))
@@ -213,6 +223,20 @@ class RedisLink:
             answer = await self._once("EVAL", SCRIPT, len(keys), *keys, *args)
         self.clock.heard(answer[1], asked_ms, monotonic_ms())
         return cast("list[Any]", answer)
+
+    async def _replicated_once(
+        self, keys: Sequence[str], args: Sequence[Any], replicas: int
+    ) -> tuple[list[Any], int]:
+        asked_ms = monotonic_ms()
+        wait = ("WAIT", replicas, round(self._deadline_s * 1000 / 3))
+        answer, count = await self._exchange([("EVALSHA", SHA, len(keys), *keys, *args), wait])
+        if isinstance(answer, NoScriptError):
+            answer, count = await self._exchange([("EVAL", SCRIPT, len(keys), *keys, *args), wait])
+        for trouble in (answer, count):
+            if isinstance(trouble, Exception):
+                raise trouble
+        self.clock.heard(answer[1], asked_ms, monotonic_ms())
+        return answer, int(count)
 
     async def _scripts_once(
         self, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]

@@ -8,15 +8,20 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from cfflow._core.chart import State
 from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
-from cfflow._core.record import SCHEMA, Record, Snapshot
+from cfflow._core.record import SCHEMA, Record, Snapshot, Step
+from cfflow._ports.budget_ledger import RedisLedger
 from cfflow._ports.keys import PARTITIONS, Keys
+from cfflow._ports.redis_feed import RedisFeed
 from cfflow._ports.redis_link import RedisLink, shown
 from cfflow._ports.store import (
     ACTION_MAX_B,
+    PAID_MARK_MS,
     Committed,
     Outcome,
+    Overdue,
     Page,
     Started,
     decode_attempts,
@@ -26,7 +31,7 @@ from cfflow._ports.store import (
     oldest_of,
     snapshot_of,
 )
-from cfflow.errors import ConfigError, StoreError
+from cfflow.errors import AlreadyPaid, ConfigError, Conflict, StoreError
 
 __all__ = ["RedisStore"]
 
@@ -41,7 +46,8 @@ class RedisStore:
 
     `url`: `redis://`, `rediss://`, `unix://`; any node of a cluster. `namespace` and
     `partitions` are fixed per deployment: another number of partitions is refused.
-    `deadline_s` limits one command with its retries.
+    `deadline_s` limits one command with its retries. `min_replicas`: so many replicas must
+    have a step before it is sent; a cluster cannot promise that.
     """
 
     def __init__(
@@ -52,24 +58,43 @@ class RedisStore:
         partitions: int = PARTITIONS,
         feed_max: int = FEED_MAX,
         deadline_s: float = 3.0,
+        min_replicas: int = 0,
     ) -> None:
         self.link: Final = RedisLink(url, deadline_s=deadline_s)
+        self._min_replicas = min_replicas
         self.keys: Final = Keys(namespace, partitions)
         self._feed_max = feed_max
         self._claims = 0
+        self._next_place = 0
 
     def now_ms(self) -> int:
         """Return the server's time in milliseconds."""
         return self.link.clock.now_ms()
 
+    def ledger(self) -> RedisLedger:
+        """Return the books of the rate budget, kept beside the payments."""
+        return RedisLedger(self.link, self.keys)
+
+    def feed(self) -> RedisFeed:
+        """Return what the feed's readers need."""
+        return RedisFeed(self.link, self.keys)
+
     async def open(self) -> None:
         """Connect; raises `ConfigError` for a server that evicts or another partitioning."""
         try:
             await self.link.open()
+            self._check_replicas()
             await self._check_partitions()
         except BaseException:
             await self.aclose()
             raise
+
+    def _check_replicas(self) -> None:
+        if self._min_replicas and self.link.is_cluster:
+            raise ConfigError(
+                "min_replicas: a cluster's client may send the WAIT to another node than the"
+                " commit, so nothing could be promised; use one primary with its replicas"
+            )
 
     async def _check_partitions(self) -> None:
         asked = self.keys.partitions
@@ -87,7 +112,9 @@ class RedisStore:
         """Close the connections."""
         await self.link.aclose()
 
-    async def start(self, order_id: str, record: Record, flow: Flow) -> Started:
+    async def start(
+        self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
+    ) -> Started:
         """Begin the order's next payment, or return the one that stands in its way."""
         keys, place = self.keys, self.keys.partition(order_id)
         named = msgspec.structs.replace(record, token=token_urlsafe(_TOKEN_B))
@@ -97,6 +124,7 @@ class RedisStore:
                 keys.wake(place),
                 keys.state(place, record.state),
                 keys.flows(place),
+                keys.run(place),
             ),
             (
                 "start",
@@ -107,11 +135,10 @@ class RedisStore:
                 "" if record.wake_ms is None else record.wake_ms,
                 record.created_ms,
                 named.token,
+                n or "",
             ),
         )
-        status, _, n, blob, action, packed = answer
-        snapshot = snapshot_of(f"{order_id}.{n}", blob, action, packed)
-        return Started(cast("Any", status.decode()), snapshot)
+        return _started(order_id, answer)
 
     async def load(self, order_id: str, n: int) -> Snapshot | None:
         """Return a payment, None where there is none."""
@@ -122,8 +149,13 @@ class RedisStore:
     async def commit(self, plan: Plan) -> Committed:
         """Write a plan over the version that it was decided on, under a fresh token."""
         record = msgspec.structs.replace(plan.record, token=token_urlsafe(_TOKEN_B))
-        answer = await self.link.script(*self._commit_call(plan, record))
-        return _committed(plan.snapshot, record, answer)
+        keys, args = self._commit_call(plan, record)
+        if not (plan.opens and self._min_replicas):
+            return _committed(plan.snapshot, record, await self.link.script(keys, args))
+        answer, replicas = await self.link.replicated(keys, args, self._min_replicas)
+        committed = _committed(plan.snapshot, record, answer)
+        enough = replicas >= self._min_replicas
+        return msgspec.structs.replace(committed, replicated=enough)
 
     def _commit_call(self, plan: Plan, record: Record) -> tuple[Sequence[str], Sequence[Any]]:
         keys, snapshot = self.keys, plan.snapshot
@@ -136,6 +168,8 @@ class RedisStore:
             keys.state(place, record.state),
             keys.review(place),
             keys.events(place),
+            keys.run(place),
+            keys.groups(place),
         ), (
             "commit",
             snapshot.id,
@@ -149,11 +183,15 @@ class RedisStore:
             int(record.abandoned),
             "" if record.wake_ms is None else record.wake_ms,
             record.created_ms,
-            int(plan.sole_holder),
+            _opening(plan),
             _review_change(plan),
             action,
             blob,
             self._feed_max,
+            plan.previous.token,
+            int(record.blocks_pay),
+            len(plan.before.twins),
+            plan.previous.updated_ms if plan.unasked else "",
             *encode_events(plan),
         )
 
@@ -164,7 +202,8 @@ class RedisStore:
 
     async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
         """Take due payments of every partition, in one round trip per node."""
-        each = max(1, limit // self.keys.partitions)
+        places = self._next_places(limit)
+        each = limit // len(places)
         oldest = oldest_of(each, self._claims)
         self._claims += 1
         calls = [
@@ -172,9 +211,41 @@ class RedisStore:
                 (self.keys.wake(place),),
                 ("claim", self.keys.order_prefix(place), each - oldest, oldest, lease_ms),
             )
-            for place in range(self.keys.partitions)
+            for place in places
         ]
         return _readable(await self.link.scripts(calls))
+
+    def _next_places(self, limit: int) -> Sequence[int]:
+        """Return the partitions to claim from: all, or so few that the limit holds, in turn."""
+        count = self.keys.partitions
+        first, self._next_place = self._next_place, (self._next_place + limit) % count
+        return [(first + i) % count for i in range(min(limit, count))]
+
+    async def defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+        """Look at a claimed payment at another time, unless somebody has moved it since."""
+        place = self.keys.partition(snapshot.order_id)
+        await self.link.script(
+            (self.keys.wake(place), self.keys.order(snapshot.order_id)),
+            ("defer", snapshot.id, snapshot.n, snapshot.record.token, wake_ms),
+        )
+
+    async def overdue(self) -> Overdue:
+        """Return how many payments are due and since when, in one round trip per node."""
+        places = range(self.keys.partitions)
+        answers = await self.link.scripts([((self.keys.wake(p),), ("overdue",)) for p in places])
+        since = [int(answer[3]) for answer in answers if answer[2]]
+        return Overdue(sum(int(answer[2]) for answer in answers), min(since, default=None))
+
+    async def purge(self, payments: Sequence[Snapshot]) -> bool:
+        """Remove an order whose payments are exactly these; False if one has moved."""
+        order_id, keys = payments[0].order_id, self.keys
+        place = keys.partition(order_id)
+        states = [keys.state(place, state) for state in State]
+        answer = await self.link.script(
+            (keys.order(order_id), keys.wake(place), keys.review(place), *states),
+            ("purge", order_id, PAID_MARK_MS, *(snapshot.record.token for snapshot in payments)),
+        )
+        return bool(answer[0] == b"ok")
 
     async def list(self, page: Page) -> Sequence[Snapshot]:
         """Return payments by index, oldest first: their ids first, then only those wanted."""
@@ -204,6 +275,25 @@ class RedisStore:
         return _snapshots(await self.link.scripts(calls))
 
 
+def _started(order_id: str, answer: list[Any]) -> Started:
+    if answer[0] == b"purged":
+        n = int(answer[2])
+        raise AlreadyPaid(f"order {order_id} was paid by {order_id}.{n}, which has been purged")
+    status, _, n, blob, action, packed = answer
+    if not blob:
+        raise Conflict(f"order {order_id} has moved: its payment {int(n)} is not the next one")
+    return Started(
+        cast("Any", status.decode()), snapshot_of(f"{order_id}.{n}", blob, action, packed)
+    )
+
+
+def _opening(plan: Plan) -> str:
+    if not plan.opens:
+        return ""
+    operation = plan.record.operation
+    return "pay" if operation is not None and operation.step is Step.PAY else "step"
+
+
 def _committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committed:
     outcome, at_ms = Outcome(answer[0].decode()), int(answer[1])
     if outcome is Outcome.OK:
@@ -212,8 +302,8 @@ def _committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committ
         return Committed(outcome, at_ms, kept)
     if outcome is Outcome.CONFLICT:
         return Committed(outcome, at_ms, snapshot_of(snapshot.id, *answer[2:5]))
-    other = int(answer[2]) if outcome in {Outcome.CLAIMED, Outcome.HOLDER} else 0
-    return Committed(outcome, at_ms, None, other)
+    in_the_way = outcome in {Outcome.CLAIMED, Outcome.HOLDER, Outcome.BLOCKED}
+    return Committed(outcome, at_ms, None, int(answer[2]) if in_the_way else 0)
 
 
 def _action_change(plan: Plan) -> tuple[str, bytes]:

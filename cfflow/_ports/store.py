@@ -18,12 +18,15 @@ from cfflow._core.chart import State
 from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
 from cfflow._core.record import Attempt, Record, Snapshot, split_id
+from cfflow._ports.feed import FeedStore
 from cfflow.errors import StoreError
 
 __all__ = [
     "ACTION_MAX_B",
+    "PAID_MARK_MS",
     "Committed",
     "Outcome",
+    "Overdue",
     "Page",
     "Started",
     "Store",
@@ -40,6 +43,9 @@ __all__ = [
 #: A QR image or a form fits; what does not is shown to the caller and not kept.
 ACTION_MAX_B: Final = 65_536
 
+#: So long an order that was paid is known as paid after its payments were purged.
+PAID_MARK_MS: Final = 365 * 86_400_000
+
 _encode = msgspec.msgpack.Encoder().encode
 _record_decoder = msgspec.msgpack.Decoder(Record)
 _action_decoder = msgspec.msgpack.Decoder(NextAction)
@@ -54,26 +60,40 @@ class Outcome(StrEnum):
     GONE = "gone"
     CLAIMED = "claimed"
     HOLDER = "holder"
+    BLOCKED = "blocked"
+    RESTARTED = "restarted"
     SCHEMA = "schema"
 
 
 class Committed(msgspec.Struct, frozen=True):
     """The answer to a commit: what is stored now, at the store's own time.
 
-    `other` is the payment number that stood in the way of a claimed attempt or a hold.
+    `other` is the payment number that stood in the way of a claimed attempt, a hold or a
+    new pay. `replicated`: as many replicas have it as the deployment asks for.
     """
 
     outcome: Outcome
     at_ms: int
     snapshot: Snapshot | None = None
     other: int = 0
+    replicated: bool = True
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The answer to a start: a new payment, the open one, or the one that took money."""
+    """The answer to a start: a new payment, the open one, or the one that took money.
 
-    outcome: Literal["ok", "open", "paid"]
+    `there`: a payment of the wanted number exists already, or the order is not so far.
+    """
+
+    outcome: Literal["ok", "open", "paid", "there"]
     snapshot: Snapshot
+
+
+class Overdue(msgspec.Struct, frozen=True):
+    """How far behind the workers are: what is due now, and since when at the longest."""
+
+    count: int = 0
+    since_ms: int | None = None
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -104,6 +124,10 @@ class Store(Protocol):
         """Return the store's time, by this process's monotonic clock and a known offset."""
         ...
 
+    def feed(self) -> FeedStore:
+        """Return what the feed's readers need; usable once the store is open."""
+        ...
+
     async def open(self) -> None:
         """Connect, and refuse a store that could lose payments (`ConfigError`)."""
         ...
@@ -112,8 +136,15 @@ class Store(Protocol):
         """Let go of the connections."""
         ...
 
-    async def start(self, order_id: str, record: Record, flow: Flow) -> Started:
-        """Begin the order's next payment, unless one is open or took money."""
+    async def start(
+        self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
+    ) -> Started:
+        """Begin the order's next payment, unless one is open or took money.
+
+        With `n` begin exactly that one, whatever the others are: `adopt` writes down what
+        the gateway says has happened. Raises `AlreadyPaid` where the payment that took
+        money is past its retention.
+        """
         ...
 
     async def load(self, order_id: str, n: int) -> Snapshot | None:
@@ -133,6 +164,21 @@ class Store(Protocol):
 
         Three quarters the newest overdue, one quarter the oldest. A store in parts divides
         `limit` among them and takes at least one of each.
+        """
+        ...
+
+    async def defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+        """Look at a claimed payment at another time, unless somebody has moved it since."""
+        ...
+
+    async def overdue(self) -> Overdue:
+        """Return how many payments are due and since when."""
+        ...
+
+    async def purge(self, payments: Sequence[Snapshot]) -> bool:
+        """Remove an order whose payments are exactly these; False if one has moved.
+
+        One that took money leaves a mark for a year: it is never paid again.
         """
         ...
 

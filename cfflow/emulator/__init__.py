@@ -21,6 +21,7 @@ from cfflow.emulator.bank import Bank
 from cfflow.emulator.clock import Clock
 from cfflow.emulator.exchange import ConnectionDropped
 from cfflow.emulator.faults import Fault, Faults
+from cfflow.emulator.limits import Limits, RateLimits
 from cfflow.emulator.process import EmulatorProcess
 from cfflow.emulator.records import (
     DEFAULT_CLIENT_ID,
@@ -52,7 +53,9 @@ __all__ = [
     "Fault",
     "Faults",
     "LedgerEntry",
+    "Limits",
     "Order",
+    "RateLimits",
     "Refused",
     "RunningEmulator",
     "create_app",

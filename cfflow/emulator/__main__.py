@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 
 import msgspec
 
+from cfflow.emulator.limits import table_of
 from cfflow.emulator.process import Announcement
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
 from cfflow.emulator.server import serve
@@ -20,6 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
         behaviour = msgspec.json.decode(options.options, type=BankOptions)
     except msgspec.DecodeError as error:
         parser.error(f"--options: {error}")
+    try:
+        rate_limits = _table(options.rate_limits)
+    except ValueError as error:
+        parser.error(f"--rate-limits: {error}")
 
     def announce(base_url: str) -> None:
         said = Announcement(base_url, options.client_id)
@@ -34,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
             client_secret=options.client_secret,
             options=behaviour,
             seed=options.seed,
+            rate_limits=rate_limits,
             announce=announce,
             until_stdin_ends=options.until_stdin_ends,
         )
@@ -41,6 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cannot listen on {options.host} port {options.port}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _table(said: str | None) -> Mapping[str, int] | None:
+    if said is None:
+        return None
+    if said.startswith("{"):
+        return table_of(msgspec.json.decode(said, type=dict[str, int]))
+    return table_of(said)
 
 
 def _sentence(said: Announcement) -> str:
@@ -55,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--client-secret", default=DEFAULT_CLIENT_SECRET)
     parser.add_argument("--seed", type=int, default=0, help="where its ids come from")
     parser.add_argument("--options", default="{}", help="bank options as a JSON object")
+    parser.add_argument(
+        "--rate-limits",
+        metavar="LIMITS",
+        help="production, sandbox, or calls per minute by call as a JSON object",
+    )
     parser.add_argument("--json", action="store_true", help="announce in one line of JSON")
     parser.add_argument(
         "--until-stdin-ends", action="store_true", help="stop when standard input closes"

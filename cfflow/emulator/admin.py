@@ -12,6 +12,7 @@ from starlette.routing import Route
 from cfflow.emulator import wire
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.faults import Fault
+from cfflow.emulator.limits import COUNTED_BY, Limits, TableName
 
 PREFIX = "/_emulator"
 ADVANCE_S_MAX = 10 * 365 * 86400
@@ -23,6 +24,12 @@ class Advance(msgspec.Struct, forbid_unknown_fields=True):
     advance_s: Annotated[float, msgspec.Meta(ge=0, le=ADVANCE_S_MAX)]
 
 
+class NewLimits(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of PUT /_emulator/limits: a table's name, or calls per minute by call."""
+
+    rate_limits: TableName | dict[str, int]
+
+
 def routes() -> list[Route]:
     """Every route of the emulator's own."""
     return [
@@ -30,6 +37,7 @@ def routes() -> list[Route]:
         Route(f"{PREFIX}/ledger", ledger),
         Route(f"{PREFIX}/clock", clock, methods=["GET", "POST"]),
         Route(f"{PREFIX}/faults", faults, methods=["GET", "POST", "DELETE"]),
+        Route(f"{PREFIX}/limits", limits, methods=["GET", "PUT", "POST", "DELETE"]),
     ]
 
 
@@ -74,6 +82,20 @@ async def faults(request: Request) -> Response:
         except msgspec.DecodeError as error:
             return _json({"message": str(error)}, 400)
     return _json({"faults": waiting.waiting()})
+
+
+async def limits(request: Request) -> Response:
+    """Set the rate limits, switch them off, or show them and how many calls were refused."""
+    enforced: Limits = request.app.state.limits
+    if request.method == "DELETE":
+        enforced.clear()
+    elif request.method in {"PUT", "POST"}:
+        try:
+            enforced.set(msgspec.json.decode(await request.body(), type=NewLimits).rate_limits)
+        except ValueError as error:
+            return _json({"message": str(error)}, 400)
+    refused = {call: enforced.refused[call] for call in COUNTED_BY}
+    return _json({"rate_limits": dict(enforced.per_minute), "refused": refused})
 
 
 def _json(body: object, status: int = 200) -> Response:

@@ -19,13 +19,16 @@ from cfflow.emulator.exchange import (
     Headers,
     decode_body,
     drop_connection,
+    peer_address,
     read_body,
     read_headers,
     send_answer,
 )
 from cfflow.emulator.faults import Fault, Faults
 from cfflow.emulator.idempotency import IdempotencyKeys
-from cfflow.emulator.refusals import Refused, invalid, unauthenticated
+from cfflow.emulator.limits import Admission, Limits, RateLimits
+from cfflow.emulator.records import Account
+from cfflow.emulator.refusals import Refused, invalid, rate_limited, unauthenticated
 
 PREFIX = "/pg"
 
@@ -33,18 +36,24 @@ _PROXY_PAGE = b"<html><head><title>Gateway</title></head><body>Please wait</body
 
 
 class EmulatorApp(Starlette):
-    """A local gateway in one ASGI app; `state.bank`, `.faults` and `.clock` are its parts.
+    """A local gateway in one ASGI app.
+
+    `state.bank`, `.faults`, `.clock` and `.limits` are its parts.
 
     Calls below /pg skip Starlette's middleware: they are what a benchmark measures, and a
     lost answer needs the server's own `send`. Everything else is an ordinary route.
     """
 
-    def __init__(self, bank: Bank, faults: Faults, clock: Clock) -> None:
+    def __init__(
+        self, bank: Bank, faults: Faults, clock: Clock, limits: Limits | None = None
+    ) -> None:
         super().__init__(routes=admin.routes())
         self.state.bank = self._bank = bank
         self.state.faults = self._faults = faults
         self.state.clock = self._clock = clock
-        # Arrivals by call, counted before any fault; the bank's own counter is what got through.
+        self.state.limits = self._limits = Limits() if limits is None else limits
+        # Arrivals by call, counted within the limits and before any fault; the bank's own
+        # counter is what got through.
         self.state.received = self._received = Counter[str]()
         self._keys = IdempotencyKeys()
         self._request_ids = count(1)
@@ -64,22 +73,32 @@ class EmulatorApp(Starlette):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope)
         request_id = headers.request_id or f"{next(self._request_ids):032x}".encode()
+        answer: Answer | None
+        admission: Admission | None = None
         try:
             raw = await read_body(receive)
-            incoming = self._read(scope, headers, raw)
+            call, ids, account = self._identify(scope, headers)
+            if not self._limits.empty:
+                admission = self._admit(call, account, peer_address(scope, send))
+            if admission is not None and not admission.admitted:
+                raise rate_limited()
+            base_url = f"{scope['scheme']}://{headers.host}{PREFIX}"
+            incoming = Incoming(call, ids, headers.version, account, decode_body(raw), base_url)
         except ConnectionResetError:
             return
         except Refused as refusal:
-            await send_answer(send, _refused(refusal), request_id)
-            return
-        answer = await self._answer(incoming, raw, headers)
+            answer = _refused(refusal)
+        else:
+            answer = await self._answer(incoming, raw, headers)
         if answer is None:
             await drop_connection(receive, send)
         else:
-            await send_answer(send, answer, request_id)
+            await send_answer(send, answer, request_id, admission)
 
-    def _read(self, scope: Scope, headers: Headers, raw: bytes) -> Incoming:
-        """The call, once its address, version and credentials hold."""
+    def _identify(
+        self, scope: Scope, headers: Headers
+    ) -> tuple[str, tuple[str, ...], Account | None]:
+        """The call, its ids and who calls, once address, version and credentials hold."""
         call, ids = calls.route(scope["method"], scope["path"][len(PREFIX) :])
         if not headers.version:
             raise invalid("version_missing", "x-api-version : is missing in the request")
@@ -88,8 +107,11 @@ class EmulatorApp(Starlette):
         account = self._bank.account(headers.client_id, headers.client_secret)
         if account is None and call not in calls.WITHOUT_CREDENTIALS:
             raise unauthenticated()
-        base_url = f"{scope['scheme']}://{headers.host}{PREFIX}"
-        return Incoming(call, ids, headers.version, account, decode_body(raw), base_url)
+        return call, ids, account
+
+    def _admit(self, call: str, account: Account | None, address: str) -> Admission | None:
+        client_id = "" if account is None else account.client_id
+        return self._limits.admit(call, client_id, address, self._clock.now())
 
     async def _answer(self, incoming: Incoming, raw: bytes, headers: Headers) -> Answer | None:
         """The answer, or None when the connection is to be dropped instead."""
@@ -142,17 +164,24 @@ class EmulatorApp(Starlette):
 
 
 def create_app(
-    bank: Bank | None = None, *, faults: Faults | None = None, clock: Clock | None = None
+    bank: Bank | None = None,
+    *,
+    faults: Faults | None = None,
+    clock: Clock | None = None,
+    rate_limits: RateLimits | None = None,
 ) -> EmulatorApp:
     """A local gateway as an ASGI app, for a server or to be called in-process.
 
-    Without arguments it knows the two default accounts. An answer told to be lost raises
+    Without arguments it knows the two default accounts and limits no calls. rate_limits:
+    "production", "sandbox", or calls per minute by call. An answer told to be lost raises
     `ConnectionDropped` in-process, where there is no connection to drop.
+    Raises `ValueError` for rate limits that make no sense.
     """
     return EmulatorApp(
         Bank() if bank is None else bank,
         Faults() if faults is None else faults,
         Clock() if clock is None else clock,
+        Limits(rate_limits),
     )
 
 

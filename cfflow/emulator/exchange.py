@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from cfflow.emulator.limits import Admission
 from cfflow.emulator.refusals import Refused, invalid
 
 BODY_BYTES_MAX = 1 << 20
@@ -51,6 +53,17 @@ class Answer:
     body: bytes
     content_type: bytes = b"application/json"
     replayed: bool = False
+
+
+def peer_address(scope: Scope, send: Send) -> str:
+    """The address that the caller's connection comes from; empty where there is none.
+
+    The socket's own word: uvicorn lets a caller on this machine rewrite `scope["client"]`
+    by a forwarding header.
+    """
+    transport = _transport(send)
+    peer = None if transport is None else transport.get_extra_info("peername")
+    return str((peer or scope.get("client") or ("",))[0])
 
 
 def read_headers(scope: Scope) -> Headers:
@@ -97,8 +110,13 @@ def decode_body(raw: bytes) -> Mapping[str, Any]:
     return body
 
 
-async def send_answer(send: Send, answer: Answer, request_id: bytes) -> None:
-    """Send the whole answer, under the request id that the caller may ask about later."""
+async def send_answer(
+    send: Send, answer: Answer, request_id: bytes, admission: Admission | None = None
+) -> None:
+    """Send the whole answer, under the request id that the caller may ask about later.
+
+    admission: what the rate limit said of the call, if it has one.
+    """
     headers = [
         (b"content-type", answer.content_type),
         (b"content-length", str(len(answer.body)).encode()),
@@ -106,6 +124,8 @@ async def send_answer(send: Send, answer: Answer, request_id: bytes) -> None:
     ]
     if answer.replayed:
         headers.append((b"x-idempotency-replayed", b"true"))
+    if admission is not None:
+        headers += _rate_limit_headers(admission)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 
@@ -116,10 +136,27 @@ async def drop_connection(receive: Receive, send: Send) -> None:
     ASGI has no word for this, but uvicorn's `send` belongs to the object that holds the
     transport. Raises `ConnectionDropped` when the app runs without a socket.
     """
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    transport = _transport(send)
     if transport is None:
         raise ConnectionDropped("the emulator was told to lose this answer")
     transport.abort()
     # Returning before uvicorn has noticed would make it complain of an unfinished answer.
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _transport(send: Send) -> asyncio.Transport | None:
+    """What holds the socket; None when the app runs without one."""
+    transport: asyncio.Transport | None = getattr(
+        getattr(send, "__self__", None), "transport", None
+    )
+    return transport
+
+
+def _rate_limit_headers(admission: Admission) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"x-ratelimit-limit", str(admission.limit).encode()),
+        (b"x-ratelimit-remaining", str(admission.remaining).encode()),
+        (b"x-ratelimit-retry", str(admission.retry_s).encode()),
+        (b"x-ratelimit-type", admission.counted_by.encode()),
+    ]

@@ -11,6 +11,7 @@ from typing import Self
 
 import msgspec
 
+from cfflow.emulator.limits import RateLimits, table_of
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
 
 START_S = 15.0
@@ -27,8 +28,8 @@ class Announcement(msgspec.Struct):
 class EmulatorProcess:
     """An emulator in another OS process, which ends with this one, however this one ends.
 
-    A context manager, blocking or async. client_id, client_secret, options, seed and port:
-    as in `serve`. After `start`, `base_url` is the gateway's (`http://127.0.0.1:port/pg`)
+    A context manager, blocking or async. client_id, client_secret, options, seed, port and
+    rate_limits: as in `serve`. After `start`, `base_url` is the gateway's (`http://127.0.0.1:port/pg`)
     and `admin_url` the emulator's own.
     """
 
@@ -40,6 +41,7 @@ class EmulatorProcess:
         client_secret: str = DEFAULT_CLIENT_SECRET,
         options: BankOptions | None = None,
         seed: int = 0,
+        rate_limits: RateLimits | None = None,
     ) -> None:
         self.client_id = client_id
         self.client_secret = client_secret
@@ -50,6 +52,9 @@ class EmulatorProcess:
         self._command += ["--client-id", client_id, "--client-secret", client_secret]
         if options is not None:
             self._command += ["--options", msgspec.json.encode(options).decode()]
+        if rate_limits is not None:
+            table = msgspec.json.encode(table_of(rate_limits)).decode()
+            self._command += ["--rate-limits", table]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

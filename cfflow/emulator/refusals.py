@@ -43,6 +43,11 @@ def unauthenticated() -> Refused:
     )
 
 
+def rate_limited() -> Refused:
+    """429: too many calls within the last minute; nothing was done."""
+    return Refused(429, "request_failed", "too many requests, see the headers", "rate_limit_error")
+
+
 def key_reused() -> Refused:
     """422: the idempotency key was used with another body."""
     message = "this idempotency key belongs to a request with another body"

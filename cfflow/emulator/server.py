@@ -22,6 +22,7 @@ from cfflow.emulator.app import EmulatorApp, create_app
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.clock import Clock
 from cfflow.emulator.faults import Faults
+from cfflow.emulator.limits import Limits, RateLimits
 from cfflow.emulator.records import (
     DEFAULT_ACCOUNTS,
     DEFAULT_CLIENT_ID,
@@ -51,6 +52,7 @@ class RunningEmulator:
     bank: Bank
     faults: Faults
     clock: Clock
+    limits: Limits
 
 
 class _Server(uvicorn.Server):
@@ -98,19 +100,23 @@ def serve(
     client_secret: str = DEFAULT_CLIENT_SECRET,
     options: BankOptions | None = None,
     seed: int = 0,
+    rate_limits: RateLimits | None = None,
     announce: Callable[[str], None] | None = None,
     until_stdin_ends: bool = False,
 ) -> None:
     """Run the emulator in this process until SIGTERM or SIGINT, then return.
 
     port: 0 picks a free one. client_id, client_secret: replace those of the first account.
-    options, seed: how the bank behaves, and where its ids come from. announce: called with
-    the base URL (`http://host:port/pg`) once it listens. until_stdin_ends: also stop when
-    standard input closes, so that a child dies with its parent.
-    Raises `OSError` before anything runs when the address cannot be had.
+    options, seed: how the bank behaves, and where its ids come from. rate_limits: as in
+    `create_app`. announce: called with the base URL (`http://host:port/pg`) once it listens.
+    until_stdin_ends: also stop when standard input closes, so that a child dies with its
+    parent.
+    Raises, before anything runs, `OSError` when the address cannot be had and `ValueError`
+    for rate limits that make no sense.
     """
+    bank = Bank(accounts=accounts(client_id, client_secret), options=options, seed=seed)
+    app = create_app(bank, rate_limits=rate_limits)
     listener = _bind(host, port)
-    app = create_app(Bank(accounts=accounts(client_id, client_secret), options=options, seed=seed))
     base_url = f"{_origin(listener)}/pg"
 
     def listening() -> None:
@@ -133,13 +139,15 @@ async def running_emulator(
     client_secret: str = DEFAULT_CLIENT_SECRET,
     options: BankOptions | None = None,
     seed: int = 0,
+    rate_limits: RateLimits | None = None,
 ) -> AsyncIterator[RunningEmulator]:
     """The emulator on a real socket, as a task of the running event loop.
 
-    Takes what `serve` takes. Raises `OSError` when the address cannot be had.
+    Takes what `serve` takes, and raises what it raises.
     """
+    bank = Bank(accounts=accounts(client_id, client_secret), options=options, seed=seed)
+    app = create_app(bank, rate_limits=rate_limits)
     listener = _bind(host, port)
-    app = create_app(Bank(accounts=accounts(client_id, client_secret), options=options, seed=seed))
     ready = asyncio.Event()
     server = _Server(app, ready.set)
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -168,6 +176,7 @@ def _running(app: EmulatorApp, origin: str, client_id: str, secret: str) -> Runn
         bank=state.bank,
         faults=state.faults,
         clock=state.clock,
+        limits=state.limits,
     )
 
 

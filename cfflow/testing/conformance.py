@@ -30,6 +30,7 @@ from cfflow._core.actions import ApproveInApp, AskOtp
 from cfflow._core.chart import State, Trigger
 from cfflow._core.record import SCHEMA, Attempt, Snapshot
 from cfflow._ports.store import ACTION_MAX_B, Outcome, Page, Started, Store
+from cfflow.testing.feeds import FeedConformance
 from cfflow.testing.indexes import IndexConformance
 from cfflow.testing.plans import (
     FLOW,
@@ -46,7 +47,7 @@ from cfflow.testing.plans import (
 __all__ = ["StoreConformance"]
 
 
-class StoreConformance(IndexConformance):
+class StoreConformance(IndexConformance, FeedConformance):
     """Tests of the promises that `cfflow._ports.store` makes; derive from it."""
 
     async def events_of(self, store: Any) -> Sequence[bytes]:
@@ -203,13 +204,13 @@ class StoreConformance(IndexConformance):
         async def live(order_id: str) -> Snapshot:
             snapshot = await begin(store, order_id)
             for polls in range(1, 6):
-                snapshot = await written(store, snapshot, polls=polls, method=order_id)
+                snapshot = await written(store, snapshot, polls=polls, cf_payment_id=order_id)
             return snapshot
 
         ends = await asyncio.gather(*(live(f"order_{i}") for i in range(40)))
         for end in ends:
             assert await store.load(end.order_id, 1) == end
-            assert (end.record.polls, end.record.method) == (5, end.order_id)
+            assert (end.record.polls, end.record.cf_payment_id) == (5, end.order_id)
 
     async def test_a_payment_that_is_gone_takes_no_commit(self, store: Store) -> None:
         """Neither of an unknown order nor of an unknown number; nothing comes into being."""
@@ -260,7 +261,7 @@ class StoreConformance(IndexConformance):
             first = await written(store, first, state=State.INITIATED, abandoned=True)
             second = await begin(store, order_id)
             await written(store, first, state=held)
-            refused = await store.commit(a_plan(second, sole_holder=True))
+            refused = await store.commit(a_plan(second, opens=True))
             assert (refused.outcome, refused.other) == (Outcome.HOLDER, 1)
             assert (await store.commit(a_plan(second))).outcome is Outcome.OK
 
@@ -268,7 +269,7 @@ class StoreConformance(IndexConformance):
         """Its own hold, and payments that hold nothing, are no obstacle."""
         await written(store, await begin(store, "order_1"), state=State.FAILED)
         second = await written(store, await begin(store, "order_1"), state=State.AUTHORIZED)
-        assert (await store.commit(a_plan(second, sole_holder=True))).outcome is Outcome.OK
+        assert (await store.commit(a_plan(second, opens=True))).outcome is Outcome.OK
 
     # next action
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -13,21 +13,18 @@ from cfflow._core.chart import State
 from cfflow._core.record import Review, Snapshot
 from cfflow._ports.store import Outcome, Store
 from cfflow.testing.plans import FLOW, a_plan, a_record, begin, due, ids, written
+from cfflow.testing.suite import Suite
 
 __all__ = ["IndexConformance"]
 
 _MINUTE_MS: Final = 60_000
 
 
-class IndexConformance:
+class IndexConformance(Suite):
     """Tests of claims and lists; `StoreConformance` has them too."""
 
     #: Among how many parts the store divides the limit of a claim.
     partitions: int = 1
-
-    async def later(self, store: Any, seconds: float) -> None:
-        """Let time pass; a store with a clock of its own moves that."""
-        await asyncio.sleep(seconds)
 
     # wake times
 

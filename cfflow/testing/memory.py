@@ -13,15 +13,17 @@ from typing import Final
 
 import msgspec
 
-from cfflow._core.chart import OPEN, State
+from cfflow._core.chart import HOLDS, OPEN, State
 from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
-from cfflow._core.record import SCHEMA, Attempt, Record, Snapshot, payment_id
+from cfflow._core.record import SCHEMA, Attempt, Record, Snapshot, Step, payment_id
+from cfflow._ports.budget_ledger import MemoryLedger
 from cfflow._ports.server_clock import monotonic_ms
 from cfflow._ports.store import (
     ACTION_MAX_B,
     Committed,
     Outcome,
+    Overdue,
     Page,
     Started,
     decode_action,
@@ -31,10 +33,13 @@ from cfflow._ports.store import (
     encode_record,
     oldest_of,
 )
+from cfflow.errors import AlreadyPaid, Conflict
+from cfflow.testing.memory_feed import MemoryFeed
 
 __all__ = ["FakeClock", "MemoryStore"]
 
-_HOLDS: Final = frozenset({State.AUTHORIZED, State.CAPTURED})
+#: A payment that is started within this time of a restart may be one that was lost in it.
+_RESTART_MS: Final = 600_000
 
 
 class FakeClock:
@@ -55,20 +60,34 @@ class _Order(msgspec.Struct):
 
 
 class MemoryStore:
-    """Keeps payments in memory. Give it a `FakeClock`, or it runs on real time."""
+    """Keeps payments in memory. Give it a `FakeClock`, or it runs on real time.
 
-    def __init__(self, clock: FakeClock | None = None) -> None:
+    `feed_max`: how many events a partition of the feed keeps for readers yet to come.
+    """
+
+    def __init__(self, clock: FakeClock | None = None, *, feed_max: int = 1_000) -> None:
         self.clock = clock
         self.events: list[bytes] = []
         self._orders: dict[str, _Order] = {}
         self._flows: dict[str, bytes] = {}
         self._wakes: dict[str, int] = {}
         self._claims = 0
+        self._since_ms = 0
         self._offset_ms = time.time() * 1000 - monotonic_ms()
+        self._ledger = MemoryLedger(self.now_ms)
+        self._feed = MemoryFeed(self.now_ms, feed_max=feed_max)
 
     def now_ms(self) -> int:
         """Return the clock's time, or the time of day when this was made and counted on since."""
         return self.clock.now_ms if self.clock else round(monotonic_ms() + self._offset_ms)
+
+    def ledger(self) -> MemoryLedger:
+        """Return books of the rate budget that go by this store's clock."""
+        return self._ledger
+
+    def feed(self) -> MemoryFeed:
+        """Return what the feed's readers need."""
+        return self._feed
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -76,20 +95,34 @@ class MemoryStore:
     async def aclose(self) -> None:
         """Nothing to let go of; the payments stay."""
 
-    async def start(self, order_id: str, record: Record, flow: Flow) -> Started:
+    async def start(
+        self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
+    ) -> Started:
         """Begin the order's next payment, or return the one that stands in its way."""
         order = self._orders.setdefault(order_id, _Order([], {}, {}))
-        for n, attempt in enumerate(order.attempts, 1):
-            if attempt.state in OPEN and not attempt.abandoned:
-                return Started("open", self._snapshot(order_id, n))
-            if attempt.state is State.CAPTURED:
-                return Started("paid", self._snapshot(order_id, n))
+        if n is not None and n != len(order.attempts) + 1:
+            if n not in order.records:
+                raise Conflict(f"order {order_id} has moved: its payment {n} is not the next one")
+            return Started("there", self._snapshot(order_id, n))
+        barred = None if n is not None else self._in_the_way(order_id, order)
+        if barred is not None:
+            return barred
         n = len(order.attempts) + 1
         order.attempts.append(Attempt(State.CREATED))
         order.records[n] = encode_record(msgspec.structs.replace(record, token=token_urlsafe(8)))
         self._flows.setdefault(flow.digest, flow.source)
         self._index_wake(payment_id(order_id, n), record.wake_ms)
         return Started("ok", self._snapshot(order_id, n))
+
+    def _in_the_way(self, order_id: str, order: _Order) -> Started | None:
+        for n, attempt in enumerate(order.attempts, 1):
+            if attempt.state in OPEN and not attempt.abandoned:
+                return Started("open", self._snapshot(order_id, n))
+            if attempt.state is State.CAPTURED and n not in order.records:
+                raise AlreadyPaid(f"order {order_id} was paid by {order_id}.{n}, which was purged")
+            if attempt.state is State.CAPTURED:
+                return Started("paid", self._snapshot(order_id, n))
+        return None
 
     async def load(self, order_id: str, n: int) -> Snapshot | None:
         """Return a payment, None where there is none."""
@@ -105,12 +138,18 @@ class MemoryStore:
         stored = decode_record(order.records[snapshot.n])
         if stored.schema > SCHEMA:
             return Committed(Outcome.SCHEMA, now_ms)
-        if stored.version != plan.previous.version:
+        moved = (stored.version, stored.token) != (plan.previous.version, plan.previous.token)
+        twins = _twins(order.attempts, plan)
+        if moved or len(twins) > len(plan.before.twins):
             held = self._snapshot(snapshot.order_id, snapshot.n)
             return Committed(Outcome.CONFLICT, now_ms, held)
+        if plan.unasked and self._may_be_rolled_back(stored):
+            return Committed(Outcome.RESTARTED, now_ms)
         barred = _forbidden(order.attempts, plan)
         if barred is not None:
             return Committed(barred[0], now_ms, None, barred[1])
+        for twin in twins:
+            self._wakes[payment_id(snapshot.order_id, twin)] = now_ms
         kept = self._write(order, plan)
         written = msgspec.structs.replace(snapshot, record=kept, attempts=tuple(order.attempts))
         return Committed(Outcome.OK, now_ms, written)
@@ -119,13 +158,17 @@ class MemoryStore:
         n, record = plan.snapshot.n, plan.record
         kept = msgspec.structs.replace(record, token=token_urlsafe(8))
         order.records[n] = encode_record(kept)
-        order.attempts[n - 1] = Attempt(record.state, record.cf_payment_id or "", record.abandoned)
+        order.attempts[n - 1] = Attempt(
+            record.state, record.cf_payment_id or "", record.abandoned, record.blocks_pay
+        )
         if plan.action_changed:
             action = plan.snapshot.next_action
             blob = b"" if action is None else encode_action(action)
             order.actions[n] = blob if len(blob) <= ACTION_MAX_B else b""
         self._index_wake(plan.snapshot.id, record.wake_ms)
-        self.events.extend(encode_events(plan))
+        events = encode_events(plan)
+        self.events.extend(events)
+        self._feed.append(plan.snapshot.order_id, events)
         return kept
 
     async def flow_text(self, order_id: str, digest: str) -> bytes | None:
@@ -143,6 +186,42 @@ class MemoryStore:
         for name in chosen:
             self._wakes[name] = now_ms + lease_ms
         return [self._by_name(name) for name in chosen]
+
+    async def defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+        """Look at a claimed payment at another time, unless somebody has moved it since."""
+        found = await self.load(snapshot.order_id, snapshot.n)
+        same = found is not None and found.record.token == snapshot.record.token
+        if same and snapshot.id in self._wakes:
+            self._wakes[snapshot.id] = wake_ms
+
+    async def overdue(self) -> Overdue:
+        """Return how many payments are due and since when."""
+        due = [at_ms for at_ms in self._wakes.values() if at_ms <= self.now_ms()]
+        return Overdue(len(due), min(due, default=None))
+
+    async def purge(self, payments: Sequence[Snapshot]) -> bool:
+        """Remove an order whose payments are exactly these; False if one has moved."""
+        order = self._orders.get(payments[0].order_id)
+        if order is None or len(order.attempts) != len(payments):
+            return False
+        held = [decode_record(order.records[n]).token for n in sorted(order.records)]
+        if held != [snapshot.record.token for snapshot in payments]:
+            return False
+        order.records.clear()
+        order.actions.clear()
+        if all(attempt.state is not State.CAPTURED for attempt in order.attempts):
+            del self._orders[payments[0].order_id]
+        for snapshot in payments:
+            self._wakes.pop(snapshot.id, None)
+        return True
+
+    def restarted(self) -> None:
+        """Behave as a server that came up again, perhaps without its last commits."""
+        self._since_ms = self.now_ms()
+
+    def _may_be_rolled_back(self, record: Record) -> bool:
+        anew = record.version == 1 and self._since_ms > 0
+        return record.updated_ms < self._since_ms + (_RESTART_MS if anew else 0)
 
     async def list(self, page: Page) -> Sequence[Snapshot]:
         """Return payments by state, oldest first."""
@@ -174,11 +253,23 @@ class MemoryStore:
 
 def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] | None:
     """Say which other payment of the order stands in the way of this plan."""
+    operation = plan.record.operation
+    pays = plan.opens and operation is not None and operation.step is Step.PAY
     for other, attempt in enumerate(attempts, 1):
         if other == plan.snapshot.n:
             continue
         if attempt.cf_payment_id and attempt.cf_payment_id == plan.record.cf_payment_id:
             return Outcome.CLAIMED, other
-        if plan.sole_holder and attempt.state in _HOLDS:
+        if plan.opens and attempt.state in HOLDS:
             return Outcome.HOLDER, other
+        if pays and attempt.blocks:
+            return Outcome.BLOCKED, other
     return None
+
+
+def _twins(attempts: Sequence[Attempt], plan: Plan) -> list[int]:
+    """Return the other payments that hold money, once this plan makes its own do so too."""
+    n = plan.snapshot.n
+    if plan.record.state not in HOLDS or attempts[n - 1].state in HOLDS:
+        return []
+    return [i for i, attempt in enumerate(attempts, 1) if i != n and attempt.state in HOLDS]

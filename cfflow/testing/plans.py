@@ -74,7 +74,8 @@ def a_plan(
     *,
     action: NextAction | None = _SAME,
     walked: tuple[Walked, ...] = (),
-    sole_holder: bool = False,
+    opens: bool = False,
+    unasked: bool = False,
     **fields: Any,
 ) -> Plan:
     """Return a plan that changes these fields of the record."""
@@ -84,10 +85,11 @@ def a_plan(
     shown = snapshot.next_action if action is _SAME else action
     return Plan(
         snapshot=msgspec.structs.replace(snapshot, record=record, next_action=shown),
-        previous=snapshot.record,
+        before=snapshot,
         walked=walked,
         action_changed=shown != snapshot.next_action,
-        sole_holder=sole_holder,
+        opens=opens,
+        unasked=unasked,
     )
 
 

@@ -9,8 +9,9 @@ import msgspec
 
 from cfflow._core.actions import AskOtp, NextAction, Redirect
 from cfflow._core.chart import FINAL, State
-from cfflow._core.decide import Answered, Event, Inquired, OrderSeen, decide, resendable
+from cfflow._core.decide import Answered, Event, Inquired, OrderSeen, decide
 from cfflow._core.draft import Plan
+from cfflow._core.due import resendable
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import HISTORY_MAX, Operation, Record, Snapshot, Step

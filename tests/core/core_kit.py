@@ -35,6 +35,11 @@ BANK_PAGE = "https://bank.example/otp"
 CARD = Instrument("card", "post", "1111")
 STEPS = tuple(Step)
 
+def jittered(interval_ms: int) -> int:
+    """Return the longest that an interval of the schedule becomes by its jitter: a tenth more."""
+    return interval_ms + interval_ms // 10
+
+
 FLOWS_DIR = Path(__file__).resolve().parents[2] / "flows"
 
 #: The chart once more, written by hand from the design: trigger → {from: to}.

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from cfflow._core.chart import State
-from cfflow._core.decide import Answered, Ended, resend
+from cfflow._core.decide import Answered, Ended
+from cfflow._core.due import resend
 from cfflow._core.record import Review, Step
 from cfflow._core.steps import leave_otp
 from cfflow.errors import IllegalStep, OtpLimit

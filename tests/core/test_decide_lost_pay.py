@@ -9,7 +9,8 @@ import pytest
 
 from cfflow._core.actions import AskOtp, Redirect
 from cfflow._core.chart import State
-from cfflow._core.decide import Ask, Ended, what_to_ask
+from cfflow._core.decide import Ended
+from cfflow._core.due import Ask, what_to_ask
 from cfflow._core.flow import PayRules
 from cfflow._core.observation import Observation
 from cfflow._core.record import Attempt, Snapshot, Step

@@ -20,7 +20,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from cfflow._core.chart import State
 from cfflow._core.decide import (
     Answered,
-    Ask,
     Ended,
     Event,
     Inquired,
@@ -28,11 +27,9 @@ from cfflow._core.decide import (
     Refused,
     TimePassed,
     decide,
-    resend,
-    resendable,
-    what_to_ask,
 )
 from cfflow._core.draft import Plan
+from cfflow._core.due import Ask, resend, resendable, what_to_ask
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import Operation, Snapshot, Step

@@ -261,7 +261,7 @@ def test_a_capture_takes_the_hold_or_the_part_asked_for() -> None:
         assert operation is not None
         assert (operation.amount, operation.body) == (exact, f"capture:{exact}".encode())
         assert operation.api_version == "2025-01-01"
-        assert plan.sole_holder
+        assert plan.opens
 
 
 def test_a_void_has_no_amount_and_asks_to_be_the_sole_holder() -> None:
@@ -269,7 +269,7 @@ def test_a_void_has_no_amount_and_asks_to_be_the_sole_holder() -> None:
     plan = begun(a_payment(State.AUTHORIZED, PREAUTH), Step.VOID, T0, PREAUTH)
     assert plan.record.operation is not None
     assert plan.record.operation.amount is None
-    assert plan.sole_holder
+    assert plan.opens
 
 
 def test_a_hold_of_unknown_amount_needs_the_callers_amount() -> None:

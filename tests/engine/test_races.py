@@ -88,4 +88,4 @@ async def found_by_inquiry(shop: Shop, payment_id: str) -> Payment:
         everything=True,
     )
     flow = await shop.cashier.flow_of(snapshot)
-    return await shop.cashier.shown(await shop.cashier._engine.settle(snapshot, event, flow))
+    return await shop.cashier.shown(await shop.cashier.engine.settle(snapshot, event, flow))

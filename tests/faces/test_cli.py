@@ -23,7 +23,21 @@ from tests.ports.servers import Server, redis7_binary
 
 pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.timeout(240)]
 
-COMMANDS = ("demo", "emulator", "list", "show", "why", "graph", "check", "doctor")
+COMMANDS = (
+    "demo",
+    "emulator",
+    "worker",
+    "list",
+    "show",
+    "why",
+    "adopt",
+    "abandon",
+    "acknowledge",
+    "resolve",
+    "graph",
+    "check",
+    "doctor",
+)
 ORDERS = ["new", "tea", "waits", "held", "room", "car", "broken"]
 STATES = ["created", "captured", "otp_pending", "authorized", "captured", "voided", "failed"]
 NOWHERE = {"CFFLOW_REDIS_URL": "redis://127.0.0.1:1"}

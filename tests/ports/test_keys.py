@@ -39,6 +39,7 @@ def test_all_keys_of_an_order_are_in_one_slot() -> None:
             keys.wake(place),
             keys.review(place),
             keys.events(place),
+            keys.groups(place),
             keys.flows(place),
             *(keys.state(place, state) for state in State),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -12,14 +12,19 @@ from cfflow._ports.embedded_store import EmbeddedStore
 from cfflow._ports.redis_store import RedisStore
 from cfflow.testing import FakeClock, MemoryStore, StoreConformance
 
+#: Few, so that the tests of trimming need not write thousands of events.
+FEED_MAX: Final = 16
+
 
 class TestMemoryStore(StoreConformance):
     """The store in memory, on real time."""
 
+    feed_max = FEED_MAX
+
     @pytest.fixture
     def store(self) -> MemoryStore:
         """An empty store."""
-        return MemoryStore()
+        return MemoryStore(feed_max=FEED_MAX)
 
     async def events_of(self, store: MemoryStore) -> Sequence[bytes]:
         """Its feed is a list."""
@@ -32,7 +37,7 @@ class TestMemoryStoreWithAFakeClock(TestMemoryStore):
     @pytest.fixture
     def store(self) -> MemoryStore:
         """An empty store on a clock that stands still."""
-        return MemoryStore(FakeClock())
+        return MemoryStore(FakeClock(), feed_max=FEED_MAX)
 
     async def later(self, store: Any, seconds: float) -> None:
         """Move the clock."""
@@ -43,6 +48,7 @@ class OfRedis(StoreConformance):
     """What the Redis stores have in common."""
 
     partitions = 64
+    feed_max = FEED_MAX
 
     async def events_of(self, store: RedisStore) -> Sequence[bytes]:
         """Its feed is a stream in each partition."""
@@ -65,7 +71,7 @@ class TestRedis7(OfRedis):
     @pytest.fixture
     async def store(self, redis7_url: str) -> AsyncIterator[RedisStore]:
         """An empty store."""
-        async for store in _opened(RedisStore(redis7_url)):
+        async for store in _opened(RedisStore(redis7_url, feed_max=FEED_MAX)):
             yield store
 
 
@@ -75,7 +81,7 @@ class TestValkey(OfRedis):
     @pytest.fixture
     async def store(self, redis_url: str) -> AsyncIterator[RedisStore]:
         """An empty store."""
-        async for store in _opened(RedisStore(redis_url)):
+        async for store in _opened(RedisStore(redis_url, feed_max=FEED_MAX)):
             yield store
 
 
@@ -87,7 +93,8 @@ class TestOnePartition(TestValkey):
     @pytest.fixture
     async def store(self, redis_url: str) -> AsyncIterator[RedisStore]:
         """An empty store."""
-        async for store in _opened(RedisStore(redis_url, namespace="other", partitions=1)):
+        one = RedisStore(redis_url, namespace="other", partitions=1, feed_max=FEED_MAX)
+        async for store in _opened(one):
             yield store
 
 
@@ -97,7 +104,7 @@ class TestCluster(OfRedis):
     @pytest.fixture
     async def store(self, cluster_url: str) -> AsyncIterator[RedisStore]:
         """An empty store."""
-        async for store in _opened(RedisStore(cluster_url)):
+        async for store in _opened(RedisStore(cluster_url, feed_max=FEED_MAX)):
             assert store.link.is_cluster
             yield store
 
@@ -108,5 +115,5 @@ class TestEmbedded(OfRedis):
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[RedisStore]:
         """An empty store."""
-        async for store in _opened(EmbeddedStore(tmp_path)):
+        async for store in _opened(EmbeddedStore(tmp_path, feed_max=FEED_MAX)):
             yield store

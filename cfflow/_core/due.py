@@ -1,0 +1,147 @@
+"""What is due of a payment: which inquiry, a step that may be sent again, a hold to end.
+
+This is what a worker, a `refresh` and a step after a crash ask before they do anything.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from cfflow._core.chart import State
+from cfflow._core.draft import Draft, Plan
+from cfflow._core.flow import Flow
+from cfflow._core.record import BLOCKS_PAY, Operation, Record, Snapshot, Step
+from cfflow._core.steps import renewed
+from cfflow.errors import IllegalStep
+
+__all__ = [
+    "KEY_LIFE_MS",
+    "LATE_PAY_MS",
+    "Ask",
+    "HoldEnd",
+    "due_hold",
+    "in_flight",
+    "resend",
+    "resendable",
+    "what_to_ask",
+]
+
+#: The gateway replays a key for 24 h (GATEWAY 5); an hour is left for clocks and queues.
+KEY_LIFE_MS: Final = 23 * 3600 * 1000
+
+#: A pay that was given up is looked for among the order's attempts for so long.
+LATE_PAY_MS: Final = 24 * 3600 * 1000
+
+#: While one of these is open a person decides what becomes of a hold, never a worker.
+_HANDS_OFF: Final = BLOCKS_PAY | {
+    "attempt_claimed",
+    "captured_over_hold",
+    "hold_ends_soon",
+    "key_too_old",
+    "other_attempt",
+    "step_refused",
+    "two_holds",
+}
+
+
+class Ask(StrEnum):
+    """Which inquiry tells us most about a payment now."""
+
+    NOTHING = "nothing"
+    PAYMENT = "payment"
+    PAYMENTS = "payments"
+    ORDER = "order"
+
+
+def in_flight(snapshot: Snapshot, now_ms: int) -> bool:
+    """Say whether a step may still be on its way: somebody else is waiting for its answer."""
+    operation = snapshot.record.operation
+    return operation is not None and not operation.accepted and now_ms < operation.limit_ms
+
+
+def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
+    """Return the inquiry for this state and open operation (docs/reference/refresh.md)."""
+    record = snapshot.record
+    if in_flight(snapshot, now_ms):
+        return Ask.NOTHING
+    if record.operation is not None and record.cf_payment_id is None:
+        return Ask.PAYMENTS
+    if record.given_up_ms is not None and now_ms < record.given_up_ms + LATE_PAY_MS:
+        # The pay that was given up may still arrive, and then nobody has claimed it.
+        expired = record.order_expires_ms is not None and now_ms >= record.order_expires_ms
+        turn_of_order = record.state is State.CREATED and expired and record.polls % 2 == 1
+        return Ask.ORDER if turn_of_order else Ask.PAYMENTS
+    if record.cf_payment_id is not None:
+        return Ask.PAYMENT
+    return Ask.ORDER if record.wake_ms is not None and now_ms >= record.wake_ms else Ask.NOTHING
+
+
+def resendable(snapshot: Snapshot, now_ms: int) -> bool:
+    """Say whether an open capture or void may be sent again under its own key.
+
+    Only straight after an inquiry that showed no action taken, only once the first call
+    is surely over, and only while the gateway still remembers the key (DESIGN 4).
+    """
+    operation = snapshot.record.operation
+    if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
+        return False
+    missed_ms = operation.missed_ms
+    if any(review.reason == "other_attempt" for review in snapshot.record.open_reviews):
+        return False
+    over = missed_ms is not None and missed_ms >= operation.limit_ms and now_ms >= missed_ms
+    fresh = now_ms - operation.started_ms <= KEY_LIFE_MS
+    return over and fresh and snapshot.record.state is State.AUTHORIZED
+
+
+def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+    """Return the plan to send the open capture or void again: same key, same body.
+
+    Under a key that only repeats a stored error nothing could ever happen again: such a
+    step goes under a new number and key, since the call that earned the error is over.
+    Raises `IllegalStep` for everything that is not `resendable`.
+    """
+    if not resendable(snapshot, now_ms):
+        raise IllegalStep(f"{snapshot.id}: there is no step that may be sent again")
+    draft = Draft(snapshot, flow, now_ms)
+    operation: Operation = draft.get("operation")
+    draft.tell_operation("sent again")
+    limit_ms = now_ms + round(flow.pay.timeout_s * 1000)
+    again = msgspec.structs.replace(operation, limit_ms=limit_ms, sends=operation.sends + 1)
+    if operation.replayed:
+        again = renewed(draft, again)
+    draft.set(operation=again, asked_ms=0, polls=0)
+    return draft.plan(opens=True)
+
+
+class HoldEnd(StrEnum):
+    """What the flow wants done with a hold that nobody captured or voided."""
+
+    VOID = "void"
+    CAPTURE = "capture"
+    REVIEW = "review"
+
+
+def due_hold(snapshot: Snapshot, flow: Flow, now_ms: int) -> HoldEnd | None:
+    """Return how this hold has to end now: it lapses soon, or its payment was abandoned.
+
+    None while there is time, while the bank still works on it, and while a review says
+    that a person looks at this money.
+    """
+    record = snapshot.record
+    if record.state is not State.AUTHORIZED or record.operation is not None or record.confirming:
+        return None
+    if any(review.reason in _HANDS_OFF for review in record.open_reviews):
+        return None
+    if record.abandoned:
+        return HoldEnd(flow.end.abandoned_hold)
+    return HoldEnd(flow.hold_rules.on_expiry) if _lapses_soon(record, flow, now_ms) else None
+
+
+def _lapses_soon(record: Record, flow: Flow, now_ms: int) -> bool:
+    """Only a manual flow's hold: an automatic one that is still held is reviewed at once."""
+    if flow.capture != "manual" or record.hold_expires_ms is None:
+        return False
+    return now_ms >= record.hold_expires_ms - flow.hold_rules.act_before_expiry_s * 1000

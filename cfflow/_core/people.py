@@ -1,0 +1,124 @@
+"""A person's word: abandon, acknowledge, resolve. Audited, and along the chart like any other.
+
+A person may know what no call tells. Their word moves a payment as an answer would, is
+written into its history with who said it, and never leads out of `captured` or `voided`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+from transitions import MachineError
+
+from cfflow._core.chart import FINAL, OPEN, State, walk
+from cfflow._core.draft import Draft, Plan
+from cfflow._core.due import in_flight
+from cfflow._core.flow import Flow
+from cfflow._core.money import amount_of
+from cfflow._core.record import Review, Snapshot
+from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
+
+__all__ = ["abandon", "acknowledge", "resolve"]
+
+
+def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+    """Free the order for another payment; this one is watched to its end.
+
+    Not while a step is open: what it did is not known yet.
+    """
+    record = snapshot.record
+    if record.operation is not None:
+        raise Conflict(
+            f"{snapshot.id}: {record.operation.step} is open; refresh tells how it ended"
+        )
+    if record.abandoned or record.state not in OPEN:
+        state = "abandoned" if record.abandoned else record.state
+        raise IllegalStep(f"{snapshot.id}: it is {state} already, the order is free")
+    draft = Draft(snapshot, flow, now_ms)
+    draft.set(abandoned=True, asked_ms=0, polls=0)
+    draft.next_action = None
+    draft.note("abandoned")
+    return draft.plan(unasked=True)
+
+
+def acknowledge(
+    snapshot: Snapshot, flow: Flow, now_ms: int, *, reason: str, actor: str, note: str
+) -> Plan:
+    """Close the open review of this name; the payment itself stays as it is."""
+    names = [review.reason for review in snapshot.record.open_reviews]
+    if reason not in names:
+        known = ", ".join(names) or "none"
+        raise InvalidInput(f"{snapshot.id}: no open review {reason!r}; open: {known}")
+    draft = Draft(snapshot, flow, now_ms)
+    _close_reviews(draft, {reason}, actor, note)
+    draft.note(f"{reason} acknowledged by {actor}")
+    return draft.plan(unasked=True)
+
+
+def resolve(
+    snapshot: Snapshot,
+    flow: Flow,
+    now_ms: int,
+    *,
+    state: State,
+    amount: Decimal | None,
+    actor: str,
+    note: str,
+) -> Plan:
+    """Take a person's word for where this payment is, while a review is open.
+
+    Closes the open step and every open review. Raises `IllegalStep` where the chart has no
+    way there, `InvalidAmount` for a captured amount over the hold.
+    """
+    record = snapshot.record
+    if in_flight(snapshot, now_ms):
+        raise Conflict(f"{snapshot.id}: a step is on its way; refresh tells how it ended")
+    if not record.open_reviews:
+        raise IllegalStep(f"{snapshot.id}: nothing to resolve, no review is open")
+    if amount is not None and state is not State.CAPTURED:
+        raise InvalidInput("an amount belongs to captured only")
+    draft = Draft(snapshot, flow, now_ms)
+    _walk(draft, state, f"resolved by {actor}")
+    if state is State.CAPTURED and record.state is not State.CAPTURED:
+        draft.set(captured_amount=_captured(snapshot, amount))
+    _close_reviews(draft, {review.reason for review in record.open_reviews}, actor, note)
+    draft.close_operation(f"resolved by {actor}")
+    if state is not record.state:
+        draft.set(otp=None, confirming=False)
+    draft.set(given_up_ms=None, asked_ms=now_ms, polls=0)
+    draft.note(f"resolved as {state} by {actor}")
+    return draft.plan(unasked=True)
+
+
+def _walk(draft: Draft, state: State, word: str) -> None:
+    """Walk the chart's edges to a state; a final state has none, whoever asks."""
+    try:
+        triggers = walk(draft.state, state, attempted=draft.get("cf_payment_id") is not None)
+    except MachineError:
+        triggers = ()
+    if draft.state is not state and not triggers:
+        way = "has no way out" if draft.state in FINAL else f"has no way to {state}"
+        raise IllegalStep(f"{draft.snapshot.id}: {draft.state} {way} in the chart")
+    for trigger in triggers:
+        draft.fire(trigger, None, word)
+
+
+def _captured(snapshot: Snapshot, amount: Decimal | None) -> Decimal | None:
+    held = snapshot.record.amount_held
+    held = snapshot.record.amount if held is None else held
+    if amount is None:
+        return held
+    exact = amount_of(amount)
+    if held is not None and exact > held:
+        raise InvalidAmount(f"{exact} is more than the {held} held")
+    return exact
+
+
+def _close_reviews(draft: Draft, reasons: set[str], actor: str, note: str) -> None:
+    def closed(review: Review) -> Review:
+        if review.acknowledged_ms is not None or review.reason not in reasons:
+            return review
+        return msgspec.structs.replace(review, actor=actor, note=note, acknowledged_ms=draft.now_ms)
+
+    draft.set(reviews=tuple(closed(review) for review in draft.get("reviews")))

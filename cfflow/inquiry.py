@@ -1,0 +1,50 @@
+"""An inquiry: the call that moves nothing, and the event that its answer is."""
+
+from __future__ import annotations
+
+from cfflow._core.decide import Event, Inquired, OrderSeen
+from cfflow._core.due import Ask
+from cfflow._core.flow import Flow
+from cfflow._core.observation import Call
+from cfflow._core.record import Snapshot
+from cfflow._ports.gateway import GatewayClient
+from cfflow._ports.wire import observe_entity, timestamp_ms
+
+__all__ = ["CALLS", "ask"]
+
+#: The gateway's call behind each inquiry; each has a rate limit of its own (GATEWAY 6).
+CALLS = {
+    Ask.PAYMENT: Call.FETCH_PAYMENT,
+    Ask.PAYMENTS: Call.FETCH_PAYMENTS,
+    Ask.ORDER: Call.FETCH_ORDER,
+}
+
+
+async def ask(
+    gateway: GatewayClient,
+    snapshot: Snapshot,
+    what: Ask,
+    flow: Flow,
+    asked_ms: int,
+    *,
+    nonce: str = "",
+) -> Event | None:
+    """Make one inquiry about a payment and return its answer; None where there is nothing to ask.
+
+    `asked_ms` is the store's time now: an answer is as old as its question. Raises
+    `GatewayError` when there is no answer; no money moves by asking.
+    """
+    limit_s = flow.pay.timeout_s
+    order_id, ours = snapshot.order_id, snapshot.record.cf_payment_id
+    if what is Ask.PAYMENT and ours is not None:
+        entity = await gateway.fetch_payment(order_id, ours, timeout_s=limit_s)
+        return Inquired((observe_entity(entity, Call.FETCH_PAYMENT),), asked_ms, nonce=nonce)
+    if what is Ask.PAYMENTS:
+        found = await gateway.fetch_payments(order_id, timeout_s=limit_s)
+        seen = tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in found)
+        return Inquired(seen, asked_ms, everything=True, nonce=nonce)
+    if what is Ask.ORDER:
+        order = await gateway.fetch_order(order_id, timeout_s=limit_s)
+        expires_ms = timestamp_ms(order.order_expiry_time)
+        return OrderSeen(order.order_status or "", asked_ms, expires_ms)
+    return None

@@ -1,0 +1,278 @@
+"""The worker: wakes payments that are due, any number of them, on any number of machines.
+
+A claim takes due payments for the time of a lease; a worker that dies gives them back by
+dying. What fails is put back with a growing pause and a logged reason, so that one payment
+that cannot be processed is neither lost nor in the way of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from cfflow._core.due import what_to_ask
+from cfflow._core.record import Snapshot
+from cfflow._ports.logs import Log
+from cfflow.caretaker import Caretaker
+from cfflow.engine import Engine
+from cfflow.errors import CfflowError, ConfigError, GatewayUnavailable, RateLimited, StoreError
+from cfflow.inquiry import CALLS
+from cfflow.orchestrator import Orchestrator
+from cfflow.retention import Retention
+
+__all__ = ["Report", "Worker"]
+
+_BACKOFF_MAX_S: Final = 300.0
+_BACKOFF_S: Final = 1.0
+
+#: A payment that is due again at once would be claimed again at once.
+_AGAIN_MS: Final = 1_000
+
+#: So many failing payments are remembered; a forgotten one starts with a short pause again.
+_FAILURES_MAX: Final = 10_000
+
+#: How many payments at once find out whether a gateway that was not reached is back.
+_PROBES: Final = 8
+
+_PURGE_EVERY_S: Final = 60.0
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker did, and how far behind all of them are.
+
+    `due`: payments that wait for a worker now; `lag_s`: for how long the oldest of them.
+    `claimed`, `resolved` (an open step closed or the state moved), `errors`, `purged`
+    (orders): since the worker started.
+    """
+
+    due: int = 0
+    lag_s: float = 0.0
+    claimed: int = 0
+    resolved: int = 0
+    errors: int = 0
+    purged: int = 0
+
+
+class Worker:
+    """Tends the payments of an orchestrator's store.
+
+    `concurrency`: how many payments at once. `lease_s`: for how long a claimed payment is
+    nobody else's; longer than the slowest gateway call. `idle_s`: the pause when nothing is
+    due, at most 0.5 s. `report_s`: how often a `worker.report` is logged. `drain_s`: how
+    long `run` waits for payments in hand when it is stopped.
+    """
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        *,
+        concurrency: int = 64,
+        lease_s: float = 60.0,
+        idle_s: float = 0.5,
+        report_s: float = 10.0,
+        drain_s: float = 30.0,
+        log: Log | None = None,
+    ) -> None:
+        if concurrency < 1 or lease_s < 1 or not 0 < idle_s <= 0.5:
+            raise ConfigError("a worker needs concurrency >= 1, lease_s >= 1, idle_s up to 0.5")
+        self._log = log or orchestrator.log
+        self._store: Final = orchestrator.store
+        engine = Engine(orchestrator, orchestrator.gateway, self._log)
+        self._caretaker: Final = Caretaker(engine, self._log)
+        self._retention: Final = Retention(orchestrator)
+        self._budget: Final = orchestrator.budget
+        self._inquiries = list(CALLS.values())
+        self._concurrency, self._lease_ms = concurrency, round(lease_s * 1000)
+        self._idle_s, self._report_s, self._drain_s = idle_s, report_s, drain_s
+        self._counts: Counter[str] = Counter()
+        self._failures: dict[str, int] = {}
+        self._unreached = False
+        self._stopping = asyncio.Event()
+
+    async def run(self, *, signals: bool = True) -> Report:
+        """Work until `stop` is called, or SIGTERM or SIGINT comes; return the last report.
+
+        Payments in hand are finished first. `signals=False` leaves the signals to your
+        program. What the store or the gateway refuses is logged and tried again.
+        """
+        tasks: set[asyncio.Task[None]] = set()
+        with self._listening() if signals else contextlib.nullcontext():
+            housekeeping = asyncio.create_task(self._keep_house())
+            try:
+                while not self._stopping.is_set():
+                    await self._fill(tasks)
+            finally:
+                housekeeping.cancel()
+                await self._drain(tasks)
+        return await self.report()
+
+    async def run_once(self) -> Report:
+        """Claim once, tend what was due, and return the report: for cron, tests and demos."""
+        for snapshot in await self._claim(self._concurrency):
+            await self._tend(snapshot)
+        return await self.report()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` ends once the payments in hand are done."""
+        self._stopping.set()
+
+    async def report(self) -> Report:
+        """Return what was done so far and what is due now."""
+        try:
+            overdue = await self._store.overdue()
+        except StoreError:
+            return Report(**self._counts)
+        since_ms = overdue.since_ms if overdue.count else None
+        lag_ms = 0 if since_ms is None else max(0, self._store.now_ms() - since_ms)
+        return Report(due=overdue.count, lag_s=lag_ms / 1000, **self._counts)
+
+    # claiming
+
+    async def _fill(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Claim as many payments as there is room for, or wait until there is."""
+        room = self._concurrency - len(tasks)
+        if room < max(1, self._concurrency // 4):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return
+        claimed = await self._claim(room)
+        for snapshot in claimed:
+            task = asyncio.create_task(self._tend(snapshot))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        if self._unreached or not claimed:
+            await self._rest(self._idle_s)
+
+    async def _claim(self, limit: int) -> Sequence[Snapshot]:
+        """Take due payments; a gateway that was not reached is tried with a few at a time."""
+        limit = await self._room(min(limit, _PROBES) if self._unreached else limit)
+        try:
+            claimed = await self._store.claim(limit, self._lease_ms) if limit else ()
+        except StoreError as trouble:
+            self._trouble(trouble)
+            return ()
+        self._counts["claimed"] += len(claimed)
+        return claimed
+
+    async def _room(self, limit: int) -> int:
+        """Return how many payments can be asked about now: nothing is claimed to lie around.
+
+        The class of inquiry that was needed last is looked at first, the others only when
+        the rate budget has none of it.
+        """
+        for call in self._inquiries:
+            room = await self._budget.room(call, limit)
+            if room:
+                return room
+        return 0
+
+    async def _rest(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    # one payment
+
+    async def _tend(self, snapshot: Snapshot) -> None:
+        """Tend one payment; whatever happens, it is due again at a time that was chosen."""
+        try:
+            with self._budget.background():
+                seen = await self._caretaker.tend(snapshot)
+        except RateLimited as limited:
+            self._need(snapshot)
+            await self._postpone(snapshot, limited)
+            return
+        except Exception as trouble:  # noqa: BLE001  one payment never stops the others
+            self._unreached = isinstance(trouble, GatewayUnavailable)
+            await self._put_back(snapshot, trouble)
+            return
+        self._unreached = False
+        self._failures.pop(snapshot.id, None)
+        was, now = snapshot.record, seen.record
+        if (was.state, was.operation) != (now.state, now.operation):
+            self._counts["resolved"] += 1
+        soon_ms = self._store.now_ms() + _AGAIN_MS
+        if now.wake_ms is not None and now.wake_ms < soon_ms:
+            await self._defer(seen, soon_ms)
+
+    async def _postpone(self, snapshot: Snapshot, limited: RateLimited) -> None:
+        """The rate limit is no trouble of this payment's: it is due again when there is room."""
+        pause_s = max(_AGAIN_MS / 1000, limited.retry_after_s)
+        pause_s *= random.uniform(1.0, 1.2)  # noqa: S311  jitter
+        await self._defer(snapshot, self._store.now_ms() + round(pause_s * 1000))
+
+    def _need(self, snapshot: Snapshot) -> None:
+        """Look for room in the class of inquiry first that this payment would have needed."""
+        call = CALLS.get(what_to_ask(snapshot, self._store.now_ms()))
+        if call is not None:
+            self._inquiries = [call, *(other for other in self._inquiries if other is not call)]
+
+    async def _put_back(self, snapshot: Snapshot, trouble: Exception) -> None:
+        """Look at it again after a pause that doubles with each failure, and say why."""
+        failures = self._failures.pop(snapshot.id, 0) + 1
+        self._failures[snapshot.id] = failures
+        if len(self._failures) > _FAILURES_MAX:
+            del self._failures[next(iter(self._failures))]
+        longest_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2**failures)
+        pause_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311  jitter
+        self._trouble(trouble, payment_id=snapshot.id, retry_s=round(pause_s, 3))
+        await self._defer(snapshot, self._store.now_ms() + round(pause_s * 1000))
+
+    async def _defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+        try:
+            await self._store.defer(snapshot, wake_ms)
+        except StoreError as trouble:
+            # Its lease ends by itself: then it is due again.
+            self._trouble(trouble, payment_id=snapshot.id)
+
+    def _trouble(self, trouble: Exception, **fields: Any) -> None:
+        """Count and log; only our own errors are sure to hold no secret in their text."""
+        self._counts["errors"] += 1
+        told = str(trouble) if isinstance(trouble, CfflowError) else ""
+        self._log.warning("worker.failed", error=type(trouble).__name__, reason=told, **fields)
+
+    # around it
+
+    async def _keep_house(self) -> None:
+        """Report and purge until cancelled; neither keeps a payment waiting."""
+        purge_at = time.monotonic()
+        while True:
+            await asyncio.sleep(self._report_s)
+            self._log.info("worker.report", **msgspec.structs.asdict(await self.report()))
+            if time.monotonic() >= purge_at:
+                purge_at = time.monotonic() + _PURGE_EVERY_S
+                await self._purge()
+
+    async def _purge(self) -> None:
+        try:
+            self._counts["purged"] += await self._retention.purge_some()
+        except CfflowError as trouble:
+            self._trouble(trouble)
+
+    async def _drain(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Finish what is in hand; what takes too long is cut off: a crash like any other."""
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._drain_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Stop on SIGTERM and SIGINT while this runs, where the loop can listen to them."""
+        loop, heard = asyncio.get_running_loop(), []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self.stop)
+                heard.append(number)
+        try:
+            yield
+        finally:
+            for number in heard:
+                loop.remove_signal_handler(number)

@@ -1,0 +1,211 @@
+"""Processes to be killed: one that has imported everything forks one for each job.
+
+`python -m tests.crash.child` reads groups of jobs from its standard input, a line each,
+runs every job of a group in a process of its own, and writes a line that tells how they
+ended. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from cfflow import UPI, Orchestrator, PaymentMethod, Worker
+from cfflow._ports import redis_link
+from cfflow._ports.catalog import Catalog
+from cfflow._ports.gateway import GatewayClient
+from cfflow._ports.transport import GatewayTransport
+from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
+from tests.crash.clock import movable
+from tests.crash.stages import Doom, DoomedStore, DoomedTransport, Stages
+from tests.engine.shop import Events, card
+
+__all__ = ["ACTS", "End", "Job", "Nursery"]
+
+#: A process that neither ends nor dies in this time hangs, and is killed for it.
+_HANGS_S: Final = 30
+
+_METHODS: Final[dict[str, Callable[[], PaymentMethod]]] = {
+    "card_otp": card,
+    "card_link": lambda: card(channel="link"),
+    "upi_link": lambda: UPI(channel="link"),
+    "upi_collect": lambda: UPI(channel="collect", upi_id="testsuccess@gocash"),
+}
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process does, for which payment, and where it dies; None: it lives."""
+
+    act: str
+    order_id: str
+    flow: str
+    payment_id: str = ""
+    session: str = ""
+    method: str = "card_otp"
+    word: str = ""
+    redis_url: str = ""
+    base_url: str = ""
+    flows: tuple[str, ...] = ()
+    doom: Doom | None = None
+
+
+class End(msgspec.Struct, frozen=True):
+    """How a process ended: minus its signal, or its exit status; and what it had done."""
+
+    status: int
+    seen: tuple[str, ...] = ()
+    error: str = ""
+
+
+async def _pay(orchestrator: Orchestrator, job: Job) -> object:
+    return await orchestrator.pay(job.payment_id, job.session, _METHODS[job.method]())
+
+
+async def _start(orchestrator: Orchestrator, job: Job) -> object:
+    return await orchestrator.start(job.flow, order_id=job.order_id, amount="170")
+
+
+async def _capture(orchestrator: Orchestrator, job: Job) -> object:
+    return await orchestrator.capture(job.payment_id, Decimal(job.word) if job.word else None)
+
+
+async def _acknowledge(orchestrator: Orchestrator, job: Job) -> object:
+    word = {"actor": "asha", "note": "seen"}
+    return await orchestrator.acknowledge(job.payment_id, job.word, **word)
+
+
+async def _resolve(orchestrator: Orchestrator, job: Job) -> object:
+    word = {"actor": "asha", "note": "seen"}
+    return await orchestrator.resolve(job.payment_id, job.word, **word)
+
+
+#: Everything that a process can be doing when it is killed.
+ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
+    "start": _start,
+    "pay": _pay,
+    "submit_otp": lambda o, job: o.submit_otp(job.payment_id, job.word),
+    "resend_otp": lambda o, job: o.resend_otp(job.payment_id),
+    "leave_otp": lambda o, job: o.leave_otp(job.payment_id),
+    "capture": _capture,
+    "void": lambda o, job: o.void(job.payment_id),
+    "refresh": lambda o, job: o.refresh(job.payment_id),
+    "adopt": lambda o, job: o.adopt(job.order_id, flow=job.flow),
+    "abandon": lambda o, job: o.abandon(job.payment_id),
+    "acknowledge": _acknowledge,
+    "resolve": _resolve,
+    "work": lambda o, job: Worker(o).run_once(),
+}
+
+
+def doomed(job: Job, stages: Stages) -> Orchestrator:
+    """Return an orchestrator that dies where its job says."""
+    store = DoomedStore(job.redis_url)
+    store.stages = stages
+    admin_url = job.base_url.removesuffix("/pg") + "/_emulator"
+    sockets = GatewayTransport(job.base_url)
+    gateway = GatewayClient(
+        DoomedTransport(sockets, stages, admin_url, job.order_id),
+        client_id=DEFAULT_CLIENT_ID,
+        client_secret=DEFAULT_CLIENT_SECRET,
+        environment=job.base_url,
+        log=Events(),
+    )
+    return Orchestrator(store, gateway, catalog=Catalog(job.flows), log=Events())
+
+
+async def _act(job: Job, stages: Stages) -> None:
+    async with doomed(job, stages) as orchestrator:
+        await ACTS[job.act](orchestrator, job)
+        # The side "after" of a stage behind the last one: everything is done.
+        stages.reach(len(stages.seen), "after")
+
+
+def _run(job: Job, results: Any) -> None:
+    signal.alarm(_HANGS_S)
+    stages = Stages(job.doom)
+    error = ""
+    try:
+        asyncio.run(_act(job, stages))
+    except Exception as trouble:  # noqa: BLE001  whatever it is, the test shows it
+        error = f"{type(trouble).__name__}: {trouble}"
+    results.send((tuple(stages.seen), error))
+
+
+def _run_all(jobs: Sequence[Job]) -> list[End]:
+    forks = multiprocessing.get_context("fork")
+    running = []
+    for job in jobs:
+        mine, theirs = forks.Pipe(duplex=False)
+        process = forks.Process(target=_run, args=(job, theirs))
+        process.start()
+        theirs.close()
+        running.append((process, mine))
+    ends = []
+    for process, mine in running:
+        process.join()
+        try:
+            said = mine.recv()
+        except EOFError:
+            said = ((), "")
+        ends.append(End(process.exitcode or 0, *said))
+    return ends
+
+
+class Nursery:
+    """The process that forks, in the hands of a test; a context manager."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self._process.communicate()
+
+    async def run(self, *jobs: Job) -> list[End]:
+        """Run each job in a process of its own, all at once; return how they ended."""
+        return await asyncio.to_thread(self._exchange, jobs)
+
+    def _exchange(self, jobs: Sequence[Job]) -> list[End]:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise RuntimeError("the nursery is not open")
+        process.stdin.write(msgspec.json.encode(jobs) + b"\n")
+        process.stdin.flush()
+        return msgspec.json.decode(process.stdout.readline(), type=list[End])
+
+
+def main() -> None:
+    """Fork for each line of jobs until the input ends."""
+    vars(redis_link).update(movable())
+    for line in sys.stdin.buffer:
+        ends = _run_all(msgspec.json.decode(line, type=list[Job]))
+        sys.stdout.buffer.write(msgspec.json.encode(ends) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

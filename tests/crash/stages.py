@@ -1,0 +1,140 @@
+"""The stages of a step, counted as they come, and the one at which a process kills itself.
+
+The store and the transport do their work as always; around each write and each call they
+look whether this is where the process was told to die. A SIGKILL to itself is a real one:
+nothing is closed, flushed or said any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, Literal, TypeVar
+
+import httpx
+import msgspec
+
+from cfflow._core.draft import Plan
+from cfflow._core.flow import Flow
+from cfflow._core.record import Record, Snapshot
+from cfflow._ports.redis_store import RedisStore
+from cfflow._ports.store import Committed, Started
+from cfflow.emulator import calls
+
+__all__ = ["DoomedStore", "DoomedTransport", "Doom", "Side", "Stages"]
+
+_T = TypeVar("_T")
+
+Side = Literal["before", "sent", "late", "acted", "after"]
+
+#: What the bank does with a call whose sender is dead by then, and how late it does it.
+_FAULTS: Final[dict[Side, tuple[str, float]]] = {
+    "sent": ("delay_before", 0.1),
+    "late": ("delay_before", 0.5),
+    "acted": ("delay_after", 1.0),
+}
+_LOOK_S: Final = 0.002
+
+
+class Doom(msgspec.Struct, frozen=True):
+    """Where a process dies: at its n-th stage, and on which side of it.
+
+    before: nothing went out. after: it is done, and nobody in the process knows yet. For a
+    call also: sent, the bank has it and has not acted; late, so too, and it will take its
+    time; acted, the bank has acted and not answered.
+    """
+
+    stage: int
+    side: Side
+
+
+class Stages:
+    """Counts the stages of one process and ends it at its doom."""
+
+    def __init__(self, doom: Doom | None) -> None:
+        self.doom: Final = doom
+        self.seen: list[str] = []
+
+    def begin(self, what: str) -> int:
+        """Count one more write or call and return its number."""
+        self.seen.append(what)
+        self.reach(len(self.seen) - 1, "before")
+        return len(self.seen) - 1
+
+    def reach(self, stage: int, side: Side) -> None:
+        """Die if it was to be here."""
+        if self.doom == Doom(stage, side):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def fault(self, stage: int) -> dict[str, Any] | None:
+        """Return what the bank has to be told, if death is to come while it has the call."""
+        if self.doom is None or self.doom.stage != stage or self.doom.side not in _FAULTS:
+            return None
+        kind, delay_s = _FAULTS[self.doom.side]
+        return {"call": "any", "kind": kind, "delay_s": delay_s}
+
+
+class DoomedStore(RedisStore):
+    """The store in Redis, of a process that dies on one side of one of its writes."""
+
+    stages = Stages(None)
+
+    async def start(
+        self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
+    ) -> Started:
+        """Begin a payment."""
+        return await self._write("start", super().start(order_id, record, flow, n=n))
+
+    async def commit(self, plan: Plan) -> Committed:
+        """Write a plan."""
+        return await self._write("commit", super().commit(plan))
+
+    async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
+        """Take due payments."""
+        return await self._write("claim", super().claim(limit, lease_ms))
+
+    async def defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+        """Put a payment back."""
+        await self._write("defer", super().defer(snapshot, wake_ms))
+
+    async def _write(self, what: str, write: Awaitable[_T]) -> _T:
+        stage = self.stages.begin(what)
+        written = await write
+        self.stages.reach(stage, "after")
+        return written
+
+
+class DoomedTransport(httpx.AsyncBaseTransport):
+    """Sends over `inner`, and dies on one side of one of its calls."""
+
+    def __init__(
+        self, inner: httpx.AsyncBaseTransport, stages: Stages, admin_url: str, order_id: str
+    ) -> None:
+        self._inner = inner
+        self._stages = stages
+        self._faults = f"{admin_url}/faults"
+        self._order_id = order_id
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; where death is to come while the bank has it, wait for that moment."""
+        call, _ = calls.route(request.method, request.url.path.removeprefix("/pg"))
+        stage = self._stages.begin(call)
+        fault = self._stages.fault(stage)
+        if fault is not None:
+            await self._die_while_the_bank_has_it(request, fault)
+        answer = await self._inner.handle_async_request(request)
+        self._stages.reach(stage, "after")
+        return answer
+
+    async def _die_while_the_bank_has_it(
+        self, request: httpx.Request, fault: dict[str, Any]
+    ) -> None:
+        async with httpx.AsyncClient(trust_env=False) as admin:
+            await admin.post(self._faults, json=fault | {"order_id": self._order_id})
+            sent = asyncio.ensure_future(self._inner.handle_async_request(request))
+            # A rule that is used up is a call that has arrived.
+            while self._order_id in (await admin.get(self._faults)).text and not sent.done():
+                await asyncio.sleep(_LOOK_S)
+        os.kill(os.getpid(), signal.SIGKILL)

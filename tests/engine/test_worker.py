@@ -1,0 +1,369 @@
+"""The worker: what is due is asked about, ended as the flow says, and never forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cfflow
+from cfflow import Payment, State, Worker
+from cfflow._core.record import Snapshot
+from cfflow.emulator import Fault
+from cfflow.testing import MemoryStore
+from tests.engine.shop import OTP, Shop, open_shop
+
+DAY_S = 86_400
+
+KEEP = """\
+name = "{name}"
+capture = "manual"
+methods = ["card"]
+
+[hold]
+expires_after_s = 3600
+act_before_expiry_s = 600
+on_expiry = "{on_expiry}"
+
+[end]
+abandoned_hold = "{abandoned}"
+"""
+
+
+@pytest.fixture
+def flows(tmp_path: Path) -> Path:
+    """A folder with one flow for each way in which a hold can end."""
+    for on_expiry, abandoned in (("void", "void"), ("capture", "review"), ("review", "review")):
+        text = KEEP.format(name=f"ends_{on_expiry}", on_expiry=on_expiry, abandoned=abandoned)
+        (tmp_path / f"{on_expiry}.toml").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+async def shop(flows: Path) -> AsyncIterator[Shop]:
+    """A merchant with flows whose holds last an hour."""
+    async with open_shop(flows=[flows]) as opened:
+        yield opened
+
+
+async def held(shop: Shop, flow: str) -> Payment:
+    """Return a payment of this flow whose money the bank holds."""
+    order_id, session = await shop.order(hold=True)
+    payment = await shop.cashier.start(flow, order_id=order_id)
+    payment = await shop.cashier.pay(payment, session, _card())
+    return await shop.cashier.submit_otp(payment, OTP)
+
+
+def _card() -> cfflow.Card:
+    return cfflow.Card(
+        card_number="4111111111111111", card_expiry_mm="12", card_expiry_yy="31", card_cvv="123"
+    )
+
+
+async def lost(shop: Shop, payment: Payment, kind: str) -> None:
+    """Capture a hold and lose the answer."""
+    shop.fault("authorize", kind)
+    with pytest.raises(cfflow.OutcomeUnknown):
+        await shop.cashier.capture(payment)
+
+
+# what it does by itself
+
+
+@pytest.mark.parametrize("kind", ["lost_after", "lost_before", "status_before"])
+async def test_a_capture_of_unknown_outcome_ends_captured_once(shop: Shop, kind: str) -> None:
+    """Whether or not the bank had acted: one capture in its books, and nobody was called."""
+    payment = await shop.held()
+    await lost(shop, payment, kind)
+    worker = Worker(shop.cashier)
+    for _ in range(3):
+        shop.pass_time(15)
+        await worker.run_once()
+    now = await shop.cashier.get(payment)
+    assert (now.state, now.operation, now.review) == (State.CAPTURED, None, ())
+    assert shop.effects(payment.order_id).count("captured") == 1
+
+
+async def test_a_capture_that_reached_the_bank_is_not_sent_again(shop: Shop) -> None:
+    """The inquiry finds it: the bank carried out one authorize call in all."""
+    payment = await shop.held()
+    await lost(shop, payment, "lost_after")
+    shop.pass_time(15)
+    await Worker(shop.cashier).run_once()
+    assert shop.performed("authorize") == 1
+
+
+async def test_a_lost_pay_is_found_by_the_worker(shop: Shop) -> None:
+    """The customer is asked for the OTP although nobody saw the answer to pay."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("native_otp", order_id=order_id, amount="170.00")
+    shop.fault("pay", "lost_after")
+    with pytest.raises(cfflow.OutcomeUnknown):
+        await shop.cashier.pay(payment, session, _card())
+    shop.pass_time(12)
+    await Worker(shop.cashier).run_once()
+    assert (await shop.cashier.get(payment)).state is State.OTP_PENDING
+    assert shop.performed("pay") == 1
+
+
+async def test_an_otp_page_that_ran_out_ends_the_customers_turn(shop: Shop) -> None:
+    """The attempt lives on and is asked about; only the next action goes."""
+    payment, _ = await shop.at_otp()
+    shop.pass_time(301)
+    await Worker(shop.cashier).run_once()
+    now = await shop.cashier.get(payment)
+    assert (now.state, now.next_action) == (State.OTP_PENDING, None)
+    snapshot = await shop.store.load(payment.order_id, 1)
+    assert snapshot is not None
+    assert snapshot.next_action is None
+    assert snapshot.record.wake_ms is not None
+
+
+@pytest.mark.parametrize(
+    ("flow", "state", "effect"),
+    [("ends_void", State.VOIDED, "voided"), ("ends_capture", State.CAPTURED, "captured")],
+)
+async def test_a_hold_ends_before_it_lapses_as_the_flow_says(
+    shop: Shop, flow: str, state: State, effect: str
+) -> None:
+    """Not a second too early, and without anybody's call."""
+    payment = await held(shop, flow)
+    worker = Worker(shop.cashier)
+    shop.pass_time(3600 - 600 - 1)
+    await worker.run_once()
+    assert (await shop.cashier.get(payment)).state is State.AUTHORIZED
+    shop.pass_time(2)
+    await worker.run_once()
+    assert (await shop.cashier.get(payment)).state is state
+    assert shop.effects(payment.order_id)[-1] == effect
+
+
+async def test_a_hold_whose_flow_wants_a_person_is_reviewed_in_time(shop: Shop) -> None:
+    """The money stays held, the review says so once, and asking goes on."""
+    payment = await held(shop, "ends_review")
+    worker = Worker(shop.cashier)
+    for _ in range(4):
+        shop.pass_time(3000 if _ == 0 else 20)
+        await worker.run_once()
+    now = await shop.cashier.get(payment)
+    assert (now.state, now.review) == (State.AUTHORIZED, ("hold_ends_soon",))
+    assert "voided" not in shop.effects(payment.order_id)
+
+
+async def test_a_refused_end_of_a_hold_calls_a_person_and_is_not_tried_for_ever(shop: Shop) -> None:
+    """One refused void, one review; until somebody acknowledges it no other void is sent."""
+    payment = await held(shop, "ends_void")
+    shop.emulator.faults.add(Fault(call="authorize", kind="status_before", status=400))
+    worker = Worker(shop.cashier)
+    for _ in range(5):
+        shop.pass_time(3000 if _ == 0 else 30)
+        await worker.run_once()
+    now = await shop.cashier.get(payment)
+    assert (now.state, now.review) == (State.AUTHORIZED, ("step_refused",))
+    await shop.cashier.acknowledge(payment, "step_refused", actor="asha", note="try again")
+    shop.pass_time(300)
+    await worker.run_once()
+    assert (await shop.cashier.get(payment)).state is State.VOIDED
+
+
+@pytest.mark.parametrize(
+    ("flow", "state", "reviews"),
+    [("ends_void", State.VOIDED, ()), ("ends_capture", State.AUTHORIZED, ("hold_ends_soon",))],
+)
+async def test_an_abandoned_hold_ends_as_the_flow_says(
+    shop: Shop, flow: str, state: State, reviews: Sequence[str]
+) -> None:
+    """Voided at once, or a person is told; never captured."""
+    payment = await held(shop, flow)
+    await shop.cashier.abandon(payment)
+    await Worker(shop.cashier).run_once()
+    now = await shop.cashier.get(payment)
+    assert (now.state, now.review) == (state, reviews)
+
+
+# what goes wrong
+
+
+async def test_a_gateway_that_is_down_loses_nothing_and_makes_no_hot_loop(shop: Shop) -> None:
+    """Each try is put back with a growing pause; once the gateway answers, the truth is in."""
+    payment = await shop.held()
+    await lost(shop, payment, "lost_after")
+    shop.fault("fetch_payment", "lost_before", count=4)
+    worker = Worker(shop.cashier)
+    shop.pass_time(15)
+    reports = [await worker.run_once() for _ in range(5)]
+    assert reports[-1].claimed == 1
+    tried = 0
+    while (await shop.cashier.get(payment)).state is not State.CAPTURED:
+        shop.pass_time(1)
+        await worker.run_once()
+        tried += 1
+        assert tried < 120
+    assert tried > 4
+    assert len(shop.events.named("worker.failed")) == 4
+
+
+async def test_one_payment_that_cannot_be_processed_is_not_in_the_way_of_others(shop: Shop) -> None:
+    """Its flow is gone; it is logged with a reason and put back, the other one is tended."""
+    broken, fine = await shop.held(), await shop.held()
+    for payment in (broken, fine):
+        await lost(shop, payment, "lost_after")
+    assert isinstance(shop.store, MemoryStore)
+    await _spoil(shop.store, broken)
+    shop.pass_time(15)
+    worker = Worker(shop.cashier)
+    report = await worker.run_once()
+    assert (report.claimed, report.errors) == (2, 1)
+    assert (await shop.cashier.get(fine)).state is State.CAPTURED
+    (told,) = shop.events.named("worker.failed")
+    assert told["payment_id"] == broken.id
+    assert "flow" in told["reason"]
+    assert (await worker.run_once()).claimed == 2
+
+
+async def _spoil(store: MemoryStore, payment: Payment) -> None:
+    import msgspec
+
+    from cfflow.testing.plans import a_plan
+
+    snapshot = await store.load(payment.order_id, 1)
+    assert snapshot is not None
+    plan = a_plan(snapshot, digest="000000000000", wake_ms=store.now_ms())
+    assert (await store.commit(plan)).outcome == "ok"
+    assert msgspec.structs.asdict(plan.record)["digest"] == "000000000000"
+
+
+async def test_a_gateway_that_owes_an_answer_for_too_long_is_reviewed_even_while_down(
+    shop: Shop,
+) -> None:
+    """The flow's limit does not wait for the gateway to come back."""
+    payment = await shop.held()
+    await lost(shop, payment, "lost_after")
+    shop.fault("fetch_payment", "lost_before", count=10_000)
+    worker = Worker(shop.cashier)
+    shop.pass_time(DAY_S + 60)
+    await worker.run_once()
+    assert "no_answer" in (await shop.cashier.get(payment)).review
+
+
+async def test_a_failed_payment_is_watched_for_late_money_and_then_left_alone(shop: Shop) -> None:
+    """SUCCESS after FAILED revives it with a review; one that stays failed ends its watch."""
+    late, never = [(await shop.at_otp())[0] for _ in range(2)]
+    for payment in (late, never):
+        await shop.cashier.gateway.simulate(payment.cf_payment_id or "", "FAILED")
+        await shop.cashier.refresh(payment)
+    await shop.cashier.gateway.simulate(late.cf_payment_id or "", "SUCCESS")
+    worker = Worker(shop.cashier)
+    for _ in range(90):
+        shop.pass_time(3600)
+        await worker.run_once()
+    now = await shop.cashier.get(late)
+    assert (now.state, now.review) == (State.CAPTURED, ("late_authorization",))
+    snapshot = await shop.store.load(never.order_id, 1)
+    assert snapshot is not None
+    assert (snapshot.record.state, snapshot.record.wake_ms) == (State.FAILED, None)
+
+
+async def test_two_payments_of_one_order_that_took_money_are_both_reviewed(shop: Shop) -> None:
+    """Each review names both attempts; the first one is woken although it was at its end."""
+    order_id, session = await shop.order()
+    first = await shop.cashier.pay(
+        await shop.cashier.start("native_otp", order_id=order_id), session, _card()
+    )
+    first = await shop.cashier.abandon(first)
+    second = await shop.cashier.pay(
+        await shop.cashier.start("native_otp", order_id=order_id), session, _card()
+    )
+    for payment in (second, first):
+        await shop.cashier.gateway.simulate(payment.cf_payment_id or "", "SUCCESS")
+        await shop.cashier.refresh(payment)
+    await Worker(shop.cashier).run_once()
+    for payment in (first, second):
+        now = await shop.cashier.get(payment)
+        assert (now.state, now.review) == (State.CAPTURED, ("two_holds",))
+        told = str(await shop.cashier.why(payment))
+        assert (first.cf_payment_id or "?") in told
+        assert (second.cf_payment_id or "?") in told
+
+
+# many workers, and the end of one
+
+
+async def test_many_workers_share_what_is_due(shop: Shop) -> None:
+    """Each payment is asked about once, whoever takes it."""
+    payments = [await shop.held() for _ in range(12)]
+    for payment in payments:
+        await lost(shop, payment, "lost_after")
+    shop.pass_time(15)
+    asked = shop.performed("fetch_payment")
+    workers = [Worker(shop.cashier, concurrency=3) for _ in range(6)]
+    await asyncio.gather(*(worker.run_once() for worker in workers))
+    assert shop.performed("fetch_payment") - asked == 12
+    for payment in payments:
+        assert (await shop.cashier.get(payment)).state is State.CAPTURED
+
+
+async def test_a_worker_that_is_stopped_finishes_what_it_has_in_hand(shop: Shop) -> None:
+    """SIGTERM: no new claim, the slow inquiry ends, and its answer is committed."""
+    payment = await shop.held()
+    await lost(shop, payment, "lost_after")
+    shop.pass_time(15)
+    shop.fault("fetch_payment", "delay_after", delay_s=0.5)
+    asked = shop.performed("fetch_payment")
+    running = asyncio.create_task(Worker(shop.cashier, idle_s=0.01).run())
+    while shop.performed("fetch_payment") == asked:
+        await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    report = await asyncio.wait_for(running, 10)
+    assert (report.claimed, report.resolved) == (1, 1)
+    assert (await shop.cashier.get(payment)).state is State.CAPTURED
+
+
+async def test_an_idle_worker_sees_what_falls_due_within_half_a_second(shop: Shop) -> None:
+    """It sleeps, it does not spin, and it wakes up by itself."""
+    worker = Worker(shop.cashier)
+    running = asyncio.create_task(worker.run(signals=False))
+    payment = await shop.held()
+    await lost(shop, payment, "lost_after")
+    shop.pass_time(15)
+    await asyncio.sleep(0.8)
+    assert (await shop.cashier.get(payment)).state is State.CAPTURED
+    worker.stop()
+    await running
+
+
+async def test_a_store_that_is_down_stops_no_worker(shop: Shop) -> None:
+    """It says so, waits, and goes on when the store is back."""
+    payment = await shop.held()
+    await lost(shop, payment, "lost_after")
+    shop.pass_time(15)
+    claim, failing = shop.store.claim, 3
+
+    async def broken(limit: int, lease_ms: int) -> Sequence[Snapshot]:
+        nonlocal failing
+        failing -= 1
+        if failing >= 0:
+            raise cfflow.StoreUnavailable("Redis at somewhere cannot be reached")
+        return await claim(limit, lease_ms)
+
+    shop.store.claim = broken  # type: ignore[method-assign]  # a store that comes back
+    worker = Worker(shop.cashier, idle_s=0.05)
+    running = asyncio.create_task(worker.run(signals=False))
+    await asyncio.sleep(0.8)
+    worker.stop()
+    report = await running
+    assert (report.errors, report.resolved) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"concurrency": 0}, {"lease_s": 0.5}, {"idle_s": 0}, {"idle_s": 2}]
+)
+async def test_settings_that_make_no_sense_are_refused(shop: Shop, wrong: dict[str, Any]) -> None:
+    """At once, and as an error of the tree."""
+    with pytest.raises(cfflow.ConfigError):
+        Worker(shop.cashier, **wrong)

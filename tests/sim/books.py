@@ -1,0 +1,199 @@
+"""What must hold of the store after every command that changed it (DESIGN 9).
+
+Reads the stored bytes themselves, beside the code that wrote them: a payment whose bytes
+are the same object as before has not changed and costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from transitions import MachineError
+
+from cfflow._core.chart import FINAL, State, fire
+from cfflow._core.flow import Flow
+from cfflow._core.record import TRIGGERS, Entry, EntryKind, Operation, Record, payment_id
+from cfflow._ports.store import decode_record
+from cfflow.testing import MemoryStore
+from tests.sim.story import Story
+from tests.sim.truth import Truth
+
+_HOLDING = {"authorized", "captured"}
+_PROVED_BY = {
+    State.AUTHORIZED: _HOLDING,
+    State.CAPTURED: {"captured"},
+    State.VOIDED: {"voided", "released"},
+    State.FAILED: {"failed", "dropped"},
+}
+
+
+class Books:
+    """Follows every payment in the store; `complain` hears of everything that must not be."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        truth: Truth,
+        flow_of: Callable[[str], Flow],
+        story: Story,
+        complain: Callable[[str], None],
+    ) -> None:
+        self.records: dict[str, Record] = {}
+        self.operations: dict[str, Operation] = {}
+        self.secrets: list[bytes] = []
+        self._store = store
+        self._truth = truth
+        self._flow_of = flow_of
+        self._story = story
+        self._complain = complain
+        self._blobs: dict[str, bytes] = {}
+        self._leases: dict[str, tuple[int, int]] = {}
+        self._events = 0
+
+    def check(self, who: str) -> None:
+        """Look at everything that the last command has changed."""
+        moves = 0
+        for order_id, order in self._store._orders.items():
+            for n, blob in order.records.items():
+                name = payment_id(order_id, n)
+                if self._blobs.get(name) is not blob:
+                    self._blobs[name] = blob
+                    moves += self._changed(who, name, blob)
+        events = len(self._store.events)
+        if events - self._events != moves:
+            self._complain(f"{moves} transitions committed, {events - self._events} events told")
+        self._events = events
+        self._end_leases()
+
+    def claimed(self, ids: list[str], until_ms: int) -> None:
+        """A worker has taken payments for a while: nobody else may have them meanwhile."""
+        now_ms = self._store.now_ms()
+        for name in ids:
+            taken_until_ms, _ = self._leases.get(name, (0, 0))
+            if taken_until_ms > now_ms:
+                self._complain(f"{name} was claimed while another worker had it")
+            self._leases[name] = (until_ms, self._store._wakes.get(name, 0))
+
+    def _end_leases(self) -> None:
+        """A lease ends when somebody gives the payment another time to wake."""
+        for name, (_, index) in list(self._leases.items()):
+            if self._store._wakes.get(name, 0) != index:
+                del self._leases[name]
+
+    def _changed(self, who: str, name: str, blob: bytes) -> int:
+        record, was = decode_record(blob), self.records.get(name)
+        self.records[name] = record
+        self._story.tell(who, f"commits {name} {_told(record)}")
+        if record.operation is not None:
+            self.operations.setdefault(record.operation.key, record.operation)
+        for secret in self.secrets:
+            if secret in blob:
+                self._complain(f"{name}: a secret stands in the record")
+        self._check_version(name, record, was)
+        moves = self._check_history(name, record, was)
+        self._check_wake(name, record)
+        self._check_order(name, record)
+        self._check_truth(name, record)
+        self._check_money(name, record, was)
+        return moves
+
+    def _check_version(self, name: str, record: Record, was: Record | None) -> None:
+        wanted = was.version + 1 if was else 1
+        if record.version != wanted:
+            self._complain(f"{name}: version {record.version} was written, {wanted} comes next")
+
+    def _check_history(self, name: str, record: Record, was: Record | None) -> int:
+        """The history is a path in the chart, it ends in the state, and it only grows."""
+        state = record.history_from or State.CREATED
+        try:
+            for entry in record.history:
+                if entry.kind == EntryKind.TRANSITION:
+                    state = fire(state, TRIGGERS[entry.code])
+        except MachineError:
+            self._complain(f"{name}: its history is no path in the chart")
+        if state is not record.state:
+            self._complain(f"{name}: is {record.state}, its history ends in {state}")
+        before: tuple[Entry, ...] = was.history if was else ()
+        if record.history[: len(before)] != before:
+            if len(record.history) < 64:
+                self._complain(f"{name}: its history was rewritten")
+            before = ()
+        added = record.history[len(before) :]
+        return sum(entry.kind == EntryKind.TRANSITION for entry in added)
+
+    def _check_wake(self, name: str, record: Record) -> None:
+        indexed = self._store._wakes.get(name)
+        if record.wake_ms is None and not self.at_end(record):
+            self._complain(f"{name}: is not at its end, and nobody will look at it again")
+        if indexed != record.wake_ms:
+            self._complain(f"{name}: wakes at {record.wake_ms}, its index says {indexed}")
+
+    def at_end(self, record: Record) -> bool:
+        """Whether nobody has to look at this payment any more."""
+        if record.operation is not None or record.confirming:
+            return False
+        watched_ms = record.moved_ms + self._flow_of(record.flow).end.late_watch_s * 1000
+        late = record.state is State.FAILED and record.updated_ms < watched_ms
+        return record.state in FINAL | {State.FAILED} and not late
+
+    def _check_order(self, name: str, record: Record) -> None:
+        order_id, _, n = name.rpartition(".")
+        attempt = self._store._orders[order_id].attempts[int(n) - 1]
+        entry = (attempt.state, attempt.cf_payment_id, attempt.abandoned)
+        if entry != (record.state, record.cf_payment_id or "", record.abandoned):
+            self._complain(f"{name}: the order's entry {entry} is not the record's")
+
+    def _check_truth(self, name: str, record: Record) -> None:
+        """No state is ahead of what the gateway can have said."""
+        cf_payment_id, state = record.cf_payment_id, record.state
+        if _by_person(record):
+            return
+        if cf_payment_id is None:
+            if state not in {State.CREATED, State.FAILED}:
+                self._complain(f"{name}: is {state} without an attempt")
+            return
+        effects = self._truth.effects.get(cf_payment_id)
+        if effects is None:
+            self._complain(f"{name}: attempt {cf_payment_id} does not exist")
+            return
+        wanted = _PROVED_BY.get(state)
+        if wanted and not wanted & set(effects):
+            self._complain(f"{name}: is {state}, the bank only knows {', '.join(effects)}")
+        owner = self._truth.owners.get(cf_payment_id)
+        if owner != name and not record.open_reviews:
+            self._complain(f"{name}: attempt {cf_payment_id} belongs to {owner}")
+
+    def _check_money(self, name: str, record: Record, was: Record | None) -> None:
+        held, taken = record.amount_held, record.captured_amount
+        if taken is not None and (taken < 0 or (held is not None and taken > held)):
+            self._complain(f"{name}: captured {taken} of {held}")
+        if was and was.captured_amount not in {None, taken}:
+            self._complain(f"{name}: captured_amount {was.captured_amount} became {taken}")
+        truth = self._truth.captured.get(record.cf_payment_id or "", Decimal(0))
+        if record.state is State.CAPTURED and not _by_person(record) and taken != truth:
+            self._complain(f"{name}: says captured {taken}, the bank took {truth}")
+        if was and was.state in FINAL and record.state is not was.state:
+            self._complain(f"{name}: left {was.state} for {record.state}")
+
+
+def _by_person(record: Record) -> bool:
+    """Whether somebody's word has moved it: a person may know what no call tells."""
+    return any(e.kind == EntryKind.NOTE and "resolved" in e.text for e in record.history)
+
+
+def _told(record: Record) -> str:
+    parts = [f"v{record.version} {record.state}"]
+    operation = record.operation
+    if operation is not None:
+        accepted = " accepted" if operation.accepted else ""
+        parts.append(f"{operation.step} #{operation.sequence} open{accepted}")
+    if record.cf_payment_id:
+        parts.append(record.cf_payment_id)
+    if record.abandoned:
+        parts.append("abandoned")
+    reviews = [review.reason for review in record.open_reviews]
+    if reviews:
+        parts.append(f"review: {', '.join(reviews)}")
+    wake = "never" if record.wake_ms is None else f"in {(record.wake_ms - record.updated_ms) / 1000:.1f} s"
+    return ", ".join([*parts, f"wakes {wake}"])

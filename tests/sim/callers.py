@@ -1,0 +1,223 @@
+"""Merchants: what they call, in sensible and in silly orders, two of them on one payment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+
+from cfflow import UPI, Card, NetBanking, Orchestrator, Payment
+from cfflow._ports.methods import PaymentMethod
+from cfflow.errors import CfflowError
+from tests.sim.process import ACTION, Action, Died, Process
+from tests.sim.rules import Rules
+from tests.sim.story import Story
+from tests.sim.truth import Truth
+
+#: Planted secrets: none of them may be found in the store or in a log.
+OTP = "428651"
+CVV = "9073"
+CARDS = ("4111111111111111", "4706131211212123", "5105105105105100")
+
+#: What makes sense to call on a payment in this state, and how often.
+_SENSIBLE = {
+    "created": {"pay": 10, "refresh": 1, "abandon": 0.2},
+    "initiated": {"refresh": 4, "start": 1, "abandon": 0.5},
+    "otp_pending": {"submit_otp": 7, "resend_otp": 2, "leave_otp": 1, "refresh": 2, "abandon": 0.3},
+    "authorized": {"capture": 6, "void": 3, "refresh": 2, "abandon": 0.3},
+    "captured": {"refresh": 2, "start": 1},
+    "voided": {"start": 4, "refresh": 1},
+    "failed": {"start": 4, "refresh": 1},
+}
+_ENDS = {"captured", "voided", "failed"}
+
+
+@dataclass(slots=True, eq=False)
+class Sale:
+    """One order: what it is about, and what its callers have seen of its payments."""
+
+    order_id: str
+    session: str
+    flow: str
+    card: str
+    seen: list[Payment] = field(default_factory=list)
+
+    def keep(self, payment: object) -> None:
+        """Remember a payment as a caller saw it."""
+        if isinstance(payment, Payment):
+            self.seen.append(payment)
+
+    @property
+    def newest(self) -> Payment | None:
+        """The order's last payment, as it was seen last."""
+        return max(self.seen, key=lambda seen: (len(seen.id), seen.id, seen.version), default=None)
+
+
+class Caller:
+    """One merchant's backend, on one process: it calls, waits, clicks twice, hangs up."""
+
+    def __init__(
+        self,
+        process: Process,
+        orchestrator: Orchestrator,
+        *,
+        rules: Rules,
+        truth: Truth,
+        rng: Random,
+        story: Story,
+        numbers: count[int],
+    ) -> None:
+        self._process = process
+        self._orchestrator = orchestrator
+        self._rules = rules
+        self._truth = truth
+        self._rng = rng
+        self._story = story
+        self._numbers = numbers
+        self._calls: dict[str, Callable[[Sale, Payment | str], Awaitable[Payment | None]]] = {
+            "start": self._start,
+            "pay": self._pay,
+            "submit_otp": self._submit_otp,
+            "resend_otp": self._resend_otp,
+            "leave_otp": self._leave_otp,
+            "capture": self._capture,
+            "void": self._void,
+            "refresh": self._refresh,
+            "abandon": self._abandon,
+            "acknowledge": self._acknowledge,
+            "resolve": self._resolve,
+            "adopt": self._adopt,
+        }
+
+    async def serve(self, sale: Sale, steps: int) -> None:
+        """Make so many calls about one order, with pauses between them."""
+        for _ in range(steps):
+            name, target = self._choose(sale)
+            clicks = 2 if self._rng.random() < 0.12 else 1
+            tasks = [self._process.run(self.act(sale, name, target)) for _ in range(clicks)]
+            if self._rng.random() < 0.05:
+                await asyncio.sleep(self._rng.expovariate(2))
+                self._story.tell(self._process.name, f"hangs up on {name}")
+                tasks[0].cancel()
+            for task in tasks:
+                await asyncio.wait([task])
+            await asyncio.sleep(self._pause_s(sale))
+
+    async def act(self, sale: Sale, name: str, target: Payment | str) -> None:
+        """Make one call, and hold its outcome against what it sent."""
+        about = target if isinstance(target, str) else target.id
+        action = Action(next(self._numbers), name, about)
+        ACTION.set(action)
+        at = "" if isinstance(target, str) else f" at v{target.version}"
+        self._story.tell(self._process.name, f"calls {name} on {about}{at} [{action.number}]")
+        error: BaseException | None = None
+        try:
+            payment = await self._calls[name](sale, target)
+            sale.keep(payment)
+            self._story.tell(self._process.name, f"[{action.number}] {payment!r}")
+        except CfflowError as raised:
+            error = raised
+            sale.keep(raised.payment)
+            text = f"[{action.number}] {type(raised).__name__}: {raised}"
+            self._story.tell(self._process.name, text[:160])
+        except Died:
+            return
+        self._rules.finished(action, error)
+
+    def _choose(self, sale: Sale) -> tuple[str, Payment | str]:
+        """Draw the next call: mostly one that makes sense for the payment as last seen."""
+        newest = sale.newest
+        if newest is None:
+            return "start", f"{sale.order_id}.1"
+        drawn = self._rng.random()
+        target: Payment | str = newest if drawn < 0.75 else self._rng.choice(sale.seen)
+        if drawn > 0.9:
+            target = newest.id
+        if self._rng.random() < 0.12:
+            return self._rng.choice(tuple(self._calls)), target
+        return self._sensible(newest), target
+
+    def _sensible(self, payment: Payment) -> str:
+        if payment.review and self._rng.random() < 0.3:
+            return self._rng.choice(("acknowledge", "resolve"))
+        if payment.operation is not None:
+            step = payment.operation.step.value
+            again = step if step in {"capture", "void"} else "refresh"
+            return self._rng.choice(("refresh", again))
+        weights = _SENSIBLE[payment.state.value]
+        return self._rng.choices(tuple(weights), tuple(weights.values()))[0]
+
+    def _pause_s(self, sale: Sale) -> float:
+        state = sale.newest.state.value if sale.newest else "created"
+        ways = (2.0, 31.0, 100.0) if state in _ENDS | {"initiated"} else (0.0, 0.1, 1.0, 11.0, 31.0)
+        return self._rng.choice(ways) * self._rng.uniform(0.5, 1.5)
+
+    # what they call
+
+    async def _start(self, sale: Sale, _: Payment | str) -> Payment:
+        return await self._orchestrator.start(sale.flow, order_id=sale.order_id, amount="170.00")
+
+    async def _pay(self, sale: Sale, target: Payment | str) -> Payment:
+        return await self._orchestrator.pay(target, sale.session, self._method(sale))
+
+    async def _submit_otp(self, _: Sale, target: Payment | str) -> Payment:
+        otp = self._rng.choice((OTP, OTP, "111111"))
+        return await self._orchestrator.submit_otp(target, otp)
+
+    async def _resend_otp(self, _: Sale, target: Payment | str) -> Payment:
+        return await self._orchestrator.resend_otp(target)
+
+    async def _leave_otp(self, _: Sale, target: Payment | str) -> Payment:
+        return await self._orchestrator.leave_otp(target)
+
+    async def _capture(self, _: Sale, target: Payment | str) -> Payment:
+        amount = self._rng.choice((None, None, None, "60.00", "170.00", "170.01"))
+        return await self._orchestrator.capture(target, amount)
+
+    async def _void(self, _: Sale, target: Payment | str) -> Payment:
+        return await self._orchestrator.void(target)
+
+    async def _refresh(self, _: Sale, target: Payment | str) -> Payment:
+        return await self._orchestrator.refresh(target)
+
+    async def _abandon(self, _: Sale, target: Payment | str) -> Payment:
+        return await self._orchestrator.abandon(target)
+
+    async def _acknowledge(self, sale: Sale, target: Payment | str) -> Payment:
+        newest = sale.newest
+        reasons = newest.review if newest else ()
+        reason = self._rng.choice(reasons or ("no_answer",))
+        return await self._orchestrator.acknowledge(target, reason, actor="ann", note="seen")
+
+    async def _resolve(self, _: Sale, target: Payment | str) -> Payment:
+        """A person looks at the bank's own books, and says what stands there."""
+        name = target if isinstance(target, str) else target.id
+        state, amount = self._truth.verdict(name)
+        return await self._orchestrator.resolve(
+            target, state, amount=amount, actor="ann", note="the bank's books"
+        )
+
+    async def _adopt(self, sale: Sale, _: Payment | str) -> None:
+        for payment in await self._orchestrator.adopt(sale.order_id, flow=sale.flow):
+            sale.keep(payment)
+
+    def _method(self, sale: Sale) -> PaymentMethod:
+        if sale.flow == "upi_mandate":
+            upi_id = self._rng.choice(("testsuccess@gocash", "someone@gocash"))
+            return UPI(channel="collect", upi_id=upi_id, authorize_only=True)
+        if sale.flow == "upi" or (sale.flow == "fast" and self._rng.random() < 0.3):
+            upi_id = self._rng.choice(("testsuccess@gocash", "testfailure@gocash", "me@gocash"))
+            collect = UPI(channel="collect", upi_id=upi_id)
+            return self._rng.choice((collect, UPI(channel="link"), UPI(channel="qrcode")))
+        if sale.flow == "redirect" and self._rng.random() < 0.5:
+            return NetBanking(netbanking_bank_code=3333)
+        return Card(
+            card_number=sale.card,
+            card_holder_name="Test",
+            card_expiry_mm="12",
+            card_expiry_yy="31",
+            card_cvv=CVV,
+            channel="link" if self._rng.random() < 0.2 else "post",
+        )

@@ -1,0 +1,71 @@
+"""Customers and their banks: they pay, drop out, do nothing, or answer when it is too late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from cfflow.emulator import Bank
+from cfflow.emulator.records import Account, Attempt
+from cfflow.emulator.refusals import Refused
+from tests.sim.loop import VirtualLoop
+from tests.sim.story import Story
+from tests.sim.truth import Truth
+
+
+class Customers:
+    """Acts on every attempt that the bank knows, some time after it has begun."""
+
+    def __init__(
+        self,
+        bank: Bank,
+        account: Account,
+        truth: Truth,
+        *,
+        loop: VirtualLoop,
+        rng: Random,
+        story: Story,
+        now: Callable[[], float],
+    ) -> None:
+        self._bank = bank
+        self._account = account
+        self._truth = truth
+        self._loop = loop
+        self._rng = rng
+        self._story = story
+        self._now = now
+        self.late = rng.choice((0.0, 0.1, 0.3))
+        self.passive = rng.choice((0.0, 0.1, 0.5))
+        self._met: set[int] = set()
+        self.waiting = 0
+
+    def meet(self, order_id: str) -> None:
+        """Let the customer of every new attempt decide what they will do, and when."""
+        for attempt in self._truth.attempts(order_id):
+            if attempt.cf_payment_id not in self._met:
+                self._met.add(attempt.cf_payment_id)
+                self._decide(attempt)
+
+    def _decide(self, attempt: Attempt) -> None:
+        types_otp = attempt.method.action == "post"
+        if self._rng.random() < (0.8 if types_otp else self.passive):
+            return
+        verdict = self._rng.choice(("SUCCESS", "SUCCESS", "SUCCESS", "FAILED", "USER_DROPPED"))
+        self._later(self._rng.choice((0.5, 5.0, 40.0, 200.0)), attempt, verdict)
+
+    def _later(self, about_s: float, attempt: Attempt, verdict: str) -> None:
+        self.waiting += 1
+        after_s = about_s * self._rng.uniform(0.3, 1.7)
+        self._loop.call_later(after_s, self._act, attempt, verdict)
+
+    def _act(self, attempt: Attempt, verdict: str) -> None:
+        self.waiting -= 1
+        try:
+            name = str(attempt.cf_payment_id)
+            self._bank.simulate(self._account, name, verdict, None, self._now())
+        except Refused:
+            return
+        self._truth.catch_up()
+        self._story.tell("customer", f"makes {name} {verdict}")
+        if verdict != "SUCCESS" and self._rng.random() < self.late:
+            self._later(self._rng.choice((10.0, 600.0, 5000.0)), attempt, "SUCCESS")

@@ -1,0 +1,61 @@
+"""The flows of the simulated merchants: the shipped ones, and some in which time runs fast."""
+
+from __future__ import annotations
+
+from cfflow._core.flow import parse
+from cfflow._ports.catalog import Catalog
+
+_FAST = """
+name = "{name}"
+capture = "{capture}"
+methods = ["card", "upi"]
+[pay]
+timeout_s = 4
+[otp]
+submits_max = 2
+resends_max = 1
+resend_after_s = 30
+expires_after_s = 90
+[poll]
+after_s = [2, 5, 15, 60, 300, 900]
+review_after_s = 7200
+{hold}
+[end]
+abandoned_hold = "{abandoned}"
+late_watch_s = 10800
+"""
+
+_HOLD = """[hold]
+expires_after_s = 1800
+act_before_expiry_s = 300
+on_expiry = "{on_expiry}"
+"""
+
+#: How long the bank holds money for the fast flows.
+FAST_HOLD_S = 1800.0
+
+
+def catalog() -> Catalog:
+    """Return the shipped flows and the fast ones."""
+    made = Catalog()
+    made._keep(parse(_FAST.format(name="fast", capture="automatic", hold="", abandoned="void").encode()))
+    for on_expiry, abandoned in (("void", "review"), ("capture", "void"), ("review", "void")):
+        text = _FAST.format(
+            name=f"fast_hold_{on_expiry}",
+            capture="manual",
+            hold=_HOLD.format(on_expiry=on_expiry),
+            abandoned=abandoned,
+        )
+        made._keep(parse(text.encode()))
+    return made
+
+
+#: One for all worlds of this interpreter: flows never change.
+CATALOG = catalog()
+
+
+def flows_of(*, fast: bool, holds: bool) -> tuple[str, ...]:
+    """Return the names of the flows among which an order's is drawn."""
+    if fast:
+        return ("fast_hold_void", "fast_hold_capture", "fast_hold_review") if holds else ("fast",)
+    return ("preauth", "upi_mandate") if holds else ("native_otp", "redirect", "upi")

@@ -1,0 +1,129 @@
+"""An event loop on virtual time: nothing waits, and the schedule is drawn from a seed.
+
+Among the callbacks that are ready the next one is drawn by lot; when none is, time jumps
+to the next timer. Days cost nothing, and the same seed runs the same callbacks in the
+same order, whatever the machine does meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from itertools import count
+from random import Random
+from typing import Any, TypeVar
+
+from cfflow.testing import FakeClock
+
+_T = TypeVar("_T")
+
+
+class Deadlock(Exception):
+    """Somebody waits for what nothing will bring about."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Runs coroutines on time that only it moves; `clock` is moved along, in ms."""
+
+    def __init__(self, rng: Random, clock: FakeClock) -> None:
+        super().__init__()
+        self.steps = 0
+        self.halted = False
+        self.on_task: Callable[[asyncio.Task[Any]], None] = _ignored
+        self.on_error: Callable[[str], None] = _ignored
+        self._draw = rng.random
+        self._clock = clock
+        self._began_ms = clock.now_ms
+        self._now_s = 0.0
+        self._runnable: list[asyncio.Handle] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._numbers = count()
+
+    def time(self) -> float:
+        return self._now_s
+
+    @property
+    def next_timer_s(self) -> float | None:
+        """When the next timer is due that nobody has cancelled."""
+        while self._timers and self._timers[0][2].cancelled():
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._runnable.append(handle)
+        return handle
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
+        return timer
+
+    def create_task(self, *args: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(*args, loop=self, **kwargs)
+        self.on_task(task)
+        return task
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.on_error(f"{context.get('message')}: {context.get('exception')!r}")
+
+    def run(self, main: Coroutine[Any, Any, _T]) -> _T | None:
+        """Run until `main` has ended; None when the loop was halted before."""
+        asyncio._set_running_loop(self)
+        try:
+            task = self.create_task(main)
+            while not (task.done() or self.halted):
+                self._step()
+            return task.result() if task.done() else None
+        finally:
+            asyncio._set_running_loop(None)
+
+    def drain(self) -> None:
+        """Run what is ready without moving time: let cancelled tasks come to their end."""
+        asyncio._set_running_loop(self)
+        try:
+            while self._runnable:
+                self._run_one()
+        finally:
+            asyncio._set_running_loop(None)
+
+    def _step(self) -> None:
+        if not self._runnable:
+            self._jump()
+        self._run_one()
+
+    def _run_one(self) -> None:
+        ready = self._runnable
+        drawn = int(self._draw() * len(ready))
+        handle, ready[drawn] = ready[drawn], ready[-1]
+        ready.pop()
+        self.steps += 1
+        if not handle.cancelled():
+            handle._run()
+
+    def _jump(self) -> None:
+        """Go to the next timer, and make everything ready that is due then."""
+        due_s = self.next_timer_s
+        if due_s is None:
+            raise Deadlock("everybody waits, and no timer is left")
+        if due_s > self._now_s:
+            self._now_s = due_s
+            self._clock.now_ms = self._began_ms + round(due_s * 1000)
+        while self._timers and self._timers[0][0] <= self._now_s:
+            timer = heapq.heappop(self._timers)[2]
+            if not timer.cancelled():
+                self._runnable.append(timer)
+
+
+def _ignored(_: object) -> None:
+    """What a loop without an owner does about news."""

@@ -1,0 +1,258 @@
+"""Deliberate bugs in cfflow, each of which some seed must find; one that none finds is a hole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import msgspec
+
+from cfflow._core import absorb, answers, draft, due
+from cfflow._core.chart import State
+from cfflow._core.draft import Draft, Plan
+from cfflow._core.flow import Flow
+from cfflow._core.observation import Observation
+from cfflow._core.record import Operation, Record, Snapshot
+from cfflow._core.steps import renewed
+from cfflow._ports import seam
+from cfflow._ports.gateway import GatewayClient
+from cfflow._ports.store import Committed, Outcome, decode_record
+from cfflow.engine import Engine
+from cfflow.errors import GatewayUnavailable, OutcomeUnknown
+from cfflow.testing import MemoryStore, memory
+
+
+@contextmanager
+def changed(owner: Any, name: str, new: object) -> Iterator[None]:
+    """Give an attribute another value for a while."""
+    kept = getattr(owner, name)
+    setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        setattr(owner, name, kept)
+
+
+@contextmanager
+def replaced(old: object, new: object) -> Iterator[None]:
+    """Put something in the place of a function, under every name that the library has for it."""
+    places = [
+        (module, name)
+        for title, module in list(sys.modules.items())
+        if title.partition(".")[0] == "cfflow"
+        for name, value in list(vars(module).items())
+        if value is old
+    ]
+    with ExitStack() as stack:
+        for module, name in places:
+            stack.enter_context(changed(module, name, new))
+        yield
+
+
+def operation_not_written_down() -> AbstractContextManager[None]:
+    """The step is sent first, and written down with its outcome."""
+
+    async def unwritten(_: Engine, plan: Plan, _begin: object, _flow: Flow) -> object:
+        return plan, Committed(Outcome.OK, plan.record.updated_ms, plan.snapshot)
+
+    return changed(Engine, "_open", unwritten)
+
+
+def new_key_on_a_resend() -> AbstractContextManager[None]:
+    """A capture or void of unknown outcome goes out again under another key."""
+    resend = due.resend
+
+    def renewing(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+        plan = resend(snapshot, flow, now_ms)
+        sketch = Draft(snapshot, flow, now_ms)
+        operation: Operation = sketch.get("operation")
+        again = msgspec.structs.replace(plan.record.operation, **_key_of(renewed(sketch, operation)))
+        record = msgspec.structs.replace(
+            plan.record, operation=again, sequence=again.sequence
+        )
+        return msgspec.structs.replace(
+            plan, snapshot=msgspec.structs.replace(plan.snapshot, record=record)
+        )
+
+    return replaced(resend, renewing)
+
+
+def _key_of(operation: Operation) -> dict[str, Any]:
+    return {"key": operation.key, "sequence": operation.sequence, "sends": 1}
+
+
+@contextmanager
+def resend_without_an_inquiry() -> Iterator[None]:
+    """A step of unknown outcome is sent again, and nobody has asked what it did."""
+
+    def at_once(snapshot: Snapshot, now_ms: int) -> bool:
+        operation = snapshot.record.operation
+        lost = operation is not None and operation.body and not operation.accepted
+        return bool(lost) and snapshot.record.state is State.AUTHORIZED
+
+    async def unasked(_: Engine, held: Snapshot, _flow: Flow) -> Snapshot:
+        return held
+
+    with replaced(due.resendable, at_once), changed(Engine, "_resolve", unasked):
+        yield
+
+
+def lease_ignored() -> AbstractContextManager[None]:
+    """A claim leaves the wake times as they are: every worker gets the same payments."""
+    claim = MemoryStore.claim
+
+    async def unleased(store: MemoryStore, limit: int, lease_ms: int) -> Sequence[Snapshot]:
+        wakes = dict(store._wakes)
+        claimed = await claim(store, limit, lease_ms)
+        store._wakes.update(wakes)
+        return claimed
+
+    return changed(MemoryStore, "claim", unleased)
+
+
+def version_not_checked() -> AbstractContextManager[None]:
+    """A commit overwrites whatever is there."""
+    commit = MemoryStore.commit
+
+    async def overwriting(store: MemoryStore, plan: Plan) -> Committed:
+        order = store._orders[plan.snapshot.order_id]
+        stored = decode_record(order.records[plan.snapshot.n])
+        before = msgspec.structs.replace(plan.before, record=stored)
+        return await commit(store, msgspec.structs.replace(plan, before=before))
+
+    return changed(MemoryStore, "commit", overwriting)
+
+
+def pay_sent_again() -> AbstractContextManager[None]:
+    """A pay whose answer is lost is tried once more, trusting in its key."""
+    return changed(GatewayClient, "pay_with", _twice(GatewayClient.pay_with))
+
+
+def otp_sent_again() -> AbstractContextManager[None]:
+    """An OTP whose answer is lost is submitted once more."""
+    return changed(GatewayClient, "authenticate", _twice(GatewayClient.authenticate))
+
+
+def _twice(call: Callable[..., Any]) -> Callable[..., Any]:
+    async def again(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await call(*args, **kwargs)
+        except OutcomeUnknown:
+            return await call(*args, **kwargs)
+
+    return again
+
+
+def no_attempt_believed_at_once() -> AbstractContextManager[None]:
+    """One inquiry that shows no attempt is taken for "the pay never arrived"."""
+
+    def hasty(sketch: Draft, _operation: Operation, _asked_ms: int) -> None:
+        sketch.close_operation("never arrived")
+        sketch.set(given_up_ms=sketch.now_ms)
+
+    return changed(answers, "_miss", hasty)
+
+
+@contextmanager
+def captured_is_overwritten() -> Iterator[None]:
+    """What contradicts a final state moves it all the same."""
+    walk = draft.walk
+
+    def anywhere(source: State, target: State, *, attempted: bool = True) -> Any:
+        return walk(State.AUTHORIZED if source.value == "captured" else source, target)
+
+    def fire(source: State, trigger: Any) -> State:
+        known = State.AUTHORIZED if source is State.CAPTURED else source
+        return real_fire(known, trigger)
+
+    real_fire = draft.fire
+    with (
+        changed(absorb, "_agrees", lambda *_: True),
+        changed(draft, "walk", anywhere),
+        changed(draft, "fire", fire),
+    ):
+        yield
+
+
+@contextmanager
+def foreign_attempt_claimed() -> Iterator[None]:
+    """A lost pay claims any attempt of its order that nobody has."""
+
+    def ours(operation: Operation, observation: Observation) -> bool:
+        return True
+
+    with changed(answers, "_possible", ours), changed(answers, "_same", lambda *_: True):
+        yield
+
+
+def timeout_taken_for_a_refusal() -> AbstractContextManager[None]:
+    """A step that nobody answered is closed as one that had no effect."""
+
+    def harmless(call: object, error: Exception) -> GatewayUnavailable:
+        return GatewayUnavailable(f"{call}: {type(error).__name__}")
+
+    return replaced(seam.from_transport, harmless)
+
+
+def server_error_taken_for_a_refusal() -> AbstractContextManager[None]:
+    """A 500 is believed to mean that nothing happened."""
+    from_answer = seam.from_answer
+
+    def harmless(call: Any, response: Any) -> Any:
+        if response.status_code >= 500:
+            return GatewayUnavailable(f"{call}: {response.status_code}")
+        return from_answer(call, response)
+
+    return replaced(from_answer, harmless)
+
+
+def payment_forgotten() -> AbstractContextManager[None]:
+    """Nobody is told to look at a payment again while the customer is away."""
+    next_wake = draft.next_wake
+
+    def never(record: Record, flow: Flow, now_ms: int) -> int | None:
+        return None if record.state is State.INITIATED else next_wake(record, flow, now_ms)
+
+    return replaced(next_wake, never)
+
+
+def hold_beside_a_hold() -> AbstractContextManager[None]:
+    """A step goes out while another payment of the order holds money."""
+    return changed(memory, "HOLDS", frozenset())
+
+
+def pause_not_noticed() -> AbstractContextManager[None]:
+    """A process that slept after its commit sends all the same."""
+    return changed(sys.modules["cfflow.engine"], "SEND_WITHIN_MS", 10**9)
+
+
+def failed_never_revives() -> AbstractContextManager[None]:
+    """Money that comes after all is not believed."""
+
+    def deaf(sketch: Draft, observation: Observation, target: State, asked_ms: int) -> bool:
+        return sketch.state is not State.FAILED and agrees(sketch, observation, target, asked_ms)
+
+    agrees = absorb._agrees
+    return changed(absorb, "_agrees", deaf)
+
+
+MUTATIONS: tuple[Callable[[], AbstractContextManager[None]], ...] = (
+    operation_not_written_down,
+    new_key_on_a_resend,
+    resend_without_an_inquiry,
+    lease_ignored,
+    version_not_checked,
+    pay_sent_again,
+    otp_sent_again,
+    no_attempt_believed_at_once,
+    captured_is_overwritten,
+    foreign_attempt_claimed,
+    timeout_taken_for_a_refusal,
+    server_error_taken_for_a_refusal,
+    payment_forgotten,
+    hold_beside_a_hold,
+    pause_not_noticed,
+    failed_never_revives,
+)

@@ -1,0 +1,156 @@
+"""What must hold of everything that cfflow sends to the gateway (DESIGN 4 and 9.1).
+
+The bank of the emulator refuses a second capture by itself, and a real one should: these
+rules look at what was asked of it instead, so that nothing rests on the bank's good sense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cfflow._core.draft import PAY_MARGIN_MS
+from cfflow.errors import (
+    CfflowError,
+    Conflict,
+    GatewayError,
+    GatewayRejected,
+    IllegalStep,
+    InvalidInput,
+    OtpLimit,
+)
+from tests.sim.books import Books
+from tests.sim.network import STEPS, Sent
+from tests.sim.process import Action
+from tests.sim.truth import Truth, world_s
+
+#: Which step a merchant asked for by calling what.
+_ASKED_BY = {
+    "pay": {"pay"},
+    "submit_otp": {"submit_otp"},
+    "resend_otp": {"resend_otp"},
+    "capture": {"capture", "worker"},
+    "void": {"void", "worker"},
+}
+
+#: These say that nothing was sent.
+_UNSENT = (Conflict, IllegalStep, InvalidInput, OtpLimit)
+
+
+class Rules:
+    """Follows every request; `complain` hears of each that should not have been sent."""
+
+    def __init__(
+        self, books: Books, truth: Truth, now: Callable[[], float], complain: Callable[[str], None]
+    ) -> None:
+        self._books = books
+        self._truth = truth
+        self._now = now
+        self._complain = complain
+        self._steps: dict[str, list[Sent]] = {}
+        self._asked: dict[str, float] = {}
+        self._fetches: list[Sent] = []
+
+    def sending(self, sent: Sent) -> None:
+        """A process sends a request."""
+        if sent.call not in STEPS:
+            self._fetches.append(sent)
+            return
+        before = self._steps.setdefault(sent.payment_id, [])
+        self._check_written(sent)
+        self._check_asked(sent)
+        same = [other for other in before if other.key == sent.key]
+        others = [other for other in before if other.key != sent.key and other.call == sent.call]
+        if sent.call == "authorize":
+            self._check_resent(sent, same)
+            self._check_new_key(sent, others)
+        elif same:
+            self._complain(f"{sent}: sent twice")
+        if sent.call == "pay":
+            self._check_other_pays(sent, others)
+        before.append(sent)
+
+    def arrived(self, sent: Sent) -> None:
+        """The bank has dealt with a request."""
+        self._truth.catch_up(sent.payment_id, sent.key)
+
+    def answered(self, sent: Sent) -> None:
+        """A living process hears how its request ended."""
+        if sent.told == "answered" and sent.call.startswith("fetch_payment"):
+            self._asked[_order_of(sent)] = max(self._asked.get(_order_of(sent), 0.0), sent.at_s)
+
+    def finished(self, action: Action, error: BaseException | None) -> None:
+        """A merchant's call has ended: its error must not deny what it did."""
+        if not isinstance(error, CfflowError) or not action.sent:
+            return
+        told = f"{action.name} on {action.about} raised {type(error).__name__}"
+        if isinstance(error, _UNSENT):
+            self._complain(f"{told} although it had sent {action.sent[0]}")
+        knows_more = isinstance(error, GatewayRejected) and error.fetch_first
+        denied = isinstance(error, GatewayError) and not error.money_may_have_moved
+        moved = [sent for sent in action.sent if sent.effects]
+        if denied and moved and not knows_more:
+            self._complain(f"{told}, which says that no money moved by {moved[0]}")
+
+    def _check_written(self, sent: Sent) -> None:
+        """Nothing is sent that was not written down before, byte for byte."""
+        operation = self._books.operations.get(sent.key)
+        if operation is None:
+            self._complain(f"{sent}: sent before it was written down")
+            return
+        frozen = (operation.body, operation.api_version)
+        if sent.call == "authorize" and frozen != (sent.body, sent.api_version):
+            self._complain(f"{sent}: what was sent is not what was written down")
+
+    def _check_asked(self, sent: Sent) -> None:
+        """A merchant asked for it, and one call of theirs sends one step."""
+        action = sent.action
+        step = sent.key.rsplit("-", 3)[1]
+        if action is None or action.name not in _ASKED_BY[step]:
+            name = action.name if action else "nobody"
+            self._complain(f"{sent}: {name} asked for something else")
+        elif action.name != "worker" and len(action.sent) > 1:
+            self._complain(f"{sent}: one {action.name} has sent {len(action.sent)} steps")
+
+    def _check_resent(self, sent: Sent, same: list[Sent]) -> None:
+        if not same:
+            return
+        last = same[-1]
+        over = last.told != "" or self._now() >= last.at_s + last.limit_s
+        if not over:
+            self._complain(f"{sent}: {last} may still be on its way")
+        if self._asked.get(sent.ids[0], -1.0) < last.at_s:
+            self._complain(f"{sent}: sent again, and nobody had asked since")
+
+    def _check_new_key(self, sent: Sent, others: list[Sent]) -> None:
+        """Another capture or void is another key: only after the last one had surely no effect."""
+        for key in {other.key: None for other in others}:
+            sends = [other for other in others if other.key == key]
+            over_s = self._over_s(sends[0])
+            refused = any(other.told in {"refused", "replayed"} for other in sends)
+            if not refused and self._now() < over_s:
+                self._complain(f"{sent}: what became of {sends[-1]} is not known")
+            if any(other.effects and other.arrived_at_s[0] <= over_s for other in sends):
+                self._complain(f"{sent}: {sends[-1]} has acted")
+
+    def _check_other_pays(self, sent: Sent, others: list[Sent]) -> None:
+        """A pay that may still arrive, or has, is not followed by another one."""
+        for other in others:
+            if other.told == "refused":
+                continue
+            over_s = self._over_s(other)
+            made = [name for name, key in self._truth.keys.items() if key == other.key]
+            if any(self._truth.began_s[name] <= over_s for name in made):
+                self._complain(f"{sent}: {other} had begun attempt {made[0]}")
+            if self._now() < over_s:
+                self._complain(f"{sent}: {other} may still be on its way")
+
+    def _over_s(self, sent: Sent) -> float:
+        """Until when a step counts as still on its way: its time limit and the margin."""
+        operation = self._books.operations.get(sent.key)
+        if operation is None:
+            return sent.at_s
+        return world_s(operation.limit_ms + PAY_MARGIN_MS)
+
+
+def _order_of(sent: Sent) -> str:
+    return sent.ids[0]

@@ -1,0 +1,100 @@
+"""After the chaos: a fresh worker, virtual days, and then the bank's truth against ours."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cfflow._core.chart import State
+from cfflow._core.record import Record
+from cfflow.emulator.records import Attempt
+from cfflow.worker import Worker
+from tests.sim.truth import STRANGER
+from tests.sim.workers import catch_up
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+#: Until then everything has come to its end, or a person was told.
+_PATIENCE_S = 20 * 86400.0
+
+_ENDS = {State.CAPTURED, State.VOIDED, State.FAILED}
+
+
+class Settling:
+    """Lets a fresh worker look after everything until nothing is left to do."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._loop = world.loop
+
+    async def run(self) -> None:
+        """Run on until everybody agrees with the bank; complain if that never comes."""
+        world = self._world
+        process, orchestrator = world.process("rescue")
+        worker = Worker(orchestrator)
+        until_s = self._loop.time() + _PATIENCE_S
+        while True:
+            await process.run(catch_up(worker))
+            left = self._left()
+            if not left and self._quiet():
+                return
+            if self._loop.time() >= until_s:
+                world.complain(f"never settled: {left or 'the world is not quiet'}")
+                return
+            await asyncio.sleep(self._next_s() - self._loop.time())
+
+    def _quiet(self) -> bool:
+        world = self._world
+        return not (world.network.in_flight or world.customers.waiting)
+
+    def _next_s(self) -> float:
+        """When something happens next: a payment wakes, the bank or a customer acts."""
+        world, now_s = self._world, self._loop.time()
+        wakes = [(at - world.store.now_ms()) / 1000 for at in world.store._wakes.values()]
+        wakes += [self._loop.next_timer_s - now_s] if self._loop.next_timer_s else []
+        soon_s = min((wait for wait in wakes if wait > 0), default=3600.0)
+        return now_s + max(soon_s, 0.01)
+
+    def _left(self) -> str:
+        """Say what is not as it must be in the end, "" when all is well."""
+        world = self._world
+        world.truth.catch_up()
+        for name, record in world.books.records.items():
+            problem = self._unsettled(name, record)
+            if problem:
+                return problem
+        for sale in world.sales:
+            for attempt in world.truth.attempts(sale.order_id):
+                problem = self._lost(sale.order_id, attempt)
+                if problem:
+                    return problem
+        return ""
+
+    def _unsettled(self, name: str, record: Record) -> str:
+        if record.open_reviews:
+            return ""
+        if record.state not in _ENDS or record.operation is not None:
+            return f"{name} is still {record.state}, and nobody was told"
+        if record.cf_payment_id is None:
+            return ""
+        effects = self._world.truth.effects[record.cf_payment_id]
+        said = {"captured": "captured", "voided": "voided", "released": "voided"}
+        truth = said.get(effects[-1], "failed")
+        if truth != record.state:
+            return f"{name} is {record.state}, the bank says {', '.join(effects)}"
+        return ""
+
+    def _lost(self, order_id: str, attempt: Attempt) -> str:
+        """Money at the bank that no payment knows of, and no person either."""
+        name = str(attempt.cf_payment_id)
+        if attempt.status != "SUCCESS" or self._world.truth.owners[name] == STRANGER:
+            return ""
+        ours = {
+            known: record
+            for known, record in self._world.books.records.items()
+            if known.rpartition(".")[0] == order_id
+        }
+        if any(record.cf_payment_id == name or record.reviews for record in ours.values()):
+            return ""
+        return f"attempt {name} of {order_id} took money, and nobody knows of it"

@@ -1,0 +1,32 @@
+"""What happened in a simulated world, line by line: the same seed tells the same story."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+
+class Story:
+    """A log in virtual time. `clock` returns seconds since the world began."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._told: list[tuple[float, str, str]] = []
+
+    def tell(self, who: str, what: str) -> None:
+        """Add a line."""
+        self._told.append((self._clock(), who, what))
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def lines(self) -> list[str]:
+        """Return the story, numbered."""
+        return [
+            f"{number:4} {at_s:12.3f} {who:<9} {what}"
+            for number, (at_s, who, what) in enumerate(self._told, 1)
+        ]
+
+    def digest(self) -> str:
+        """Return what two equal stories have in common, and no others."""
+        return hashlib.sha256("\n".join(self.lines()).encode()).hexdigest()[:16]

@@ -1,0 +1,288 @@
+"""One simulated world: a bank, a store, processes that die, merchants, customers, and a seed.
+
+First the chaos: callers and workers on several processes, in the weather that the seed
+drew. Then the calm: every process is gone, a fresh worker looks after what is due, and in
+the end everything that the bank knows must be known here too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from random import Random
+from typing import Any, cast
+
+from cfflow import Orchestrator
+from cfflow._ports.gateway import GatewayClient
+from cfflow._ports.store import Store
+from cfflow.emulator import Bank, BankOptions
+from cfflow.emulator.records import DEFAULT_ACCOUNTS
+from cfflow.testing import FakeClock, MemoryStore
+from tests.sim.books import Books
+from tests.sim.callers import CARDS, CVV, OTP, Caller, Sale
+from tests.sim.customers import Customers
+from tests.sim.disk import Command, Disk
+from tests.sim.flows import CATALOG, FAST_HOLD_S, flows_of
+from tests.sim.loop import VirtualLoop
+from tests.sim.network import BASE_URL, BankClock, Network, SimTransport
+from tests.sim.process import Process, adopt
+from tests.sim.rules import Rules
+from tests.sim.settling import Settling
+from tests.sim.story import Story
+from tests.sim.truth import EPOCH_MS, Truth
+from tests.sim.weather import Weather
+from tests.sim.workers import work
+
+#: More callbacks than any world needs that comes to rest.
+_STEPS_MAX = 400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a world ended: what went wrong, if anything, and its whole story."""
+
+    seed: int
+    trouble: tuple[str, ...]
+    story: Story
+    steps: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was found that must not be."""
+        return bool(self.trouble)
+
+
+class Log:
+    """The processes' log, as a part of the story."""
+
+    def __init__(self, process: Process, story: Story) -> None:
+        self._process = process
+        self._story = story
+
+    def info(self, event: str, **fields: Any) -> None:
+        if event == "payment.transition":
+            text = f"{fields['payment_id']} {fields['trigger']}: {fields['from_state']} -> "
+            self._story.tell(self._process.name, f"{text}{fields['to_state']} {fields['observation']}")
+
+    def warning(self, event: str, **fields: Any) -> None:
+        text = " ".join(str(value) for value in fields.values())
+        self._story.tell(self._process.name, f"WARNS {event} {text}"[:160])
+
+
+class World:
+    """Everything that one seed brings about."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.trouble: list[str] = []
+        self.rng = Random(seed)
+        self.clock = FakeClock(EPOCH_MS)
+        self.loop = VirtualLoop(self.rng, self.clock)
+        self.story = Story(self.loop.time)
+        self.weather = Weather(self.rng)
+        self._fast = self.rng.random() < 0.7
+        self.bank = Bank(options=self._options(), seed=seed)
+        bank_clock = BankClock(self._now_s)
+        self.network = Network(self.loop, self.bank, bank_clock, self.weather, self.story)
+        self.store = MemoryStore(self.clock)
+        self.truth = Truth(self.bank, self._now_s, self.complain)
+        self.books = Books(self.store, self.truth, CATALOG.named, self.story, self.complain)
+        self.rules = Rules(self.books, self.truth, self.loop.time, self.complain)
+        self.account = DEFAULT_ACCOUNTS[0]
+        self.customers = Customers(
+            self.bank,
+            self.account,
+            self.truth,
+            loop=self.loop,
+            rng=self.rng,
+            story=self.story,
+            now=self._now_s,
+        )
+        self.sales: list[Sale] = []
+        self.processes: list[Process] = []
+        self._numbers = count(1)
+        self._wire()
+
+    def run(self) -> Result:
+        """Live through it all; halts at the first thing that must not be."""
+        with _seeded(self.seed):
+            try:
+                self.loop.run(self._live())
+            finally:
+                for process in self.processes:
+                    process.die("at the end of the world")
+                self.loop.drain()
+                self.loop.close()
+        return Result(self.seed, tuple(self.trouble), self.story, self.loop.steps)
+
+    def complain(self, what: str) -> None:
+        """Tell of something that must not be, and stop the world."""
+        self.story.tell("CHECK", what)
+        self.trouble.append(what)
+        self.loop.halted = True
+
+    def process(self, name: str) -> tuple[Process, Orchestrator]:
+        """Start a process with an orchestrator of its own."""
+        skew_ms = self.rng.randint(-self.weather.skew_ms, self.weather.skew_ms)
+        process = Process(name, self.loop, self.story, skew_ms)
+        self.processes.append(process)
+        disk = Disk(
+            process,
+            self.store,
+            loop=self.loop,
+            weather=self.weather,
+            rng=self.rng,
+            story=self.story,
+            watch=self._stored,
+        )
+        gateway = GatewayClient(
+            SimTransport(self.network, process),
+            client_id=self.account.client_id,
+            client_secret=self.account.client_secret,
+            environment=BASE_URL,
+            log=Log(process, self.story),
+        )
+        log = Log(process, self.story)
+        made = Orchestrator(cast("Store", disk), gateway, catalog=CATALOG, log=log)
+        return process, made
+
+    async def _live(self) -> None:
+        self._open_shop()
+        rng = self.rng
+        shops = [self._keep_alive(f"shop{n}") for n in range(rng.choice((1, 1, 2, 3)))]
+        workers = [self._keep_alive(f"worker{n}") for n in range(rng.choice((0, 1, 1, 2)))]
+        open_shops = [self.loop.create_task(shop) for shop in shops]
+        tasks = [*open_shops, *(self.loop.create_task(worker) for worker in workers)]
+        await asyncio.wait(open_shops, timeout=rng.choice((20.0, 60.0, 150.0, 500.0)))
+        await asyncio.sleep(rng.choice((0.0, 0.0, 3.0, 30.0)))
+        for task in tasks:
+            task.cancel()
+        for process in self.processes:
+            process.die("at the end of the chaos")
+        self.weather.calm = True
+        self.story.tell("world", "CALM from here on")
+        await Settling(self).run()
+
+    async def _keep_alive(self, name: str) -> None:
+        """Start a process again whenever it has died, with other work to do."""
+        life = 0
+        while True:
+            life += 1
+            process, orchestrator = self.process(f"{name}.{life}")
+            if name.startswith("worker"):
+                process.run(work(orchestrator, self.rng.choice((5.0, 30.0, 60.0))))
+            else:
+                caller = self._caller(process, orchestrator)
+                for sale in self.sales:
+                    for _ in range(self.rng.choice((1, 1, 2))):
+                        process.run(caller.serve(sale, self.rng.randint(2, 8)))
+            await process.ended()
+            await asyncio.sleep(self.rng.choice((1.0, 10.0, 60.0)))
+            if life == 3:
+                return
+
+    def _caller(self, process: Process, orchestrator: Orchestrator) -> Caller:
+        return Caller(
+            process,
+            orchestrator,
+            rules=self.rules,
+            truth=self.truth,
+            rng=self.rng,
+            story=self.story,
+            numbers=self._numbers,
+        )
+
+    def _open_shop(self) -> None:
+        for number in range(1, self.rng.choice((1, 1, 2, 3)) + 1):
+            holds = self.rng.random() < 0.5
+            flows = flows_of(fast=self._fast, holds=holds)
+            flow = self.rng.choice(flows)
+            tagged = holds if self.rng.random() < 0.93 else not holds
+            order_id = f"order_{number}"
+            made = self.bank.create_order(
+                self.account,
+                {
+                    "order_id": order_id,
+                    "order_amount": 170,
+                    "customer_details": {"customer_id": "c_1", "customer_phone": "9898989898"},
+                    "order_tags": {"cfflow_preauth": "true"} if tagged else None,
+                },
+                self._now_s(),
+            )
+            session = self.bank.session_of(made)
+            sale = Sale(order_id, session, flow, self.rng.choice(CARDS))
+            self.sales.append(sale)
+            self.books.secrets += [session.encode(), sale.card.encode()]
+            self.story.tell("world", f"{order_id} is sold by {flow}{' on hold' if tagged else ''}")
+        self.books.secrets += [OTP.encode(), CVV.encode()]
+
+    def _options(self) -> BankOptions:
+        rng = self.rng
+        return BankOptions(
+            otp=OTP,
+            otp_settles_after_s=rng.choice((0.0, 0.0, 3.0, 40.0)),
+            upi_approves_after_s=rng.choice((0.0, 5.0, 60.0)),
+            confirm_after_s=rng.choice((0.0, 0.0, 2.0, 30.0, 4000.0)),
+            closes_after_s=rng.choice((None, None, 900.0)),
+            order_s=rng.choice((300.0, 3600.0, 7200.0)),
+            hold_s=FAST_HOLD_S if self._fast else 7 * 86400.0,
+        )
+
+    def _wire(self) -> None:
+        self.loop.on_task = adopt
+        self.loop.on_error = self.complain
+        self.network.watcher = self
+
+    def _now_s(self) -> float:
+        return EPOCH_MS / 1000 + self.loop.time()
+
+    # what the network and the store tell
+
+    def sending(self, sent: Any) -> None:
+        self.rules.sending(sent)
+
+    def answered(self, sent: Any) -> None:
+        self.rules.answered(sent)
+
+    def arrived(self, sent: Any) -> None:
+        self.rules.arrived(sent)
+        for sale in self.sales:
+            self.customers.meet(sale.order_id)
+        self._guard()
+
+    def _stored(self, command: Command, done: object) -> None:
+        self.truth.catch_up()
+        if command.name == "claim":
+            limit, lease_ms = command.args
+            taken = [snapshot.id for snapshot in cast("list[Any]", done)]
+            self.books.claimed(taken, self.store.now_ms() + lease_ms)
+        else:
+            self.books.check(command.process.name)
+        self._guard()
+
+    def _guard(self) -> None:
+        if self.loop.steps > _STEPS_MAX:
+            self.complain("it never comes to rest")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let every random choice of the library come from the seed."""
+    drawn, state = secrets._sysrand, random.getstate()  # type: ignore[attr-defined]  # private
+    secrets._sysrand = Random(seed)  # type: ignore[attr-defined]  # private
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        secrets._sysrand = drawn  # type: ignore[attr-defined]  # private
+        random.setstate(state)
+
+
+def simulate(seed: int) -> Result:
+    """Run the world of a seed."""
+    return World(seed).run()
