@@ -34,7 +34,7 @@ from cfflow._ports.redis_link import RedisLink
 from cfflow._ports.redis_store import RedisStore
 from cfflow._ports.store import encode_record
 
-__all__ = ["Memory", "measure"]
+__all__ = ["BatchingStore", "Memory", "measure"]
 
 _AT_ONCE: Final = 128
 _LOOKS_MAX: Final = 100
@@ -97,7 +97,7 @@ async def _written(url: str, first: int, count: int, ends_s: float) -> list[int]
     numbers = iter(range(first, first + count))
     sizes: list[int] = []
     flow = Catalog().named("native_otp")
-    store = _BatchingStore(url)
+    store = BatchingStore(url)
     await store.open()
     try:
 
@@ -146,8 +146,8 @@ class _BatchingLink(RedisLink):
                 answer.set_result(told)
 
 
-class _BatchingStore(RedisStore):
-    """The store itself, on such a link."""
+class BatchingStore(RedisStore):
+    """The store itself, on a link that sends what many tasks ask for at once in one round trip."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)

@@ -77,7 +77,7 @@ def connect(
     CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION, CFFLOW_NAMESPACE.
     `flows` are your own files or folders. `limits` are the gateway's calls per minute, where
     yours are not the usual ones: `create_order`, `fetch_order`, `fetch_payments`,
-    `fetch_payment`, `pay`; None is without limit. `log` is a structlog logger. `store`
+    `fetch_payment`, `pay`; None: only what its answers say. `log` is a structlog logger. `store`
     replaces the one of `redis_url`.
 
     Raises one `ConfigError` that names everything missing or unknown. No money moves.

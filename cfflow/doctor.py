@@ -146,9 +146,10 @@ async def _gateway(settings: Any) -> list[Finding]:
 
 
 def _limits(environment: str) -> Finding:
-    """Say which limits are kept where `connect` is told no others."""
-    told = ", ".join(f"{call} {limit}" for call, limit in limits_of(environment).items())
-    return Finding("good", "limits", f"calls a minute, unless connect(limits=...) says: {told}")
+    """Say which limits are kept where neither `connect` nor the gateway names others."""
+    limits = limits_of(environment).items()
+    told = ", ".join(f"{call} {limit}" for call, limit in limits if limit is not None)
+    return Finding("good", "limits", f"calls a minute: {told or 'what the gateway names'}")
 
 
 class _Silent:

@@ -271,7 +271,7 @@ class Engine:
         try:
             return await self.settle(snapshot, event, flow, began)
         except StoreError as error:
-            error.money_may_have_moved = True
+            error.money_may_have_moved, error.safe_to_retry = True, False
             error.payment = self._shown(snapshot, flow)
             raise
 

@@ -27,13 +27,13 @@ No error's text ever holds a card number, a CVV, an OTP or a session id.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 
 class CfflowError(Exception):
     """Root of the tree. `payment` is the payment as last seen, where one was in hand."""
 
-    safe_to_retry: ClassVar[bool] = False
+    safe_to_retry: bool = False
     money_may_have_moved: bool = False
 
     def __init__(self, message: str, *, payment: Any = None) -> None:
@@ -112,7 +112,8 @@ class StoreUnavailable(StoreError):
     """The store did not do it: down, read-only, loading or out of memory.
 
     `money_may_have_moved` is True when a gateway call had been made before its outcome
-    could be written down; its operation stays open and an inquiry decides.
+    could be written down; its operation stays open, an inquiry decides, and then it is not
+    `safe_to_retry`.
     """
 
     safe_to_retry = True

@@ -15,7 +15,7 @@ import msgspec
 from cfflow._core.absorb import absorb, claim
 from cfflow._core.actions import AskOtp, NextAction
 from cfflow._core.chart import State, Trigger
-from cfflow._core.draft import PAY_MARGIN_MS, Draft
+from cfflow._core.draft import LATE_PAY_MS, PAY_MARGIN_MS, Draft
 from cfflow._core.observation import Observation, prove
 from cfflow._core.record import STEPS, EntryKind, Operation, OtpTurn, Step
 
@@ -180,13 +180,19 @@ def find_pay(draft: Draft, attempts: Iterable[Observation], asked_ms: int) -> No
     if len(exact) == 1 and prove(exact[0]).state is State.FAILED and not _over(draft, asked_ms):
         # Perhaps an older try of the customer's, with ours still on its way: look again.
         return
-    if len(exact) == 1:
+    if len(exact) == 1 and not _awaited_elsewhere(draft):
         _adopt(draft, operation, exact[0], asked_ms)
     elif possible:
         ids = ", ".join(str(o.cf_payment_id) for o in possible[:8])
         draft.review("ambiguous_attempt", f"which of these attempts is ours: {ids}?")
     else:
         _miss(draft, operation, asked_ms)
+
+
+def _awaited_elsewhere(draft: Draft) -> bool:
+    """Whether another payment's given-up pay may still arrive: nobody can tell the two apart."""
+    others = (attempt for _, attempt in draft.snapshot.others if not attempt.cf_payment_id)
+    return any(draft.now_ms < other.given_up_ms + LATE_PAY_MS for other in others)
 
 
 def _possible(operation: Operation, observation: Observation) -> bool:

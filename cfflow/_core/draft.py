@@ -28,11 +28,14 @@ from cfflow._core.record import (
     entry,
 )
 
-__all__ = ["PAY_MARGIN_MS", "Draft", "Plan", "Walked", "next_wake"]
+__all__ = ["LATE_PAY_MS", "PAY_MARGIN_MS", "Draft", "Plan", "Walked", "next_wake"]
 
 #: A pay still on its way may arrive after its time limit; "no attempt" counts only when
 #: two inquiries this far apart saw none (GATEWAY 3, row 11).
 PAY_MARGIN_MS: Final = 15_000
+
+#: A pay that was given up is looked for among the order's attempts for so long.
+LATE_PAY_MS: Final = 24 * 3600 * 1000
 
 #: A worker looks at a step this long after the step's own time limit.
 _GRACE_MS: Final = 1_000

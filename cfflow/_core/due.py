@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from cfflow._core.chart import State
-from cfflow._core.draft import Draft, Plan
+from cfflow._core.draft import LATE_PAY_MS, Draft, Plan
 from cfflow._core.flow import Flow
 from cfflow._core.record import BLOCKS_PAY, Operation, Record, Snapshot, Step
 from cfflow._core.steps import renewed
@@ -19,7 +19,6 @@ from cfflow.errors import IllegalStep
 
 __all__ = [
     "KEY_LIFE_MS",
-    "LATE_PAY_MS",
     "Ask",
     "HoldEnd",
     "due_hold",
@@ -31,9 +30,6 @@ __all__ = [
 
 #: The gateway replays a key for 24 h (GATEWAY 5); an hour is left for clocks and queues.
 KEY_LIFE_MS: Final = 23 * 3600 * 1000
-
-#: A pay that was given up is looked for among the order's attempts for so long.
-LATE_PAY_MS: Final = 24 * 3600 * 1000
 
 #: While one of these is open a person decides what becomes of a hold, never a worker.
 _HANDS_OFF: Final = BLOCKS_PAY | {

@@ -34,6 +34,7 @@ __all__ = [
     "Snapshot",
     "Step",
     "appended",
+    "attempt_of",
     "entry",
     "payment_id",
     "split_id",
@@ -229,13 +230,26 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class Attempt(msgspec.Struct, frozen=True, array_like=True):
     """What the order's entry says of one of its payments: its state and its gateway id.
 
-    `blocks`: a review is open on it that keeps the whole order from a new pay.
+    `blocks`: a review is open on it that keeps the whole order from a new pay. `given_up_ms`:
+    when a pay of it was given up that may still arrive.
     """
 
     state: State
     cf_payment_id: str = ""
     abandoned: bool = False
     blocks: bool = False
+    given_up_ms: int = 0
+
+
+def attempt_of(record: Record) -> Attempt:
+    """Return what the order's entry says of a payment with this record."""
+    return Attempt(
+        record.state,
+        record.cf_payment_id or "",
+        record.abandoned,
+        record.blocks_pay,
+        record.given_up_ms or 0,
+    )
 
 
 class Snapshot(msgspec.Struct, frozen=True):

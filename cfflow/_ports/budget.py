@@ -66,7 +66,7 @@ _in_background: Final = ContextVar("cfflow_in_background", default=False)
 def limits_of(
     environment: str, given: Mapping[str, int | None] | None = None
 ) -> dict[Call, int | None]:
-    """Return the calls per minute of each class; None is without limit.
+    """Return the calls per minute of each class; None is no number of ours.
 
     The sandbox's table, else production's, with what is `given` over it; for a gateway on
     this machine no number until it names one. Raises `ConfigError` for a class without
@@ -112,8 +112,8 @@ class _Tally:
 
     def __init__(self, call: Call, limit: int | None) -> None:
         self.call: Final = call
-        self.ours: Final = limit
-        self.theirs: int | None = None
+        self._ours: Final = limit
+        self.agree(None)
         self.blocked_until_s = 0.0
         self.block_untold = False
         self.noted: deque[float] = deque(maxlen=_NOTED_MAX)
@@ -124,22 +124,14 @@ class _Tally:
         self.again_at_s = 0.0
         self.writing: Final = asyncio.Lock()
 
-    @property
-    def limit(self) -> int | None:
-        """The limit in force: the gateway's own where it is lower than ours, or we have none."""
-        if self.ours is None or self.theirs is None:
-            return self.theirs if self.ours is None else self.ours
-        return min(self.ours, self.theirs)
-
-    @property
-    def counted(self) -> bool:
-        """Whether calls are counted. Only callers pay: there is nobody to share that with."""
-        return self.limit is not None and self.call is not Call.PAY
-
-    @property
-    def reserve(self) -> int:
-        """The checkout's part of the limit, which no worker ever takes: 30 %."""
-        return (self.limit or 0) * 3 // 10
+    def agree(self, theirs: int | None) -> None:
+        """Take the gateway's own limit where it is lower than ours, or where we have none."""
+        known = [limit for limit in (self._ours, theirs) if limit is not None]
+        self.limit: int | None = min(known, default=None)
+        # Only callers pay, each machine by itself: there is nobody to share that with.
+        self.counted = bool(known) and self.call is not Call.PAY
+        # The checkout's part, which no worker ever takes.
+        self.reserve = (self.limit or 0) * 3 // 10
 
     @property
     def untold(self) -> bool:
@@ -194,8 +186,9 @@ class _Tally:
 class Budget:
     """What may be called when, in this process. One for each orchestrator.
 
-    `limits`: calls per minute by class, None without limit; a class that is missing is not
-    looked at. `ledger` holds what all processes have called. It belongs to one event loop.
+    `limits`: calls per minute by class, None until the gateway names one; a class that is
+    missing is not looked at. `ledger` holds what all processes have called. It belongs to
+    one event loop.
     """
 
     def __init__(self, limits: Mapping[Call, int | None], ledger: Ledger) -> None:
@@ -205,7 +198,7 @@ class Budget:
 
     @property
     def limits(self) -> dict[Call, int | None]:
-        """Calls per minute in force: ours, or the gateway's own where they are lower."""
+        """Calls per minute in force by class: ours, or the gateway's own where it is lower."""
         return {call: tally.limit for call, tally in self._tallies.items()}
 
     @contextmanager
@@ -285,8 +278,9 @@ class Budget:
         if tally is None:
             return
         now_s = self._ledger.clock_s()
-        tally.theirs = said.limit or tally.theirs
-        if said.limit and said.remaining is not None:
+        if said.limit is not None and said.limit != tally.limit:
+            tally.agree(said.limit)
+        if said.limit is not None and said.remaining is not None:
             tally.seen, tally.seen_at_s = said.limit - said.remaining, now_s
         if said.remaining is not None and tally.slice is not None:
             # The last calls of a minute are the checkout's.

@@ -3,7 +3,8 @@
 -- KEYS, all of one partition P (its hash tag keeps them in one slot; NS is the namespace)
 --
 --   NS:{P}:o:<order_id>    hash   one order
---        o                        msgpack [[state, cf_payment_id, abandoned, blocks], ...], one per payment
+--        o                        msgpack [[state, cf_payment_id, abandoned, blocks, given_up_ms], ...],
+--                                 one per payment
 --        <n>                      the record of payment n: msgpack array, [schema, version, token, ...]
 --        <n>a                     its next_action, while the customer has something to do
 --   NS:{P}:wake            zset   payment id -> when somebody must look at it, ms
@@ -16,7 +17,7 @@
 --        (the empty name)         how many entries were trimmed
 --   NS:{P}:readers:<group> zset   consumer -> until when it counts as alive, ms; in one P per group
 --   NS:{P}:flows           hash   digest -> the flow's text
---   NS:{P}:run             hash   run: which server process wrote last; since: when it took over, ms
+--   NS:{P}:run             hash   run: which history of the data is written; since: its begin, ms
 --   NS:{P}:budget:<call>   string the rate budget's book of one class of calls, whatever P is
 --
 -- An order whose payments are all past their retention is purged. If it took money, its hash
@@ -49,30 +50,27 @@ local function head(blob)
   return schema, version, token
 end
 
--- Which process this server is: another one after every restart and every failover.
+-- Which history of the data this server goes on with: another one after every restart and
+-- every promotion, also of a server that never went down. The run_id would miss that one.
 -- Empty where the rights of this connection forbid to ask.
-local function run_id()
-  local about = redis.pcall('INFO', 'server')
-  return type(about) == 'string' and string.match(about, 'run_id:(%w+)') or ''
+local function history_id()
+  local about = redis.pcall('INFO', 'replication')
+  return type(about) == 'string' and string.match(about, 'master_replid:(%w+)') or ''
 end
 
--- A new partition is written by this process first: nothing of it can be lost yet.
-local function remember_run(key)
-  if redis.call('EXISTS', key) == 0 then
-    redis.call('HSET', key, 'run', run_id(), 'since', 0)
-  end
+local function note_run(key, since)
+  redis.call('HSET', key, 'run', history_id(), 'since', ms(since))
 end
 
--- Another process than the last may have come up without the last commits. A payment that
+-- Another history than the last may have begun without the last commits. A payment that
 -- was committed before it, or only started shortly after, is asked about before its next step.
 local function may_be_rolled_back(key, version, committed_ms, now)
-  local held = redis.call('HMGET', key, 'run', 'since')
-  local run = run_id()
-  if held[1] ~= run then
-    redis.call('HSET', key, 'run', run, 'since', ms(now))
+  local held, run = redis.call('HMGET', key, 'run', 'since'), history_id()
+  if run ~= '' and held[1] ~= run then
+    note_run(key, now)
     return true
   end
-  local since = tonumber(held[2])
+  local since = tonumber(held[2] or 0)
   local started_anew = version == 1 and since > 0 and committed_ms < since + RESTART_MS
   return committed_ms < since or started_anew
 end
@@ -92,6 +90,15 @@ local function index_wake(key, id, wake_ms)
   end
 end
 
+-- Which payment paid an order of which a purge has left nothing but the mark.
+local function purged_by(order, attempts)
+  for n, attempt in ipairs(redis.call('HLEN', order) == 1 and attempts or {}) do
+    if attempt[1] == 'captured' then
+      return n
+    end
+  end
+end
+
 -- start: KEYS order wake s:created flows run
 --        ARGV order_id digest flow_text record wake_ms created_ms token n
 -- The order's next payment. With n: exactly that one, whatever became of those before it.
@@ -101,7 +108,10 @@ local function start()
   local now = now_ms()
   local packed = redis.call('HGET', order, 'o')
   local attempts = attempts_of(packed)
-  local wanted = tonumber(ARGV[9])
+  local wanted, paid = tonumber(ARGV[9]), packed and purged_by(order, attempts)
+  if paid then
+    return { 'purged', now, paid }
+  end
   if wanted and wanted ~= #attempts + 1 then
     local held = redis.call('HMGET', order, wanted, wanted .. 'a')
     local _, _, token = head(held[1] or EMPTY)
@@ -112,20 +122,19 @@ local function start()
       or (attempt[1] == 'captured' and 'paid')
     if found then
       local held = redis.call('HMGET', order, n, n .. 'a')
-      if not held[1] then
-        return { 'purged', now, n }
-      end
-      local _, _, token = head(held[1])
+      local _, _, token = head(held[1] or EMPTY)
       return { token == ARGV[8] and 'ok' or found, now, n, held[1], held[2], packed }
     end
   end
   local n = #attempts + 1
-  attempts[n] = { 'created', '', false, false }
+  attempts[n] = { 'created', '', false, false, 0 }
   packed = cmsgpack.pack(attempts)
   local id = order_id .. '.' .. n
-  remember_run(KEYS[5])
+  if redis.call('EXISTS', KEYS[5]) == 0 then
+    -- Written down when the store was new: what is not there any more was lost.
+    note_run(KEYS[5], now)
+  end
   redis.call('HSET', order, 'o', packed, n, record)
-  redis.call('PERSIST', order)
   redis.call('HSETNX', flows, digest, text)
   index_wake(wake, id, ARGV[6])
   redis.call('ZADD', created, ARGV[7], id)
@@ -184,9 +193,9 @@ local function trim(events, groups, added, feed_max)
 end
 
 -- commit: KEYS order wake s:was s:is review events run groups
---         ARGV id n schema version token record state cf_payment_id abandoned wake_ms
+--         ARGV id n schema version token record state cf_payment_id feed_max wake_ms
 --              created_ms opens(''|pay|step) review(1|0|keep) action(keep|drop|set) action_blob
---              feed_max version_token blocks twins committed_ms(''|ms) event...
+--              version_token attempt twins committed_ms(''|ms) event...
 -- `twins`: how many other payments the caller knew to hold money. One more makes the commit a
 -- conflict, so that it is decided again with both in view; and the other one is woken up.
 local function commit()
@@ -211,10 +220,10 @@ local function commit()
   local attempts = attempts_of(held[2])
   local twins = twins_of(attempts, n, state)
   -- The same version under another token: a server that was rolled back went another way.
-  if version ~= tonumber(ARGV[5]) or stored_token ~= ARGV[18] or #twins > tonumber(ARGV[20]) then
+  if version ~= tonumber(ARGV[5]) or stored_token ~= ARGV[17] or #twins > tonumber(ARGV[19]) then
     return { 'conflict', now, held[1], redis.call('HGET', order, n .. 'a'), held[2] }
   end
-  if ARGV[21] ~= '' and may_be_rolled_back(KEYS[7], version, tonumber(ARGV[21]), now) then
+  if ARGV[20] ~= '' and may_be_rolled_back(KEYS[7], version, tonumber(ARGV[20]), now) then
     return { 'restarted', now }
   end
   local why, other = forbidden(attempts, n, cf_payment_id, ARGV[13])
@@ -224,7 +233,7 @@ local function commit()
   for _, twin in ipairs(twins) do
     redis.call('ZADD', wake, ms(now), string.match(id, '^(.*%.)%d+$') .. twin)
   end
-  attempts[n] = { state, cf_payment_id, ARGV[10] == '1', ARGV[19] == '1' }
+  attempts[n] = cmsgpack.unpack(ARGV[18])
   local packed = cmsgpack.pack(attempts)
   redis.call('HSET', order, n, record, 'o', packed)
   if ARGV[15] == 'set' then
@@ -242,13 +251,26 @@ local function commit()
   elseif ARGV[14] == '0' then
     redis.call('ZREM', review, id)
   end
-  for i = 22, #ARGV do
+  for i = 21, #ARGV do
     redis.call('XADD', events, '*', 'e', ARGV[i])
   end
-  if #ARGV > 21 then
-    trim(events, KEYS[8], #ARGV - 21, tonumber(ARGV[17]))
+  if #ARGV > 20 then
+    trim(events, KEYS[8], #ARGV - 20, tonumber(ARGV[10]))
   end
   return { 'ok', now, packed }
+end
+
+-- Each run makes anew all the functions that it comes by; the commonest need not make the rest.
+if ARGV[1] == 'commit' then
+  return commit()
+end
+
+-- create: KEYS run                 A partition of a new store: nothing of it can be lost yet.
+local function create()
+  if redis.call('EXISTS', KEYS[1]) == 0 then
+    note_run(KEYS[1], 0)
+  end
+  return { 'ok', now_ms() }
 end
 
 local function read(prefix, id)
@@ -588,8 +610,8 @@ local function feed_forget()
 end
 
 local commands = {
+  create = create,
   start = start,
-  commit = commit,
   claim = claim,
   find = find,
   read = read_all,

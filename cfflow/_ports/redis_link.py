@@ -30,6 +30,7 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,  # noqa: A004  redis-py's own name
     MasterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -142,7 +143,7 @@ class RedisLink:
         """
         self._client = single = _client(Redis, self.url, self._options)
         try:
-            about = cast("dict[str, Any]", await self._guarded(single.info))
+            about = await self._guarded(partial(_about, single))
         except TypeError as error:
             text = f"redis_url {shown(self.url)} has an unknown option: {error}"
             raise ConfigError(text) from None
@@ -155,18 +156,16 @@ class RedisLink:
         await single.aclose()
         await self._guarded(cluster.initialize)
         for node in cluster.get_primaries():
-            self._check_server(await self._guarded(partial(self._info, node)))
+            self._check_server(await self._guarded(partial(_about, cluster, node)))
 
     async def about(self) -> dict[str, Any]:
-        """Return what the server says of itself; of a cluster, one of its primaries."""
-        client = self.client
-        if isinstance(client, RedisCluster):
-            return await self._guarded(partial(self._info, client.get_primaries()[0]))
-        return cast("dict[str, Any]", await self._guarded(client.info))
+        """Return what the server says of itself; of a cluster, one of its primaries.
 
-    async def _info(self, node: ClusterNode) -> dict[str, Any]:
-        answer = await self.client.execute_command("INFO", target_nodes=node)
-        return cast("dict[str, Any]", answer)
+        Without a `run_id` where the rights of this connection forbid to ask for more.
+        """
+        client = self.client
+        node = client.get_primaries()[0] if isinstance(client, RedisCluster) else None
+        return await self._guarded(partial(_about, client, node))
 
     def _check_server(self, about: dict[str, Any]) -> None:
         """An evicting server drops payments when its memory is full: no money lives there."""
@@ -328,6 +327,21 @@ class RedisLink:
         idle, self._idle = self._idle, []
         for connection in idle:
             await connection.disconnect(nowait=True)
+
+
+async def _about(client: Client, node: ClusterNode | None = None) -> dict[str, Any]:
+    """Return INFO, or the little that HELLO tells to those who may not ask for it."""
+    target = {} if node is None else {"target_nodes": node}
+    try:
+        return cast("dict[str, Any]", await client.execute_command("INFO", **target))
+    except NoPermissionError:
+        told = await client.execute_command("HELLO", **target)
+    said = {str(name, "ascii"): value for name, value in zip(told[::2], told[1::2], strict=True)}
+    return {
+        "redis_version": said["version"].decode(),
+        "cluster_enabled": said["mode"] == b"cluster",
+        "role": "slave" if said["role"] == b"replica" else said["role"].decode(),
+    }
 
 
 def _packed(connection: Connection, command: tuple[Any, ...]) -> Sequence[bytes]:

@@ -26,6 +26,7 @@ from cfflow._ports.store import (
     Started,
     decode_attempts,
     encode_action,
+    encode_attempt,
     encode_events,
     encode_record,
     oldest_of,
@@ -65,7 +66,6 @@ class RedisStore:
         self.keys: Final = Keys(namespace, partitions)
         self._feed_max = feed_max
         self._claims = 0
-        self._next_place = 0
 
     def now_ms(self) -> int:
         """Return the server's time in milliseconds."""
@@ -98,7 +98,7 @@ class RedisStore:
 
     async def _check_partitions(self) -> None:
         asked = self.keys.partitions
-        await self.link.command("HSETNX", self.keys.meta, "partitions", asked)
+        new = await self.link.command("HSETNX", self.keys.meta, "partitions", asked)
         held = int(await self.link.command("HGET", self.keys.meta, "partitions"))
         if held != asked:
             raise ConfigError(
@@ -107,6 +107,9 @@ class RedisStore:
             )
         # Any script: its answer sets the clock.
         await self.link.script([self.keys.wake(0)], ["read", ""])
+        if new:
+            places = range(asked)
+            await self.link.scripts([((self.keys.run(p),), ("create",)) for p in places])
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -180,16 +183,15 @@ class RedisStore:
             encode_record(record),
             record.state.value,
             record.cf_payment_id or "",
-            int(record.abandoned),
+            self._feed_max,
             "" if record.wake_ms is None else record.wake_ms,
             record.created_ms,
             _opening(plan),
             _review_change(plan),
             action,
             blob,
-            self._feed_max,
             plan.previous.token,
-            int(record.blocks_pay),
+            encode_attempt(record),
             len(plan.before.twins),
             plan.previous.updated_ms if plan.unasked else "",
             *encode_events(plan),
@@ -202,24 +204,31 @@ class RedisStore:
 
     async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
         """Take due payments of every partition, in one round trip per node."""
-        places = self._next_places(limit)
-        each = limit // len(places)
-        oldest = oldest_of(each, self._claims)
-        self._claims += 1
+        turns = self._turns(limit)
+        each = limit // max(1, len(turns))
         calls = [
             (
                 (self.keys.wake(place),),
-                ("claim", self.keys.order_prefix(place), each - oldest, oldest, lease_ms),
+                (
+                    "claim",
+                    self.keys.order_prefix(place),
+                    each - oldest_of(each, turn),
+                    oldest_of(each, turn),
+                    lease_ms,
+                ),
             )
-            for place in places
+            for turn, place in turns
         ]
         return _readable(await self.link.scripts(calls))
 
-    def _next_places(self, limit: int) -> Sequence[int]:
-        """Return the partitions to claim from: all, or so few that the limit holds, in turn."""
-        count = self.keys.partitions
-        first, self._next_place = self._next_place, (self._next_place + limit) % count
-        return [(first + i) % count for i in range(min(limit, count))]
+    def _turns(self, limit: int) -> Sequence[tuple[int, int]]:
+        """Return which partitions to claim from, each with how often it had its turn.
+
+        All of them, or so few that the limit holds; then the next ones come next time.
+        """
+        count, first = self.keys.partitions, self._claims
+        self._claims += min(limit, count)
+        return [divmod(claim, count) for claim in range(first, self._claims)]
 
     async def defer(self, snapshot: Snapshot, wake_ms: int) -> None:
         """Look at a claimed payment at another time, unless somebody has moved it since."""

@@ -17,7 +17,7 @@ from cfflow._core.actions import NextAction
 from cfflow._core.chart import State
 from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
-from cfflow._core.record import Attempt, Record, Snapshot, split_id
+from cfflow._core.record import Attempt, Record, Snapshot, attempt_of, split_id
 from cfflow._ports.feed import FeedStore
 from cfflow.errors import StoreError
 
@@ -34,6 +34,7 @@ __all__ = [
     "decode_attempts",
     "decode_record",
     "encode_action",
+    "encode_attempt",
     "encode_events",
     "encode_record",
     "oldest_of",
@@ -211,6 +212,11 @@ def decode_action(blob: bytes | None) -> NextAction | None:
         return _action_decoder.decode(blob) if blob else None
     except (msgspec.MsgspecError, ValueError) as error:
         raise StoreError(f"a stored next_action does not decode: {error}") from None
+
+
+def encode_attempt(record: Record) -> bytes:
+    """Return what the order's entry says of a payment, as it is kept."""
+    return _encode(attempt_of(record))
 
 
 def decode_attempts(packed: bytes | None) -> tuple[Attempt, ...]:

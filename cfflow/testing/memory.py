@@ -16,7 +16,7 @@ import msgspec
 from cfflow._core.chart import HOLDS, OPEN, State
 from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
-from cfflow._core.record import SCHEMA, Attempt, Record, Snapshot, Step, payment_id
+from cfflow._core.record import SCHEMA, Attempt, Record, Snapshot, Step, attempt_of, payment_id
 from cfflow._ports.budget_ledger import MemoryLedger
 from cfflow._ports.server_clock import monotonic_ms
 from cfflow._ports.store import (
@@ -100,6 +100,8 @@ class MemoryStore:
     ) -> Started:
         """Begin the order's next payment, or return the one that stands in its way."""
         order = self._orders.setdefault(order_id, _Order([], {}, {}))
+        if order.attempts and not order.records:
+            raise AlreadyPaid(f"order {order_id} was paid by a payment that has been purged")
         if n is not None and n != len(order.attempts) + 1:
             if n not in order.records:
                 raise Conflict(f"order {order_id} has moved: its payment {n} is not the next one")
@@ -118,8 +120,6 @@ class MemoryStore:
         for n, attempt in enumerate(order.attempts, 1):
             if attempt.state in OPEN and not attempt.abandoned:
                 return Started("open", self._snapshot(order_id, n))
-            if attempt.state is State.CAPTURED and n not in order.records:
-                raise AlreadyPaid(f"order {order_id} was paid by {order_id}.{n}, which was purged")
             if attempt.state is State.CAPTURED:
                 return Started("paid", self._snapshot(order_id, n))
         return None
@@ -158,9 +158,7 @@ class MemoryStore:
         n, record = plan.snapshot.n, plan.record
         kept = msgspec.structs.replace(record, token=token_urlsafe(8))
         order.records[n] = encode_record(kept)
-        order.attempts[n - 1] = Attempt(
-            record.state, record.cf_payment_id or "", record.abandoned, record.blocks_pay
-        )
+        order.attempts[n - 1] = attempt_of(record)
         if plan.action_changed:
             action = plan.snapshot.next_action
             blob = b"" if action is None else encode_action(action)

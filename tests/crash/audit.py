@@ -64,10 +64,10 @@ class Bank(msgspec.Struct, frozen=True):
     calls: Calls
 
     @classmethod
-    def of(cls, admin_url: str, order_id: str | None = None) -> Bank:
+    def of(cls, admin: httpx.Client, order_id: str | None = None) -> Bank:
         """Return the books as they are now, of one order or of all."""
         params = {} if order_id is None else {"order_id": order_id}
-        answer = httpx.get(f"{admin_url}/ledger", params=params, trust_env=False, timeout=30)
+        answer = admin.get("/ledger", params=params, timeout=30)
         return msgspec.json.decode(answer.content, type=cls)
 
     def orders(self) -> dict[str, list[Line]]:

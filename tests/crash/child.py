@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -53,6 +52,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     session: str = ""
     method: str = "card_otp"
     word: str = ""
+    amount: str | None = None
     redis_url: str = ""
     base_url: str = ""
     flows: tuple[str, ...] = ()
@@ -75,10 +75,6 @@ async def _start(orchestrator: Orchestrator, job: Job) -> object:
     return await orchestrator.start(job.flow, order_id=job.order_id, amount="170")
 
 
-async def _capture(orchestrator: Orchestrator, job: Job) -> object:
-    return await orchestrator.capture(job.payment_id, Decimal(job.word) if job.word else None)
-
-
 async def _acknowledge(orchestrator: Orchestrator, job: Job) -> object:
     word = {"actor": "asha", "note": "seen"}
     return await orchestrator.acknowledge(job.payment_id, job.word, **word)
@@ -89,6 +85,10 @@ async def _resolve(orchestrator: Orchestrator, job: Job) -> object:
     return await orchestrator.resolve(job.payment_id, job.word, **word)
 
 
+async def _work(orchestrator: Orchestrator, _: Job) -> object:
+    return await Worker(orchestrator).run_once()
+
+
 #: Everything that a process can be doing when it is killed.
 ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
     "start": _start,
@@ -96,14 +96,14 @@ ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
     "submit_otp": lambda o, job: o.submit_otp(job.payment_id, job.word),
     "resend_otp": lambda o, job: o.resend_otp(job.payment_id),
     "leave_otp": lambda o, job: o.leave_otp(job.payment_id),
-    "capture": _capture,
+    "capture": lambda o, job: o.capture(job.payment_id, job.amount),
     "void": lambda o, job: o.void(job.payment_id),
     "refresh": lambda o, job: o.refresh(job.payment_id),
     "adopt": lambda o, job: o.adopt(job.order_id, flow=job.flow),
     "abandon": lambda o, job: o.abandon(job.payment_id),
     "acknowledge": _acknowledge,
     "resolve": _resolve,
-    "work": lambda o, job: Worker(o).run_once(),
+    "work": _work,
 }
 
 

@@ -21,9 +21,10 @@ from cfflow._core.flow import Flow
 from cfflow._core.record import Record, Snapshot
 from cfflow._ports.redis_store import RedisStore
 from cfflow._ports.store import Committed, Started
+from cfflow._ports.transport import GatewayTransport
 from cfflow.emulator import calls
 
-__all__ = ["DoomedStore", "DoomedTransport", "Doom", "Side", "Stages"]
+__all__ = ["Doom", "DoomedStore", "DoomedTransport", "Side", "Stages"]
 
 _T = TypeVar("_T")
 
@@ -114,7 +115,7 @@ class DoomedTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._inner = inner
         self._stages = stages
-        self._faults = f"{admin_url}/faults"
+        self._admin_url = admin_url
         self._order_id = order_id
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -131,10 +132,11 @@ class DoomedTransport(httpx.AsyncBaseTransport):
     async def _die_while_the_bank_has_it(
         self, request: httpx.Request, fault: dict[str, Any]
     ) -> None:
-        async with httpx.AsyncClient(trust_env=False) as admin:
-            await admin.post(self._faults, json=fault | {"order_id": self._order_id})
+        sockets = GatewayTransport(self._admin_url)
+        async with httpx.AsyncClient(base_url=self._admin_url, transport=sockets) as admin:
+            await admin.post("/faults", json=fault | {"order_id": self._order_id})
             sent = asyncio.ensure_future(self._inner.handle_async_request(request))
             # A rule that is used up is a call that has arrived.
-            while self._order_id in (await admin.get(self._faults)).text and not sent.done():
+            while self._order_id in (await admin.get("/faults")).text and not sent.done():
                 await asyncio.sleep(_LOOK_S)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -10,10 +10,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Final
+from typing import Final, cast
+
+import httpx
+from msgspec.structs import replace
 
 import cfflow
 from cfflow import Orchestrator, Payment, State, Worker
+from cfflow._ports.redis_store import RedisStore
 from cfflow.emulator import EmulatorProcess
 from tests.crash.audit import Bank, Kept, Order, findings, kept_of, lost, on_its_way
 from tests.crash.child import ACTS, End, Job, Nursery
@@ -28,7 +32,9 @@ __all__ = ["Till", "no_limits"]
 #: looked for twice, 15 s apart.
 _HORIZON_MS: Final = 100_000
 _WAKES_MAX: Final = 40
-_LOOKS_MAX: Final = 400
+_TURNS_MAX: Final = 8
+_LOOKS_MAX: Final = 100
+_LOOK_S: Final = 0.01
 
 _numbers = count(1)
 
@@ -42,13 +48,19 @@ class Till:
     """What a test needs of a merchant whose processes die."""
 
     def __init__(
-        self, server: Server, bank: EmulatorProcess, nursery: Nursery, flows: Iterable[str]
+        self,
+        server: Server,
+        bank: EmulatorProcess,
+        admin: httpx.Client,
+        nursery: Nursery,
+        flows: Iterable[str],
     ) -> None:
         self._server = server
         self._bank = bank
         self._nursery = nursery
         self._flows = tuple(flows)
-        self.clock: Final = Clock(server, bank.admin_url)
+        self._admin = admin
+        self.clock: Final = Clock(server, admin)
         self._performed = self.books().calls.performed
 
     @asynccontextmanager
@@ -80,9 +92,7 @@ class Till:
         """Return a payment that nobody has paid yet, as a job to be filled in."""
         order_id, session = await self.order(till, hold=hold)
         payment = await till.start(flow, order_id=order_id, amount="170")
-        return Job(
-            act="pay", order_id=order_id, flow=flow, payment_id=payment.id, session=session
-        )
+        return Job(act="pay", order_id=order_id, flow=flow, payment_id=payment.id, session=session)
 
     async def at_otp(self, till: Orchestrator, flow: str = "native_otp") -> Job:
         """Return a payment whose customer is asked for the OTP."""
@@ -100,80 +110,79 @@ class Till:
 
     async def kill(self, job: Job, doom: Doom | None) -> End:
         """Run a job in a process of its own, which dies where it is told to."""
-        placed = {"redis_url": self._server.url, "base_url": self._bank.base_url}
-        told = {"flows": self._flows, "doom": doom}
-        (end,) = await self._nursery.run(_with(job, **placed, **told))
+        (end,) = await self._nursery.run(replace(self.placed(job), doom=doom))
         return end
 
-    async def act(self, job: Job) -> object:
+    def placed(self, job: Job) -> Job:
+        """Return a job that says where the store, the bank and the flows are."""
+        return replace(
+            job, redis_url=self._server.url, base_url=self._bank.base_url, flows=self._flows
+        )
+
+    async def act(self, job: Job) -> None:
         """Do the same in this process, as the merchant's next try."""
         async with self.process() as till:
-            return await ACTS[job.act](till, job)
+            await ACTS[job.act](till, job)
 
     async def look(self) -> None:
         """Let the next wake come and a worker look once."""
         async with self.process() as till:
-            await self._skip_to_wake(till)
+            orders = {payment.order_id for payment in await till.find()}
+            await self._skip_to_wake(till, *orders)
             await Worker(till).run_once()
 
-    async def recover(self, order_id: str) -> list[Payment]:
+    async def recover(self, order_id: str) -> None:
         """Let a fresh worker look after an order until its next wake is far away."""
         async with self.process() as till:
-            worker = Worker(till)
-            for _ in range(_WAKES_MAX):
-                await worker.run_once()
-                found = await kept_of(till.store, order_id)  # type: ignore[arg-type]  # it is in Redis
-                if all(_quiet(kept, till.store.now_ms()) for kept in found):
-                    return await till.find(order_id=order_id)
-                await self._skip_to_wake(till, order_id)
+            await self._come_to_rest(till, order_id)
+
+    async def _come_to_rest(self, till: Orchestrator, order_id: str) -> None:
+        worker = Worker(till)
+        for _ in range(_WAKES_MAX):
+            await worker.run_once()
+            found = await kept_of(_store(till), order_id)
+            if all(_quiet(kept, till.store.now_ms()) for kept in found):
+                return
+            await self._skip_to_wake(till, order_id)
         raise RuntimeError(f"{order_id} does not come to rest: {found}")
 
-    async def _skip_to_wake(self, till: Orchestrator, order_id: str | None = None) -> None:
-        found = [p.order_id for p in await till.find()] if order_id is None else [order_id]
-        wakes = [
-            kept.wake_ms
-            for order in found
-            for kept in await kept_of(till.store, order)  # type: ignore[arg-type]  # it is in Redis
-            if kept.wake_ms is not None
-        ]
+    async def _skip_to_wake(self, till: Orchestrator, *order_ids: str) -> None:
+        kept = [kept for order_id in order_ids for kept in await kept_of(_store(till), order_id)]
+        wakes = [one.wake_ms for one in kept if one.wake_ms is not None]
         if wakes:
             self.clock.skip(max(0, min(wakes) - till.store.now_ms()) / 1000 + 0.002)
 
-    async def settled_at_the_bank(self, call: str, times: int) -> None:
-        """Wait until the bank has carried out so many such calls since this till was opened."""
+    async def wait_for_bank(self, call: str, times: int) -> None:
+        """Wait until the bank has carried out so many such calls since this till was opened.
+
+        Not for ever: a call that only repeats a stored answer is none that it carries out.
+        """
         for _ in range(_LOOKS_MAX):
             if self.performed(call) >= times:
                 return
-            await asyncio.sleep(0.01)
-        raise RuntimeError(f"the bank has not carried out {call}")
+            await asyncio.sleep(_LOOK_S)
+
+    def fault(self, order_id: str, kind: str) -> None:
+        """Let the next call about an order go wrong."""
+        rule = {"call": "any", "kind": kind, "order_id": order_id}
+        self._admin.post("/faults", json=rule).raise_for_status()
 
     async def finish(self, job: Job, end: State) -> Payment:
         """Let customer and merchant go on, until the order's newest payment is at its end."""
-        for _ in range(8):
-            payment = (await self.recover(job.order_id))[-1]
-            if payment.state in {State.CAPTURED, State.VOIDED, State.FAILED}:
-                return payment
-            await self._go_on(_with(job, payment_id=payment.id), payment, end)
+        for _ in range(_TURNS_MAX):
+            async with self.process() as till:
+                await self._come_to_rest(till, job.order_id)
+                payment = (await till.find(order_id=job.order_id))[-1]
+                if payment.state in {State.CAPTURED, State.VOIDED, State.FAILED}:
+                    return payment
+                await _go_on(till, replace(job, payment_id=payment.id), payment, end)
         raise RuntimeError(f"{payment!r} does not come to its end")
-
-    async def _go_on(self, job: Job, payment: Payment, end: State) -> None:
-        async with self.process() as till:
-            if payment.state is State.CREATED:
-                await ACTS["pay"](till, job)
-            elif payment.state is State.OTP_PENDING:
-                await till.submit_otp(payment.id, OTP)
-            elif payment.state is State.INITIATED:
-                await till.gateway.simulate(payment.cf_payment_id or "", "SUCCESS")
-            elif end is State.VOIDED:
-                await till.void(payment.id)
-            else:
-                await ACTS["capture"](till, job)
 
     # the books
 
     def books(self, order_id: str | None = None) -> Bank:
         """Return the bank's books."""
-        return Bank.of(self._bank.admin_url, order_id)
+        return Bank.of(self._admin, order_id)
 
     def effects(self, order_id: str) -> list[str]:
         """Return what the bank has done with an order, oldest first."""
@@ -183,18 +192,33 @@ class Till:
         """Return how often the bank carried out a call since this till was opened."""
         return self.books().calls.performed.get(call, 0) - self._performed.get(call, 0)
 
-    async def findings(self, order_id: str) -> list[str]:
-        """Return what must never be, of one order."""
-        return findings(await self._order(order_id))
+    async def findings(self, order_id: str, *, settled: bool = False) -> list[str]:
+        """Return what must never be of an order; settled: and what must not be left."""
+        store = RedisStore(self._server.url)
+        await store.open()
+        order = Order(await kept_of(store, order_id), self.books(order_id).ledger)
+        await store.aclose()
+        return findings(order) + (lost(order) if settled else [])
 
-    async def lost(self, order_id: str) -> list[str]:
-        """Return what must not be left when all is done, of one order."""
-        return lost(await self._order(order_id))
 
-    async def _order(self, order_id: str) -> Order:
-        async with self.process() as till:
-            kept = await kept_of(till.store, order_id)  # type: ignore[arg-type]  # it is in Redis
-        return Order(kept, self.books(order_id).ledger)
+def _store(till: Orchestrator) -> RedisStore:
+    return cast("RedisStore", till.store)
+
+
+async def _go_on(till: Orchestrator, job: Job, payment: Payment, end: State) -> None:
+    """Do what the customer or the merchant does next."""
+    if payment.state is State.CREATED:
+        await ACTS["pay"](till, job)
+    elif payment.otp is not None and payment.otp.submits_left:
+        await till.submit_otp(payment.id, OTP)
+    elif payment.state in {State.INITIATED, State.OTP_PENDING}:
+        # The customer pays at the bank's own page, and comes back to ours.
+        await till.gateway.simulate(payment.cf_payment_id or "", "SUCCESS")
+        await till.refresh(payment.id)
+    elif end is State.VOIDED:
+        await till.void(payment.id)
+    else:
+        await ACTS["capture"](till, job)
 
 
 def _quiet(kept: Kept, now_ms: int) -> bool:

@@ -21,7 +21,7 @@ EXAMPLES: dict[str, tuple[str, list[str]]] = {
             "OTP (3 tries left)",
             "OTP (2 tries left)",
             "OTP (2 tries left)",
-            "is captured.",
+            "is captured: the money is taken.",
             "reject_otp: otp_pending -> otp_pending",
             "capture: authorized -> captured",
         ],
@@ -29,6 +29,11 @@ EXAMPLES: dict[str, tuple[str, list[str]]] = {
     "hotel_preauth.py": (
         "",
         ["5000.00 held until", "4200.50 captured", "voided, nothing taken"],
+    ),
+    # Where the kill meets the first process is chance; that nothing stays open is not.
+    "resume_after_crash.py": (
+        "",
+        ["submitting the OTP", "killed with SIGKILL", "second process:", "Open: nothing."],
     ),
 }
 

@@ -11,11 +11,12 @@ from decimal import Decimal
 
 from transitions import MachineError
 
-from cfflow._core.chart import FINAL, State, fire
+from cfflow._core.chart import FINAL, HOLDS, State, fire
 from cfflow._core.flow import Flow
-from cfflow._core.record import TRIGGERS, Entry, EntryKind, Operation, Record, payment_id
+from cfflow._core.record import BLOCKS_PAY, TRIGGERS, Entry, EntryKind, Operation, Record, payment_id
 from cfflow._ports.store import decode_record
 from cfflow.testing import MemoryStore
+from tests.sim.network import payment_of_key
 from tests.sim.story import Story
 from tests.sim.truth import Truth
 
@@ -42,9 +43,13 @@ class Books:
         self.records: dict[str, Record] = {}
         self.operations: dict[str, Operation] = {}
         self.secrets: list[bytes] = []
+        self.adopted: set[str] = set()
+        self.forgotten: set[str] = set()
+        self.openers: dict[str, str] = {}
+        self.opened_ms: dict[str, int] = {}
         self._store = store
         self._truth = truth
-        self._flow_of = flow_of
+        self.flow_of = flow_of
         self._story = story
         self._complain = complain
         self._blobs: dict[str, bytes] = {}
@@ -66,6 +71,26 @@ class Books:
         self._events = events
         self._end_leases()
 
+    def roll_back(self) -> None:
+        """The store has forgotten its last commits: what it holds now is what counts."""
+        store = self._store._orders.items()
+        blobs = {payment_id(o, n): b for o, order in store for n, b in order.records.items()}
+        known = {name: decode_record(blob) for name, blob in blobs.items()}
+        for name, record in self.records.items():
+            past = known.get(name)
+            kept = {key for key in self.operations if past and _knows(past, key)}
+            if past is None or past.version < record.version:
+                mine = {key for key in self.operations if payment_of_key(key) == name}
+                self.forgotten |= mine - kept
+        self.records, self._blobs, self._leases = known, blobs, {}
+        self._events = len(self._store.events)
+
+    def overruled(self, name: str) -> bool:
+        """Whether a person has said of this payment that it may be paid again."""
+        record = self.records[name]
+        settled = any(r.acknowledged_ms for r in record.reviews if r.reason in BLOCKS_PAY)
+        return settled or _by_person(record)
+
     def claimed(self, ids: list[str], until_ms: int) -> None:
         """A worker has taken payments for a while: nobody else may have them meanwhile."""
         now_ms = self._store.now_ms()
@@ -86,7 +111,7 @@ class Books:
         self.records[name] = record
         self._story.tell(who, f"commits {name} {_told(record)}")
         if record.operation is not None:
-            self.operations.setdefault(record.operation.key, record.operation)
+            self._check_operation(who, name, record, was)
         for secret in self.secrets:
             if secret in blob:
                 self._complain(f"{name}: a secret stands in the record")
@@ -97,6 +122,23 @@ class Books:
         self._check_truth(name, record)
         self._check_money(name, record, was)
         return moves
+
+    def _check_operation(
+        self, who: str, name: str, record: Record, was: Record | None
+    ) -> None:
+        """A step is opened while no other payment of its order holds money."""
+        operation = record.operation
+        before = was.operation if was else None
+        if operation is None or (before and before.sends == operation.sends and before.key == operation.key):
+            return
+        if operation.key not in self.operations:
+            self.openers[operation.key] = who
+        self.operations[operation.key] = operation
+        self.opened_ms[operation.key] = record.updated_ms
+        order_id = name.rpartition(".")[0]
+        for other, known in self.records.items():
+            if other.rpartition(".")[0] == order_id and other != name and known.state in HOLDS:
+                self._complain(f"{name}: {operation.step} beside {other}, which is {known.state}")
 
     def _check_version(self, name: str, record: Record, was: Record | None) -> None:
         wanted = was.version + 1 if was else 1
@@ -133,7 +175,7 @@ class Books:
         """Whether nobody has to look at this payment any more."""
         if record.operation is not None or record.confirming:
             return False
-        watched_ms = record.moved_ms + self._flow_of(record.flow).end.late_watch_s * 1000
+        watched_ms = record.moved_ms + self.flow_of(record.flow).end.late_watch_s * 1000
         late = record.state is State.FAILED and record.updated_ms < watched_ms
         return record.state in FINAL | {State.FAILED} and not late
 
@@ -160,9 +202,19 @@ class Books:
         wanted = _PROVED_BY.get(state)
         if wanted and not wanted & set(effects):
             self._complain(f"{name}: is {state}, the bank only knows {', '.join(effects)}")
-        owner = self._truth.owners.get(cf_payment_id)
-        if owner != name and not record.open_reviews:
+        owner = self._truth.owners.get(cf_payment_id, "")
+        if owner != name and not record.open_reviews and not self._excused(name, owner):
             self._complain(f"{name}: attempt {cf_payment_id} belongs to {owner}")
+
+    def _excused(self, name: str, owner: str) -> bool:
+        """An attempt that came after its pay was given up may be taken for the next pay's own.
+
+        So may any attempt of an order that somebody has adopted: that is what they asked for.
+        """
+        order_id = name.rpartition(".")[0]
+        known = self.records.get(owner)
+        late = known is not None and known.given_up_ms is not None
+        return order_id in self.adopted or (late and owner.rpartition(".")[0] == order_id)
 
     def _check_money(self, name: str, record: Record, was: Record | None) -> None:
         held, taken = record.amount_held, record.captured_amount
@@ -175,6 +227,11 @@ class Books:
             self._complain(f"{name}: says captured {taken}, the bank took {truth}")
         if was and was.state in FINAL and record.state is not was.state:
             self._complain(f"{name}: left {was.state} for {record.state}")
+
+
+def _knows(record: Record, key: str) -> bool:
+    """Whether a record has heard of the operation of this key."""
+    return int(key.rsplit("-", 2)[1]) <= record.sequence and key.endswith(record.nonce)
 
 
 def _by_person(record: Record) -> bool:

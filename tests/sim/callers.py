@@ -19,7 +19,7 @@ from tests.sim.truth import Truth
 #: Planted secrets: none of them may be found in the store or in a log.
 OTP = "428651"
 CVV = "9073"
-CARDS = ("4111111111111111", "4706131211212123", "5105105105105100")
+CARDS = ("4111111111111111", "4706131211212123", "4576238912771450", "5105105105105100")
 
 #: What makes sense to call on a payment in this state, and how often.
 _SENSIBLE = {
@@ -200,6 +200,7 @@ class Caller:
         )
 
     async def _adopt(self, sale: Sale, _: Payment | str) -> None:
+        self._rules.adopts(sale.order_id)
         for payment in await self._orchestrator.adopt(sale.order_id, flow=sale.flow):
             sale.keep(payment)
 

@@ -13,6 +13,10 @@ from tests.sim.story import Story
 from tests.sim.truth import Truth
 
 
+#: What a customer may pay with on a page that is not ours: another card, or the same one.
+_OTHER_CARD = "6074825972083818"
+
+
 class Customers:
     """Acts on every attempt that the bank knows, some time after it has begun."""
 
@@ -45,6 +49,25 @@ class Customers:
             if attempt.cf_payment_id not in self._met:
                 self._met.add(attempt.cf_payment_id)
                 self._decide(attempt)
+
+    def stray(self, order_id: str, session: str, card: str, at_s: float) -> None:
+        """The customer pays the order on some other page, at the bank's own time."""
+        number = card if at_s < 0 else _OTHER_CARD
+        fields = {
+            "channel": "link",
+            "card_number": number,
+            "card_holder_name": "Test",
+            "card_expiry_mm": "12",
+            "card_expiry_yy": "31",
+            "card_cvv": "111",
+        }
+        try:
+            self._bank.pay(session, {"card": fields}, self._now() + min(at_s, 0.0))
+        except Refused:
+            return
+        self._truth.catch_up()
+        self._story.tell("customer", f"pays {order_id} on another page with card {number[-4:]}")
+        self.meet(order_id)
 
     def _decide(self, attempt: Attempt) -> None:
         types_otp = attempt.method.action == "post"

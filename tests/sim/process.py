@@ -24,6 +24,9 @@ class Died(BaseException):
 #: The name of a worker's actions: nobody called for what it does.
 WORKER = "worker"
 
+#: How the names of processes begin that only work for themselves.
+WORKERS = ("worker", "rescue")
+
 
 @dataclass(slots=True, eq=False)
 class Action:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cfflow._core.draft import PAY_MARGIN_MS
+from cfflow._core.steps import SEND_WITHIN_MS
 from cfflow.errors import (
     CfflowError,
     Conflict,
@@ -20,17 +21,15 @@ from cfflow.errors import (
 )
 from tests.sim.books import Books
 from tests.sim.network import STEPS, Sent
-from tests.sim.process import Action
+from tests.sim.process import WORKER, WORKERS, Action
 from tests.sim.truth import Truth, world_s
 
-#: Which step a merchant asked for by calling what.
-_ASKED_BY = {
-    "pay": {"pay"},
-    "submit_otp": {"submit_otp"},
-    "resend_otp": {"resend_otp"},
-    "capture": {"capture", "worker"},
-    "void": {"void", "worker"},
-}
+#: A process that slept longer than this after its commit does not send any more.
+_SEND_WITHIN_S = (SEND_WITHIN_MS + 20) / 1000
+
+#: So many inquiries about one order, by workers, in so many seconds: no pause is left between.
+_STORM = 40
+_STORM_S = 60.0
 
 #: These say that nothing was sent.
 _UNSENT = (Conflict, IllegalStep, InvalidInput, OtpLimit)
@@ -48,12 +47,12 @@ class Rules:
         self._complain = complain
         self._steps: dict[str, list[Sent]] = {}
         self._asked: dict[str, float] = {}
-        self._fetches: list[Sent] = []
+        self._fetches: dict[str, list[float]] = {}
 
     def sending(self, sent: Sent) -> None:
         """A process sends a request."""
         if sent.call not in STEPS:
-            self._fetches.append(sent)
+            self._check_patience(sent)
             return
         before = self._steps.setdefault(sent.payment_id, [])
         self._check_written(sent)
@@ -63,7 +62,7 @@ class Rules:
         if sent.call == "authorize":
             self._check_resent(sent, same)
             self._check_new_key(sent, others)
-        elif same:
+        elif same and sent.key not in self._books.forgotten:
             self._complain(f"{sent}: sent twice")
         if sent.call == "pay":
             self._check_other_pays(sent, others)
@@ -76,7 +75,12 @@ class Rules:
     def answered(self, sent: Sent) -> None:
         """A living process hears how its request ended."""
         if sent.told == "answered" and sent.call.startswith("fetch_payment"):
-            self._asked[_order_of(sent)] = max(self._asked.get(_order_of(sent), 0.0), sent.at_s)
+            order_id = sent.ids[0]
+            self._asked[order_id] = max(self._asked.get(order_id, 0.0), sent.at_s)
+
+    def adopts(self, order_id: str) -> None:
+        """Somebody lets the order's attempts be adopted: from now on any may be claimed."""
+        self._books.adopted.add(order_id)
 
     def finished(self, action: Action, error: BaseException | None) -> None:
         """A merchant's call has ended: its error must not deny what it did."""
@@ -91,8 +95,18 @@ class Rules:
         if denied and moved and not knows_more:
             self._complain(f"{told}, which says that no money moved by {moved[0]}")
 
+    def _check_patience(self, sent: Sent) -> None:
+        """Workers leave a pause between two inquiries."""
+        if sent.action is None or sent.action.name != WORKER:
+            return
+        times = self._fetches.setdefault(sent.ids[0], [])
+        times.append(sent.at_s)
+        del times[:-_STORM]
+        if len(times) == _STORM and sent.at_s - times[0] < _STORM_S:
+            self._complain(f"{sent}: asked {_STORM} times in {sent.at_s - times[0]:.1f} s")
+
     def _check_written(self, sent: Sent) -> None:
-        """Nothing is sent that was not written down before, byte for byte."""
+        """Nothing is sent that was not written down before, byte for byte and just now."""
         operation = self._books.operations.get(sent.key)
         if operation is None:
             self._complain(f"{sent}: sent before it was written down")
@@ -100,16 +114,33 @@ class Rules:
         frozen = (operation.body, operation.api_version)
         if sent.call == "authorize" and frozen != (sent.body, sent.api_version):
             self._complain(f"{sent}: what was sent is not what was written down")
+        paused_s = sent.at_s - world_s(self._books.opened_ms[sent.key])
+        if paused_s > _SEND_WITHIN_S:
+            self._complain(f"{sent}: sent {paused_s:.1f} s after it was written down")
 
     def _check_asked(self, sent: Sent) -> None:
         """A merchant asked for it, and one call of theirs sends one step."""
         action = sent.action
         step = sent.key.rsplit("-", 3)[1]
-        if action is None or action.name not in _ASKED_BY[step]:
+        if action is None or action.name not in {step, WORKER}:
             name = action.name if action else "nobody"
             self._complain(f"{sent}: {name} asked for something else")
-        elif action.name != "worker" and len(action.sent) > 1:
+        elif action.name == WORKER and not self._worker_may(sent, step):
+            self._complain(f"{sent}: a worker did that by itself")
+        elif action.name != WORKER and len(action.sent) > 1:
             self._complain(f"{sent}: one {action.name} has sent {len(action.sent)} steps")
+
+    def _worker_may(self, sent: Sent, step: str) -> bool:
+        """A worker repeats what a merchant asked for, and ends a hold as the flow says."""
+        stem = f"{sent.payment_id}-{step}-"
+        openers = [who for key, who in self._books.openers.items() if key.startswith(stem)]
+        if any(not who.startswith(WORKERS) for who in openers):
+            return sent.call == "authorize"
+        record = self._books.records[sent.payment_id]
+        flow = self._books.flow_of(record.flow)
+        if record.abandoned and step == "void":
+            return flow.end.abandoned_hold == "void"
+        return flow.capture == "manual" and flow.hold_rules.on_expiry == step
 
     def _check_resent(self, sent: Sent, same: list[Sent]) -> None:
         if not same:
@@ -126,6 +157,9 @@ class Rules:
         for key in {other.key: None for other in others}:
             sends = [other for other in others if other.key == key]
             over_s = self._over_s(sends[0])
+            if key in self._books.forgotten:
+                self._check_forgotten(sent, sends[-1])
+                continue
             refused = any(other.told in {"refused", "replayed"} for other in sends)
             if not refused and self._now() < over_s:
                 self._complain(f"{sent}: what became of {sends[-1]} is not known")
@@ -134,8 +168,13 @@ class Rules:
 
     def _check_other_pays(self, sent: Sent, others: list[Sent]) -> None:
         """A pay that may still arrive, or has, is not followed by another one."""
+        if self._books.overruled(sent.payment_id):
+            return
         for other in others:
             if other.told == "refused":
+                continue
+            if other.key in self._books.forgotten:
+                self._check_forgotten(sent, other)
                 continue
             over_s = self._over_s(other)
             made = [name for name, key in self._truth.keys.items() if key == other.key]
@@ -144,6 +183,14 @@ class Rules:
             if self._now() < over_s:
                 self._complain(f"{sent}: {other} may still be on its way")
 
+    def _check_forgotten(self, sent: Sent, other: Sent) -> None:
+        """The store has lost it: only what an inquiry could see forbids another one."""
+        if self._books.overruled(sent.payment_id):
+            return
+        asked_s = self._asked.get(self._order_of(sent), -1.0)
+        if other.effects and other.arrived_at_s[0] < asked_s:
+            self._complain(f"{sent}: {other} has acted, as an inquiry could see")
+
     def _over_s(self, sent: Sent) -> float:
         """Until when a step counts as still on its way: its time limit and the margin."""
         operation = self._books.operations.get(sent.key)
@@ -151,6 +198,6 @@ class Rules:
             return sent.at_s
         return world_s(operation.limit_ms + PAY_MARGIN_MS)
 
-
-def _order_of(sent: Sent) -> str:
-    return sent.ids[0]
+    def _order_of(self, sent: Sent) -> str:
+        name = sent.payment_id
+        return name.rpartition(".")[0] if name else sent.ids[0]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from cfflow import Orchestrator
 from cfflow._core.chart import State
 from cfflow._core.record import Record
 from cfflow.emulator.records import Attempt
+from cfflow.errors import CfflowError
 from cfflow.worker import Worker
 from tests.sim.truth import STRANGER
 from tests.sim.workers import catch_up
@@ -36,6 +38,8 @@ class Settling:
         until_s = self._loop.time() + _PATIENCE_S
         while True:
             await process.run(catch_up(worker))
+            if world.accidents.forgot:
+                await process.run(self._adopt(orchestrator))
             left = self._left()
             if not left and self._quiet():
                 return
@@ -44,9 +48,28 @@ class Settling:
                 return
             await asyncio.sleep(self._next_s() - self._loop.time())
 
+    async def _adopt(self, orchestrator: Orchestrator) -> None:
+        """The operator's part after a loss of data: rebuild what the store may have forgotten."""
+        world = self._world
+        for sale in world.sales:
+            world.rules.adopts(sale.order_id)
+            try:
+                await orchestrator.adopt(sale.order_id, flow=sale.flow)
+            except CfflowError:
+                # A pay is open: the next round gets through, or a person is told of it.
+                if not self._told(sale.order_id):
+                    return
+        world.accidents.forgot = False
+
+    def _told(self, order_id: str) -> bool:
+        known = self._world.books.records.items()
+        ours = [record for name, record in known if name.rpartition(".")[0] == order_id]
+        return any(record.open_reviews for record in ours)
+
     def _quiet(self) -> bool:
         world = self._world
-        return not (world.network.in_flight or world.customers.waiting)
+        waiting = world.network.in_flight or world.customers.waiting
+        return not (waiting or world.accidents.forgot)
 
     def _next_s(self) -> float:
         """When something happens next: a payment wakes, the bank or a customer acts."""
@@ -72,7 +95,8 @@ class Settling:
         return ""
 
     def _unsettled(self, name: str, record: Record) -> str:
-        if record.open_reviews:
+        if record.reviews:
+            # Somebody was told, whether or not they have acknowledged it.
             return ""
         if record.state not in _ENDS or record.operation is not None:
             return f"{name} is still {record.state}, and nobody was told"

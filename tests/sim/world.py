@@ -22,7 +22,9 @@ from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.store import Store
 from cfflow.emulator import Bank, BankOptions
 from cfflow.emulator.records import DEFAULT_ACCOUNTS
+from cfflow.emulator.wire import timestamp
 from cfflow.testing import FakeClock, MemoryStore
+from tests.sim.accidents import Accidents
 from tests.sim.books import Books
 from tests.sim.callers import CARDS, CVV, OTP, Caller, Sale
 from tests.sim.customers import Customers
@@ -37,6 +39,9 @@ from tests.sim.story import Story
 from tests.sim.truth import EPOCH_MS, Truth
 from tests.sim.weather import Weather
 from tests.sim.workers import work
+
+#: The oldest attempt of another page was made so long before the world began.
+_OLDEST_S = 800.0
 
 #: More callbacks than any world needs that comes to rest.
 _STEPS_MAX = 400_000
@@ -85,6 +90,7 @@ class World:
         self.loop = VirtualLoop(self.rng, self.clock)
         self.story = Story(self.loop.time)
         self.weather = Weather(self.rng)
+        self._order_s = self.rng.choice((300.0, 3600.0, 7200.0))
         self._fast = self.rng.random() < 0.7
         self.bank = Bank(options=self._options(), seed=seed)
         bank_clock = BankClock(self._now_s)
@@ -93,6 +99,7 @@ class World:
         self.truth = Truth(self.bank, self._now_s, self.complain)
         self.books = Books(self.store, self.truth, CATALOG.named, self.story, self.complain)
         self.rules = Rules(self.books, self.truth, self.loop.time, self.complain)
+        self.accidents = Accidents(self.store, self.books, self.loop, self.rng, self.story)
         self.account = DEFAULT_ACCOUNTS[0]
         self.customers = Customers(
             self.bank,
@@ -158,6 +165,7 @@ class World:
         workers = [self._keep_alive(f"worker{n}") for n in range(rng.choice((0, 1, 1, 2)))]
         open_shops = [self.loop.create_task(shop) for shop in shops]
         tasks = [*open_shops, *(self.loop.create_task(worker) for worker in workers)]
+        tasks.append(self.loop.create_task(self.accidents.happen()))
         await asyncio.wait(open_shops, timeout=rng.choice((20.0, 60.0, 150.0, 500.0)))
         await asyncio.sleep(rng.choice((0.0, 0.0, 3.0, 30.0)))
         for task in tasks:
@@ -208,18 +216,30 @@ class World:
                 self.account,
                 {
                     "order_id": order_id,
+                    "order_expiry_time": timestamp(self._now_s() + self._order_s),
                     "order_amount": 170,
                     "customer_details": {"customer_id": "c_1", "customer_phone": "9898989898"},
                     "order_tags": {"cfflow_preauth": "true"} if tagged else None,
                 },
-                self._now_s(),
+                self._now_s() - _OLDEST_S,
             )
             session = self.bank.session_of(made)
             sale = Sale(order_id, session, flow, self.rng.choice(CARDS))
             self.sales.append(sale)
             self.books.secrets += [session.encode(), sale.card.encode()]
             self.story.tell("world", f"{order_id} is sold by {flow}{' on hold' if tagged else ''}")
+            self._strays(sale)
         self.books.secrets += [OTP.encode(), CVV.encode()]
+
+    def _strays(self, sale: Sale) -> None:
+        """Attempts on the order that are not ours: old ones with the same card, new ones."""
+        stray = self.customers.stray
+        for at_s in (-700.0, -100.0):
+            if self.rng.random() < 0.06:
+                stray(sale.order_id, sale.session, sale.card, at_s)
+        if self.rng.random() < 0.15:
+            after_s = self.rng.uniform(0, 60)
+            self.loop.call_later(after_s, stray, sale.order_id, sale.session, sale.card, 0.0)
 
     def _options(self) -> BankOptions:
         rng = self.rng
@@ -229,7 +249,6 @@ class World:
             upi_approves_after_s=rng.choice((0.0, 5.0, 60.0)),
             confirm_after_s=rng.choice((0.0, 0.0, 2.0, 30.0, 4000.0)),
             closes_after_s=rng.choice((None, None, 900.0)),
-            order_s=rng.choice((300.0, 3600.0, 7200.0)),
             hold_s=FAST_HOLD_S if self._fast else 7 * 86400.0,
         )
 
@@ -263,6 +282,7 @@ class World:
             self.books.claimed(taken, self.store.now_ms() + lease_ms)
         else:
             self.books.check(command.process.name)
+        self.accidents.stored()
         self._guard()
 
     def _guard(self) -> None:

@@ -1,0 +1,215 @@
+"""How fast workers find the truth after a crash, and what a claim costs in a large store.
+
+Reconciling: so many processes died with an OTP on its way; the bank has taken each payment's
+money. One worker, no rate budget, asks about all of them; the emulator counts the inquiries
+and runs in a process of its own.
+
+Claiming: a store full of payments that sleep, a few that are due. A claim must not care.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+
+import cfflow
+from bench.memory import BatchingStore
+from bench.places import embedded_valkey
+from bench.seeded_bank import Seeded, order_of
+from cfflow import Worker
+from cfflow._core.chart import State
+from cfflow._core.flow import Flow
+from cfflow._core.record import Operation, OtpTurn, Record, Step
+from cfflow._core.steps import create
+from cfflow._ports.catalog import Catalog
+from cfflow._ports.redis_store import RedisStore
+from cfflow.testing.plans import a_plan
+
+__all__ = ["Claims", "Reconciled", "measure_claims", "measure_reconciling"]
+
+_AT_ONCE: Final = 256
+_CLAIMS: Final = 400
+_DUE: Final = 2_000
+_LEASE_MS: Final = 60_000
+_CLAIM_LIMIT: Final = 64
+
+
+class Reconciled(NamedTuple):
+    """How many payments, how long it took, and how many inquiries the gateway counted."""
+
+    payments: int
+    took_s: float
+    cpu_s: float
+    inquiries: int
+
+    @property
+    def per_s(self) -> float:
+        """Payments reconciled in a second."""
+        return self.payments / self.took_s
+
+
+class Claims(NamedTuple):
+    """What a claim costs while so many payments sleep, and what they take together."""
+
+    sleeping: int
+    p50_ms: float
+    p99_ms: float
+    used_b: int
+
+
+class _Silent:
+    """A log that nobody reads: what the worker writes is measured with the sale."""
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Say nothing."""
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Say nothing."""
+
+
+async def measure_reconciling(payments: int) -> Reconciled:
+    """Let one worker find the truth about so many interrupted payments."""
+    async with embedded_valkey() as url, _bank(payments) as (bank, process):
+        await _interrupt(url, bank.attempts)
+        settings = {"client_id": "cfflow-test-id", "client_secret": "cfflow-test-secret"}
+        async with cfflow.connect(
+            redis_url=url, environment=bank.base_url, log=_Silent(), **settings
+        ) as orchestrator:
+            worker = Worker(orchestrator, concurrency=_AT_ONCE)
+            began_s, cpu_s = time.perf_counter(), time.process_time()
+            running = asyncio.create_task(worker.run(signals=False))
+            while (await orchestrator.store.overdue()).count:
+                await asyncio.sleep(0.2)
+            worker.stop()
+            report = await running
+            took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
+        if report.resolved != payments or report.errors:
+            raise RuntimeError(f"not reconciled: {report}")
+        if process.stdin is not None and process.stdout is not None:
+            process.stdin.close()
+            return Reconciled(payments, took_s, cpu_s, int(await process.stdout.readline()))
+    raise RuntimeError("the bank's process has no pipes")
+
+
+@asynccontextmanager
+async def _bank(payments: int) -> AsyncIterator[tuple[Seeded, asyncio.subprocess.Process]]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bench.seeded_bank",
+        str(payments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        limit=1 << 26,
+    )
+    try:
+        line = await process.stdout.readline() if process.stdout else b""
+        yield msgspec.json.decode(line, type=Seeded), process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _interrupt(url: str, attempts: Sequence[str]) -> None:
+    """Write payments whose OTP was on its way when their process died, a minute ago."""
+    store = BatchingStore(url)
+    await store.open()
+    flow = Catalog().named("native_otp")
+    numbers = iter(range(len(attempts)))
+
+    async def some() -> None:
+        for number in numbers:
+            await _interrupted(store, flow, number, attempts[number])
+
+    try:
+        await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
+    finally:
+        await store.aclose()
+
+
+async def _interrupted(store: RedisStore, flow: Flow, number: int, attempt: str) -> None:
+    then_ms = store.now_ms() - 60_000
+    record = _record(flow, then_ms, number)
+    held = (await store.start(order_of(number), record, flow)).snapshot
+    operation = Operation(
+        step=Step.SUBMIT_OTP,
+        sequence=2,
+        key=f"{held.id}-submit_otp-2-{record.nonce}",
+        started_ms=then_ms,
+        limit_ms=then_ms + 10_000,
+    )
+    await store.commit(
+        a_plan(
+            held,
+            state=State.OTP_PENDING,
+            cf_payment_id=attempt,
+            operation=operation,
+            sequence=2,
+            otp=OtpTurn(expires_ms=then_ms + 300_000, sent_ms=then_ms),
+            wake_ms=then_ms + 11_000,
+        )
+    )
+
+
+def _record(flow: Flow, at_ms: int, number: int) -> Record:
+    return create(
+        flow,
+        at_ms,
+        nonce=f"{number:08x}",
+        currency="INR",
+        amount=Decimal("170.00"),
+        metadata=None,
+    )
+
+
+async def measure_claims(sleeping: int) -> Claims:
+    """Fill a store with payments that sleep, add a few that are due, and time claims."""
+    async with embedded_valkey() as url:
+        await _sleep(url, sleeping)
+        store = RedisStore(url)
+        await store.open()
+        took_ms = []
+        try:
+            for _ in range(_CLAIMS):
+                began_s = time.perf_counter()
+                await store.claim(_CLAIM_LIMIT, _LEASE_MS)
+                took_ms.append((time.perf_counter() - began_s) * 1000)
+        finally:
+            await store.aclose()
+        async with Redis.from_url(url) as client:
+            used_b = int((await client.info("memory"))["used_memory"])
+    cuts = statistics.quantiles(took_ms, n=100)
+    return Claims(sleeping, statistics.median(took_ms), cuts[98], used_b)
+
+
+async def _sleep(url: str, sleeping: int) -> None:
+    store = BatchingStore(url)
+    await store.open()
+    flow = Catalog().named("native_otp")
+    numbers = itertools.count()
+
+    async def some() -> None:
+        for number in numbers:
+            if number >= sleeping:
+                return
+            now_ms = store.now_ms()
+            wake_ms = now_ms - 1 if number < _DUE else now_ms + 3_600_000 + number
+            record = msgspec.structs.replace(_record(flow, now_ms, number), wake_ms=wake_ms)
+            await store.start(order_of(number), record, flow)
+
+    try:
+        await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
+    finally:
+        await store.aclose()

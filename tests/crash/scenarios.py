@@ -1,0 +1,333 @@
+"""Every step, stage by stage, and all the points at which a process can die in it.
+
+A stage is one Redis write or one gateway call, in the order in which the step makes them.
+A point is one side of a stage. What a step really does is compared with its stages by a
+test, so that a write or a call without its points cannot hide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
+
+from cfflow import Orchestrator, OutcomeUnknown, State
+from cfflow._ports.gateway import frozen_authorize
+from tests.crash.child import Job
+from tests.crash.stages import Doom, Side
+from tests.crash.till import Till
+from tests.engine.shop import OTP, card
+
+__all__ = ["FLOW", "SCENARIOS", "Point", "Scenario"]
+
+#: The preauth flow, but a hold that nobody touched is taken before it lapses.
+FLOW: Final = """\
+name = "crash_hotel"
+summary = "A hold that is captured in the end, whatever the merchant forgets."
+capture = "manual"
+methods = ["card"]
+
+[hold]
+on_expiry = "capture"
+"""
+
+_SEVEN_DAYS_S: Final = 7 * 86_400
+_SIX_HOURS_S: Final = 21_600
+
+_WRITES: Final = frozenset({"start", "commit", "claim", "defer"})
+_EFFECTS: Final = frozenset({"pay", "authenticate", "authorize"})
+
+#: The sides of a stage and what a point there is called.
+_OF_A_WRITE: Final[tuple[tuple[Side, str], ...]] = (("before", "before"), ("after", "after"))
+_OF_AN_EFFECT: Final[tuple[tuple[Side, str], ...]] = (
+    ("before", "before"),
+    ("sent", "before_effect_of"),
+    ("late", "long_before_effect_of"),
+    ("acted", "after_effect_of"),
+    ("after", "after_answer_of"),
+)
+
+Prepare = Callable[[Till, Orchestrator], Awaitable[Job]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One side of one stage, where a process dies; `call` is the stage's write or call."""
+
+    name: str
+    doom: Doom
+    call: str
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A step: its stages as (name, write or call), how it comes about, how its order ends.
+
+    `again` is what the merchant tries next, the same step unless it says otherwise; after
+    `pause_s`. `attempts`: how many the bank may have begun.
+    """
+
+    name: str
+    stages: tuple[tuple[str, str], ...]
+    prepare: Prepare
+    end: State = State.CAPTURED
+    again: str = ""
+    pause_s: float = 0.0
+    attempts: int = 1
+
+    def points(self) -> Iterator[Point]:
+        """Yield every point of this step."""
+        for number, (stage, what) in enumerate(self.stages):
+            sides = _OF_AN_EFFECT if what in _EFFECTS else _OF_A_WRITE
+            for side, name in sides:
+                yield Point(f"{name}_{stage}", Doom(number, side), what)
+        yield Point("at_the_end", Doom(len(self.stages), "after"), "")
+
+    def next_try(self, job: Job) -> Job:
+        """Return what the merchant does next."""
+        return replace(job, act=self.again or job.act)
+
+
+def _step(call: str) -> tuple[tuple[str, str], ...]:
+    return (("operation", "commit"), ("call", call), ("outcome", "commit"))
+
+
+_ASKED: Final = (("claim", "claim"), ("inquiry", "fetch_payment"), ("finding", "commit"))
+_ASKED_ALL: Final = (("claim", "claim"), ("inquiry", "fetch_payments"), ("finding", "commit"))
+_SUBMIT: Final = (
+    ("operation", "commit"),
+    ("call", "authenticate"),
+    ("inquiry", "fetch_payment"),
+    ("outcome", "commit"),
+)
+
+
+# how each of them comes about
+
+
+def _paying(flow: str, method: str) -> Prepare:
+    async def prepare(shop: Till, till: Orchestrator) -> Job:
+        return replace(await shop.begun(till, flow), method=method)
+
+    return prepare
+
+
+def _at_otp(act: str, word: str = OTP, wait_s: float = 0.0) -> Prepare:
+    async def prepare(shop: Till, till: Orchestrator) -> Job:
+        job = await shop.at_otp(till)
+        shop.clock.skip(wait_s)
+        return replace(job, act=act, word=word)
+
+    return prepare
+
+
+async def _at_last_try(shop: Till, till: Orchestrator) -> Job:
+    job = await shop.at_otp(till)
+    for _ in range(2):
+        await till.submit_otp(job.payment_id, "999999")
+    return replace(job, act="submit_otp", word=OTP)
+
+
+def _held(act: str, amount: str | None = None) -> Prepare:
+    async def prepare(shop: Till, till: Orchestrator) -> Job:
+        return replace(await shop.held(till), act=act, amount=amount)
+
+    return prepare
+
+
+def _lost(prepare: Prepare, fault: str, act: str = "work") -> Prepare:
+    """The step of that job ended without an answer, its process lived on, and now it is due."""
+
+    async def lost(shop: Till, till: Orchestrator) -> Job:
+        job = await prepare(shop, till)
+        shop.fault(job.order_id, fault)
+        try:
+            await shop.act(job)
+        except OutcomeUnknown:
+            shop.clock.skip(30)
+            return replace(job, act=act)
+        raise RuntimeError(f"{job.act} had an outcome")
+
+    return lost
+
+
+def _lapsing(flow: str) -> Prepare:
+    async def prepare(shop: Till, till: Orchestrator) -> Job:
+        job = await shop.held(till, flow)
+        shop.clock.skip(_SEVEN_DAYS_S - _SIX_HOURS_S + 60)
+        return replace(job, act="work")
+
+    return prepare
+
+
+async def _abandoned_hold(shop: Till, till: Orchestrator) -> Job:
+    job = await shop.held(till)
+    await till.abandon(job.payment_id)
+    return replace(job, act="work")
+
+
+async def _used_key(shop: Till, till: Orchestrator) -> Job:
+    """The bank has stored an error under the capture's key, and a worker has met it."""
+    job = await _lost(_held("capture"), "status_stored")(shop, till)
+    await shop.look()
+    shop.clock.skip(30)
+    return job
+
+
+async def _missed_once(shop: Till, till: Orchestrator) -> Job:
+    job = await _lost(_paying("native_otp", "card_otp"), "lost_before")(shop, till)
+    await shop.look()
+    shop.clock.skip(30)
+    return job
+
+
+async def _approved(shop: Till, till: Orchestrator) -> Job:
+    """The customer has paid at the bank's own page, and only the next poll will tell."""
+    job = replace(await shop.begun(till, "redirect"), method="card_link")
+    await shop.act(job)
+    payment = await till.get(job.payment_id)
+    await till.gateway.simulate(payment.cf_payment_id or "", "SUCCESS")
+    shop.clock.skip(30)
+    return replace(job, act="work")
+
+
+async def _unanswered(shop: Till, till: Orchestrator) -> Job:
+    job = await _approved(shop, till)
+    shop.fault(job.order_id, "status_before")
+    return job
+
+
+async def _expired(shop: Till, till: Orchestrator) -> Job:
+    job = await shop.begun(till, "native_otp")
+    shop.clock.skip(31 * 86_400)
+    return replace(job, act="work")
+
+
+async def _unknown_here(shop: Till, till: Orchestrator) -> Job:
+    """An order was paid, and the store has lost everything about it."""
+    order_id, session = await shop.order(till)
+    attempt = await till.gateway.pay(session, card())
+    await till.gateway.authenticate(str(attempt.cf_payment_id), OTP)
+    return Job(act="adopt", order_id=order_id, flow="native_otp", payment_id=f"{order_id}.1")
+
+
+async def _nobody_yet(shop: Till, till: Orchestrator) -> Job:
+    order_id, session = await shop.order(till)
+    return Job(
+        act="start",
+        order_id=order_id,
+        flow="native_otp",
+        payment_id=f"{order_id}.1",
+        session=session,
+    )
+
+
+async def _taken_at_once(shop: Till, till: Orchestrator) -> Job:
+    """A manual flow whose money was captured at once is reviewed."""
+    job = await shop.begun(till, "preauth")
+    await till.pay(job.payment_id, job.session, card())
+    await till.submit_otp(job.payment_id, OTP)
+    return replace(job, act="acknowledge", word="captured_without_hold")
+
+
+async def _taken_by_hand(shop: Till, till: Orchestrator) -> Job:
+    """A person captured a reviewed hold at the gateway's own page, and says so."""
+    job = await shop.begun(till, "native_otp", hold=True)
+    await till.pay(job.payment_id, job.session, card())
+    await till.submit_otp(job.payment_id, OTP)
+    shop.clock.skip(30)
+    await shop.act(replace(job, act="refresh"))
+    body = frozen_authorize("CAPTURE", (await till.get(job.payment_id)).amount)
+    await till.gateway.authorize(job.order_id, body)
+    return replace(job, act="resolve", word="captured")
+
+
+SCENARIOS: Final = (
+    Scenario("start", (("start", "start"),), _nobody_yet),
+    Scenario("pay_card", _step("pay"), _paying("native_otp", "card_otp")),
+    Scenario("pay_link", _step("pay"), _paying("redirect", "card_link")),
+    Scenario("pay_upi_link", _step("pay"), _paying("upi", "upi_link")),
+    Scenario("pay_upi_collect", _step("pay"), _paying("upi", "upi_collect")),
+    Scenario("submit_otp", _SUBMIT, _at_otp("submit_otp")),
+    Scenario("submit_wrong_otp", _step("authenticate"), _at_otp("submit_otp", "999999")),
+    Scenario("submit_last_otp", _SUBMIT, _at_last_try, again="refresh"),
+    Scenario("resend_otp", _step("authenticate"), _at_otp("resend_otp", wait_s=31), pause_s=31),
+    Scenario("leave_otp", (("word", "commit"),), _at_otp("leave_otp")),
+    Scenario("capture", _step("authorize"), _held("capture")),
+    Scenario("capture_part", _step("authorize"), _held("capture", "100.00")),
+    Scenario("void", _step("authorize"), _held("void"), State.VOIDED),
+    Scenario(
+        "refresh_lost_capture",
+        (("inquiry", "fetch_payment"), ("outcome", "commit")),
+        _lost(_held("capture"), "lost_after", "refresh"),
+    ),
+    Scenario(
+        "press_lost_capture_again",
+        (("inquiry", "fetch_payment"), ("finding", "commit"), *_step("authorize")),
+        _lost(_held("capture"), "lost_before", "capture"),
+    ),
+    Scenario(
+        "worker_sends_capture_again",
+        (*_ASKED, *_step("authorize")),
+        _lost(_held("capture"), "lost_before"),
+        again="capture",
+    ),
+    Scenario(
+        "worker_renews_capture",
+        (*_ASKED, *_step("authorize")),
+        _used_key,
+        again="capture",
+    ),
+    Scenario(
+        "worker_sends_void_again",
+        (*_ASKED, *_step("authorize")),
+        _lost(_held("void"), "lost_before"),
+        State.VOIDED,
+        again="void",
+    ),
+    Scenario(
+        "worker_voids_lapsing_hold",
+        (*_ASKED, *_step("authorize")),
+        _lapsing("preauth"),
+        State.VOIDED,
+        again="capture",
+    ),
+    Scenario(
+        "worker_captures_lapsing_hold",
+        (*_ASKED, *_step("authorize")),
+        _lapsing("crash_hotel"),
+        again="void",
+    ),
+    Scenario(
+        "worker_voids_abandoned_hold",
+        (*_ASKED, *_step("authorize")),
+        _abandoned_hold,
+        State.VOIDED,
+        again="capture",
+    ),
+    Scenario("worker_finds_pay", _ASKED_ALL, _lost(_paying("upi", "upi_collect"), "lost_after")),
+    Scenario("worker_gives_pay_up", _ASKED_ALL, _missed_once, again="pay"),
+    Scenario("worker_polls", _ASKED, _approved),
+    Scenario(
+        "worker_puts_back",
+        (("claim", "claim"), ("inquiry", "fetch_payment"), ("pause", "defer")),
+        _unanswered,
+    ),
+    Scenario(
+        "worker_sees_order_expire",
+        (("claim", "claim"), ("inquiry", "fetch_order"), ("finding", "commit")),
+        _expired,
+        State.FAILED,
+        attempts=0,
+    ),
+    Scenario(
+        "adopt",
+        (("inquiry", "fetch_payments"), ("start", "start"), ("claim", "commit")),
+        _unknown_here,
+    ),
+    Scenario("abandon", (("word", "commit"),), _at_otp("abandon"), again="start", attempts=2),
+    Scenario("acknowledge", (("word", "commit"),), _taken_at_once),
+    Scenario("resolve", (("word", "commit"),), _taken_by_hand),
+)

@@ -1,0 +1,105 @@
+"""The crash matrix: every step, killed on both sides of every write and of every effect.
+
+A cell: a process does a step and kills itself at one point of it, really. Then a fresh
+worker looks after the order, the merchant tries the same again, the order comes to its end,
+and everything is pressed once more. At each of these moments the bank's ledger and the
+store are held against DESIGN 9 (audit.py).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from typing import Final
+
+import pytest
+from msgspec.structs import replace
+
+from cfflow import CfflowError, OutcomeUnknown, State
+from tests.crash.child import ACTS, Job
+from tests.crash.scenarios import SCENARIOS, Point, Scenario
+from tests.crash.till import Till
+
+CELLS: Final = [
+    pytest.param(step, point, id=f"{step.name}-{point.name}")
+    for step in SCENARIOS
+    for point in step.points()
+]
+
+#: What a merchant's page can ask for once more, of a payment that is at its end.
+_BUTTONS: Final = ("pay", "submit_otp", "resend_otp", "leave_otp", "capture", "void", "abandon")
+
+
+@pytest.mark.parametrize(("step", "point"), CELLS)
+async def test_a_death_at_this_point_costs_nothing(
+    till: Till, step: Scenario, point: Point
+) -> None:
+    """Killed there, found by a worker, tried again: one effect, nothing lost, an end."""
+    job = await _prepared(till, step)
+    await _die(till, job, point)
+    await till.recover(job.order_id)
+    assert await till.findings(job.order_id) == []
+    till.clock.skip(step.pause_s)
+    await _refused_or_done(till, step.next_try(job))
+    assert await till.findings(job.order_id) == []
+    ended = await till.finish(job, step.end)
+    assert ended.state is step.end
+    await _audit(till, job, step)
+    await _press_everything(till, replace(job, payment_id=ended.id))
+    await _audit(till, job, step)
+
+
+@pytest.mark.parametrize("step", [pytest.param(step, id=step.name) for step in SCENARIOS])
+async def test_a_step_has_no_write_and_no_call_without_its_points(
+    till: Till, step: Scenario
+) -> None:
+    """Left alone, a step makes exactly the writes and calls whose sides are in the matrix."""
+    job = await _prepared(till, step)
+    end = await till.kill(job, None)
+    assert end.seen == tuple(what for _, what in step.stages), end.error
+
+
+async def _prepared(till: Till, step: Scenario) -> Job:
+    async with till.process() as orchestrator:
+        return await step.prepare(till, orchestrator)
+
+
+async def _die(till: Till, job: Job, point: Point) -> None:
+    """Kill the process there; a bank that was slow then acts, before or after the first look."""
+    before = till.performed(point.call)
+    end = await till.kill(job, point.doom)
+    assert end.status == -signal.SIGKILL, end
+    if point.doom.side == "late":
+        await till.look()
+    if point.doom.side in {"sent", "late"}:
+        await till.wait_for_bank(point.call, before + 1)
+
+
+async def _refused_or_done(till: Till, job: Job) -> None:
+    """The merchant's next try: what it does is known when it returns."""
+    try:
+        await till.act(job)
+    except OutcomeUnknown as unknown:
+        pytest.fail(f"{job.act} does not know what it did: {unknown}")
+    except CfflowError:
+        return
+
+
+async def _press_everything(till: Till, job: Job) -> None:
+    """Nothing can be done to a payment at its end."""
+    async with till.process() as orchestrator:
+        for button in _BUTTONS:
+            with pytest.raises(CfflowError):
+                await ACTS[button](orchestrator, job)
+
+
+async def _audit(till: Till, job: Job, step: Scenario) -> None:
+    """One effect on the customer's money, and not one call too many."""
+    assert await till.findings(job.order_id, settled=True) == []
+    effects = Counter(till.effects(job.order_id))
+    money = {name: effects[name] for name in ("captured", "voided", "released")}
+    wanted = {"captured": step.end is State.CAPTURED, "voided": step.end is State.VOIDED}
+    assert money == {**wanted, "released": 0}, effects
+    assert effects["attempt_created"] <= step.attempts
+    assert till.performed("pay") == effects["attempt_created"]
+    assert till.performed("authorize") == effects["authorized"]

@@ -1,0 +1,310 @@
+"""The rate budget on real calls: against an emulator that refuses what is over its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+import cfflow
+from cfflow import ConfigError, Orchestrator, RateLimited
+from cfflow._core.observation import Call
+from cfflow._ports.budget import Budget, Said
+from cfflow._ports.budget_ledger import MemoryLedger
+from cfflow._ports.budget_transport import BudgetTransport
+from cfflow._ports.store import Store
+from cfflow._ports.transport import GatewayTransport
+from cfflow.emulator import RunningEmulator, running_emulator
+from cfflow.testing import FakeClock, MemoryStore
+from tests.engine.shop import CUSTOMER, Events, card
+from tests.ports.gateway_kit import Reply, a_gateway, answer
+
+ORDER_ID = "order_8123"
+LOCAL = "http://127.0.0.1:8000"
+
+
+@dataclass
+class Till:
+    """An orchestrator on a gateway with limits; our clock and the bank's go together."""
+
+    cashier: Orchestrator
+    emulator: RunningEmulator
+    clock: FakeClock
+    events: Events
+
+    async def ask(self) -> bool:
+        """Ask for the order, and say whether that was permitted."""
+        try:
+            await self.cashier.gateway.fetch_order(ORDER_ID)
+        except RateLimited:
+            return False
+        return True
+
+    def pass_time(self, seconds: float) -> None:
+        """Move both clocks."""
+        self.clock.advance(seconds)
+        self.emulator.clock.advance(seconds)
+
+    @property
+    def sent(self) -> int:
+        """How often the gateway was asked, refused or not."""
+        limits = self.emulator.limits
+        return self.emulator.bank.calls.get("fetch_order", 0) + limits.refused["fetch_order"]
+
+
+@asynccontextmanager
+async def a_till(
+    enforced: Mapping[str, int], limits: Mapping[str, int | None] | None = None
+) -> AsyncIterator[Till]:
+    """A till whose gateway enforces limits and who knows of these."""
+    clock, events = FakeClock(), Events()
+    async with running_emulator(rate_limits=enforced) as emulator:
+        cashier = cashier_of(emulator, MemoryStore(clock), events, limits)
+        async with cashier:
+            await cashier.gateway.create_order("170.00", CUSTOMER, order_id=ORDER_ID)
+            yield Till(cashier, emulator, clock, events)
+
+
+def cashier_of(
+    emulator: RunningEmulator,
+    store: Store,
+    events: Events,
+    limits: Mapping[str, int | None] | None = None,
+) -> Orchestrator:
+    """Return an orchestrator on this gateway and store."""
+    return cfflow.connect(
+        store=store,
+        client_id=emulator.client_id,
+        client_secret=emulator.client_secret,
+        environment=emulator.base_url,
+        limits=limits,
+        log=events,
+    )
+
+
+async def work(till: Till, most: int = 50) -> int:
+    """Ask as a worker asks, for as long as there are permits; return how often."""
+    asked = 0
+    with till.cashier.budget.background():
+        while room := await till.cashier.budget.room(Call.FETCH_ORDER, most):
+            asked += sum(await asyncio.gather(*(till.ask() for _ in range(room))))
+    return asked
+
+
+async def test_a_backlog_is_asked_about_at_the_budget_s_rate_without_one_429() -> None:
+    """300 inquiries at 60 a minute, while the checkout makes calls of its own."""
+    chance, called, seconds = random.Random(7), 0, 0
+    async with a_till({"fetch_order": 60}, {"fetch_order": 60}) as till:
+        while called < 300:
+            till.pass_time(1)
+            seconds += 1
+            if chance.random() < 0.2:
+                assert await till.ask()
+            called += await work(till)
+        assert till.emulator.limits.refused.total() == 0
+    # Workers get 42 in 65 s at the most, and less for what the checkout takes.
+    assert 420 < seconds < 600
+
+
+async def test_a_limit_that_the_gateway_lowers_is_kept_from_its_first_answer() -> None:
+    """We believe in 600 a minute, and the gateway enforces 30."""
+    async with a_till({"fetch_order": 30}, {"fetch_order": 600}) as till:
+        assert await till.ask()
+        for _ in range(120):
+            await work(till)
+            till.pass_time(1)
+        assert till.emulator.limits.refused.total() == 0
+        assert till.cashier.budget.limits[Call.FETCH_ORDER] == 30
+
+
+async def test_workers_leave_what_strangers_call_on_the_same_account() -> None:
+    """40 of 60 were called by a system that we know nothing of; the answers tell."""
+    async with a_till({"fetch_order": 60}, {"fetch_order": 60}) as till:
+        stranger = cashier_of(till.emulator, MemoryStore(FakeClock()), till.events)
+        async with stranger:
+            for _ in range(40):
+                await stranger.gateway.fetch_order(ORDER_ID)
+        assert await till.ask()
+        for _ in range(50):
+            await work(till)
+            till.pass_time(1)
+        assert till.emulator.limits.refused.total() == 0
+
+
+async def test_a_429_holds_back_what_follows_and_nothing_is_sent() -> None:
+    """The gateway's seconds are passed on; when they are over, calls go out again."""
+    async with a_till({"fetch_order": 5}) as till:
+        assert [await till.ask() for _ in range(5)] == [True] * 5
+        for waited_s in (0, 20):
+            till.pass_time(waited_s)
+            with pytest.raises(RateLimited) as held:
+                await till.cashier.gateway.fetch_order(ORDER_ID)
+            assert held.value.retry_after_s == pytest.approx(60 - waited_s, abs=1.5)
+            assert held.value.code == "rate_budget"
+        assert till.sent == 5
+        till.pass_time(41)
+        assert await till.ask()
+
+
+async def test_a_refused_pay_is_rate_limited_and_never_unknown() -> None:
+    """Refused there or held back here: the payment is as it was, and can be paid later."""
+    async with a_till({"pay": 1}) as till:
+        await pay(till, "order_1")
+        for order_id in ("order_2", "order_3"):
+            with pytest.raises(RateLimited) as refused:
+                await pay(till, order_id)
+            assert refused.value.payment.state == "created"
+            assert refused.value.payment.operation is None
+        till.pass_time(61)
+        assert (await pay(till, "order_2")).state == "otp_pending"
+
+
+async def pay(till: Till, order_id: str) -> cfflow.Payment:
+    """Pay an order as far as its OTP."""
+    made = await till.cashier.gateway.create_order("170.00", CUSTOMER)
+    payment = await till.cashier.start("native_otp", order_id=order_id)
+    return await till.cashier.pay(payment, made.payment_session_id or "", card())
+
+
+async def test_a_worker_that_forgets_to_ask_sends_nothing() -> None:
+    """Without a permit a call in the background is answered here."""
+    async with a_till({"fetch_order": 60}, {"fetch_order": 60}) as till:
+        with till.cashier.budget.background():
+            assert not await till.ask()
+        assert till.sent == 0
+
+
+async def test_callers_are_sent_while_workers_wait() -> None:
+    """The checkout has its calls even when the workers' share is used up."""
+    async with a_till({"fetch_order": 60}, {"fetch_order": 60}) as till:
+        for _ in range(65):
+            await work(till)
+            till.pass_time(1)
+        assert await work(till) < 5
+        assert [await till.ask() for _ in range(18)] == [True] * 18
+
+
+async def test_connect_refuses_limits_that_make_no_sense() -> None:
+    """Before anything is opened or sent."""
+    given = {"client_id": "id", "client_secret": "secret", "environment": "sandbox"}
+    with pytest.raises(ConfigError, match="limits"):
+        cfflow.connect(store=MemoryStore(), **given, limits={"refund": 5})  # type: ignore[arg-type]  # settings are text
+
+
+async def test_connect_gives_a_budget_its_limits() -> None:
+    """The environment's, and over them the ones that are given."""
+    cashier = cfflow.connect(
+        store=MemoryStore(),
+        client_id="id",
+        client_secret="secret",
+        environment="sandbox",
+        limits={"fetch_payment": 90},
+    )
+    assert cashier.budget.limits[Call.FETCH_PAYMENT] == 90
+    assert cashier.budget.limits[Call.FETCH_ORDER] == 60
+
+
+# headers, one by one
+
+WHOLE = {
+    "x-ratelimit-limit": "200",
+    "x-ratelimit-remaining": "199",
+    "x-ratelimit-retry": "0",
+    "x-ratelimit-type": "app_id",
+}
+UPPER = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "49"}
+
+
+async def heard_of(reply: Reply, call: Call = Call.FETCH_ORDER) -> Budget:
+    """Make one call that is answered like this, and return what the budget made of it."""
+    budget = Budget({call: 100}, MemoryLedger())
+    async with a_gateway(reply) as gateway:
+        sockets = GatewayTransport(gateway.base_url)
+        transport = BudgetTransport(sockets, budget, gateway.base_url)
+        async with httpx.AsyncClient(transport=transport) as client:
+            await client.get(f"{gateway.base_url}/orders/{ORDER_ID}")
+    return budget
+
+
+@pytest.mark.parametrize(
+    ("headers", "limit"),
+    [
+        ({}, 100),
+        (WHOLE, 100),
+        (WHOLE | {"x-ratelimit-limit": "40"}, 40),
+        (UPPER, 50),
+        (WHOLE | {"x-ratelimit-limit": "0"}, 100),
+        (WHOLE | {"x-ratelimit-limit": "-4"}, 100),
+        (WHOLE | {"x-ratelimit-limit": "many"}, 100),
+        (WHOLE | {"x-ratelimit-limit": "9" * 5000}, 100),
+    ],
+    ids=["none", "higher", "lower", "other case", "zero", "negative", "word", "endless"],
+)
+async def test_a_limit_in_the_answer_counts_when_it_is_lower(
+    headers: dict[str, str], limit: int
+) -> None:
+    """Whatever else stands there changes nothing."""
+    budget = await heard_of(answer(200, {}, **headers))
+    assert budget.limits == {Call.FETCH_ORDER: limit}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "wait_s"),
+    [
+        (200, WHOLE, 0),
+        (200, WHOLE | {"x-ratelimit-remaining": "0", "x-ratelimit-retry": "7"}, 7),
+        (200, {"x-ratelimit-remaining": "0"}, 60),
+        (429, WHOLE | {"x-ratelimit-retry": "7"}, 7),
+        (429, WHOLE | {"x-ratelimit-retry": "2.5"}, 2.5),
+        (429, {"Retry-After": "9"}, 9),
+        (429, {}, 60),
+        (429, {"x-ratelimit-retry": "soon"}, 60),
+        (429, {"x-ratelimit-retry": "nan"}, 60),
+        (429, {"x-ratelimit-retry": "-3"}, 60),
+        (429, {"x-ratelimit-retry": "86400"}, 60),
+        (503, WHOLE, 0),
+    ],
+)
+async def test_an_answer_says_how_long_to_leave_the_gateway_alone(
+    status: int, headers: dict[str, str], wait_s: float
+) -> None:
+    """A 429, or nothing remaining: its seconds, or sixty."""
+    budget = await heard_of(answer(status, {}, **headers))
+    assert budget.wait_s(Call.FETCH_ORDER) == pytest.approx(wait_s, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "call"),
+    [
+        ("POST", "/orders", Call.CREATE_ORDER),
+        ("POST", "/orders/sessions", Call.PAY),
+        ("GET", "/orders/sessions", Call.FETCH_ORDER),
+        ("GET", "/orders/order_1", Call.FETCH_ORDER),
+        ("GET", "/orders/order%2F1", Call.FETCH_ORDER),
+        ("GET", "/orders/order_1/payments", Call.FETCH_PAYMENTS),
+        ("GET", "/orders/order_1/payments/12", Call.FETCH_PAYMENT),
+        ("POST", "/orders/pay/authenticate/12", None),
+        ("POST", "/orders/order_1/authorization", None),
+        ("POST", "/simulate", None),
+        ("GET", "/simulate/12", None),
+    ],
+)
+@pytest.mark.parametrize("base", ["https://api.example/pg", "https://api.example/pg/", LOCAL])
+async def test_a_call_is_known_by_its_method_and_path(
+    verb: str, path: str, call: Call | None, base: str
+) -> None:
+    """Each class is held back for a time of its own, by which it is known here."""
+    budget = Budget(dict.fromkeys(Call, 100), MemoryLedger())
+    for minutes, blocked in enumerate(Call, 1):
+        budget.heard(blocked, Said(wait_s=60.0 * minutes, by_address=True))
+    inner = httpx.MockTransport(lambda _: httpx.Response(200))
+    transport = BudgetTransport(inner, budget, base)
+    async with httpx.AsyncClient(transport=transport) as client:
+        got = await client.request(verb, base.rstrip("/") + path)
+    held_s = float(got.headers.get("x-ratelimit-retry", "0"))
+    assert [None, *Call][round(held_s / 60)] is call
