@@ -8,6 +8,7 @@ as the flow says; and it lets the local limits pass when the gateway cannot be a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from cfflow._core.decide import Disputed, TimePassed, decide
@@ -54,7 +55,8 @@ class Caretaker:
         event = TimePassed()
         plan = decide(snapshot, event, flow, self._engine.store.now_ms())
         if plan.action_changed or plan.record.reviews != snapshot.record.reviews:
-            await self._engine.settle(snapshot, event, flow)
+            with suppress(GatewayError):
+                await self._engine.settle(snapshot, event, flow)
 
     async def _send_again(self, seen: Snapshot, flow: Flow) -> Snapshot:
         now_ms = self._engine.store.now_ms()

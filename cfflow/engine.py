@@ -22,8 +22,8 @@ from cfflow._core.decide import (
     Disputed,
     Ended,
     Event,
+    Inquired,
     Refused,
-    TimePassed,
     decide,
 )
 from cfflow._core.draft import Plan
@@ -139,8 +139,8 @@ class Engine:
         a forgotten step comes again.
         """
         what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.PAYMENTS
-        now_ms, nonce = self.store.now_ms(), secrets.token_hex(4)
-        event = await ask(self.gateway, snapshot, what, flow, now_ms, nonce=nonce)
+        now_ms = self.store.now_ms()
+        event = await ask(self.gateway, snapshot, what, flow, now_ms, nonce=_nonce())
         return snapshot if event is None else await self.settle(snapshot, event, flow)
 
     async def settle(
@@ -163,11 +163,24 @@ class Engine:
                     snapshot = newer
                 case Committed(outcome=Outcome.CLAIMED | Outcome.HOLDER, other=other):
                     event = _disputed(plan, committed.outcome, other)
-                case Committed(outcome=Outcome.RESTARTED) if isinstance(event, TimePassed):
-                    return snapshot
+                case Committed(outcome=Outcome.RESTARTED, since_ms=since_ms):
+                    snapshot, event = await self._trusted(snapshot, event, flow, since_ms)
                 case _:
                     raise _uncommitted(plan, committed)
         raise StoreError(f"{snapshot.id}: lost {_RACES_MAX} races in a row")
+
+    async def _trusted(
+        self, snapshot: Snapshot, event: Event, flow: Flow, since_ms: int
+    ) -> tuple[Snapshot, Event]:
+        """Before anything is written over a record that may be an old one: ask the gateway.
+
+        An inquiry that was made since the store came back is all that is asked for.
+        """
+        if isinstance(event, Inquired) and event.asked_ms > since_ms:
+            whole = event.everything or snapshot.record.cf_payment_id is not None
+            if whole:
+                return snapshot, msgspec.structs.replace(event, nonce=_nonce())
+        return await self.assure(snapshot, flow), event
 
     # 1. plan
 
@@ -274,6 +287,10 @@ class Engine:
             error.money_may_have_moved, error.safe_to_retry = True, False
             error.payment = self._shown(snapshot, flow)
             raise
+        except GatewayError as error:
+            # A store that came back without its last commits, and nobody to ask about them.
+            text = f"{snapshot.id}: answered, and not written down: {error.message}"
+            raise OutcomeUnknown(text, payment=self._shown(snapshot, flow)) from None
 
     async def _refused(
         self, snapshot: Snapshot, operation: Operation, flow: Flow, error: GatewayError
@@ -329,6 +346,10 @@ class Engine:
         what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.ORDER
         event = await ask(self.gateway, snapshot, what, flow, self.store.now_ms())
         return snapshot if event is None else await self.settle(snapshot, event, flow)
+
+
+def _nonce() -> str:
+    return secrets.token_hex(4)
 
 
 def _unresolved(snapshot: Snapshot) -> bool:

@@ -140,7 +140,7 @@ def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
     end_turn(draft)
     _too_long(draft)
     _warn_of_twins(draft)
-    return draft.plan(unasked=isinstance(event, TimePassed))
+    return draft.plan(assured=bool(isinstance(event, Inquired | Adopted) and event.nonce))
 
 
 def _answered(draft: Draft, event: Answered) -> None:

@@ -60,8 +60,9 @@ class Plan(msgspec.Struct, frozen=True):
 
     `before` is the payment as it was decided on. `opens`: it writes down a
     step that will be sent, so the store refuses it while another payment of the order
-    holds or has taken money, and makes sure of its replicas. `unasked`: no answer of the
-    gateway stands behind it, so the store refuses it on a record that it may have rolled back.
+    holds or has taken money, and makes sure of its replicas. `assured`: the gateway
+    was asked for it with a fresh nonce; any other plan is refused once on a record that the
+    store may have rolled back.
     """
 
     snapshot: Snapshot
@@ -69,7 +70,7 @@ class Plan(msgspec.Struct, frozen=True):
     walked: tuple[Walked, ...] = ()
     action_changed: bool = False
     opens: bool = False
-    unasked: bool = False
+    assured: bool = False
 
     @property
     def record(self) -> Record:
@@ -174,7 +175,7 @@ class Draft:
     def _offset(self) -> int:
         return max(0, self.now_ms - self.was.created_ms)
 
-    def plan(self, *, opens: bool = False, unasked: bool = False) -> Plan:
+    def plan(self, *, opens: bool = False, assured: bool = False) -> Plan:
         """Freeze the draft into a plan."""
         history, begins = appended(self.was, tuple(self._entries))
         self.set(
@@ -197,7 +198,7 @@ class Draft:
             walked=tuple(self._walked),
             action_changed=self.next_action != self.snapshot.next_action,
             opens=opens,
-            unasked=unasked,
+            assured=assured,
         )
 
 

@@ -39,7 +39,7 @@ def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     draft.set(abandoned=True, asked_ms=0, polls=0)
     draft.next_action = None
     draft.note("abandoned")
-    return draft.plan(unasked=True)
+    return draft.plan()
 
 
 def acknowledge(
@@ -53,7 +53,7 @@ def acknowledge(
     draft = Draft(snapshot, flow, now_ms)
     _close_reviews(draft, {reason}, actor, note)
     draft.note(f"{reason} acknowledged by {actor}")
-    return draft.plan(unasked=True)
+    return draft.plan()
 
 
 def resolve(
@@ -88,7 +88,7 @@ def resolve(
         draft.set(otp=None, confirming=False)
     draft.set(given_up_ms=None, asked_ms=now_ms, polls=0)
     draft.note(f"resolved as {state} by {actor}")
-    return draft.plan(unasked=True)
+    return draft.plan()
 
 
 def _walk(draft: Draft, state: State, word: str) -> None:

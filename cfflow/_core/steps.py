@@ -40,9 +40,6 @@ __all__ = [
 #: else may have given the operation up by now.
 SEND_WITHIN_MS: Final = 2_000
 
-#: Before these the gateway is asked once more if the store may have lost a commit (DESIGN 5).
-_ASKED_FIRST: Final = frozenset({Step.PAY, Step.CAPTURE, Step.VOID})
-
 #: Of the attempt ids known to the order, the last so many are frozen with a pay.
 _KNOWN_MAX: Final = 32
 
@@ -131,7 +128,7 @@ def leave_otp(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     draft = Draft(snapshot, flow, now_ms)
     draft.fire(Trigger.LEAVE_OTP, None, "the customer took redirect_to_bank")
     draft.next_action = Redirect(action.redirect_to_bank)
-    return draft.plan(unasked=True)
+    return draft.plan()
 
 
 def amount_to_capture(snapshot: Snapshot, amount: object = None) -> Decimal:
@@ -227,7 +224,7 @@ def _open(
     )
     draft.set(operation=operation, sequence=sequence, asked_ms=0, polls=0)
     # No step of any kind while another payment of the order holds or took its money.
-    return draft.plan(opens=True, unasked=step in _ASKED_FIRST)
+    return draft.plan(opens=True)
 
 
 def renewed(draft: Draft, operation: Operation) -> Operation:

@@ -193,13 +193,13 @@ class Budget:
 
     def __init__(self, limits: Mapping[Call, int | None], ledger: Ledger) -> None:
         self._ledger = ledger
-        self._tallies = {call: _Tally(call, limit) for call, limit in limits.items()}
+        self._tallies: dict[str, _Tally] = {c: _Tally(c, limit) for c, limit in limits.items()}
         self._telling: asyncio.Task[None] | None = None
 
     @property
     def limits(self) -> dict[Call, int | None]:
         """Calls per minute in force by class: ours, or the gateway's own where it is lower."""
-        return {call: tally.limit for call, tally in self._tallies.items()}
+        return {tally.call: tally.limit for tally in self._tallies.values()}
 
     @contextmanager
     def background(self) -> Iterator[None]:
@@ -213,7 +213,7 @@ class Budget:
         finally:
             _in_background.reset(token)
 
-    async def room(self, call: Call, wanted: int) -> int:
+    async def room(self, call: Call | str, wanted: int) -> int:
         """Return how many calls of this class a worker may make now, `wanted` at the most.
 
         Leases a slice of permits where none is left; they must be used within four
@@ -228,7 +228,7 @@ class Budget:
             left = self._left(tally) or await self._lease(tally, wanted)
         return min(left, wanted)
 
-    def take(self, call: Call) -> bool:
+    def take(self, call: Call | str) -> bool:
         """Use one permit, and say whether there was one.
 
         The transport does so for every call in the background; nobody else needs to.
@@ -242,7 +242,7 @@ class Budget:
             tally.slice.left -= 1
         return True
 
-    def wait_s(self, call: Call) -> float:
+    def wait_s(self, call: Call | str) -> float:
         """Return in how many seconds `room` may find some again; 0 when there is some now."""
         tally = self._tallies.get(call)
         blocked_s = self._blocked_s(tally)

@@ -68,11 +68,11 @@ local function may_be_rolled_back(key, version, committed_ms, now)
   local held, run = redis.call('HMGET', key, 'run', 'since'), history_id()
   if run ~= '' and held[1] ~= run then
     note_run(key, now)
-    return true
+    return true, now
   end
   local since = tonumber(held[2] or 0)
   local started_anew = version == 1 and since > 0 and committed_ms < since + RESTART_MS
-  return committed_ms < since or started_anew
+  return committed_ms < since or started_anew, since
 end
 
 local function attempts_of(packed)
@@ -223,8 +223,11 @@ local function commit()
   if version ~= tonumber(ARGV[5]) or stored_token ~= ARGV[17] or #twins > tonumber(ARGV[19]) then
     return { 'conflict', now, held[1], redis.call('HGET', order, n .. 'a'), held[2] }
   end
-  if ARGV[20] ~= '' and may_be_rolled_back(KEYS[7], version, tonumber(ARGV[20]), now) then
-    return { 'restarted', now }
+  if ARGV[20] ~= '' then
+    local lost, since = may_be_rolled_back(KEYS[7], version, tonumber(ARGV[20]), now)
+    if lost then
+      return { 'restarted', now, since }
+    end
   end
   local why, other = forbidden(attempts, n, cf_payment_id, ARGV[13])
   if why then

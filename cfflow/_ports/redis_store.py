@@ -193,7 +193,7 @@ class RedisStore:
             plan.previous.token,
             encode_attempt(record),
             len(plan.before.twins),
-            plan.previous.updated_ms if plan.unasked else "",
+            "" if plan.assured else plan.previous.updated_ms,
             *encode_events(plan),
         )
 
@@ -311,6 +311,8 @@ def _committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committ
         return Committed(outcome, at_ms, kept)
     if outcome is Outcome.CONFLICT:
         return Committed(outcome, at_ms, snapshot_of(snapshot.id, *answer[2:5]))
+    if outcome is Outcome.RESTARTED:
+        return Committed(outcome, at_ms, since_ms=int(answer[2]))
     in_the_way = outcome in {Outcome.CLAIMED, Outcome.HOLDER, Outcome.BLOCKED}
     return Committed(outcome, at_ms, None, int(answer[2]) if in_the_way else 0)
 

@@ -70,13 +70,15 @@ class Committed(msgspec.Struct, frozen=True):
     """The answer to a commit: what is stored now, at the store's own time.
 
     `other` is the payment number that stood in the way of a claimed attempt, a hold or a
-    new pay. `replicated`: as many replicas have it as the deployment asks for.
+    new pay; `since_ms` is when a store that may have lost commits began anew. `replicated`:
+    as many replicas have it as the deployment asks for.
     """
 
     outcome: Outcome
     at_ms: int
     snapshot: Snapshot | None = None
     other: int = 0
+    since_ms: int = 0
     replicated: bool = True
 
 

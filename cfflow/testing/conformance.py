@@ -14,6 +14,9 @@ pytest-asyncio in auto mode runs the rest:
         async def events_of(self, store):
             return await store.read_everything_from_the_feed()
 
+        async def restart(self, store):
+            await store.behave_as_if_it_had_lost_its_last_commits()
+
 Each test asks for an empty store and uses only what `Store` promises.
 """
 
@@ -32,6 +35,7 @@ from cfflow._core.record import SCHEMA, Attempt, Snapshot
 from cfflow._ports.store import ACTION_MAX_B, Outcome, Page, Started, Store
 from cfflow.testing.feeds import FeedConformance
 from cfflow.testing.indexes import IndexConformance
+from cfflow.testing.orders import OrderConformance
 from cfflow.testing.plans import (
     FLOW,
     a_plan,
@@ -47,7 +51,7 @@ from cfflow.testing.plans import (
 __all__ = ["StoreConformance"]
 
 
-class StoreConformance(IndexConformance, FeedConformance):
+class StoreConformance(IndexConformance, OrderConformance, FeedConformance):
     """Tests of the promises that `cfflow._ports.store` makes; derive from it."""
 
     async def events_of(self, store: Any) -> Sequence[bytes]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+import pytest
 
 from cfflow._core.actions import AskOtp
 from cfflow._core.chart import State
 from cfflow._core.record import Review, Snapshot
-from cfflow._ports.store import Outcome, Store
+from cfflow._ports.store import Outcome, Overdue, Store
 from cfflow.testing.plans import FLOW, a_plan, a_record, begin, due, ids, written
 from cfflow.testing.suite import Suite
 
@@ -22,9 +23,6 @@ _MINUTE_MS: Final = 60_000
 
 class IndexConformance(Suite):
     """Tests of claims and lists; `StoreConformance` has them too."""
-
-    #: Among how many parts the store divides the limit of a claim.
-    partitions: int = 1
 
     # wake times
 
@@ -89,6 +87,30 @@ class IndexConformance(Suite):
         claimed = [(await self._claimed(store, limit=1))[0].n for _ in range(4)]
         assert sorted(claimed) == [1, 6, 7, 8]
 
+    async def test_a_claim_never_takes_more_than_its_limit(self, store: Store) -> None:
+        """A worker with room for three gets no more, in however many parts the store is."""
+        for i in range(24):
+            await due(store, f"order_{i}", store.now_ms() - 1)
+        for limit in (1, 2, 3, 5):
+            assert len(await store.claim(limit, 1)) <= limit
+
+    async def test_small_claims_reach_every_payment(self, store: Store) -> None:
+        """A store in parts serves one part after the other: none of them is left out."""
+        expected = {(await due(store, f"order_{i}", store.now_ms() - 1)).id for i in range(24)}
+        claimed: set[str] = set()
+        for _ in range(24 * self.partitions):
+            claimed |= {snapshot.id for snapshot in await store.claim(1, _MINUTE_MS)}
+        assert claimed == expected
+
+    @pytest.mark.parametrize("share", [2, 4, 8])
+    async def test_small_claims_reach_the_oldest_too(self, store: Store, share: int) -> None:
+        """In each part every fourth turn is the oldest's, however the turns fall."""
+        await self._overdue(store, 8)
+        limit, claimed = max(1, self.partitions // share), []
+        while len(claimed) < 4:
+            claimed += [snapshot.n for snapshot in await store.claim(limit, _MINUTE_MS)]
+        assert sorted(claimed) == [1, 6, 7, 8]
+
     async def _overdue(self, store: Store, count: int) -> None:
         """Make payments of one order, the n-th overdue since n ms later than the first."""
         long_ago = store.now_ms() - _MINUTE_MS
@@ -100,6 +122,43 @@ class IndexConformance(Suite):
         self, store: Store, *, limit: int = 100, lease_ms: int = _MINUTE_MS
     ) -> Sequence[Snapshot]:
         return await store.claim(limit * self.partitions, lease_ms)
+
+    # claims that are given back
+
+    async def test_a_deferred_payment_is_due_at_its_new_time(self, store: Store) -> None:
+        """Not before, whatever its lease was."""
+        leased = await due(store, "order_1", store.now_ms() - 1)
+        await self._claimed(store)
+        await store.defer(leased, store.now_ms() + 200)
+        assert await self._claimed(store) == []
+        await self.later(store, 0.3)
+        assert await self._claimed(store) == [leased]
+
+    async def test_what_has_moved_since_is_not_deferred(self, store: Store) -> None:
+        """The wake time of a newer commit wins over that of whoever claimed before it."""
+        leased = await due(store, "order_1", store.now_ms() - 1)
+        await self._claimed(store)
+        moved = await written(store, leased, wake_ms=store.now_ms() - 1)
+        await store.defer(leased, store.now_ms() + _MINUTE_MS)
+        assert await self._claimed(store) == [moved]
+
+    async def test_what_waits_for_nothing_is_not_deferred(self, store: Store) -> None:
+        """A payment at its end is not woken up again, nor is one that was never there."""
+        ended = await written(store, await begin(store, "order_1"), wake_ms=None)
+        for snapshot in (ended, msgspec.structs.replace(ended, order_id="order_2")):
+            await store.defer(snapshot, store.now_ms() - 1)
+        assert await self._claimed(store) == []
+
+    async def test_overdue_counts_what_nobody_has_claimed(self, store: Store) -> None:
+        """How many, and since when at the longest; leases and later times do not count."""
+        assert await store.overdue() == Overdue(0, None)
+        now_ms = store.now_ms()
+        for i in range(3):
+            await due(store, f"order_{i}", now_ms - 3_000 + i)
+        await due(store, "order_9", now_ms + _MINUTE_MS)
+        assert await store.overdue() == Overdue(3, now_ms - 3_000)
+        await self._claimed(store)
+        assert (await store.overdue()).count == 0
 
     # lists
 

@@ -143,8 +143,8 @@ class MemoryStore:
         if moved or len(twins) > len(plan.before.twins):
             held = self._snapshot(snapshot.order_id, snapshot.n)
             return Committed(Outcome.CONFLICT, now_ms, held)
-        if plan.unasked and self._may_be_rolled_back(stored):
-            return Committed(Outcome.RESTARTED, now_ms)
+        if not plan.assured and self._may_be_rolled_back(stored):
+            return Committed(Outcome.RESTARTED, now_ms, since_ms=self._since_ms)
         barred = _forbidden(order.attempts, plan)
         if barred is not None:
             return Committed(barred[0], now_ms, None, barred[1])

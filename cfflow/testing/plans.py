@@ -75,7 +75,7 @@ def a_plan(
     action: NextAction | None = _SAME,
     walked: tuple[Walked, ...] = (),
     opens: bool = False,
-    unasked: bool = False,
+    assured: bool = False,
     **fields: Any,
 ) -> Plan:
     """Return a plan that changes these fields of the record."""
@@ -89,7 +89,7 @@ def a_plan(
         walked=walked,
         action_changed=shown != snapshot.next_action,
         opens=opens,
-        unasked=unasked,
+        assured=assured,
     )
 
 

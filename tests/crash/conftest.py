@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -47,16 +47,17 @@ def flows(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def till(
+async def till(
     valkey_server: Server,
     bank: EmulatorProcess,
     admin: httpx.Client,
     nursery: Nursery,
     flows: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
-) -> Till:
+) -> AsyncIterator[Till]:
     """A till on an empty Valkey server, whose time can be skipped."""
     valkey_server.run("FLUSHALL")
     for name, text in movable().items():
         monkeypatch.setattr(redis_link, name, text)
-    return Till(valkey_server, bank, admin, nursery, flows)
+    async with Till(valkey_server, bank, admin, nursery, flows) as opened:
+        yield opened

@@ -24,16 +24,19 @@ from cfflow._ports.store import Committed, Started
 from cfflow._ports.transport import GatewayTransport
 from cfflow.emulator import calls
 
-__all__ = ["Doom", "DoomedStore", "DoomedTransport", "Side", "Stages"]
+__all__ = ["SLOW_S", "Doom", "DoomedStore", "DoomedTransport", "Side", "Stages"]
 
 _T = TypeVar("_T")
 
 Side = Literal["before", "sent", "late", "acted", "after"]
 
+#: For how long a slow bank has not acted yet; in real seconds.
+SLOW_S: Final = 0.3
+
 #: What the bank does with a call whose sender is dead by then, and how late it does it.
 _FAULTS: Final[dict[Side, tuple[str, float]]] = {
     "sent": ("delay_before", 0.1),
-    "late": ("delay_before", 0.5),
+    "late": ("delay_before", SLOW_S),
     "acted": ("delay_after", 1.0),
 }
 _LOOK_S: Final = 0.002

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Final, cast
+from typing import Final, Self, cast
 
 import httpx
 from msgspec.structs import replace
@@ -33,7 +33,7 @@ __all__ = ["Till", "no_limits"]
 _HORIZON_MS: Final = 100_000
 _WAKES_MAX: Final = 40
 _TURNS_MAX: Final = 8
-_LOOKS_MAX: Final = 100
+_LOOKS_MAX: Final = 500
 _LOOK_S: Final = 0.01
 
 _numbers = count(1)
@@ -62,6 +62,14 @@ class Till:
         self._admin = admin
         self.clock: Final = Clock(server, admin)
         self._performed = self.books().calls.performed
+        self._auditor = RedisStore(server.url)
+
+    async def __aenter__(self) -> Self:
+        await self._auditor.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._auditor.aclose()
 
     @asynccontextmanager
     async def process(self) -> AsyncIterator[Orchestrator]:
@@ -153,29 +161,26 @@ class Till:
             self.clock.skip(max(0, min(wakes) - till.store.now_ms()) / 1000 + 0.002)
 
     async def wait_for_bank(self, call: str, times: int) -> None:
-        """Wait until the bank has carried out so many such calls since this till was opened.
-
-        Not for ever: a call that only repeats a stored answer is none that it carries out.
-        """
+        """Wait until the bank has carried out so many such calls since this till was opened."""
         for _ in range(_LOOKS_MAX):
             if self.performed(call) >= times:
                 return
             await asyncio.sleep(_LOOK_S)
+        raise RuntimeError(f"the bank has not carried out {call}")
 
     def fault(self, order_id: str, kind: str) -> None:
         """Let the next call about an order go wrong."""
         rule = {"call": "any", "kind": kind, "order_id": order_id}
         self._admin.post("/faults", json=rule).raise_for_status()
 
-    async def finish(self, job: Job, end: State) -> Payment:
+    async def finish(self, till: Orchestrator, job: Job, end: State) -> Payment:
         """Let customer and merchant go on, until the order's newest payment is at its end."""
         for _ in range(_TURNS_MAX):
-            async with self.process() as till:
-                await self._come_to_rest(till, job.order_id)
-                payment = (await till.find(order_id=job.order_id))[-1]
-                if payment.state in {State.CAPTURED, State.VOIDED, State.FAILED}:
-                    return payment
-                await _go_on(till, replace(job, payment_id=payment.id), payment, end)
+            await self._come_to_rest(till, job.order_id)
+            payment = (await till.find(order_id=job.order_id))[-1]
+            if payment.state in {State.CAPTURED, State.VOIDED, State.FAILED}:
+                return payment
+            await _go_on(till, replace(job, payment_id=payment.id), payment, end)
         raise RuntimeError(f"{payment!r} does not come to its end")
 
     # the books
@@ -194,10 +199,7 @@ class Till:
 
     async def findings(self, order_id: str, *, settled: bool = False) -> list[str]:
         """Return what must never be of an order; settled: and what must not be left."""
-        store = RedisStore(self._server.url)
-        await store.open()
-        order = Order(await kept_of(store, order_id), self.books(order_id).ledger)
-        await store.aclose()
+        order = Order(await kept_of(self._auditor, order_id), self.books(order_id).ledger)
         return findings(order) + (lost(order) if settled else [])
 
 

@@ -153,7 +153,14 @@ async def test_a_cluster_that_is_down_is_unavailable(tmp_path: Path) -> None:
 
 
 def give(cluster: Cluster, slot: int, owner: Server) -> None:
-    """Let every node know the owner of an empty slot."""
+    """Move a slot and what it holds to another node, as a resharding does."""
+    moved: dict[bytes, bytes] = {}
+    for node in cluster.nodes:
+        for key in node.run("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            moved[key] = node.run("DUMP", key)
+            node.run("DEL", key)
     name = owner.run("CLUSTER", "MYID").decode()
     for node in (owner, *cluster.nodes):
         node.run("CLUSTER", "SETSLOT", slot, "NODE", name)
+    for key, dumped in moved.items():
+        owner.run("RESTORE", key, 0, dumped)

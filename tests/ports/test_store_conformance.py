@@ -30,6 +30,10 @@ class TestMemoryStore(StoreConformance):
         """Its feed is a list."""
         return store.events
 
+    async def restart(self, store: MemoryStore) -> None:
+        """It says of itself that it may have lost commits."""
+        store.restarted()
+
 
 class TestMemoryStoreWithAFakeClock(TestMemoryStore):
     """The store in memory, on a clock that is moved by hand."""
@@ -57,6 +61,11 @@ class OfRedis(StoreConformance):
             for _, fields in await store.link.command("XRANGE", store.keys.events(place), "-", "+"):
                 found.append(fields[1] if isinstance(fields, list) else fields[b"e"])
         return found
+
+    async def restart(self, store: RedisStore) -> None:
+        """What it knows of its server is another server's; real restarts are slower."""
+        for place in range(self.partitions):
+            await store.link.command("HSET", store.keys.run(place), "run", "another")
 
 
 async def _opened(store: RedisStore) -> AsyncIterator[RedisStore]:

@@ -13,7 +13,7 @@ from transitions import MachineError
 
 from cfflow._core.chart import FINAL, HOLDS, State, fire
 from cfflow._core.flow import Flow
-from cfflow._core.record import BLOCKS_PAY, TRIGGERS, Entry, EntryKind, Operation, Record, payment_id
+from cfflow._core.record import TRIGGERS, Entry, EntryKind, Operation, Record, payment_id
 from cfflow._ports.store import decode_record
 from cfflow.testing import MemoryStore
 from tests.sim.network import payment_of_key
@@ -86,10 +86,9 @@ class Books:
         self._events = len(self._store.events)
 
     def overruled(self, name: str) -> bool:
-        """Whether a person has said of this payment that it may be paid again."""
+        """Whether a person has let this payment go on although a review was open on it."""
         record = self.records[name]
-        settled = any(r.acknowledged_ms for r in record.reviews if r.reason in BLOCKS_PAY)
-        return settled or _by_person(record)
+        return any(r.acknowledged_ms for r in record.reviews) or _by_person(record)
 
     def claimed(self, ids: list[str], until_ms: int) -> None:
         """A worker has taken payments for a while: nobody else may have them meanwhile."""

@@ -154,6 +154,8 @@ class Rules:
 
     def _check_new_key(self, sent: Sent, others: list[Sent]) -> None:
         """Another capture or void is another key: only after the last one had surely no effect."""
+        if self._books.overruled(sent.payment_id):
+            return
         for key in {other.key: None for other in others}:
             sends = [other for other in others if other.key == key]
             over_s = self._over_s(sends[0])

@@ -1,0 +1,105 @@
+"""A restart with many open operations, at a gateway that enforces its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import cfflow
+from cfflow import State, Worker
+from cfflow._core.flow import Flow
+from cfflow._core.record import Operation, OtpTurn, Step
+from cfflow._core.steps import create
+from cfflow._ports.catalog import Catalog
+from cfflow._ports.store import Store
+from cfflow.emulator import RunningEmulator, running_emulator
+from cfflow.testing.plans import a_plan
+from tests.engine.shop import CUSTOMER, OTP, Events
+
+OPEN = 160
+LIMITS = {"fetch_payment": 2400, "fetch_payments": 2400, "fetch_order": 2400}
+
+
+CARD = {
+    "card": {
+        "channel": "post",
+        "card_number": "4111111111111111",
+        "card_expiry_mm": "12",
+        "card_expiry_yy": "31",
+        "card_cvv": "123",
+    }
+}
+
+
+def sold(emulator: RunningEmulator, order_id: str) -> str:
+    """Let the bank take the money of an order, as if by a process that died; return the attempt."""
+    bank, now = emulator.bank, emulator.clock.now()
+    account = bank.account(emulator.client_id, emulator.client_secret)
+    assert account is not None
+    body: dict[str, Any] = {
+        "order_id": order_id,
+        "order_amount": 170,
+        "order_currency": "INR",
+        "customer_details": CUSTOMER,
+    }
+    order = bank.create_order(account, body, now)
+    attempt = bank.pay(bank.session_of(order), CARD, now)
+    bank.submit_otp(attempt.cf_payment_id, OTP, now)
+    return str(attempt.cf_payment_id)
+
+
+async def interrupted(store: Store, flow: Flow, order_id: str, attempt: str, age_s: int) -> None:
+    """Write a payment whose OTP was on its way when its process died."""
+    then_ms = store.now_ms() - age_s * 1000
+    record = create(flow, then_ms, nonce="n0", currency="INR", amount=None, metadata=None)
+    held = (await store.start(order_id, record, flow)).snapshot
+    operation = Operation(
+        step=Step.SUBMIT_OTP, sequence=2, key="k", started_ms=then_ms, limit_ms=then_ms + 10_000
+    )
+    plan = a_plan(
+        held,
+        state=State.OTP_PENDING,
+        cf_payment_id=attempt,
+        operation=operation,
+        sequence=2,
+        otp=OtpTurn(expires_ms=then_ms + 300_000, sent_ms=then_ms),
+        wake_ms=then_ms + 11_000,
+    )
+    assert (await store.commit(plan)).outcome == "ok"
+
+
+async def test_a_restart_reconciles_at_the_budgets_rate_without_one_429(redis_url: str) -> None:
+    """Two workers and a busy checkout share the account; the gateway refuses nobody."""
+    flow = Catalog().named("native_otp")
+    async with running_emulator(rate_limits=LIMITS) as emulator:
+        settings: dict[str, Any] = {
+            "client_id": emulator.client_id,
+            "client_secret": emulator.client_secret,
+            "environment": emulator.base_url,
+            "redis_url": redis_url,
+            "limits": LIMITS,
+            "log": Events(),
+        }
+        async with cfflow.connect(**settings) as one, cfflow.connect(**settings) as two:
+            for i in range(OPEN):
+                order_id = f"order_{i:04d}"
+                attempt = sold(emulator, order_id)
+                await interrupted(one.store, flow, order_id, attempt, age_s=60 + i)
+            began_s = time.monotonic()
+            workers = [Worker(one), Worker(two)]
+            running = [asyncio.create_task(w.run(signals=False)) for w in workers]
+            while await one.find(state="otp_pending", limit=1):
+                # The checkout's own inquiries go on meanwhile, and are never held back.
+                await two.refresh("order_0000.1")
+                await asyncio.sleep(0.1)
+            took_s = time.monotonic() - began_s
+            for worker in workers:
+                worker.stop()
+            reports = await asyncio.gather(*running)
+            states = [(await one.get(f"order_{i:04d}.1")).state for i in range(OPEN)]
+        assert sum(emulator.limits.refused.values()) == 0
+    assert set(states) == {State.CAPTURED}
+    assert sum(report.errors for report in reports) == 0
+    # Seven tenths of the limit are the workers': so many a second, and a first slice at once.
+    assert took_s >= OPEN / (2400 / 60) * 0.5
