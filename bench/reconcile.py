@@ -34,6 +34,7 @@ from cfflow._core.record import Operation, OtpTurn, Record, Step
 from cfflow._core.steps import create
 from cfflow._ports.catalog import Catalog
 from cfflow._ports.redis_store import RedisStore
+from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from cfflow.testing.plans import a_plan
 
 __all__ = ["Claims", "Reconciled", "measure_claims", "measure_reconciling"]
@@ -82,14 +83,18 @@ async def measure_reconciling(payments: int) -> Reconciled:
     """Let one worker find the truth about so many interrupted payments."""
     async with embedded_valkey() as url, _bank(payments) as (bank, process):
         await _interrupt(url, bank.attempts)
-        settings = {"client_id": "cfflow-test-id", "client_secret": "cfflow-test-secret"}
         async with cfflow.connect(
-            redis_url=url, environment=bank.base_url, log=_Silent(), **settings
+            redis_url=url,
+            environment=bank.base_url,
+            client_id=DEFAULT_CLIENT_ID,
+            client_secret=DEFAULT_CLIENT_SECRET,
+            log=_Silent(),
         ) as orchestrator:
             worker = Worker(orchestrator, concurrency=_AT_ONCE)
             began_s, cpu_s = time.perf_counter(), time.process_time()
             running = asyncio.create_task(worker.run(signals=False))
             while (await orchestrator.store.overdue()).count:
+                # It ends when nothing is due; the server has no way to tell us so.
                 await asyncio.sleep(0.2)
             worker.stop()
             report = await running

@@ -8,14 +8,18 @@ from typing import Final, NamedTuple
 from bench.decode import Decoded
 from bench.memory import Memory
 from bench.places import machine
+from bench.reconcile import Claims, Reconciled
 from bench.sale import BARE, CONTENDERS, ENGINE, FLOOR, STOCK, Result
 
-__all__ = ["print_report"]
+__all__ = ["Measured", "print_report"]
 
 _OF_FLOOR_MIN: Final = 0.80
 _OF_STOCK_MIN: Final = 1.5
 _OF_SDK_MIN: Final = 100
 _BYTES_MAX: Final = 800
+_RECONCILED_MIN: Final = 1_000
+_CLAIM_MS_MAX: Final = 5.0
+_STORE_B_MAX: Final = 1_000_000_000
 
 _WHAT: Final = {
     ENGINE: "the engine with all of its safety, and its log",
@@ -23,6 +27,16 @@ _WHAT: Final = {
     BARE: "the same, straight on the transport and on cfflow's link to Redis",
     STOCK: "the same by hand on stock httpx.AsyncClient and redis-py",
 }
+
+
+class Measured(NamedTuple):
+    """Everything that one run has measured."""
+
+    sold: Result
+    decoded: Decoded
+    memory: Memory
+    reconciled: Reconciled
+    claims: Claims
 
 
 class Aim(NamedTuple):
@@ -33,15 +47,16 @@ class Aim(NamedTuple):
     met: bool
 
 
-def print_report(sold: Result, decoded: Decoded, memory: Memory, *, took_s: float) -> None:
+def print_report(measured: Measured, *, took_s: float) -> None:
     """Print everything as plain text."""
     print(f"cfflow benchmark: python -m bench, {took_s:.0f} s, over loopback")
-    print(f"{machine()}, {sold.server}\n")
-    _print_sale(sold)
-    _print_decode(decoded)
-    _print_memory(memory)
+    print(f"{machine()}, {measured.sold.server}\n")
+    _print_sale(measured.sold)
+    _print_decode(measured.decoded)
+    _print_memory(measured.memory)
+    _print_recovery(measured.reconciled, measured.claims)
     print("aims")
-    for aim in _aims(sold, decoded, memory):
+    for aim in (*_aims(*measured[:3]), *_recovery_aims(measured.reconciled, measured.claims)):
         print(f"  {'PASS' if aim.met else 'MISS'}  {aim.text:<58}{aim.reached:>12}")
 
 
@@ -82,6 +97,32 @@ def _print_memory(memory: Memory) -> None:
     ):
         print(f"  {what:<74}{size_b:>9.0f}")
     print()
+
+
+def _print_recovery(found: Reconciled, claims: Claims) -> None:
+    print(f"recovery of {found.payments:,} payments whose process died, one worker, no rate budget")
+    cpu_us = found.cpu_s / found.payments * 1_000_000
+    for what, value in (
+        ("payments a second", f"{found.per_s:,.0f}"),
+        ("CPU us each, the worker's process", f"{cpu_us:,.0f}"),
+        ("inquiries at the gateway", f"{found.inquiries:,}"),
+        (f"a claim while {claims.sleeping:,} sleep, ms at p50", f"{claims.p50_ms:.2f}"),
+        ("the same at p99", f"{claims.p99_ms:.2f}"),
+        ("memory of the server then, MB", f"{claims.used_b / 1e6:,.0f}"),
+    ):
+        print(f"  {what:<74}{value:>9}")
+    print()
+
+
+def _recovery_aims(found: Reconciled, claims: Claims) -> Iterator[Aim]:
+    once = found.inquiries == found.payments
+    yield Aim("recovery: one inquiry a payment", f"{found.inquiries / found.payments:.2f}", once)
+    text = f"recovery: at least {_RECONCILED_MIN:,} payments a second"
+    yield Aim(text, f"{found.per_s:,.0f}", found.per_s >= _RECONCILED_MIN)
+    text = f"claim among {claims.sleeping:,}: at most {_CLAIM_MS_MAX:g} ms at p99"
+    yield Aim(text, f"{claims.p99_ms:.2f}", claims.p99_ms <= _CLAIM_MS_MAX)
+    text = f"memory of {claims.sleeping:,} payments: under {_STORE_B_MAX / 1e9:g} GB"
+    yield Aim(text, f"{claims.used_b / 1e9:.2f}", claims.used_b < _STORE_B_MAX)
 
 
 def _aims(sold: Result, decoded: Decoded, memory: Memory) -> Iterator[Aim]:

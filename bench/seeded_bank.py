@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from cfflow.emulator import DEFAULT_CLIENT_ID, running_emulator
+from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, running_emulator
 from cfflow.emulator.bank import Bank
 
 __all__ = ["Seeded", "order_of"]
@@ -40,7 +40,7 @@ def order_of(number: int) -> str:
 
 
 def _sell(bank: Bank, count: int, now: float) -> list[str]:
-    account = bank.account(DEFAULT_CLIENT_ID, "cfflow-test-secret")
+    account = bank.account(DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET)
     if account is None:
         raise RuntimeError("the emulator has no such account")
     attempts = []

@@ -64,6 +64,7 @@ def connect(
     flows: Iterable[Path | str] = (),
     namespace: str | None = None,
     partitions: int = 64,
+    min_replicas: int = 0,
     limits: Mapping[str, int | None] | None = None,
     log: Log | None = None,
     store: Store | None = None,
@@ -78,7 +79,8 @@ def connect(
     `flows` are your own files or folders. `limits` are the gateway's calls per minute, where
     yours are not the usual ones: `create_order`, `fetch_order`, `fetch_payments`,
     `fetch_payment`, `pay`; None: only what its answers say. `log` is a structlog logger. `store`
-    replaces the one of `redis_url`.
+    replaces the one of `redis_url`. `min_replicas`: a step is sent only when so many replicas
+    of the Redis have it, else `StoreUnavailable` and nothing happens; not on a cluster.
 
     Raises one `ConfigError` that names everything missing or unknown. No money moves.
     """
@@ -95,7 +97,9 @@ def connect(
     settings = settings_of(given)
     logger = log or default_log()
     catalog = Catalog(flows)
-    chosen = store or open_store(settings.redis_url, namespace=namespace, partitions=partitions)
+    chosen = store or open_store(
+        settings.redis_url, namespace=namespace, partitions=partitions, min_replicas=min_replicas
+    )
     budget = Budget(limits_of(settings.environment, limits), ledger_of(chosen))
     gateway = gateway_client(settings, logger, budget)
     return Orchestrator(chosen, gateway, catalog=catalog, log=logger, budget=budget)
@@ -120,14 +124,23 @@ def _kept(name: str, value: str | Sealed[str] | None) -> str | Sealed[str] | Non
     return Sealed(str(value)) if secret else value
 
 
-def open_store(redis_url: str, *, namespace: str | None = None, partitions: int = 64) -> RedisStore:
+def open_store(
+    redis_url: str, *, namespace: str | None = None, partitions: int = 64, min_replicas: int = 0
+) -> RedisStore:
     """Return the store that a URL names; nothing is connected yet.
 
     `namespace` is what its keys begin with: CFFLOW_NAMESPACE if none is given, else `cf`.
+    `min_replicas`: so many must have a step before it is sent.
     """
     given = namespace or os.environ.get("CFFLOW_NAMESPACE") or "cf"
-    options: dict[str, Any] = {"namespace": given, "partitions": partitions}
+    options: dict[str, Any] = {
+        "namespace": given,
+        "partitions": partitions,
+        "min_replicas": min_replicas,
+    }
     if redis_url.startswith("embedded:"):
+        if min_replicas:
+            raise ConfigError("min_replicas: the server of embedded: has no replicas")
         folder = redis_url.removeprefix("embedded:")
         return EmbeddedStore(Path(folder) if folder else None, **options)
     if urlsplit(redis_url).scheme not in _SCHEMES:

@@ -62,6 +62,7 @@ CONNECT = {
     "flows": (),
     "namespace": None,
     "partitions": 64,
+    "min_replicas": 0,
     "limits": None,
     "log": None,
     "store": None,

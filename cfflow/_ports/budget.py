@@ -287,7 +287,6 @@ class Budget:
             spare = max(0, said.remaining - tally.reserve // 2)
             tally.slice.left = min(tally.slice.left, spare)
         if said.wait_s > 0:
-            tally.put_back()
             tally.blocked_until_s = max(tally.blocked_until_s, now_s + said.wait_s)
             tally.block_untold |= not said.by_address
             self._tell_soon(tally)

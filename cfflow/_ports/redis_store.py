@@ -62,7 +62,9 @@ class RedisStore:
         min_replicas: int = 0,
     ) -> None:
         self.link: Final = RedisLink(url, deadline_s=deadline_s)
-        self._min_replicas = min_replicas
+        if not isinstance(min_replicas, int) or min_replicas < 0:
+            raise ConfigError(f"min_replicas must be 0 or more, got {min_replicas!r}")
+        self._min_replicas: Final = min_replicas
         self.keys: Final = Keys(namespace, partitions)
         self._feed_max = feed_max
         self._claims = 0

@@ -8,6 +8,8 @@ ended. It ends with its input.
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import multiprocessing
 import signal
 import subprocess
@@ -201,6 +203,9 @@ class Nursery:
 def main() -> None:
     """Fork for each line of jobs until the input ends."""
     vars(redis_link).update(movable())
+    # The first connection would load it, in every child anew.
+    importlib.import_module("anyio._backends._asyncio")
+    gc.freeze()
     for line in sys.stdin.buffer:
         ends = _run_all(msgspec.json.decode(line, type=list[Job]))
         sys.stdout.buffer.write(msgspec.json.encode(ends) + b"\n")

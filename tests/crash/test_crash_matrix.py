@@ -40,7 +40,9 @@ async def test_a_death_at_this_point_costs_nothing(
     job = await _prepared(till, step)
     await _die(till, job, point)
     await till.recover(job.order_id)
-    assert await till.findings(job.order_id) == []
+    # An OTP that the bank accepts long after its page was asked about is seen by the next poll.
+    known = point.doom.side != "late"
+    assert await till.findings(job.order_id, settled=known) == []
     till.clock.skip(step.pause_s)
     await _refused_or_done(till, step.next_try(job))
     assert await till.findings(job.order_id) == []

@@ -117,6 +117,32 @@ class Server:
         self.kill()
         self.start()
 
+    def keep(self, folder: Path) -> Path:
+        """Copy what it has written to its disk so far, and return where it is."""
+        return Path(shutil.copytree(self.folder, folder))
+
+    def roll_back(self, folder: Path) -> None:
+        """End it and start it again on an older copy of its disk."""
+        self.kill()
+        shutil.rmtree(self.folder)
+        shutil.copytree(folder, self.folder)
+        self.start()
+
+    def follow(self, primary: Server) -> None:
+        """Become a replica, and wait until all is here."""
+        self.run("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        primary.run("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        self.run("REPLICAOF", "127.0.0.1", primary.port)
+        deadline = time.monotonic() + _START_S
+        while self.run("INFO", "replication").get("master_link_status") != "up":
+            if time.monotonic() > deadline:
+                raise RuntimeError("the replica did not come up")
+            time.sleep(0.02)
+
+    def lead(self) -> None:
+        """Become a primary: what the last one did since is not here."""
+        self.run("REPLICAOF", "NO", "ONE")
+
     def pause(self) -> None:
         """Let it hang: connections stay, answers do not come."""
         os.kill(self.pid, signal.SIGSTOP)

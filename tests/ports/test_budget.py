@@ -181,6 +181,16 @@ async def test_permits_are_given_back_at_once(budget: Budget, ledger: Ledger) ->
     assert await other.room(ONE, 50) == PACE - 1
 
 
+async def test_what_is_told_once_is_told_no_more(budget: Budget) -> None:
+    """Permits that came back, calls and a block: after a second there is nothing left to say."""
+    await budget.room(ONE, 50)
+    budget.give_back()
+    budget.enter(ALL)
+    budget.heard(ALL, Said(wait_s=600.0))
+    await until_told(budget)
+    assert tasks() == 0
+
+
 async def test_a_full_minute_of_work_gets_the_whole_share(budget: Budget, clock: FakeClock) -> None:
     """Ten minutes of a backlog: the share of every window, and never more than it."""
     called_s: list[float] = []
@@ -192,8 +202,9 @@ async def test_a_full_minute_of_work_gets_the_whole_share(budget: Budget, clock:
     assert max(sum(b <= at < b + 60 for at in called_s) for b in called_s) <= 91
 
 
-async def test_workers_of_one_process_ask_once(budget: Budget) -> None:
+async def test_workers_of_one_process_ask_once(store: RedisStore) -> None:
     """Five that ask at the same time share one slice."""
+    budget = Budget(limits_of("production"), store.ledger())
     rooms = await asyncio.gather(*(budget.room(ONE, 3) for _ in range(5)))
     assert rooms == [3] * 5
     assert taken(budget) == 3

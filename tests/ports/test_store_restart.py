@@ -1,0 +1,257 @@
+"""A store that came back without its last commits: nothing is asked of the bank twice.
+
+Servers are really rolled back, lost and failed over, under an orchestrator that goes on;
+the bank's own ledger says what was executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from cfflow import IllegalStep, OutcomeUnknown, Payment, State
+from cfflow._ports.redis_store import RedisStore
+from cfflow.doctor import examine
+from tests.engine.shop import OTP, Shop, card, open_shop
+from tests.ports.servers import Proxy, Server, redis7_binary, running, valkey_binary
+
+_INQUIRIES = ("fetch_payment", "fetch_payments", "fetch_order")
+_MONTH_MS = 30 * 86_400_000
+
+
+@pytest.fixture(params=[valkey_binary, redis7_binary], ids=["valkey", "redis7"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A server of this test alone, which keeps its data on its disk."""
+    yield from running(Server(request.param(), tmp_path / "own", "--appendonly", "yes"))
+
+
+@pytest.fixture
+async def shop(server: Server) -> AsyncIterator[Shop]:
+    """A shop whose payments live on that server."""
+    async with open_shop(store=RedisStore(server.url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def older(server: Server, shop: Shop, tmp_path: Path) -> Path:
+    """The server's disk, just after the shop was opened for the first time."""
+    assert shop.effects("order_1") == []
+    return server.keep(tmp_path / "older")
+
+
+def inquiries(shop: Shop) -> int:
+    """Return how many inquiries the bank has answered."""
+    return sum(shop.performed(call) for call in _INQUIRIES)
+
+
+async def created(shop: Shop, flow: str = "native_otp") -> tuple[Payment, str]:
+    """Return a payment that was started, and its session."""
+    order_id, session = await shop.order(hold=flow == "preauth")
+    return await shop.cashier.start(flow, order_id=order_id, amount="170.00"), session
+
+
+# a server that forgot
+
+
+@pytest.mark.parametrize("again", ["capture", "void"])
+@pytest.mark.parametrize(("done", "state"), [("capture", "captured"), ("void", "voided")])
+async def test_an_end_of_a_hold_that_was_forgotten_is_found(
+    shop: Shop, server: Server, tmp_path: Path, done: str, again: str, state: str
+) -> None:
+    """Captured or voided, and forgotten: the next step is refused, and the bank did it once."""
+    held = await shop.held()
+    before = server.keep(tmp_path / "held")
+    await getattr(shop.cashier, done)(held)
+    server.roll_back(before)
+    assert (await shop.cashier.get(held)).state is State.AUTHORIZED
+    with pytest.raises(IllegalStep):
+        await getattr(shop.cashier, again)(held)
+    assert (await shop.cashier.get(held)).state == state
+    assert shop.effects(held.order_id) == ["attempt_created", "authorized", state]
+    assert shop.performed("authorize") == 1
+
+
+async def test_a_pay_that_was_forgotten_is_not_made_again(
+    shop: Shop, server: Server, tmp_path: Path
+) -> None:
+    """The customer pays once more: refused, a person is called, and adopt finds the money."""
+    payment, session = await created(shop)
+    before = server.keep(tmp_path / "created")
+    paying = await shop.cashier.pay(payment, session, card())
+    await shop.cashier.submit_otp(paying, OTP)
+    server.roll_back(before)
+    with pytest.raises(IllegalStep, match="unclaimed_money"):
+        await shop.cashier.pay(payment, session, card())
+    found = await shop.cashier.adopt(payment.order_id, flow="native_otp")
+    assert [(p.id, p.state) for p in found] == [(payment.id, State.CAPTURED)]
+    assert shop.effects(payment.order_id).count("attempt_created") == 1
+
+
+async def test_a_start_that_was_forgotten_is_asked_about_when_it_comes_again(
+    shop: Shop, server: Server, older: Path
+) -> None:
+    """Order, payment and attempt are gone from the store: the first step is asked about."""
+    payment, session = await created(shop)
+    await shop.cashier.pay(payment, session, card())
+    server.roll_back(older)
+    again = await shop.cashier.start("native_otp", order_id=payment.order_id, amount="170.00")
+    assert again.version == 1
+    with pytest.raises(IllegalStep, match="unclaimed_money"):
+        await shop.cashier.pay(again, session, card())
+    assert shop.performed("pay") == 1
+
+
+async def test_a_server_that_forgot_everything_is_noticed(
+    shop: Shop, server: Server, tmp_path: Path
+) -> None:
+    """It has no disk at all: what is begun again is asked about, as after any other loss."""
+    payment, session = await created(shop)
+    await shop.cashier.pay(payment, session, card())
+    (tmp_path / "nothing").mkdir()
+    server.roll_back(tmp_path / "nothing")
+    again = await shop.cashier.start("native_otp", order_id=payment.order_id, amount="170.00")
+    with pytest.raises(IllegalStep, match="unclaimed_money"):
+        await shop.cashier.pay(again, session, card())
+    assert shop.performed("pay") == 1
+
+
+async def test_a_caller_that_knows_more_than_the_store_sends_nothing(
+    shop: Shop, server: Server, tmp_path: Path
+) -> None:
+    """It holds a version that the store has forgotten: a conflict, and then the older record."""
+    payment, session = await created(shop, "preauth")
+    before = server.keep(tmp_path / "created")
+    paying = await shop.cashier.pay(payment, session, card())
+    server.roll_back(before)
+    with pytest.raises(Exception, match="has moved"):
+        await shop.cashier.submit_otp(paying, OTP)
+    assert shop.performed("authenticate") == 0
+
+
+async def test_a_step_of_a_forgotten_number_goes_under_a_key_of_its_own(
+    shop: Shop, server: Server, tmp_path: Path
+) -> None:
+    """The bank repeats a stored error under the forgotten key; the new step is done."""
+    held = await shop.held()
+    before = server.keep(tmp_path / "held")
+    shop.fault("authorize", "status_stored")
+    with pytest.raises(OutcomeUnknown) as lost:
+        await shop.cashier.capture(held)
+    forgotten = lost.value.payment.operation
+    server.roll_back(before)
+    captured = await shop.cashier.capture(held)
+    assert captured.state is State.CAPTURED
+    snapshot = await shop.cashier.snapshot(held.order_id, 1)
+    assert forgotten is not None
+    assert snapshot.record.sequence == forgotten.sequence
+    assert shop.effects(held.order_id).count("captured") == 1
+
+
+# a server that forgot nothing
+
+
+async def test_without_a_restart_nothing_is_asked(shop: Shop) -> None:
+    """A hold and its capture: the bank is asked about the money after the OTP, and no more."""
+    held = await shop.held()
+    assert inquiries(shop) == 1
+    assert (await shop.cashier.capture(held)).state is State.CAPTURED
+    assert inquiries(shop) == 1
+
+
+async def test_a_restart_costs_each_payment_one_inquiry(shop: Shop, server: Server) -> None:
+    """Before its next step only; then it goes on as if nothing had been."""
+    payment, session = await created(shop, "preauth")
+    held = await shop.held()
+    server.restart()
+    asked = inquiries(shop)
+    paying = await shop.cashier.pay(payment, session, card())
+    assert inquiries(shop) == asked + 1
+    taken = await shop.cashier.submit_otp(paying, OTP)
+    await shop.cashier.capture(taken)
+    assert inquiries(shop) == asked + 2
+    await shop.cashier.void(held)
+    assert inquiries(shop) == asked + 3
+
+
+async def test_minutes_after_a_restart_a_new_payment_is_new(shop: Shop, server: Server) -> None:
+    """What was started long after it cannot have been lost in it."""
+    held = await shop.held()
+    server.restart()
+    await shop.cashier.void(held)
+    assert isinstance(shop.store, RedisStore)
+    keys = shop.store.keys
+    for place in range(keys.partitions):
+        server.run("HSET", keys.run(place), "run", history_of(server))
+        server.run("HINCRBY", keys.run(place), "since", -600_001)
+    asked = inquiries(shop)
+    await shop.at_otp()
+    assert inquiries(shop) == asked
+
+
+def history_of(server: Server) -> str:
+    """Return the name of the history that a server writes."""
+    return str(server.run("INFO", "replication")["master_replid"])
+
+
+# failover
+
+
+async def test_after_a_failover_what_the_replica_had_not_received_is_found(
+    server: Server, tmp_path: Path
+) -> None:
+    """Captured on the old primary only: the new one is asked about it, and it is done once."""
+    for replica in running(Server(server.binary, tmp_path / "replica", "--appendonly", "yes")):
+        async with (
+            Proxy(server.port).running() as name,
+            open_shop(store=RedisStore(name.url)) as shop,
+        ):
+            held = await shop.held()
+            replica.follow(server)
+            replica.lead()
+            assert (await shop.cashier.capture(held)).state is State.CAPTURED
+            server.kill()
+            name.target = replica.port
+            with pytest.raises(IllegalStep):
+                await shop.cashier.capture(held)
+            assert (await shop.cashier.get(held)).state is State.CAPTURED
+            assert shop.effects(held.order_id).count("captured") == 1
+
+
+async def test_a_server_that_leads_again_after_another_is_noticed(
+    server: Server, tmp_path: Path
+) -> None:
+    """It was never down, and yet it lost what the other one did not have."""
+    for other in running(Server(server.binary, tmp_path / "other", "--appendonly", "yes")):
+        async with open_shop(store=RedisStore(server.url)) as shop:
+            held = await shop.held()
+            other.follow(server)
+            other.lead()
+            await shop.cashier.capture(held)
+            server.follow(other)
+            server.lead()
+            assert (await shop.cashier.get(held)).state is State.AUTHORIZED
+            with pytest.raises(IllegalStep):
+                await shop.cashier.capture(held)
+            assert shop.effects(held.order_id).count("captured") == 1
+
+
+# a connection that may not ask
+
+
+async def test_without_the_right_to_ask_all_works_but_the_rule(server: Server) -> None:
+    """No INFO: a store like any other, only that a restart is not noticed; doctor says so."""
+    server.run("ACL", "SETUSER", "shop", "on", ">pw", "~*", "&*", "+@all", "-info")
+    url = f"redis://shop:pw@127.0.0.1:{server.port}"
+    async with open_shop(store=RedisStore(url)) as shop:
+        payment, session = await created(shop, "preauth")
+        held = await shop.cashier.submit_otp(await shop.cashier.pay(payment, session, card()), OTP)
+        asked = inquiries(shop)
+        server.restart()
+        server.run("ACL", "SETUSER", "shop", "on", ">pw", "~*", "&*", "+@all", "-info")
+        assert (await shop.cashier.capture(held)).state is State.CAPTURED
+        assert inquiries(shop) == asked
+    findings = {finding.subject: finding for finding in await examine(url)}
+    assert findings["restarts"].verdict == "note"
+    assert "durability" not in findings
