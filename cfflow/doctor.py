@@ -17,6 +17,12 @@ from cfflow.errors import CfflowError, GatewayAuthError, GatewayRejected
 __all__ = ["Finding", "examine"]
 
 _CLOCK_OFF_MS = 2_000
+
+_BLIND = (
+    "INFO is not permitted here: a restart that lost commits goes unnoticed, and nobody knows"
+    " whether this server evicts; permit it (ACL SETUSER ... +info)"
+)
+
 #: What the gateway says of an address that it does not know; others say nothing in its form.
 _BAD_ADDRESS = frozenset({"", "request_failed"})
 
@@ -74,7 +80,10 @@ async def _store(url: str) -> list[Finding]:
     version = "" if "valkey_version" in about else f" {about.get('redis_version', '')}"
     kind = "cluster" if store.link.is_cluster else "one server"
     place = f"{name}{version}, {kind}, at {shown(store.link.url)}"
-    return [Finding("good", "store", place), *_memory(about), *_durability(about), clock]
+    found = [Finding("good", "store", place), clock]
+    if "run_id" not in about:
+        return [*found, Finding("note", "restarts", _BLIND)]
+    return [*found, *_memory(about), *_durability(about)]
 
 
 def _memory(about: dict[str, Any]) -> list[Finding]:

@@ -173,6 +173,7 @@ def _inquired(draft: Draft, event: Inquired) -> None:
         _distrust(draft, event)
     if event.everything:
         _warn_of_late_pay(draft, event.observations)
+        _warn_of_strangers(draft, event.observations)
         _remember(draft, event.observations)
     for observation in event.observations:
         if ours is not None and observation.cf_payment_id == ours:
@@ -216,6 +217,23 @@ def _warn_of_twins(draft: Draft) -> None:
     others = ", ".join(f"{order_id}.{n} (attempt {attempts[n - 1].cf_payment_id})" for n in twins)
     ours = f"{draft.snapshot.id} (attempt {draft.get('cf_payment_id')})"
     draft.review("two_holds", f"{ours} and {others} both hold or took money")
+
+
+def _warn_of_strangers(draft: Draft, attempts: tuple[Observation, ...]) -> None:
+    """An open capture or void named the order only: it may act, or have acted, on another attempt."""
+    operation: Operation | None = draft.get("operation")
+    if operation is None or operation.step not in {Step.CAPTURE, Step.VOID}:
+        return
+    known = draft.snapshot.claimed_elsewhere | {draft.get("cf_payment_id")}
+    for other in (o for o in attempts if o.cf_payment_id not in known):
+        if other.authorization_action == operation.step.name:
+            draft.review(
+                "other_attempt", f"{operation.step} shows on attempt {other.cf_payment_id}"
+            )
+        elif prove(other).state is State.AUTHORIZED:
+            draft.review(
+                "two_holds", f"attempt {other.cf_payment_id}, of no payment here, is held too"
+            )
 
 
 def _warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:

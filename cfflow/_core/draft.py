@@ -275,9 +275,12 @@ def _wake_otp_pending(record: Record, flow: Flow, now_ms: int) -> int:
 
 
 def _wake_authorized(record: Record, flow: Flow, now_ms: int) -> int:
-    """A hold is looked at before it lapses; an automatic flow expects the money sooner."""
-    if record.abandoned and not record.asked_ms:
-        return now_ms
+    """A hold is looked at before it lapses; an automatic flow expects the money sooner.
+
+    An abandoned one ends at once: it is looked at until it has.
+    """
+    if record.abandoned:
+        return _poll_at(record, flow) if record.asked_ms else now_ms
     if flow.capture == "automatic" or record.hold_expires_ms is None:
         return _poll_at(record, flow)
     act_ms = record.hold_expires_ms - flow.hold_rules.act_before_expiry_s * 1000

@@ -42,6 +42,9 @@ _HANDS_OFF: Final = BLOCKS_PAY | {
     "two_holds",
 }
 
+#: Reviews which say that a capture or void may take another attempt than ours.
+_NOT_ALONE: Final = frozenset({"other_attempt", "two_holds"})
+
 
 class Ask(StrEnum):
     """Which inquiry tells us most about a payment now."""
@@ -63,7 +66,7 @@ def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
     record = snapshot.record
     if in_flight(snapshot, now_ms):
         return Ask.NOTHING
-    if record.operation is not None and record.cf_payment_id is None:
+    if record.operation is not None and (record.cf_payment_id is None or _names_order(record)):
         return Ask.PAYMENTS
     if record.given_up_ms is not None and now_ms < record.given_up_ms + LATE_PAY_MS:
         # The pay that was given up may still arrive, and then nobody has claimed it.
@@ -73,6 +76,13 @@ def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
     if record.cf_payment_id is not None:
         return Ask.PAYMENT
     return Ask.ORDER if record.wake_ms is not None and now_ms >= record.wake_ms else Ask.NOTHING
+
+
+def _names_order(record: Record) -> bool:
+    """Whether the open step named the order only: what it did may show on another attempt."""
+    operation = record.operation
+    authorizes = operation is not None and operation.step in {Step.CAPTURE, Step.VOID}
+    return authorizes and operation is not None and not operation.accepted
 
 
 def resendable(snapshot: Snapshot, now_ms: int) -> bool:
@@ -85,7 +95,7 @@ def resendable(snapshot: Snapshot, now_ms: int) -> bool:
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
         return False
     missed_ms = operation.missed_ms
-    if any(review.reason == "other_attempt" for review in snapshot.record.open_reviews):
+    if any(review.reason in _NOT_ALONE for review in snapshot.record.open_reviews):
         return False
     over = missed_ms is not None and missed_ms >= operation.limit_ms and now_ms >= missed_ms
     fresh = now_ms - operation.started_ms <= KEY_LIFE_MS

@@ -14,7 +14,9 @@ import multiprocessing
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -28,6 +30,7 @@ from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.transport import GatewayTransport
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from tests.crash.clock import movable
+from tests.crash.race import race
 from tests.crash.stages import Doom, DoomedStore, DoomedTransport, Stages
 from tests.engine.shop import Events, card
 
@@ -55,6 +58,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     method: str = "card_otp"
     word: str = ""
     amount: str | None = None
+    buttons: tuple[str, ...] = ()
+    tasks: int = 0
+    processes: int = 0
     redis_url: str = ""
     base_url: str = ""
     flows: tuple[str, ...] = ()
@@ -62,10 +68,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class End(msgspec.Struct, frozen=True):
-    """How a process ended: minus its signal, or its exit status; and what it had done."""
+    """How a process ended: minus its signal, or its exit status; and what it had done.
+
+    `seen`: its stages; `told`: the ends of its race.
+    """
 
     status: int
     seen: tuple[str, ...] = ()
+    told: dict[str, int] = {}
     error: str = ""
 
 
@@ -91,6 +101,17 @@ async def _work(orchestrator: Orchestrator, _: Job) -> object:
     return await Worker(orchestrator).run_once()
 
 
+async def _race(orchestrator: Orchestrator, job: Job) -> object:
+    return await race(
+        orchestrator,
+        job.payment_id,
+        job.buttons,
+        session=job.session,
+        tasks=job.tasks,
+        processes=job.processes,
+    )
+
+
 #: Everything that a process can be doing when it is killed.
 ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
     "start": _start,
@@ -106,6 +127,7 @@ ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
     "acknowledge": _acknowledge,
     "resolve": _resolve,
     "work": _work,
+    "race": _race,
 }
 
 
@@ -125,22 +147,24 @@ def doomed(job: Job, stages: Stages) -> Orchestrator:
     return Orchestrator(store, gateway, catalog=Catalog(job.flows), log=Events())
 
 
-async def _act(job: Job, stages: Stages) -> None:
+async def _act(job: Job, stages: Stages) -> object:
     async with doomed(job, stages) as orchestrator:
-        await ACTS[job.act](orchestrator, job)
+        done = await ACTS[job.act](orchestrator, job)
         # The side "after" of a stage behind the last one: everything is done.
         stages.reach(len(stages.seen), "after")
+        return done
 
 
 def _run(job: Job, results: Any) -> None:
     signal.alarm(_HANGS_S)
     stages = Stages(job.doom)
+    done: object = None
     error = ""
     try:
-        asyncio.run(_act(job, stages))
+        done = asyncio.run(_act(job, stages))
     except Exception as trouble:  # noqa: BLE001  whatever it is, the test shows it
         error = f"{type(trouble).__name__}: {trouble}"
-    results.send((tuple(stages.seen), error))
+    results.send((tuple(stages.seen), dict(done) if isinstance(done, Counter) else {}, error))
 
 
 def _run_all(jobs: Sequence[Job]) -> list[End]:
@@ -154,11 +178,10 @@ def _run_all(jobs: Sequence[Job]) -> list[End]:
         running.append((process, mine))
     ends = []
     for process, mine in running:
-        process.join()
-        try:
+        said: tuple[Any, ...] = ()
+        with suppress(EOFError):
             said = mine.recv()
-        except EOFError:
-            said = ((), "")
+        process.join()
         ends.append(End(process.exitcode or 0, *said))
     return ends
 

@@ -66,7 +66,8 @@ class Scenario:
     """A step: its stages as (name, write or call), how it comes about, how its order ends.
 
     `again` is what the merchant tries next, the same step unless it says otherwise; after
-    `pause_s`. `attempts`: how many the bank may have begun.
+    `pause_s`. `attempts`: how many the bank may have begun. `by_itself`: a worker alone
+    finds out all that the bank has done; a lost store waits for the next `adopt`.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Scenario:
     again: str = ""
     pause_s: float = 0.0
     attempts: int = 1
+    by_itself: bool = True
 
     def points(self) -> Iterator[Point]:
         """Yield every point of this step."""
@@ -326,6 +328,7 @@ SCENARIOS: Final = (
         "adopt",
         (("inquiry", "fetch_payments"), ("start", "start"), ("claim", "commit")),
         _unknown_here,
+        by_itself=False,
     ),
     Scenario("abandon", (("word", "commit"),), _at_otp("abandon"), again="start", attempts=2),
     Scenario("acknowledge", (("word", "commit"),), _taken_at_once),

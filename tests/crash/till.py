@@ -7,6 +7,7 @@ killed. `recover` is what happens after a crash: a fresh process, and its worker
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -26,11 +27,15 @@ from tests.crash.stages import Doom
 from tests.engine.shop import CUSTOMER, OTP, Events, card
 from tests.ports.servers import Server
 
-__all__ = ["Till", "no_limits"]
+__all__ = ["PROCESSES", "TASKS", "Till", "no_limits"]
 
 #: What wakes later than this is no aftermath of a crash: a lease is 60 s, an answer is
 #: looked for twice, 15 s apart.
 _HORIZON_MS: Final = 100_000
+#: A crowd: 200 tasks.
+PROCESSES: Final = 8
+TASKS: Final = 25
+
 _WAKES_MAX: Final = 40
 _TURNS_MAX: Final = 8
 _LOOKS_MAX: Final = 500
@@ -120,6 +125,18 @@ class Till:
         """Run a job in a process of its own, which dies where it is told to."""
         (end,) = await self._nursery.run(replace(self.placed(job), doom=doom))
         return end
+
+    async def race(self, job: Job, *buttons: str) -> Counter[str]:
+        """Let 8 processes with 25 tasks each press these buttons at once; count the ends."""
+        crowd = replace(
+            self.placed(job), act="race", buttons=buttons, tasks=TASKS, processes=PROCESSES
+        )
+        told: Counter[str] = Counter()
+        for end in await self._nursery.run(*[crowd] * PROCESSES):
+            if end.status or end.error:
+                raise RuntimeError(f"a racer did not arrive: {end}")
+            told.update(end.told)
+        return told
 
     def placed(self, job: Job) -> Job:
         """Return a job that says where the store, the bank and the flows are."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from itertools import cycle, islice
 
 import pytest
 
 from cfflow import Conflict, IllegalStep, Payment, State
 from cfflow._ports.redis_store import RedisStore
 from tests.engine.shop import OTP, Shop, card, open_shop
+
+#: So many tasks press the same button at once.
+CROWD = 200
 
 
 @pytest.fixture
@@ -20,43 +24,83 @@ async def real_shop(redis_url: str) -> AsyncIterator[Shop]:
         yield opened
 
 
-async def outcomes(*steps: object) -> Counter[str]:
+async def outcomes(*steps: Awaitable[Payment]) -> Counter[str]:
     """Run all at once and count how they ended."""
-    ended = await asyncio.gather(*steps, return_exceptions=True)  # type: ignore[call-overload]  # coroutines
+    ended = await asyncio.gather(*steps, return_exceptions=True)
     return Counter(type(end).__name__ if isinstance(end, Exception) else "done" for end in ended)
 
 
-async def test_the_same_otp_twice_is_one_call(real_shop: Shop) -> None:
-    """Two callers on one snapshot: one authenticate call, the other gets Conflict."""
+def by_hand_or_id(payment: Payment) -> Iterator[Payment | str]:
+    """Yield what a crowd passes: half of it the payment in hand, half only its id."""
+    return islice(cycle((payment, payment.id)), CROWD)
+
+
+def one_won(ended: Counter[str]) -> None:
+    """One step was carried out; all others were told that nothing was sent."""
+    assert ended["done"] == 1
+    assert set(ended) <= {"done", Conflict.__name__, IllegalStep.__name__}
+    assert ended.total() == CROWD
+
+
+async def test_two_callers_on_one_snapshot_are_one_call(real_shop: Shop) -> None:
+    """One authenticate call; the other caller gets Conflict."""
     payment, _ = await real_shop.at_otp()
     submit = real_shop.cashier.submit_otp
     ended = await outcomes(submit(payment, OTP), submit(payment, OTP))
     assert ended == {"done": 1, "Conflict": 1}
     assert real_shop.performed("authenticate") == 1
+
+
+async def test_the_same_otp_200_times_is_one_call(real_shop: Shop) -> None:
+    """The bank hears of one submission, and takes the money once."""
+    payment, _ = await real_shop.at_otp()
+    submit = real_shop.cashier.submit_otp
+    one_won(await outcomes(*(submit(one, OTP) for one in by_hand_or_id(payment))))
+    assert real_shop.performed("authenticate") == 1
+    assert real_shop.effects(payment.order_id) == ["attempt_created", "captured"]
     assert (await real_shop.cashier.get(payment)).state is State.CAPTURED
 
 
-async def test_fifty_captures_and_voids_of_one_hold_are_one_effect(real_shop: Shop) -> None:
+async def test_200_resends_that_come_too_soon_are_no_call(real_shop: Shop) -> None:
+    """All of them are told when to try again; the customer's phone stays silent."""
+    payment, _ = await real_shop.at_otp()
+    resend = real_shop.cashier.resend_otp
+    ended = await outcomes(*(resend(one) for one in by_hand_or_id(payment)))
+    assert ended == {"OtpLimit": CROWD}
+    assert real_shop.performed("authenticate") == 0
+
+
+@pytest.mark.parametrize("buttons", ["capture", "void", "capture and void"])
+async def test_200_captures_and_voids_of_one_hold_are_one_effect(
+    real_shop: Shop, buttons: str
+) -> None:
     """Exactly one capture or void reaches the gateway."""
     held = await real_shop.held()
-    cashier = real_shop.cashier
-    steps = [cashier.capture(held) if n % 2 else cashier.void(held) for n in range(50)]
-    ended = await outcomes(*steps)
-    assert ended["done"] == 1
-    assert set(ended) <= {"done", Conflict.__name__, IllegalStep.__name__}
+    presses = [getattr(real_shop.cashier, name) for name in buttons.split(" and ")]
+    crowd = zip(by_hand_or_id(held), cycle(press for press in presses for _ in range(2)))
+    one_won(await outcomes(*(press(one) for one, press in crowd)))
     assert real_shop.performed("authorize") == 1
+    assert real_shop.effects(held.order_id)[:-1] == ["attempt_created", "authorized"]
 
 
-async def test_fifty_starts_of_one_order_are_one_payment(real_shop: Shop) -> None:
+async def test_200_starts_of_one_order_are_one_payment(real_shop: Shop) -> None:
     """start is idempotent however many call it at once."""
-    order_id, session = await real_shop.order()
+    order_id, _ = await real_shop.order()
     started = await asyncio.gather(
-        *(real_shop.cashier.start("native_otp", order_id=order_id) for _ in range(50))
+        *(real_shop.cashier.start("native_otp", order_id=order_id) for _ in range(CROWD))
     )
     assert {payment.id for payment in started} == {f"{order_id}.1"}
-    ended = await outcomes(*(real_shop.cashier.pay(p, session, card()) for p in started[:20]))
-    assert ended == {"done": 1, "Conflict": 19}
+    assert [payment.id for payment in await real_shop.cashier.find()] == [f"{order_id}.1"]
+
+
+async def test_200_pays_of_one_payment_are_one_attempt(real_shop: Shop) -> None:
+    """The customer's card is asked for once."""
+    order_id, session = await real_shop.order()
+    payment = await real_shop.cashier.start("native_otp", order_id=order_id)
+    pay = real_shop.cashier.pay
+    one_won(await outcomes(*(pay(one, session, card()) for one in by_hand_or_id(payment))))
     assert real_shop.performed("pay") == 1
+    assert real_shop.effects(order_id) == ["attempt_created"]
 
 
 async def test_an_answer_is_merged_into_what_a_faster_inquiry_wrote(real_shop: Shop) -> None:

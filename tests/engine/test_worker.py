@@ -193,7 +193,7 @@ async def test_a_gateway_that_is_down_loses_nothing_and_makes_no_hot_loop(shop: 
     """Each try is put back with a growing pause; once the gateway answers, the truth is in."""
     payment = await shop.held()
     await lost(shop, payment, "lost_after")
-    shop.fault("fetch_payment", "lost_before", count=4)
+    shop.fault("fetch_payments", "lost_before", count=4)
     worker = Worker(shop.cashier)
     shop.pass_time(15)
     reports = [await worker.run_once() for _ in range(5)]
@@ -244,7 +244,7 @@ async def test_a_gateway_that_owes_an_answer_for_too_long_is_reviewed_even_while
     """The flow's limit does not wait for the gateway to come back."""
     payment = await shop.held()
     await lost(shop, payment, "lost_after")
-    shop.fault("fetch_payment", "lost_before", count=10_000)
+    shop.fault("fetch_payments", "lost_before", count=10_000)
     worker = Worker(shop.cashier)
     shop.pass_time(DAY_S + 60)
     await worker.run_once()
@@ -300,10 +300,10 @@ async def test_many_workers_share_what_is_due(shop: Shop) -> None:
     for payment in payments:
         await lost(shop, payment, "lost_after")
     shop.pass_time(15)
-    asked = shop.performed("fetch_payment")
+    asked = shop.performed("fetch_payments")
     workers = [Worker(shop.cashier, concurrency=3) for _ in range(6)]
     await asyncio.gather(*(worker.run_once() for worker in workers))
-    assert shop.performed("fetch_payment") - asked == 12
+    assert shop.performed("fetch_payments") - asked == 12
     for payment in payments:
         assert (await shop.cashier.get(payment)).state is State.CAPTURED
 
@@ -313,10 +313,10 @@ async def test_a_worker_that_is_stopped_finishes_what_it_has_in_hand(shop: Shop)
     payment = await shop.held()
     await lost(shop, payment, "lost_after")
     shop.pass_time(15)
-    shop.fault("fetch_payment", "delay_after", delay_s=0.5)
-    asked = shop.performed("fetch_payment")
+    shop.fault("fetch_payments", "delay_after", delay_s=0.5)
+    asked = shop.performed("fetch_payments")
     running = asyncio.create_task(Worker(shop.cashier, idle_s=0.01).run())
-    while shop.performed("fetch_payment") == asked:
+    while shop.performed("fetch_payments") == asked:
         await asyncio.sleep(0.01)
     os.kill(os.getpid(), signal.SIGTERM)
     report = await asyncio.wait_for(running, 10)

@@ -275,6 +275,8 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             behind, out = await asyncio.open_connection("127.0.0.1", self.target)
+            losing = asyncio.Event()
+            answering = asyncio.create_task(self._answer(behind, writer, losing))
             try:
                 while request := await reader.read(1 << 20):
                     applies = self.applies_to(request)
@@ -282,16 +284,24 @@ class Proxy:
                         self.lose_requests -= 1
                         self.cut += 1
                         break
-                    out.write(request)
-                    answer = await behind.read(1 << 20)
                     if applies and self.lose_answers:
-                        self.lose_answers -= 1
-                        self.cut += 1
-                        break
-                    writer.write(answer)
+                        losing.set()
+                    out.write(request)
             finally:
+                answering.cancel()
                 out.close()
                 writer.close()
+
+    async def _answer(
+        self, behind: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event
+    ) -> None:
+        """Pass on what the server says, until it hangs up or an answer is to be lost."""
+        with contextlib.suppress(OSError):
+            while (answer := await behind.read(1 << 20)) and not losing.is_set():
+                writer.write(answer)
+        self.lose_answers -= losing.is_set()
+        self.cut += losing.is_set()
+        writer.close()
 
 
 class Monitor:

@@ -43,9 +43,9 @@ def budget(ledger: Ledger) -> Budget:
     return Budget(limits_of("production"), ledger)
 
 
-@pytest.fixture(params=["redis_url", "cluster_url"])
+@pytest.fixture(params=["redis_url", "redis7_url", "cluster_url"])
 def url(request: pytest.FixtureRequest) -> str:
-    """A server, and then a cluster."""
+    """Valkey, Redis, and a cluster."""
     return str(request.getfixturevalue(request.param))
 
 

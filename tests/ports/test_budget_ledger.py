@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfflow._ports.budget_ledger import (
@@ -28,6 +28,8 @@ SHARE = 70
 
 MS = st.integers(0, 20_000)
 LIMITS = st.integers(1, 60)
+#: Other tests run on the same machine.
+patient = settings(deadline=None)
 #: Delay before it, permits wanted, how many of them are used, how long after the grant.
 ASKED = st.tuples(MS, st.integers(0, 40), st.integers(0, 40), st.integers(0, SLICE_MS - 1))
 CALLED = st.integers(0, 10)
@@ -86,6 +88,7 @@ class Workers:
         return balance
 
 
+@patient
 @given(LIMITS, st.lists(ASKED, max_size=40))
 def test_no_minute_holds_more_than_the_workers_share(
     limit: int, asked: list[tuple[int, int, int, int]]
@@ -97,6 +100,7 @@ def test_no_minute_holds_more_than_the_workers_share(
     assert fullest(workers.called_ms) <= limit - limit * 3 // 10
 
 
+@patient
 @given(LIMITS, st.lists(st.tuples(ASKED, CALLED), max_size=40))
 def test_a_grant_leaves_room_for_what_the_checkout_called(
     limit: int, steps: list[tuple[tuple[int, int, int, int], int]]
@@ -110,6 +114,7 @@ def test_a_grant_leaves_room_for_what_the_checkout_called(
             assert len(last_minute) + limit * 3 // 10 // 2 <= limit
 
 
+@patient
 @given(LIMITS, st.lists(st.tuples(ASKED, CALLED, st.integers(0, SLICE_MS)), max_size=40))
 def test_our_own_calls_are_never_taken_for_a_stranger_s(
     limit: int, steps: list[tuple[tuple[int, int, int, int], int, int]]
@@ -139,6 +144,7 @@ def test_workers_get_their_whole_share(limit: int) -> None:
     assert max(granted) <= limit // 13 + 1
 
 
+@patient
 @given(LIMITS, st.lists(ASKED, min_size=1, max_size=20))
 def test_who_waits_as_told_gets_a_permit(
     limit: int, asked: list[tuple[int, int, int, int]]
@@ -226,6 +232,7 @@ WRITTEN = st.builds(
 )
 
 
+@patient
 @given(LIMITS, st.lists(st.tuples(st.integers(-3_000, 30_000), WRITTEN), max_size=25))
 def test_the_server_keeps_the_same_books(
     valkey_server: Server, limit: int, steps: list[tuple[int, dict[str, Any]]]

@@ -18,7 +18,6 @@ from tests.engine.shop import OTP, Shop, card, open_shop
 from tests.ports.servers import Proxy, Server, redis7_binary, running, valkey_binary
 
 _INQUIRIES = ("fetch_payment", "fetch_payments", "fetch_order")
-_MONTH_MS = 30 * 86_400_000
 
 
 @pytest.fixture(params=[valkey_binary, redis7_binary], ids=["valkey", "redis7"])
@@ -32,13 +31,6 @@ async def shop(server: Server) -> AsyncIterator[Shop]:
     """A shop whose payments live on that server."""
     async with open_shop(store=RedisStore(server.url)) as opened:
         yield opened
-
-
-@pytest.fixture
-def older(server: Server, shop: Shop, tmp_path: Path) -> Path:
-    """The server's disk, just after the shop was opened for the first time."""
-    assert shop.effects("order_1") == []
-    return server.keep(tmp_path / "older")
 
 
 def inquiries(shop: Shop) -> int:
@@ -90,12 +82,13 @@ async def test_a_pay_that_was_forgotten_is_not_made_again(
 
 
 async def test_a_start_that_was_forgotten_is_asked_about_when_it_comes_again(
-    shop: Shop, server: Server, older: Path
+    shop: Shop, server: Server, tmp_path: Path
 ) -> None:
     """Order, payment and attempt are gone from the store: the first step is asked about."""
+    before = server.keep(tmp_path / "empty")
     payment, session = await created(shop)
     await shop.cashier.pay(payment, session, card())
-    server.roll_back(older)
+    server.roll_back(before)
     again = await shop.cashier.start("native_otp", order_id=payment.order_id, amount="170.00")
     assert again.version == 1
     with pytest.raises(IllegalStep, match="unclaimed_money"):

@@ -13,7 +13,7 @@ from transitions import MachineError
 
 from cfflow._core.chart import FINAL, HOLDS, State, fire
 from cfflow._core.flow import Flow
-from cfflow._core.record import TRIGGERS, Entry, EntryKind, Operation, Record, payment_id
+from cfflow._core.record import HISTORY_MAX, TRIGGERS, Entry, EntryKind, Operation, Record, payment_id
 from cfflow._ports.store import decode_record
 from cfflow.testing import MemoryStore
 from tests.sim.network import payment_of_key
@@ -58,15 +58,16 @@ class Books:
 
     def check(self, who: str) -> None:
         """Look at everything that the last command has changed."""
-        moves = 0
+        moves, counted = 0, True
         for order_id, order in self._store._orders.items():
             for n, blob in order.records.items():
                 name = payment_id(order_id, n)
                 if self._blobs.get(name) is not blob:
                     self._blobs[name] = blob
-                    moves += self._changed(who, name, blob)
+                    told = self._changed(who, name, blob)
+                    moves, counted = moves + (told or 0), counted and told is not None
         events = len(self._store.events)
-        if events - self._events != moves:
+        if counted and events - self._events != moves:
             self._complain(f"{moves} transitions committed, {events - self._events} events told")
         self._events = events
         self._end_leases()
@@ -105,7 +106,7 @@ class Books:
             if self._store._wakes.get(name, 0) != index:
                 del self._leases[name]
 
-    def _changed(self, who: str, name: str, blob: bytes) -> int:
+    def _changed(self, who: str, name: str, blob: bytes) -> int | None:
         record, was = decode_record(blob), self.records.get(name)
         self.records[name] = record
         self._story.tell(who, f"commits {name} {_told(record)}")
@@ -144,8 +145,11 @@ class Books:
         if record.version != wanted:
             self._complain(f"{name}: version {record.version} was written, {wanted} comes next")
 
-    def _check_history(self, name: str, record: Record, was: Record | None) -> int:
-        """The history is a path in the chart, it ends in the state, and it only grows."""
+    def _check_history(self, name: str, record: Record, was: Record | None) -> int | None:
+        """The history is a path in the chart, it ends in the state, and it only grows.
+
+        Returns how many transitions are new; None where a long one was cut.
+        """
         state = record.history_from or State.CREATED
         try:
             for entry in record.history:
@@ -157,9 +161,9 @@ class Books:
             self._complain(f"{name}: is {record.state}, its history ends in {state}")
         before: tuple[Entry, ...] = was.history if was else ()
         if record.history[: len(before)] != before:
-            if len(record.history) < 64:
+            if len(record.history) < HISTORY_MAX:
                 self._complain(f"{name}: its history was rewritten")
-            before = ()
+            return None
         added = record.history[len(before) :]
         return sum(entry.kind == EntryKind.TRANSITION for entry in added)
 

@@ -16,9 +16,8 @@ from tests.sim.rules import Rules
 from tests.sim.story import Story
 from tests.sim.truth import Truth
 
-#: Planted secrets: none of them may be found in the store or in a log.
+#: Planted secrets: neither an OTP nor a card's number may be found in the store.
 OTP = "428651"
-CVV = "9073"
 CARDS = ("4111111111111111", "4706131211212123", "4576238912771450", "5105105105105100")
 
 #: What makes sense to call on a payment in this state, and how often.
@@ -219,6 +218,6 @@ class Caller:
             card_holder_name="Test",
             card_expiry_mm="12",
             card_expiry_yy="31",
-            card_cvv=CVV,
+            card_cvv="123",
             channel="link" if self._rng.random() < 0.2 else "post",
         )

@@ -25,6 +25,7 @@ from tests.sim.weather import Weather
 
 #: After so long `RedisStore` gives a command up.
 _DEADLINE_S = 3.0
+_SLOW_S = 2.9
 
 _READS = frozenset({"load", "list", "flow_text"})
 
@@ -93,7 +94,9 @@ class Disk:
         answer: asyncio.Future[Any] = self._loop.create_future()
         up_s = self._weather.pause_s() / 4
         if fault == "slow":
-            up_s += self._rng.uniform(0.5, 2.9)
+            up_s += self._rng.uniform(0.5, _SLOW_S)
+        if name == "claim":
+            up_s += self._idle_s()
         if fault in {"lost_before", "lost_after", "late"}:
             self._loop.call_later(_DEADLINE_S, self._fail, command, answer)
         if fault == "late":
@@ -104,6 +107,11 @@ class Disk:
             self._process.die(f"after it sent {name} to the store")
         self._process.check()
         return answer
+
+    def _idle_s(self) -> float:
+        """A claim that would find nothing takes its time: idle workers would fill every run."""
+        wait_ms = min(self._store._wakes.values(), default=2**60) - self._store.now_ms()
+        return min(max(wait_ms / 1000, 0.0), _SLOW_S)
 
     def _carry_out(self, command: Command, answer: asyncio.Future[Any]) -> None:
         """Do it in the store, which is one process: nothing comes between."""

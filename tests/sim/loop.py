@@ -83,7 +83,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         try:
             task = self.create_task(main)
             while not (task.done() or self.halted):
-                self._step()
+                if not self._runnable:
+                    self._jump()
+                self._run_one()
             return task.result() if task.done() else None
         finally:
             asyncio._set_running_loop(None)
@@ -96,11 +98,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._run_one()
         finally:
             asyncio._set_running_loop(None)
-
-    def _step(self) -> None:
-        if not self._runnable:
-            self._jump()
-        self._run_one()
 
     def _run_one(self) -> None:
         ready = self._runnable

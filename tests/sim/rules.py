@@ -27,9 +27,12 @@ from tests.sim.truth import Truth, world_s
 #: A process that slept longer than this after its commit does not send any more.
 _SEND_WITHIN_S = (SEND_WITHIN_MS + 20) / 1000
 
-#: So many inquiries about one order, by workers, in so many seconds: no pause is left between.
+#: A capture or void that was sent again so often will not get anywhere this way.
+_RESENDS = 25
+
+#: So many inquiries of one kind, by workers, in so many seconds: no pause is left between.
 _STORM = 40
-_STORM_S = 60.0
+_STORM_S = 30.0
 
 #: These say that nothing was sent.
 _UNSENT = (Conflict, IllegalStep, InvalidInput, OtpLimit)
@@ -99,7 +102,7 @@ class Rules:
         """Workers leave a pause between two inquiries."""
         if sent.action is None or sent.action.name != WORKER:
             return
-        times = self._fetches.setdefault(sent.ids[0], [])
+        times = self._fetches.setdefault("/".join(sent.ids), [])
         times.append(sent.at_s)
         del times[:-_STORM]
         if len(times) == _STORM and sent.at_s - times[0] < _STORM_S:
@@ -145,6 +148,8 @@ class Rules:
     def _check_resent(self, sent: Sent, same: list[Sent]) -> None:
         if not same:
             return
+        if len(same) > _RESENDS and not self._books.overruled(sent.payment_id):
+            self._complain(f"{sent}: sent {len(same)} times already")
         last = same[-1]
         over = last.told != "" or self._now() >= last.at_s + last.limit_s
         if not over:
@@ -165,8 +170,13 @@ class Rules:
             refused = any(other.told in {"refused", "replayed"} for other in sends)
             if not refused and self._now() < over_s:
                 self._complain(f"{sent}: what became of {sends[-1]} is not known")
-            if any(other.effects and other.arrived_at_s[0] <= over_s for other in sends):
+            if any(self._acted(other) and other.arrived_at_s[0] <= over_s for other in sends):
                 self._complain(f"{sent}: {sends[-1]} has acted")
+
+    def _acted(self, sent: Sent) -> bool:
+        """Whether a step has had its effect on the payment's own attempt."""
+        ours = self._books.records[sent.payment_id].cf_payment_id
+        return any(entry.cf_payment_id == ours for entry in sent.effects)
 
     def _check_other_pays(self, sent: Sent, others: list[Sent]) -> None:
         """A pay that may still arrive, or has, is not followed by another one."""

@@ -26,7 +26,7 @@ from cfflow.emulator.wire import timestamp
 from cfflow.testing import FakeClock, MemoryStore
 from tests.sim.accidents import Accidents
 from tests.sim.books import Books
-from tests.sim.callers import CARDS, CVV, OTP, Caller, Sale
+from tests.sim.callers import CARDS, OTP, Caller, Sale
 from tests.sim.customers import Customers
 from tests.sim.disk import Command, Disk
 from tests.sim.flows import CATALOG, FAST_HOLD_S, flows_of
@@ -229,7 +229,7 @@ class World:
             self.books.secrets += [session.encode(), sale.card.encode()]
             self.story.tell("world", f"{order_id} is sold by {flow}{' on hold' if tagged else ''}")
             self._strays(sale)
-        self.books.secrets += [OTP.encode(), CVV.encode()]
+        self.books.secrets.append(OTP.encode())
 
     def _strays(self, sale: Sale) -> None:
         """Attempts on the order that are not ours: old ones with the same card, new ones."""

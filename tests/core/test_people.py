@@ -1,0 +1,210 @@
+"""A person's word and a hold's end: who may say what, where, and what a worker does by itself."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import product
+
+import msgspec
+import pytest
+from transitions import MachineError
+
+from cfflow._core.chart import OPEN, State, fire, walk
+from cfflow._core.decide import Disputed, decide
+from cfflow._core.draft import Plan
+from cfflow._core.due import HoldEnd, due_hold
+from cfflow._core.flow import Flow, parse
+from cfflow._core.people import abandon, acknowledge, resolve
+from cfflow._core.record import TRIGGERS, Attempt, EntryKind, Record, Snapshot, Step
+from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
+from tests.core.core_kit import AMOUNT, DAY, HOUR, NATIVE, PREAUTH, T0, a_payment, begun
+
+LATER = T0 + 12_000
+
+
+def reviewed(state: State, reason: str = "no_answer", flow: Flow = NATIVE) -> Snapshot:
+    """Return a payment in this state with one open review."""
+    return decide(a_payment(state, flow), Disputed(reason, "test"), flow, LATER).snapshot
+
+
+def word(held: Snapshot, state: State, amount: Decimal | None = None) -> Plan:
+    """Return the plan of somebody's word for where a payment is."""
+    return resolve(held, NATIVE, LATER, state=state, amount=amount, actor="asha", note="by phone")
+
+
+def reachable(source: State, target: State) -> bool:
+    """Say whether the chart has a way."""
+    try:
+        walk(source, target)
+    except MachineError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("source", "target"), list(product(State, State)))
+def test_a_word_leads_only_where_the_chart_does(source: State, target: State) -> None:
+    """The history stays a path; there is no way out of a final state, whoever asks."""
+    held = reviewed(source)
+    if source is not target and not reachable(source, target):
+        with pytest.raises(IllegalStep):
+            word(held, target)
+        return
+    record = word(held, target).record
+    here = record.history_from or State.CREATED
+    for line in record.history:
+        if line.kind == EntryKind.TRANSITION:
+            here = fire(here, TRIGGERS[line.code])
+    assert here is record.state is target
+    assert not record.open_reviews
+    assert record.operation is None
+
+
+def test_a_word_is_kept_with_who_said_it_and_why() -> None:
+    """In the review that it closes, and in the history."""
+    record = word(reviewed(State.AUTHORIZED), State.CAPTURED).record
+    (review,) = record.reviews
+    assert (review.actor, review.note, review.acknowledged_ms) == ("asha", "by phone", LATER)
+    assert record.history[-1].text == "resolved as captured by asha"
+    assert record.captured_amount == AMOUNT
+
+
+@pytest.mark.parametrize("amount", [Decimal("10.02"), Decimal(0), Decimal(-1)])
+def test_no_word_takes_more_than_the_hold_or_nothing(amount: Decimal) -> None:
+    """`0 < captured <= held`, also by hand."""
+    with pytest.raises(InvalidAmount):
+        word(reviewed(State.AUTHORIZED), State.CAPTURED, amount)
+
+
+def test_an_amount_without_a_capture_makes_no_sense() -> None:
+    """It would be kept nowhere."""
+    with pytest.raises(InvalidInput):
+        word(reviewed(State.AUTHORIZED), State.VOIDED, AMOUNT)
+
+
+@pytest.mark.parametrize("state", State)
+def test_without_a_review_nobody_is_asked(state: State) -> None:
+    """The gateway's word decides."""
+    with pytest.raises(IllegalStep):
+        word(a_payment(state), State.FAILED)
+
+
+def test_a_step_on_its_way_is_waited_for() -> None:
+    """Its answer may come any moment; a word over it would race with the money."""
+    held = begun(reviewed(State.AUTHORIZED, flow=PREAUTH), Step.CAPTURE, LATER, PREAUTH).snapshot
+    with pytest.raises(Conflict):
+        word(held, State.CAPTURED)
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_an_open_payment_is_abandoned_and_only_once(state: State) -> None:
+    """What is over has freed its order already."""
+    held = a_payment(state)
+    if state not in OPEN:
+        with pytest.raises(IllegalStep):
+            abandon(held, NATIVE, LATER)
+        return
+    plan = abandon(held, NATIVE, LATER)
+    assert (plan.record.state, plan.record.abandoned) == (state, True)
+    assert plan.snapshot.next_action is None
+    assert plan.record.wake_ms is not None
+    with pytest.raises(IllegalStep):
+        abandon(plan.snapshot, NATIVE, LATER)
+
+
+@pytest.mark.parametrize("step", [Step.PAY, Step.SUBMIT_OTP, Step.RESEND_OTP])
+def test_the_customer_of_an_abandoned_payment_gets_no_further(step: Step) -> None:
+    """Another payment of the order may be under way."""
+    state = State.CREATED if step is Step.PAY else State.OTP_PENDING
+    held = abandon(a_payment(state), NATIVE, LATER).snapshot
+    with pytest.raises(IllegalStep, match="abandoned"):
+        begun(held, step, T0 + 40_000, NATIVE)
+
+
+def test_an_acknowledged_fact_is_not_reported_again_and_another_one_is() -> None:
+    """Word for word: a new detail is a new fact."""
+    held = reviewed(State.AUTHORIZED)
+    held = acknowledge(held, NATIVE, LATER, reason="no_answer", actor="asha", note="known").snapshot
+    same = decide(held, Disputed("no_answer", "test"), NATIVE, LATER).record
+    other = decide(held, Disputed("no_answer", "something else"), NATIVE, LATER).record
+    assert (same.open_reviews, len(other.open_reviews)) == ((), 1)
+
+
+# the end of a hold
+
+
+ENDS = parse(b"""
+name = "ends"
+capture = "manual"
+methods = ["card"]
+[hold]
+expires_after_s = 604800
+act_before_expiry_s = 21600
+on_expiry = "capture"
+[end]
+abandoned_hold = "review"
+""")
+
+
+def with_record(held: Snapshot, **fields: object) -> Snapshot:
+    """Return a snapshot with these fields of its record changed."""
+    record: Record = msgspec.structs.replace(held.record, **fields)
+    return msgspec.structs.replace(held, record=record)
+
+
+def test_a_hold_ends_by_its_flow_and_not_before_its_time() -> None:
+    """Six hours before the end; `authorization.end_time`, kept as the hold's end, wins."""
+    held = a_payment(State.AUTHORIZED, ENDS)
+    ends_ms = held.record.hold_expires_ms
+    assert ends_ms is not None
+    assert due_hold(held, ENDS, ends_ms - 6 * HOUR - 1) is None
+    assert due_hold(held, ENDS, ends_ms - 6 * HOUR) is HoldEnd.CAPTURE
+    sooner = with_record(held, hold_expires_ms=T0 + DAY)
+    assert due_hold(sooner, ENDS, T0 + DAY - 6 * HOUR) is HoldEnd.CAPTURE
+
+
+def test_an_abandoned_hold_ends_at_once_by_its_own_rule() -> None:
+    """Whether the flow captures by itself or not."""
+    held = with_record(a_payment(State.AUTHORIZED, ENDS), abandoned=True)
+    assert due_hold(held, ENDS, T0 + 1) is HoldEnd.REVIEW
+    automatic = with_record(a_payment(State.AUTHORIZED), abandoned=True)
+    assert due_hold(automatic, NATIVE, T0 + 1) is HoldEnd.VOID
+
+
+@pytest.mark.parametrize(
+    "reason", ["two_holds", "other_attempt", "step_refused", "hold_ends_soon", "unclaimed_money"]
+)
+def test_a_worker_keeps_its_hands_off_what_a_person_looks_at(reason: str) -> None:
+    """Until the review is acknowledged."""
+    held = reviewed(State.AUTHORIZED, reason, ENDS)
+    late_ms = T0 + 7 * DAY - HOUR
+    assert due_hold(held, ENDS, late_ms) is None
+    freed = acknowledge(held, ENDS, LATER, reason=reason, actor="asha", note="go on").snapshot
+    assert due_hold(freed, ENDS, late_ms) is HoldEnd.CAPTURE
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.AUTHORIZED])
+def test_only_held_money_ends_as_a_hold(state: State) -> None:
+    """In every other state there is nothing to capture or to void."""
+    held = with_record(a_payment(state, ENDS), hold_expires_ms=T0, abandoned=True)
+    assert due_hold(held, ENDS, T0 + 8 * DAY) is None
+
+
+def test_a_hold_that_the_bank_works_on_is_left_alone() -> None:
+    """An open step, or an action that the bank has accepted and not confirmed."""
+    held = a_payment(State.AUTHORIZED, ENDS)
+    late_ms = T0 + 7 * DAY - HOUR
+    assert due_hold(begun(held, Step.CAPTURE, LATER, ENDS).snapshot, ENDS, late_ms) is None
+    assert due_hold(with_record(held, confirming=True), ENDS, late_ms) is None
+
+
+@pytest.mark.parametrize("other", [State.AUTHORIZED, State.CAPTURED])
+def test_two_payments_with_money_are_reviewed_by_any_look(other: State) -> None:
+    """The review names both attempts; a twin without money is none."""
+    held = a_payment(State.AUTHORIZED, PREAUTH)
+    ours = Attempt(State.AUTHORIZED, held.record.cf_payment_id or "")
+    for state, reasons in ((other, ["two_holds"]), (State.FAILED, [])):
+        twin = msgspec.structs.replace(held, attempts=(ours, Attempt(state, "777")))
+        seen = decide(twin, Disputed("no_answer", "x"), PREAUTH, LATER).record
+        found = [review for review in seen.open_reviews if review.reason == "two_holds"]
+        assert [review.reason for review in found] == reasons
+        assert all("777" in r.detail and ours.cf_payment_id in r.detail for r in found)

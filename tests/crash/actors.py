@@ -1,0 +1,245 @@
+"""Who acts in the chaos: drivers with impatient customers, and workers; all may be killed.
+
+A driver remembers nothing: whoever comes after it finds its payments in the store and goes
+on with them. What it was told it appends to a file first, so that the auditor can see
+whether a commit that somebody heard of was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+import cfflow
+from cfflow import (
+    CfflowError,
+    GatewayError,
+    Orchestrator,
+    Payment,
+    State,
+    Worker,
+)
+from tests.crash.till import no_limits
+from tests.engine.shop import CUSTOMER, OTP, card
+
+__all__ = ["FLOWS", "Place", "Told", "drive", "work"]
+
+#: Short limits and polls, so that a minute holds whole lives of payments.
+FLOWS: Final = {
+    "chaos_sale": """\
+name = "chaos_sale"
+capture = "automatic"
+methods = ["card"]
+
+[pay]
+timeout_s = 0.8
+
+[poll]
+after_s = [1, 2, 5]
+""",
+    "chaos_hold": """\
+name = "chaos_hold"
+capture = "manual"
+methods = ["card"]
+
+[pay]
+timeout_s = 0.8
+
+[poll]
+after_s = [1, 2, 5]
+""",
+}
+
+_CUSTOMERS: Final = 4
+_PRESSES_MAX: Final = 20
+_LEASE_S: Final = 3.0
+_WORKER_ORPHANED_S: Final = 0.2
+
+_OVER: Final = frozenset({State.CAPTURED, State.VOIDED, State.FAILED})
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where everything is."""
+
+    redis_url: str
+    base_url: str
+    client_id: str
+    client_secret: str
+    flows: str
+    folder: str
+
+    def connect(self) -> Orchestrator:
+        """Return an orchestrator on it; the gateway's rate limits are another test's matter."""
+        return cfflow.connect(
+            redis_url=self.redis_url,
+            environment=self.base_url,
+            client_id=self.client_id,
+            client_secret=self.client_secret,
+            flows=[self.flows],
+            limits=no_limits,
+            log=_Silent(),
+        )
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a driver was told of a payment: no later than this it was in the store."""
+
+    payment_id: str
+    version: int
+    state: State
+
+
+class _Silent:
+    """A log that nobody reads."""
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Say nothing."""
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Say nothing."""
+
+
+class _Driver:
+    """One process of the merchant's: customers who pay, wait, press twice and come back."""
+
+    def __init__(self, till: Orchestrator, name: str, diary: int) -> None:
+        self._till = till
+        self._name = name
+        self._diary = diary
+        self._random = random.Random(name)
+        self._orders = 0
+
+    async def customer(self) -> None:
+        """Serve one customer after the other, new ones and ones that come back."""
+        while True:
+            try:
+                comes_back = self._random.random() < 0.3
+                payment = await (self._old() if comes_back else self._new())
+                if payment is not None:
+                    await self._serve(payment)
+            except CfflowError:
+                await asyncio.sleep(self._random.uniform(0.05, 0.2))
+
+    async def _new(self) -> Payment:
+        self._orders += 1
+        order_id = f"{self._name}-{self._orders}"
+        hold = self._random.random() < 0.5
+        tags = {"cfflow_preauth": "true"} if hold else None
+        amount = f"{self._random.randrange(100, 100_000) / 100:.2f}"
+        await self._till.gateway.create_order(
+            amount, CUSTOMER, order_id=order_id, order_tags=tags
+        )
+        flow = "chaos_hold" if hold else "chaos_sale"
+        return self._tell(await self._till.start(flow, order_id=order_id, amount=amount))
+
+    async def _old(self) -> Payment | None:
+        """Return a payment that another process has begun, it may be one that is dead."""
+        state = self._random.choice([State.CREATED, State.OTP_PENDING, State.AUTHORIZED])
+        found = await self._till.find(state=state, limit=50)
+        return self._random.choice(found) if found else None
+
+    async def _serve(self, payment: Payment) -> None:
+        for _ in range(_PRESSES_MAX):
+            if payment.state in _OVER or self._random.random() < 0.02:
+                return
+            try:
+                payment = self._tell(await self._press(payment))
+            except CfflowError as trouble:
+                payment = trouble.payment or payment
+                await asyncio.sleep(self._random.uniform(0.02, 0.3))
+                payment = await self._refreshed(payment)
+
+    async def _refreshed(self, payment: Payment) -> Payment:
+        try:
+            return self._tell(await self._till.refresh(payment))
+        except CfflowError:
+            return payment
+
+    async def _press(self, payment: Payment) -> Payment:
+        """Do what the page shows, now and then twice at once, now and then by the id alone."""
+        step = await self._next(payment)
+        if self._random.random() < 0.2:
+            first, second = await asyncio.gather(
+                step(payment), step(payment), return_exceptions=True
+            )
+            winner = second if isinstance(first, BaseException) else first
+            if isinstance(winner, BaseException):
+                raise winner
+            return winner
+        return await step(payment.id if self._random.random() < 0.2 else payment)
+
+    async def _next(self, payment: Payment) -> Callable[[Payment | str], Any]:
+        till = self._till
+        if payment.operation is not None:
+            return till.refresh
+        if payment.state is State.CREATED:
+            order = await till.gateway.fetch_order(payment.order_id)
+            session = order.payment_session_id or ""
+            return lambda one: till.pay(one, session, card())
+        if payment.state is State.OTP_PENDING:
+            otp = "999999" if self._random.random() < 0.15 else OTP
+            return lambda one: till.submit_otp(one, otp)
+        if payment.state is State.AUTHORIZED and payment.flow == "chaos_hold":
+            return self._random.choice([till.capture, till.void])
+        return till.refresh
+
+    def _tell(self, payment: Payment) -> Payment:
+        """Write down what we know now: a dead process keeps what it has written."""
+        told = Told(payment.id, payment.version, payment.state)
+        os.write(self._diary, msgspec.json.encode(told) + b"\n")
+        return payment
+
+
+def drive(place: Place, name: str) -> None:
+    """Be a driver until somebody kills this process."""
+    asyncio.run(_drive(place, name))
+
+
+async def _drive(place: Place, name: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    diary = os.open(Path(place.folder) / f"{name}.told", flags)
+    async with await _connected(place) as till:
+        driver = _Driver(till, name, diary)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_end_with_parent())
+            for _ in range(_CUSTOMERS):
+                group.create_task(driver.customer())
+
+
+def work(place: Place, name: str) -> None:
+    """Be a worker until somebody kills this process."""
+    asyncio.run(_work(place))
+
+
+async def _work(place: Place) -> None:
+    async with await _connected(place) as till, asyncio.TaskGroup() as group:
+        group.create_task(_end_with_parent())
+        group.create_task(_run(Worker(till, lease_s=_LEASE_S, idle_s=0.1)))
+
+
+async def _run(worker: Worker) -> None:
+    await worker.run()
+
+
+async def _connected(place: Place) -> Orchestrator:
+    """Return an orchestrator whose store is there; it may be down for a moment."""
+    while True:
+        till = place.connect()
+        try:
+            return await till.__aenter__()
+        except CfflowError:
+            await asyncio.sleep(0.1)
+
+
+async def _end_with_parent() -> None:
+    """Nobody is left behind when whoever started all this is killed itself."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(_WORKER_ORPHANED_S)
+    os._exit(1)

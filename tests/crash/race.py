@@ -1,0 +1,67 @@
+"""A race: many tasks of many processes press the same buttons of one payment at once.
+
+A barrier in Redis holds everybody until all have read the payment; then half of the tasks
+act on what they hold, and half on its id, as a page that was reloaded would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, cast
+
+from cfflow import CfflowError, Orchestrator, Payment
+from cfflow._ports.redis_store import RedisStore
+from tests.engine.shop import OTP, card
+
+__all__ = ["BUTTONS", "race"]
+
+Button = Callable[[Orchestrator, Payment | str, str], Awaitable[Payment]]
+
+#: What can be pressed, of a payment or its id, and with the order's session.
+BUTTONS: Final[dict[str, Button]] = {
+    "pay": lambda till, payment, session: till.pay(payment, session, card()),
+    "submit_otp": lambda till, payment, _: till.submit_otp(payment, OTP),
+    "capture": lambda till, payment, _: till.capture(payment),
+    "void": lambda till, payment, _: till.void(payment),
+    "start": lambda till, payment, _: till.start("native_otp", order_id=_order_of(payment)),
+}
+
+
+async def race(
+    till: Orchestrator,
+    payment_id: str,
+    buttons: Sequence[str],
+    *,
+    session: str,
+    tasks: int,
+    processes: int,
+) -> Counter[str]:
+    """Press the buttons with so many tasks, once so many processes are ready; count the ends."""
+    presses = [BUTTONS[buttons[n // 2 % len(buttons)]] for n in range(tasks)]
+    held: Payment | str = payment_id if "start" in buttons else await till.get(payment_id)
+    await _barrier(cast("RedisStore", till.store), processes)
+    ends = await asyncio.gather(
+        *(press(till, (held, payment_id)[n % 2], session) for n, press in enumerate(presses)),
+        return_exceptions=True,
+    )
+    return Counter(_told(end) for end in ends)
+
+
+async def _barrier(store: RedisStore, processes: int) -> None:
+    await store.link.command("INCR", "ready")
+    while int(await store.link.command("GET", "ready")) < processes:
+        await asyncio.sleep(0)
+
+
+def _told(end: Payment | BaseException) -> str:
+    if isinstance(end, CfflowError):
+        return type(end).__name__
+    if isinstance(end, BaseException):
+        raise end
+    return end.id
+
+
+def _order_of(payment: Payment | str) -> str:
+    return payment.order_id if isinstance(payment, Payment) else payment.rpartition(".")[0]

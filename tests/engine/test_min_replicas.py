@@ -1,0 +1,179 @@
+"""`min_replicas`: a step is sent only when as many replicas have it as the shop asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import cfflow
+from cfflow import ConfigError, Payment, State, StoreUnavailable
+from cfflow._ports.redis_store import RedisStore
+from tests.engine.shop import OTP, Shop, card, open_shop
+from tests.ports.servers import Proxy, Server, running, valkey_binary
+
+Open = Callable[[int], AbstractAsyncContextManager[Shop]]
+
+
+@pytest.fixture
+def primary(tmp_path: Path) -> Iterator[Server]:
+    """A server of this test alone."""
+    yield from running(Server(valkey_binary(), tmp_path / "primary"))
+
+
+@pytest.fixture
+def replicas(primary: Server, tmp_path: Path) -> Iterator[Sequence[Server]]:
+    """Two replicas that have all that it has."""
+    pair = [Server(primary.binary, tmp_path / name) for name in ("first", "second")]
+    try:
+        for replica in pair:
+            replica.start().follow(primary)
+        yield pair
+    finally:
+        for replica in pair:
+            replica.kill()
+
+
+@pytest.fixture
+def shop_with(primary: Server) -> Open:
+    """Opens a shop that asks for so many replicas."""
+
+    @asynccontextmanager
+    async def opened(count: int) -> AsyncIterator[Shop]:
+        store = RedisStore(primary.url, min_replicas=count, deadline_s=1.5)
+        async with open_shop(store=store) as shop:
+            yield shop
+
+    return opened
+
+
+async def pay(shop: Shop) -> Payment:
+    """Start a payment and pay it up to its OTP, as a hold."""
+    order_id, session = await shop.order(hold=True)
+    payment = await shop.cashier.start("preauth", order_id=order_id, amount="170.00")
+    return await shop.cashier.pay(payment, session, card())
+
+
+async def test_a_step_that_enough_replicas_have_is_sent(
+    replicas: Sequence[Server], shop_with: Open
+) -> None:
+    """One of two hangs: one is enough, and nobody waits for the other."""
+    async with shop_with(1) as shop:
+        replicas[1].pause()
+        began = asyncio.get_running_loop().time()
+        held = await shop.cashier.submit_otp(await pay(shop), OTP)
+        assert (await shop.cashier.capture(held)).state is State.CAPTURED
+        assert asyncio.get_running_loop().time() - began < 1.0
+
+
+async def test_a_step_that_too_few_replicas_have_is_not_sent(
+    replicas: Sequence[Server], shop_with: Open
+) -> None:
+    """Two are asked for and one hangs: nothing is sent, nothing stays open, and then it works."""
+    async with shop_with(2) as shop:
+        held = await shop.cashier.submit_otp(await pay(shop), OTP)
+        replicas[1].pause()
+        with pytest.raises(StoreUnavailable, match="too few replicas") as refused:
+            await shop.cashier.capture(held)
+        assert not refused.value.money_may_have_moved
+        assert shop.performed("authorize") == 0
+        again = await shop.cashier.get(held)
+        assert (again.state, again.operation) == (State.AUTHORIZED, None)
+        replicas[1].resume()
+        assert (await shop.cashier.capture(again)).state is State.CAPTURED
+        assert shop.effects(held.order_id).count("captured") == 1
+
+
+async def test_a_pay_and_an_otp_are_not_sent_either(
+    replicas: Sequence[Server], shop_with: Open
+) -> None:
+    """Every step that may move money is written down where it will be found."""
+    async with shop_with(2) as shop:
+        paying = await pay(shop)
+        order_id, session = await shop.order()
+        payment = await shop.cashier.start("native_otp", order_id=order_id)
+        replicas[0].pause()
+        for step in (
+            shop.cashier.submit_otp(paying, OTP),
+            shop.cashier.pay(payment, session, card()),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await step
+        assert (shop.performed("authenticate"), shop.performed("pay")) == (0, 1)
+        assert shop.effects(order_id) == []
+
+
+async def test_what_sends_nothing_waits_for_no_replica(
+    replicas: Sequence[Server], shop_with: Open
+) -> None:
+    """A start and a refresh work while all of them hang."""
+    async with shop_with(2) as shop:
+        paying = await pay(shop)
+        for replica in replicas:
+            replica.pause()
+        order_id, _ = await shop.order()
+        assert (await shop.cashier.start("preauth", order_id=order_id)).version == 1
+        await shop.cashier.gateway.authenticate(paying.cf_payment_id or "", OTP)
+        assert (await shop.cashier.refresh(paying)).state is State.AUTHORIZED
+
+
+async def test_without_any_replica_no_step_is_sent(primary: Server, shop_with: Open) -> None:
+    """A shop that wants two copies gets none done while there is one."""
+    assert primary.run("INFO", "replication")["connected_slaves"] == 0
+    async with shop_with(1) as shop:
+        with pytest.raises(StoreUnavailable, match="too few replicas"):
+            await pay(shop)
+        assert shop.performed("pay") == 0
+
+
+async def test_a_lost_script_and_a_lost_answer_change_nothing(
+    primary: Server, replicas: Sequence[Server]
+) -> None:
+    """Sent again, the step is waited for on the connection on which it was written down."""
+    assert len(replicas) == 2
+    async with Proxy(primary.port).running() as name:
+        async with open_shop(store=RedisStore(name.url, min_replicas=2)) as shop:
+            held = await shop.cashier.submit_otp(await pay(shop), OTP)
+            primary.run("SCRIPT", "FLUSH")
+            name.applies_to = lambda request: b"WAIT" in request
+            name.lose_answers = 1
+            captured = await shop.cashier.capture(held)
+            assert (captured.state, captured.version) == (State.CAPTURED, held.version + 2)
+            assert (shop.performed("authorize"), name.cut) == (1, 1)
+
+
+async def test_a_cluster_cannot_promise_it(cluster_url: str) -> None:
+    """Its client may ask another node than the one that wrote: refused at the start."""
+    with pytest.raises(ConfigError, match="min_replicas"):
+        await RedisStore(cluster_url, min_replicas=1).open()
+
+
+@pytest.mark.parametrize(
+    ("url", "count"), [("embedded:", 1), ("redis://127.0.0.1", -1), ("redis://127.0.0.1", "1")]
+)
+def test_a_number_that_nobody_can_keep_is_refused(url: str, count: int) -> None:
+    """Checked when the program starts, not at the first payment."""
+    with pytest.raises(ConfigError, match="min_replicas"):
+        connected(url, count)
+
+
+async def test_connect_takes_it_as_a_setting(primary: Server) -> None:
+    """`connect(min_replicas=...)` is all that a shop has to say."""
+    async with connected(primary.url, 1) as cashier:
+        payment = await cashier.start("native_otp", order_id="order_1")
+        with pytest.raises(StoreUnavailable, match="too few replicas"):
+            await cashier.pay(payment, "session_1", card())
+
+
+def connected(url: str, count: int) -> cfflow.Orchestrator:
+    """Return an orchestrator that asks for so many replicas."""
+    return cfflow.connect(
+        redis_url=url,
+        min_replicas=count,
+        client_id="id",
+        client_secret="secret",  # noqa: S106  of no gateway
+        environment="http://127.0.0.1:9/pg",
+    )

@@ -1,0 +1,310 @@
+"""Redis fails in the middle of a capture: it ends in the truth, or in one clear error.
+
+The bank has acted, or not; its ledger is compared with what the payment says in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cfflow import Payment, State, StoreUnavailable
+from cfflow._ports.redis_store import RedisStore
+from tests.engine.shop import OTP, Shop, card, open_shop
+from tests.ports.servers import Proxy, Server, free_port, running, valkey_binary
+
+#: A flow whose steps are on their way for a second only: then somebody may ask.
+HASTY = 'name = "hasty"\ncapture = "manual"\nmethods = ["card"]\n[pay]\ntimeout_s = 1\n'
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of this test alone, which keeps its data."""
+    yield from running(Server(valkey_binary(), tmp_path / "own", "--appendonly", "yes"))
+
+
+@pytest.fixture
+def flow(tmp_path: Path) -> Path:
+    """The file of a flow with a short time limit."""
+    path = tmp_path / "hasty.toml"
+    path.write_text(HASTY)
+    return path
+
+
+@pytest.fixture
+async def shop(server: Server, flow: Path) -> AsyncIterator[Shop]:
+    """A shop whose payments live on that server."""
+    async with open_shop(store=RedisStore(server.url), flows=[flow]) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    """A way to the server on which answers and requests get lost."""
+    async with Proxy(server.port).running() as listening:
+        yield listening
+
+
+@pytest.fixture
+async def far_shop(proxy: Proxy, flow: Path) -> AsyncIterator[Shop]:
+    """A shop on the far end of that way, with little patience."""
+    async with open_shop(store=RedisStore(proxy.url, deadline_s=1.0), flows=[flow]) as opened:
+        yield opened
+
+
+async def hold(shop: Shop) -> Payment:
+    """Return a payment of the hasty flow whose money the bank holds."""
+    order_id, session = await shop.order(hold=True)
+    payment = await shop.cashier.start("hasty", order_id=order_id, amount="170.00")
+    paying = await shop.cashier.pay(payment, session, card())
+    return await shop.cashier.submit_otp(paying, OTP)
+
+
+async def capturing(shop: Shop, held: Payment) -> asyncio.Task[Payment]:
+    """Begin a capture; return when the bank has taken the money and answers only later."""
+    shop.fault("authorize", "delay_after", delay_s=0.5)
+    step = asyncio.create_task(shop.cashier.capture(held))
+    while not shop.performed("authorize"):
+        await asyncio.sleep(0.01)
+    return step
+
+
+async def truth(shop: Shop, held: Payment) -> State:
+    """Ask when the step's time is up, and return where the payment is; it is settled then."""
+    await asyncio.sleep(1.1)
+    found = await shop.cashier.refresh(held)
+    assert found.operation is None
+    return found.state
+
+
+def captures(shop: Shop, held: Payment) -> int:
+    """Return how often the bank took the money."""
+    return shop.effects(held.order_id).count("captured")
+
+
+# it is back in time
+
+
+async def test_a_restart_in_the_middle_of_a_step_is_not_noticed(
+    shop: Shop, server: Server
+) -> None:
+    """Killed between the call and its outcome, and back from its append-only file."""
+    held = await hold(shop)
+    step = await capturing(shop, held)
+    await asyncio.to_thread(server.restart)
+    captured = await step
+    assert (captured.state, captured.operation) == (State.CAPTURED, None)
+    assert captures(shop, held) == 1
+
+
+async def test_a_script_lost_in_the_middle_of_a_step_is_sent_again(
+    shop: Shop, server: Server
+) -> None:
+    """NOSCRIPT for the outcome: nothing is asked, nothing is done twice."""
+    held = await hold(shop)
+    step = await capturing(shop, held)
+    asked = shop.performed("fetch_payment")
+    server.run("SCRIPT", "FLUSH")
+    assert (await step).state is State.CAPTURED
+    assert (captures(shop, held), shop.performed("fetch_payment")) == (1, asked)
+
+
+async def test_a_server_that_loads_its_data_is_waited_for(shop: Shop, server: Server) -> None:
+    """LOADING is no answer to an outcome, but it passes."""
+    held = await hold(shop)
+    for i in range(60):
+        server.run("SET", f"ballast{i}", i)
+    server.run("BGREWRITEAOF")
+    while server.run("INFO", "persistence")["aof_rewrite_in_progress"]:
+        await asyncio.sleep(0.02)
+    server.options = (*server.options, "--key-load-delay", "10000")
+    server.options = (*server.options, "--loading-process-events-interval-bytes", "1024")
+    step = await capturing(shop, held)
+    await asyncio.to_thread(server.restart)
+    assert server.run("INFO", "persistence")["loading"]
+    assert (await step).state is State.CAPTURED
+    assert captures(shop, held) == 1
+
+
+# it refuses the outcome
+
+
+def becomes_a_replica(server: Server) -> Callable[[], object]:
+    """READONLY: a failover took the server's role away, and gives it back."""
+    server.run("REPLICAOF", "127.0.0.1", free_port())
+    return lambda: server.run("REPLICAOF", "NO", "ONE")
+
+
+def runs_full(server: Server) -> Callable[[], object]:
+    """OOM: nothing more fits in."""
+    server.run("CONFIG", "SET", "maxmemory", "1")
+    return lambda: server.run("CONFIG", "SET", "maxmemory", "0")
+
+
+def fails_to_save(server: Server) -> Callable[[], object]:
+    """MISCONF: the last snapshot could not be written, so the server takes no more."""
+    (server.folder / "dump.rdb").mkdir()
+    server.run("CONFIG", "SET", "save", "900 1")
+    server.run("BGSAVE")
+    while server.run("INFO", "persistence")["rdb_last_bgsave_status"] == "ok":
+        pass
+    return lambda: server.run("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
+
+
+def hangs(server: Server) -> Callable[[], object]:
+    """Its connections stay, and nothing comes back."""
+    server.pause()
+    return server.resume
+
+
+def misses_replicas(server: Server) -> Callable[[], object]:
+    """NOREPLICAS: the server itself is told to take no writes alone."""
+    server.run("CONFIG", "SET", "min-replicas-to-write", "1")
+    return lambda: server.run("CONFIG", "SET", "min-replicas-to-write", "0")
+
+
+REFUSALS = [becomes_a_replica, runs_full, fails_to_save, hangs, misses_replicas]
+
+
+@pytest.mark.parametrize("fails", REFUSALS)
+async def test_an_outcome_that_cannot_be_written_down_is_found_later(
+    far_shop: Shop, server: Server, fails: Callable[[Server], Callable[[], object]]
+) -> None:
+    """The money moved: the error says that it may have, the step stays open, the truth comes."""
+    held = await hold(far_shop)
+    step = await capturing(far_shop, held)
+    mend = fails(server)
+    with pytest.raises(StoreUnavailable) as failed:
+        await step
+    mend()
+    assert failed.value.money_may_have_moved
+    assert await truth(far_shop, held) is State.CAPTURED
+    assert captures(far_shop, held) == 1
+
+
+@pytest.mark.parametrize("fails", REFUSALS)
+async def test_a_step_that_cannot_be_written_down_is_not_sent(
+    far_shop: Shop, server: Server, fails: Callable[[Server], Callable[[], object]]
+) -> None:
+    """No money moves, and when the server is well again the same call simply works."""
+    held = await hold(far_shop)
+    mend = fails(server)
+    with pytest.raises(StoreUnavailable) as failed:
+        await far_shop.cashier.capture(held)
+    mend()
+    assert not failed.value.money_may_have_moved
+    assert far_shop.performed("authorize") == 0
+    await asyncio.sleep(1.1)
+    again = await far_shop.cashier.refresh(held)
+    assert (await far_shop.cashier.capture(again)).state is State.CAPTURED
+    assert captures(far_shop, held) == 1
+
+
+# the connection is cut in the middle of a commit
+
+
+@pytest.mark.parametrize("what", ["lose_answers", "lose_requests"])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_step_whose_commits_are_cut_off_is_done_once(
+    far_shop: Shop, proxy: Proxy, what: str, times: int
+) -> None:
+    """Written down or not, nobody knows: sent again under its token, and in once."""
+    held = await hold(far_shop)
+    setattr(proxy, what, times)
+    captured = await far_shop.cashier.capture(held)
+    assert (captured.state, captured.version) == (State.CAPTURED, held.version + 2)
+    assert (captures(far_shop, held), proxy.cut) == (1, times)
+
+
+@pytest.mark.parametrize("what", ["lose_answers", "lose_requests"])
+async def test_an_outcome_whose_commit_is_cut_off_is_in_once(
+    far_shop: Shop, proxy: Proxy, what: str
+) -> None:
+    """As before the call, so behind it."""
+    held = await hold(far_shop)
+    step = await capturing(far_shop, held)
+    setattr(proxy, what, 2)
+    captured = await step
+    assert (captured.state, captured.version) == (State.CAPTURED, held.version + 2)
+    assert (captures(far_shop, held), proxy.cut) == (1, 2)
+
+
+@pytest.mark.parametrize("what", ["lose_answers", "lose_requests"])
+async def test_a_step_whose_commit_never_gets_an_answer_is_not_sent(
+    far_shop: Shop, proxy: Proxy, what: str
+) -> None:
+    """It may be in the store: then it is found there, asked about, and sent once."""
+    held = await hold(far_shop)
+    setattr(proxy, what, 1_000)
+    with pytest.raises(StoreUnavailable) as failed:
+        await far_shop.cashier.capture(held)
+    setattr(proxy, what, 0)
+    assert not failed.value.money_may_have_moved
+    assert far_shop.performed("authorize") == 0
+    assert (await far_shop.cashier.get(held)).version == held.version + (what == "lose_answers")
+    await asyncio.sleep(1.1)
+    again = await far_shop.cashier.refresh(held)
+    assert (await far_shop.cashier.capture(again)).state is State.CAPTURED
+    assert captures(far_shop, held) == 1
+
+
+@pytest.mark.parametrize("what", ["lose_answers", "lose_requests"])
+async def test_an_outcome_whose_commit_never_gets_an_answer_is_found_later(
+    far_shop: Shop, proxy: Proxy, what: str
+) -> None:
+    """The error says that the money may have moved, and it has, once."""
+    held = await hold(far_shop)
+    step = await capturing(far_shop, held)
+    setattr(proxy, what, 1_000)
+    with pytest.raises(StoreUnavailable) as failed:
+        await step
+    setattr(proxy, what, 0)
+    assert failed.value.money_may_have_moved
+    assert await truth(far_shop, held) is State.CAPTURED
+    assert captures(far_shop, held) == 1
+
+
+# a failover
+
+
+async def test_a_step_that_a_failover_forgot_while_it_ran_is_not_forgotten(
+    server: Server, proxy: Proxy, flow: Path, tmp_path: Path
+) -> None:
+    """Written down on the old primary, its outcome goes to one that never heard of it."""
+    for successor in running(Server(server.binary, tmp_path / "next")):
+        async with open_shop(store=RedisStore(proxy.url), flows=[flow]) as shop:
+            held = await hold(shop)
+            await asyncio.to_thread(successor.follow, server)
+            successor.lead()
+            step = await capturing(shop, held)
+            server.kill()
+            proxy.target = successor.port
+            captured = await step
+            assert (captured.state, captured.operation) == (State.CAPTURED, None)
+            assert captures(shop, held) == 1
+
+
+async def test_a_pay_that_a_failover_forgot_while_it_ran_is_claimed_by_its_answer(
+    server: Server, proxy: Proxy, flow: Path, tmp_path: Path
+) -> None:
+    """The answer names the attempt; the payment takes it, and asks for the OTP."""
+    for successor in running(Server(server.binary, tmp_path / "next")):
+        async with open_shop(store=RedisStore(proxy.url), flows=[flow]) as shop:
+            order_id, session = await shop.order(hold=True)
+            payment = await shop.cashier.start("hasty", order_id=order_id, amount="170.00")
+            await asyncio.to_thread(successor.follow, server)
+            successor.lead()
+            shop.fault("pay", "delay_after", delay_s=0.5)
+            step = asyncio.create_task(shop.cashier.pay(payment, session, card()))
+            while not shop.performed("pay"):
+                await asyncio.sleep(0.01)
+            server.kill()
+            proxy.target = successor.port
+            paying = await step
+            assert paying.cf_payment_id is not None
+            assert shop.performed("pay") == 1
+            held = await shop.cashier.submit_otp(await shop.cashier.get(payment), OTP)
+            assert held.state is State.AUTHORIZED
