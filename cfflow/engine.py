@@ -132,16 +132,21 @@ class Engine:
         event = await ask(self.gateway, snapshot, what_to_ask(snapshot, now_ms), flow, now_ms)
         return snapshot if event is None else await self.settle(snapshot, event, flow)
 
-    async def assure(self, snapshot: Snapshot, flow: Flow) -> Snapshot:
+    async def assure(
+        self, snapshot: Snapshot, flow: Flow, waiting: Event | None = None
+    ) -> Snapshot:
         """Ask about a payment whose last commits the store may have lost (DESIGN 5).
 
         Whatever the gateway knows of it is committed with a fresh nonce, so that no key of
-        a forgotten step comes again.
+        a forgotten step comes again. `waiting` is the event that goes in next.
         """
         what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.PAYMENTS
-        now_ms = self.store.now_ms()
-        event = await ask(self.gateway, snapshot, what, flow, now_ms, nonce=_nonce())
-        return snapshot if event is None else await self.settle(snapshot, event, flow)
+        event = await ask(self.gateway, snapshot, what, flow, self.store.now_ms())
+        if not isinstance(event, Inquired):
+            return snapshot
+        named = _named(waiting)
+        trusted = msgspec.structs.replace(event, nonce=secrets.token_hex(4), named=named)
+        return await self.settle(snapshot, trusted, flow)
 
     async def settle(
         self, snapshot: Snapshot, event: Event, flow: Flow, began: float | None = None
@@ -179,8 +184,8 @@ class Engine:
         if isinstance(event, Inquired) and event.asked_ms > since_ms:
             whole = event.everything or snapshot.record.cf_payment_id is not None
             if whole:
-                return snapshot, msgspec.structs.replace(event, nonce=_nonce())
-        return await self.assure(snapshot, flow), event
+                return snapshot, msgspec.structs.replace(event, nonce=secrets.token_hex(4))
+        return await self.assure(snapshot, flow, event), event
 
     # 1. plan
 
@@ -348,8 +353,10 @@ class Engine:
         return snapshot if event is None else await self.settle(snapshot, event, flow)
 
 
-def _nonce() -> str:
-    return secrets.token_hex(4)
+def _named(event: Event | None) -> tuple[str, ...]:
+    """Return the attempts that the answer to our own step names."""
+    said = event.observations if isinstance(event, Answered) else ()
+    return tuple(o.cf_payment_id for o in said if o.cf_payment_id is not None)
 
 
 def _unresolved(snapshot: Snapshot) -> bool:

@@ -21,13 +21,7 @@ CALLS = {
 
 
 async def ask(
-    gateway: GatewayClient,
-    snapshot: Snapshot,
-    what: Ask,
-    flow: Flow,
-    asked_ms: int,
-    *,
-    nonce: str = "",
+    gateway: GatewayClient, snapshot: Snapshot, what: Ask, flow: Flow, asked_ms: int
 ) -> Event | None:
     """Make one inquiry about a payment and return its answer; None where there is nothing to ask.
 
@@ -38,11 +32,11 @@ async def ask(
     order_id, ours = snapshot.order_id, snapshot.record.cf_payment_id
     if what is Ask.PAYMENT and ours is not None:
         entity = await gateway.fetch_payment(order_id, ours, timeout_s=limit_s)
-        return Inquired((observe_entity(entity, Call.FETCH_PAYMENT),), asked_ms, nonce=nonce)
+        return Inquired((observe_entity(entity, Call.FETCH_PAYMENT),), asked_ms)
     if what is Ask.PAYMENTS:
         found = await gateway.fetch_payments(order_id, timeout_s=limit_s)
         seen = tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in found)
-        return Inquired(seen, asked_ms, everything=True, nonce=nonce)
+        return Inquired(seen, asked_ms, everything=True)
     if what is Ask.ORDER:
         order = await gateway.fetch_order(order_id, timeout_s=limit_s)
         expires_ms = timestamp_ms(order.order_expiry_time)

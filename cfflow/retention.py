@@ -25,15 +25,18 @@ class Retention:
     def __init__(self, reader: Reader) -> None:
         self._reader: Final = reader
         self._from_ms = 0
+        self._wider = 1
 
     async def purge_some(self, limit: int = 200) -> int:
         """Look at so many ended payments and return how many orders were removed."""
         reader = self._reader
         to_ms = reader.store.now_ms() - reader.flows.retention_min_s() * 1000
-        page = Page(_ENDS, from_ms=self._from_ms, to_ms=to_ms, limit=limit)
+        page = Page(_ENDS, from_ms=self._from_ms, to_ms=to_ms, limit=limit * self._wider)
         found = await reader.store.list(page)
-        last_ms = found[-1].record.created_ms if len(found) == limit else 0
-        self._from_ms = last_ms + (last_ms == self._from_ms and last_ms > 0)
+        last_ms = found[-1].record.created_ms if len(found) == page.limit else 0
+        # A page of one millisecond is followed by a wider one: behind it nothing is passed over.
+        self._wider = self._wider * 2 if 0 < last_ms == self._from_ms else 1
+        self._from_ms = last_ms
         orders = dict.fromkeys(snapshot.order_id for snapshot in found)
         return sum([await self._purge(order_id) for order_id in orders])
 

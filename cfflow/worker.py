@@ -159,6 +159,8 @@ class Worker:
             self._trouble(trouble)
             return ()
         self._counts["claimed"] += len(claimed)
+        if not claimed:
+            self._budget.give_back()
         return claimed
 
     async def _room(self, limit: int) -> int:

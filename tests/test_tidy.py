@@ -38,7 +38,8 @@ ENTRANCES: Final = {
 #: Talk to people, and print.
 SPEAKERS: Final = (
     "cfflow/__main__.py",
-    "cfflow/cli.py",
+    "cfflow/cli",
+    "cfflow/terminal.py",
     "cfflow/demo/",
     "cfflow/emulator/__main__",
 )

@@ -56,13 +56,15 @@ class Inquired(msgspec.Struct, frozen=True):
     """An inquiry was answered; `everything` says that it listed all attempts of the order.
 
     `nonce` is a fresh one when the store may have lost commits since the payment's last:
-    none of its keys must come again, and nothing that it does not know can be ruled out.
+    none of its keys must come again, and nothing that it does not know can be ruled out,
+    but for `named`: the attempts of which an answer in hand says that they are ours.
     """
 
     observations: tuple[Observation, ...]
     asked_ms: int
     everything: bool = False
     nonce: str = ""
+    named: tuple[str, ...] = ()
 
 
 class Adopted(msgspec.Struct, frozen=True):
@@ -185,7 +187,8 @@ def _inquired(draft: Draft, event: Inquired) -> None:
 def _distrust(draft: Draft, event: Inquired) -> None:
     """The store came back without its last moments: a pay of ours may be missing from it."""
     draft.set(nonce=event.nonce)
-    known = draft.snapshot.claimed_elsewhere | {*draft.get("seen"), draft.get("cf_payment_id")}
+    ours = {*draft.get("seen"), *event.named, draft.get("cf_payment_id")}
+    known = draft.snapshot.claimed_elsewhere | ours
     alive = [
         str(o.cf_payment_id)
         for o in event.observations
@@ -220,7 +223,7 @@ def _warn_of_twins(draft: Draft) -> None:
 
 
 def _warn_of_strangers(draft: Draft, attempts: tuple[Observation, ...]) -> None:
-    """An open capture or void named the order only: it may act, or have acted, on another attempt."""
+    """An open capture or void named the order only: perhaps it acts on another attempt."""
     operation: Operation | None = draft.get("operation")
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID}:
         return

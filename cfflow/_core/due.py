@@ -42,9 +42,6 @@ _HANDS_OFF: Final = BLOCKS_PAY | {
     "two_holds",
 }
 
-#: Reviews which say that a capture or void may take another attempt than ours.
-_NOT_ALONE: Final = frozenset({"other_attempt", "two_holds"})
-
 
 class Ask(StrEnum):
     """Which inquiry tells us most about a payment now."""
@@ -95,11 +92,22 @@ def resendable(snapshot: Snapshot, now_ms: int) -> bool:
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
         return False
     missed_ms = operation.missed_ms
-    if any(review.reason in _NOT_ALONE for review in snapshot.record.open_reviews):
+    if _may_take_another(snapshot.record, operation):
         return False
     over = missed_ms is not None and missed_ms >= operation.limit_ms and now_ms >= missed_ms
     fresh = now_ms - operation.started_ms <= KEY_LIFE_MS
     return over and fresh and snapshot.record.state is State.AUTHORIZED
+
+
+def _may_take_another(record: Record, operation: Operation) -> bool:
+    """Whether the order has another attempt for this step to act on.
+
+    Once it did, its key can only bring that answer again, whatever a person has acknowledged.
+    """
+    if any(review.reason == "two_holds" for review in record.open_reviews):
+        return True
+    reviews = (review for review in record.reviews if review.reason == "other_attempt")
+    return any(review.at_ms >= operation.started_ms for review in reviews)
 
 
 def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
@@ -118,7 +126,8 @@ def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     again = msgspec.structs.replace(operation, limit_ms=limit_ms, sends=operation.sends + 1)
     if operation.replayed:
         again = renewed(draft, again)
-    draft.set(operation=again, asked_ms=0, polls=0)
+    # The polls go on where they were: a step that is lost again and again comes ever more rarely.
+    draft.set(operation=again, asked_ms=now_ms)
     return draft.plan(opens=True)
 
 

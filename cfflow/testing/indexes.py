@@ -106,7 +106,8 @@ class IndexConformance(Suite):
     async def test_small_claims_reach_the_oldest_too(self, store: Store, share: int) -> None:
         """In each part every fourth turn is the oldest's, however the turns fall."""
         await self._overdue(store, 8)
-        limit, claimed = max(1, self.partitions // share), []
+        limit = max(1, self.partitions // share)
+        claimed: list[int] = []
         while len(claimed) < 4:
             claimed += [snapshot.n for snapshot in await store.claim(limit, _MINUTE_MS)]
         assert sorted(claimed) == [1, 6, 7, 8]

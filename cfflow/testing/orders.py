@@ -148,7 +148,9 @@ class OrderConformance(Suite):
         await written(store, second, state=State.AUTHORIZED)
         await written(store, await newest(store, 1), state=State.AUTHORIZED)
         second = await newest(store, 2)
-        unaware = msgspec.structs.replace(second, attempts=(Attempt(State.INITIATED), *second.attempts[1:]))
+        unaware = msgspec.structs.replace(
+            second, attempts=(Attempt(State.INITIATED), *second.attempts[1:])
+        )
         await written(store, unaware, state=State.CAPTURED)
 
     # a store that came back
@@ -156,7 +158,8 @@ class OrderConformance(Suite):
     async def test_another_history_of_the_same_version_is_a_conflict(self, store: Store) -> None:
         """After a rollback the same number may have been written once more, by somebody else."""
         first = await begin(store, "order_1")
-        record = msgspec.structs.replace(first.record, token="lost")
+        other = await begin(store, "order_2")
+        record = msgspec.structs.replace(first.record, token=other.record.token)
         lost = await store.commit(a_plan(msgspec.structs.replace(first, record=record)))
         assert (lost.outcome, lost.snapshot) == (Outcome.CONFLICT, first)
 

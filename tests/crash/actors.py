@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,6 @@ import msgspec
 import cfflow
 from cfflow import (
     CfflowError,
-    GatewayError,
     Orchestrator,
     Payment,
     State,
@@ -40,6 +40,9 @@ methods = ["card"]
 [pay]
 timeout_s = 0.8
 
+[otp]
+expires_after_s = 30
+
 [poll]
 after_s = [1, 2, 5]
 """,
@@ -51,6 +54,9 @@ methods = ["card"]
 [pay]
 timeout_s = 0.8
 
+[otp]
+expires_after_s = 30
+
 [poll]
 after_s = [1, 2, 5]
 """,
@@ -59,9 +65,12 @@ after_s = [1, 2, 5]
 _CUSTOMERS: Final = 4
 _PRESSES_MAX: Final = 20
 _LEASE_S: Final = 3.0
-_WORKER_ORPHANED_S: Final = 0.2
+_LOOK_S: Final = 0.2
 
 _OVER: Final = frozenset({State.CAPTURED, State.VOIDED, State.FAILED})
+
+
+_Step = Callable[[Payment | str], Awaitable[Payment]]
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -132,9 +141,7 @@ class _Driver:
         hold = self._random.random() < 0.5
         tags = {"cfflow_preauth": "true"} if hold else None
         amount = f"{self._random.randrange(100, 100_000) / 100:.2f}"
-        await self._till.gateway.create_order(
-            amount, CUSTOMER, order_id=order_id, order_tags=tags
-        )
+        await self._till.gateway.create_order(amount, CUSTOMER, order_id=order_id, order_tags=tags)
         flow = "chaos_hold" if hold else "chaos_sale"
         return self._tell(await self._till.start(flow, order_id=order_id, amount=amount))
 
@@ -165,16 +172,10 @@ class _Driver:
         """Do what the page shows, now and then twice at once, now and then by the id alone."""
         step = await self._next(payment)
         if self._random.random() < 0.2:
-            first, second = await asyncio.gather(
-                step(payment), step(payment), return_exceptions=True
-            )
-            winner = second if isinstance(first, BaseException) else first
-            if isinstance(winner, BaseException):
-                raise winner
-            return winner
+            return await _one_of(step(payment), step(payment))
         return await step(payment.id if self._random.random() < 0.2 else payment)
 
-    async def _next(self, payment: Payment) -> Callable[[Payment | str], Any]:
+    async def _next(self, payment: Payment) -> _Step:
         till = self._till
         if payment.operation is not None:
             return till.refresh
@@ -196,6 +197,15 @@ class _Driver:
         return payment
 
 
+async def _one_of(*presses: Awaitable[Payment]) -> Payment:
+    """Return what one of two presses at once did; raise what the other heard if none did."""
+    ends = await asyncio.gather(*presses, return_exceptions=True)
+    done = [end for end in ends if not isinstance(end, BaseException)]
+    if not done:
+        raise next(end for end in ends if isinstance(end, BaseException))
+    return done[0]
+
+
 def drive(place: Place, name: str) -> None:
     """Be a driver until somebody kills this process."""
     asyncio.run(_drive(place, name))
@@ -204,35 +214,32 @@ def drive(place: Place, name: str) -> None:
 async def _drive(place: Place, name: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     diary = os.open(Path(place.folder) / f"{name}.told", flags)
-    async with await _connected(place) as till:
-        driver = _Driver(till, name, diary)
+    async with AsyncExitStack() as stack:
+        driver = _Driver(await _connected(place, stack), name, diary)
         async with asyncio.TaskGroup() as group:
             group.create_task(_end_with_parent())
             for _ in range(_CUSTOMERS):
                 group.create_task(driver.customer())
 
 
-def work(place: Place, name: str) -> None:
+def work(place: Place, _: str) -> None:
     """Be a worker until somebody kills this process."""
     asyncio.run(_work(place))
 
 
 async def _work(place: Place) -> None:
-    async with await _connected(place) as till, asyncio.TaskGroup() as group:
-        group.create_task(_end_with_parent())
-        group.create_task(_run(Worker(till, lease_s=_LEASE_S, idle_s=0.1)))
+    async with AsyncExitStack() as stack:
+        worker = Worker(await _connected(place, stack), lease_s=_LEASE_S, idle_s=0.1)
+        orphaned = asyncio.create_task(_end_with_parent())
+        await worker.run()
+        orphaned.cancel()
 
 
-async def _run(worker: Worker) -> None:
-    await worker.run()
-
-
-async def _connected(place: Place) -> Orchestrator:
+async def _connected(place: Place, stack: AsyncExitStack) -> Orchestrator:
     """Return an orchestrator whose store is there; it may be down for a moment."""
     while True:
-        till = place.connect()
         try:
-            return await till.__aenter__()
+            return await stack.enter_async_context(place.connect())
         except CfflowError:
             await asyncio.sleep(0.1)
 
@@ -241,5 +248,5 @@ async def _end_with_parent() -> None:
     """Nobody is left behind when whoever started all this is killed itself."""
     parent = os.getppid()
     while os.getppid() == parent:
-        await asyncio.sleep(_WORKER_ORPHANED_S)
+        await asyncio.sleep(_LOOK_S)
     os._exit(1)

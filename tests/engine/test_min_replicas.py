@@ -134,15 +134,17 @@ async def test_a_lost_script_and_a_lost_answer_change_nothing(
 ) -> None:
     """Sent again, the step is waited for on the connection on which it was written down."""
     assert len(replicas) == 2
-    async with Proxy(primary.port).running() as name:
-        async with open_shop(store=RedisStore(name.url, min_replicas=2)) as shop:
-            held = await shop.cashier.submit_otp(await pay(shop), OTP)
-            primary.run("SCRIPT", "FLUSH")
-            name.applies_to = lambda request: b"WAIT" in request
-            name.lose_answers = 1
-            captured = await shop.cashier.capture(held)
-            assert (captured.state, captured.version) == (State.CAPTURED, held.version + 2)
-            assert (shop.performed("authorize"), name.cut) == (1, 1)
+    async with (
+        Proxy(primary.port).running() as name,
+        open_shop(store=RedisStore(name.url, min_replicas=2)) as shop,
+    ):
+        held = await shop.cashier.submit_otp(await pay(shop), OTP)
+        primary.run("SCRIPT", "FLUSH")
+        name.applies_to = lambda request: b"WAIT" in request
+        name.lose_answers = 1
+        captured = await shop.cashier.capture(held)
+        assert (captured.state, captured.version) == (State.CAPTURED, held.version + 2)
+        assert (shop.performed("authorize"), name.cut) == (1, 1)
 
 
 async def test_a_cluster_cannot_promise_it(cluster_url: str) -> None:
@@ -174,6 +176,6 @@ def connected(url: str, count: int) -> cfflow.Orchestrator:
         redis_url=url,
         min_replicas=count,
         client_id="id",
-        client_secret="secret",  # noqa: S106  of no gateway
+        client_secret="secret",
         environment="http://127.0.0.1:9/pg",
     )

@@ -88,9 +88,7 @@ def captures(shop: Shop, held: Payment) -> int:
 # it is back in time
 
 
-async def test_a_restart_in_the_middle_of_a_step_is_not_noticed(
-    shop: Shop, server: Server
-) -> None:
+async def test_a_restart_in_the_middle_of_a_step_is_not_noticed(shop: Shop, server: Server) -> None:
     """Killed between the call and its outcome, and back from its append-only file."""
     held = await hold(shop)
     step = await capturing(shop, held)

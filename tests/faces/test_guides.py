@@ -29,7 +29,7 @@ def _texts(node: ast.expr) -> Iterator[str]:
         yield node.value
     elif isinstance(node, ast.JoinedStr):
         # contradicts_{state}: the two final ones.
-        head = "".join(p.value for p in node.values if isinstance(p, ast.Constant))
+        head = "".join(str(p.value) for p in node.values if isinstance(p, ast.Constant))
         yield from (f"{head}captured", f"{head}voided")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cfflow import doctor
 from cfflow._core.observation import Call
 from cfflow._ports.budget import LIMITED, Budget, Said, limits_of
 from cfflow._ports.budget_ledger import Ledger, MemoryLedger, RedisLedger, ledger_of
@@ -129,6 +130,20 @@ def test_impossible_limits_are_refused(name: str, limit: Any) -> None:
     """One error that names the setting."""
     with pytest.raises(ConfigError, match=f"limits: .*{name}"):
         limits_of("production", {name: limit})
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ("sandbox", "create_order 30, fetch_order 60, fetch_payments 30, fetch_payment 30, pay 30"),
+        ("http://127.0.0.1:8000/pg", "what the gateway names"),
+    ],
+)
+def test_the_doctor_tells_the_limits(environment: str, told: str) -> None:
+    """One line: the table that counts, or that only the gateway's answers do."""
+    found = doctor._limits(environment)
+    assert (found.verdict, found.subject) == ("good", "limits")
+    assert found.detail == f"calls a minute: {told}"
 
 
 # workers

@@ -360,7 +360,8 @@ def echo(status: int, shape: str = "{message}") -> Reply:
         error = {"message": said, "code": " ".join(words), "type": said}
         body = {"{message}": json.dumps(error), "{id}": json.dumps({"cf_payment_id": [said]})}
         content = body.get(shape, f'{{"cf_payment_id": "{said}')
-        await answer(status, content.encode())(writer, sent)
+        # A 429 that asks for no pause: the next trouble of the same test must be sent too.
+        await answer(status, content.encode(), x_ratelimit_retry="0")(writer, sent)
 
     return reply
 

@@ -153,6 +153,29 @@ async def test_without_a_restart_nothing_is_asked(shop: Shop) -> None:
     assert inquiries(shop) == 1
 
 
+async def test_a_server_comes_back_from_its_file_with_all_that_it_had(
+    shop: Shop, server: Server
+) -> None:
+    """Killed without a warning: every key is there again, byte for byte, and its end too."""
+    await created(shop)
+    await shop.at_otp()
+    await shop.cashier.capture(await shop.held(), "42.50")
+    voided = await shop.cashier.void(await shop.held())
+    paid = await shop.cashier.submit_otp((await shop.at_otp())[0], OTP)
+    assert voided.state is State.VOIDED
+    assert await shop.store.purge(await shop.cashier.of_order(paid.order_id))
+    before = everything(server)
+    server.restart()
+    assert everything(server) == before
+
+
+def everything(server: Server) -> dict[bytes, tuple[bytes, int]]:
+    """Return all that a server holds, byte for byte, and when each key ends."""
+    with server.client() as client:
+        keys = list(client.scan_iter())
+        return {key: (client.dump(key), client.pexpiretime(key)) for key in keys}
+
+
 async def test_a_restart_costs_each_payment_one_inquiry(shop: Shop, server: Server) -> None:
     """Before its next step only; then it goes on as if nothing had been."""
     payment, session = await created(shop, "preauth")

@@ -238,7 +238,7 @@ async def test_a_server_that_dies_is_unavailable_and_found_again(server: Server)
     with pytest.raises(StoreUnavailable):
         await store.commit(a_plan(snapshot))
     server.start()
-    written = await commit_once(store, snapshot)
+    written = await commit_once(store, snapshot, assured=True)
     loaded = await asyncio.gather(*(store.load("order_1", 1) for _ in range(30)))
     assert all(found == written for found in loaded)
     await store.claim(64, 1)
@@ -251,7 +251,7 @@ async def test_a_server_that_is_back_in_time_is_waited_for(server: Server) -> No
     await store.open()
     snapshot = await begin(store)
     server.kill()
-    committing = asyncio.ensure_future(store.commit(a_plan(snapshot)))
+    committing = asyncio.ensure_future(store.commit(a_plan(snapshot, assured=True)))
     await asyncio.sleep(0.1)
     await asyncio.to_thread(server.start)
     assert (await committing).outcome is Outcome.OK
@@ -356,7 +356,7 @@ async def test_a_replica_is_refused_at_open_and_unavailable_later(
     with pytest.raises(StoreUnavailable, match="read-only"):
         await store.commit(a_plan(snapshot))
     server.run("REPLICAOF", "NO", "ONE")
-    await commit_once(store, snapshot)
+    await commit_once(store, snapshot, assured=True)
     await store.aclose()
 
 
@@ -374,7 +374,7 @@ async def test_a_failover_behind_a_name_is_followed(server: Server, tmp_path: Pa
             successor.run("REPLICAOF", "NO", "ONE")
             server.run("REPLICAOF", "127.0.0.1", successor.port)
             name.target = successor.port
-            await commit_once(store, snapshot)
+            await commit_once(store, snapshot, assured=True)
             await store.aclose()
 
 
@@ -542,7 +542,7 @@ async def test_it_uses_no_command_that_a_busy_or_a_sharded_server_regrets(
     await again.load("order_1", 1)
     await again.overdue()
     await again.defer(snapshot, 1)
-    await commit_once(again, snapshot, unasked=True)
+    await commit_once(again, snapshot, polls=1)
     assert await again.purge([await begin(again, "order_2")])
     await again.aclose()
     from_clients = {"evalsha", "eval", "hget", "hmget", "hsetnx", "info", "client|setinfo"}

@@ -38,7 +38,7 @@ class Customers:
         self._rng = rng
         self._story = story
         self._now = now
-        self.late = rng.choice((0.0, 0.1, 0.3))
+        self.late = rng.choice((0.0, 0.2, 0.6))
         self.passive = rng.choice((0.0, 0.1, 0.5))
         self._met: set[int] = set()
         self.waiting = 0
@@ -91,4 +91,4 @@ class Customers:
         self._truth.catch_up()
         self._story.tell("customer", f"makes {name} {verdict}")
         if verdict != "SUCCESS" and self._rng.random() < self.late:
-            self._later(self._rng.choice((10.0, 600.0, 5000.0)), attempt, "SUCCESS")
+            self._later(self._rng.choice((8.0, 30.0, 600.0, 5000.0)), attempt, "SUCCESS")

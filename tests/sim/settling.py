@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from cfflow import Orchestrator
-from cfflow._core.chart import State
+from cfflow._core.chart import HOLDS, State
 from cfflow._core.record import Record
 from cfflow.emulator.records import Attempt
 from cfflow.errors import CfflowError
@@ -88,6 +88,9 @@ class Settling:
             if problem:
                 return problem
         for sale in world.sales:
+            problem = self._twins(sale.order_id)
+            if problem:
+                return problem
             for attempt in world.truth.attempts(sale.order_id):
                 problem = self._lost(sale.order_id, attempt)
                 if problem:
@@ -108,6 +111,16 @@ class Settling:
         if truth != record.state:
             return f"{name} is {record.state}, the bank says {', '.join(effects)}"
         return ""
+
+    def _twins(self, order_id: str) -> str:
+        """When two payments of one order take money, a person is told at both."""
+        holding = [
+            (name, record)
+            for name, record in self._world.books.records.items()
+            if name.rpartition(".")[0] == order_id and record.state in HOLDS
+        ]
+        untold = [name for name, record in holding if not record.reviews]
+        return f"{untold[0]} is not the only one that took money" if untold and len(holding) > 1 else ""
 
     def _lost(self, order_id: str, attempt: Attempt) -> str:
         """Money at the bank that no payment knows of, and no person either."""

@@ -74,7 +74,7 @@ class Weather:
         self.p_network = rng.choice((0.0, 0.1, 0.3, 0.5)) if self.network else 0.0
         self.p_disk = rng.choice((0.0, 0.03, 0.1)) if self.disk else 0.0
         self.p_death = rng.choice((0.0, 0.004, 0.02))
-        self.skew_ms = rng.choice((0, 0, 5))
+        self.skew_ms = rng.choice((0, 0, 5, 40))
         self._fates: dict[str, Callable[[float, bool], Fate]] = {
             "late_answer": self._late_answer,
             "late_arrival": self._late_arrival,

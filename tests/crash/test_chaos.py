@@ -1,0 +1,43 @@
+"""A short run of the chaos; `make chaos` rages for a minute."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+
+from tests.crash.chaos import Verdict
+
+_SECONDS: Final = "12"
+_SEED: Final = "20251122"
+
+
+@pytest.fixture(scope="module")
+def verdict() -> Verdict:
+    """What the auditor said of a run in processes of its own."""
+    command = [sys.executable, "-m", "tests.crash.chaos", "--json"]
+    done = subprocess.run(
+        [*command, "--seconds", _SECONDS, "--seed", _SEED],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    return msgspec.json.decode(done.stdout, type=Verdict)
+
+
+@pytest.mark.xdist_group("chaos")
+def test_nothing_is_taken_twice_and_nothing_is_lost(verdict: Verdict) -> None:
+    """Whoever was killed: every payment is final, waits for somebody, or was told to a person."""
+    assert verdict.findings == []
+
+
+@pytest.mark.xdist_group("chaos")
+def test_everybody_was_killed_and_money_moved_all_the_same(verdict: Verdict) -> None:
+    """An audit of nothing would find nothing."""
+    assert min(verdict.killed.get(kind, 0) for kind in ("driver", "worker", "redis")) >= 2
+    assert min(verdict.effects.get(effect, 0) for effect in ("captured", "voided")) >= 5
+    assert verdict.faults >= 20

@@ -1,0 +1,281 @@
+"""The end of an order: what has been over for long enough goes, and nothing else ever does."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from cfflow._core.chart import State, Trigger
+from cfflow._core.flow import parse
+from cfflow._core.record import Review, Snapshot
+from cfflow._ports.catalog import Catalog
+from cfflow._ports.redis_store import RedisStore
+from cfflow._ports.store import PAID_MARK_MS, Page
+from cfflow.errors import AlreadyPaid
+from cfflow.reader import Reader
+from cfflow.retention import Retention
+from cfflow.testing import FakeClock, MemoryStore
+from cfflow.testing.plans import FLOW, a_record, begin, ids, walked_edge, written
+from tests.ports.servers import Server
+
+DAY_S: Final = 86_400
+REVIEW: Final = (Review("two_holds", 1),)
+
+
+class AgingStore(RedisStore):
+    """A store in which days can be skipped: its callers' time is ahead of its server's."""
+
+    skipped_ms = 0
+
+    def now_ms(self) -> int:
+        """Return the server's time and what was skipped."""
+        return super().now_ms() + self.skipped_ms
+
+    def skip(self, seconds: float) -> None:
+        """Let so much time pass at once."""
+        self.skipped_ms += round(seconds * 1000)
+
+
+class AgingMemory(MemoryStore):
+    """The same in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeClock())
+
+    def skip(self, seconds: float) -> None:
+        """Let so much time pass at once."""
+        if self.clock is not None:
+            self.clock.advance(seconds)
+
+
+Aging = AgingStore | AgingMemory
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Aging]:
+    """An empty store in which time can be skipped."""
+    chosen: Aging = AgingMemory()
+    if request.param == "valkey":
+        chosen = AgingStore(request.getfixturevalue("redis_url"), feed_max=16)
+    await chosen.open()
+    yield chosen
+    await chosen.aclose()
+
+
+@pytest.fixture
+def retention(store: Aging) -> Retention:
+    """What purges that store."""
+    return Retention(Reader(store, Catalog()))
+
+
+async def ended(store: Aging, order_id: str, state: State, **changes: Any) -> Snapshot:
+    """Start an order's next payment and bring it to its end at once."""
+    snapshot = await begin(store, order_id)
+    given = {"state": state, "wake_ms": None, "updated_ms": store.now_ms()} | changes
+    return await written(store, snapshot, **given)
+
+
+async def purged(retention: Retention) -> int:
+    """Purge until a whole round finds nothing more, and return how many orders went."""
+    removed = [await retention.purge_some() for _ in range(3)]
+    return sum(removed)
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.VOIDED, State.CAPTURED])
+async def test_an_order_goes_when_its_retention_is_over_and_not_before(
+    store: Aging, retention: Retention, state: State
+) -> None:
+    """Counted from the last that was written of it, to the day."""
+    await ended(store, "order_1", state)
+    store.skip(FLOW.end.retention_s - 60)
+    assert await purged(retention) == 0
+    assert await ids(store) == ["order_1.1"]
+    store.skip(61)
+    assert await purged(retention) == 1
+    assert await ids(store) == []
+
+
+async def test_a_purged_order_can_be_paid_anew_unless_it_was_paid(
+    store: Aging, retention: Retention
+) -> None:
+    """What took money leaves a mark; what did not leaves nothing."""
+    await ended(store, "order_1", State.FAILED)
+    await ended(store, "order_2", State.FAILED)
+    await ended(store, "order_2", State.CAPTURED)
+    store.skip(FLOW.end.retention_s + 1)
+    assert await purged(retention) == 2
+    assert (await begin(store, "order_1")).n == 1
+    with pytest.raises(AlreadyPaid):
+        await begin(store, "order_2")
+
+
+async def test_an_order_with_an_open_review_stays(store: Aging, retention: Retention) -> None:
+    """A person has yet to look at it, however long that takes; then it goes in its time."""
+    snapshot = await ended(store, "order_1", State.CAPTURED, reviews=REVIEW)
+    store.skip(10 * FLOW.end.retention_s)
+    assert await purged(retention) == 0
+    closed = (msgspec.structs.replace(REVIEW[0], acknowledged_ms=store.now_ms()),)
+    await written(store, snapshot, reviews=closed, updated_ms=store.now_ms())
+    assert await purged(retention) == 0
+    store.skip(FLOW.end.retention_s + 1)
+    assert await purged(retention) == 1
+
+
+async def test_a_payment_that_will_be_looked_at_stays(store: Aging, retention: Retention) -> None:
+    """A failed one is watched for late money; a captured one may wait for its confirmation."""
+    for order_id, state in (("order_1", State.FAILED), ("order_2", State.CAPTURED)):
+        await ended(store, order_id, state, wake_ms=store.now_ms() + 10**12)
+    store.skip(10 * FLOW.end.retention_s)
+    assert await purged(retention) == 0
+
+
+async def test_an_order_stays_for_its_youngest_payment(store: Aging, retention: Retention) -> None:
+    """All of them go at once, or none."""
+    for state in (State.FAILED, State.VOIDED):
+        await ended(store, "order_1", state)
+    store.skip(FLOW.end.retention_s + 1)
+    third = await begin(store, "order_1")
+    assert await purged(retention) == 0
+    given = {"state": State.FAILED, "wake_ms": None, "updated_ms": store.now_ms()}
+    await written(store, third, **given)
+    store.skip(FLOW.end.retention_s - 60)
+    assert await purged(retention) == 0
+    store.skip(61)
+    assert await purged(retention) == 1
+    assert await ids(store) == []
+
+
+async def test_what_may_not_go_is_not_in_the_way_of_what_may(
+    store: Aging, retention: Retention
+) -> None:
+    """Forty old orders with a review, all of one millisecond, before twenty without one."""
+    now_ms = store.now_ms()
+    for i in range(60):
+        record = a_record(store, created_ms=now_ms + (i >= 40))
+        started = await store.start(f"order_{i:02}", record, FLOW)
+        reviews = REVIEW if i < 40 else ()
+        given = {"state": State.FAILED, "wake_ms": None, "reviews": reviews}
+        await written(store, started.snapshot, **given)
+    store.skip(FLOW.end.retention_s + 1)
+    removed = [await retention.purge_some(4) for _ in range(24)]
+    assert sum(removed) == 20
+    assert len(await ids(store, limit=100)) == 40
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_of_many_orders_exactly_those_go_that_are_wholly_over(
+    store: Aging, retention: Retention, seed: int
+) -> None:
+    """Whatever states, ages, reviews and wake times they have, however small the pages are."""
+    chance = random.Random(seed)
+    stays: set[str] = set()
+    for i in range(60):
+        store.skip(chance.randrange(8) * DAY_S)
+        for _ in range(chance.randrange(1, 4)):
+            if not await _drawn(store, f"order_{i:02}", chance):
+                stays.add(f"order_{i:02}")
+    horizon_ms = store.now_ms() - FLOW.end.retention_s * 1000
+    listed = {s.order_id: s for s in await store.list(_everything())}
+    young = {name for name, s in listed.items() if await _youngest(store, s) > horizon_ms}
+    for _ in range(200):
+        await retention.purge_some(chance.randrange(1, 9))
+    left = {snapshot.order_id for snapshot in await store.list(_everything())}
+    assert left == stays | young
+    assert 0 < len(left) < len(listed)
+
+
+async def _drawn(store: Aging, order_id: str, chance: random.Random) -> bool:
+    """Give an order one more payment of some kind, and say whether it is over."""
+    kind = chance.choice(["failed", "failed", "voided", "voided", "wake", "review"])
+    state = State.VOIDED if kind == "voided" else State.FAILED
+    wake_ms = store.now_ms() + 10**12 if kind == "wake" else None
+    reviews = REVIEW if kind == "review" else ()
+    await ended(store, order_id, state, wake_ms=wake_ms, reviews=reviews)
+    return kind not in {"wake", "review"}
+
+
+async def _youngest(store: Aging, snapshot: Snapshot) -> int:
+    payments = [
+        await store.load(snapshot.order_id, n) for n in range(1, len(snapshot.attempts) + 1)
+    ]
+    return max(payment.record.updated_ms for payment in payments if payment is not None)
+
+
+def _everything() -> Page:
+    return Page(limit=1_000)
+
+
+# months
+
+#: Orders a day, and how long they are kept: a shop's life in seconds.
+ORDERS: Final = 40
+KEPT_DAYS: Final = 5
+SHORT: Final = parse(
+    b'name = "short"\nmethods = ["card"]\n[end]\nlate_watch_s = 86400\n'
+    + f"retention_s = {KEPT_DAYS * DAY_S}\n".encode()
+)
+PATH: Final = (
+    walked_edge(Trigger.INITIATE, State.CREATED, State.INITIATED),
+    walked_edge(Trigger.REQUIRE_OTP, State.INITIATED, State.OTP_PENDING),
+)
+
+
+async def a_day(store: AgingStore, retention: Retention, day: int) -> None:
+    """Let a day's orders live and end, each with its events; then purge what is over."""
+    await asyncio.gather(*(_live(store, f"order_{day}_{i}", i) for i in range(ORDERS)))
+    store.skip(DAY_S)
+    while await retention.purge_some():
+        pass
+
+
+async def _live(store: AgingStore, order_id: str, number: int) -> None:
+    """Half of the orders are paid, a quarter at the second try; the others come to nothing."""
+    ends = {0: (State.CAPTURED,), 1: (State.FAILED, State.CAPTURED), 2: (State.FAILED,)}
+    for state in ends.get(number % 4, (State.FAILED, State.VOIDED)):
+        record = a_record(store, digest=SHORT.digest, flow=SHORT.name)
+        snapshot = (await store.start(order_id, record, SHORT)).snapshot
+        snapshot = await written(store, snapshot, state=State.OTP_PENDING, walked=PATH)
+        given = {"state": state, "wake_ms": None, "updated_ms": store.now_ms()}
+        await written(store, snapshot, **given)
+
+
+def sizes(server: Server) -> tuple[int, int, list[tuple[int, int]]]:
+    """Return how many keys and bytes there are, marks aside; and each mark's bytes and life."""
+    keys = total = 0
+    marks = []
+    with server.client() as client:
+        for key in client.scan_iter(count=1_000):
+            used = client.memory_usage(key)
+            if b":o:" in key and client.hlen(key) == 1:
+                marks.append((used, client.pttl(key)))
+            else:
+                keys, total = keys + 1, total + used
+    return keys, total, marks
+
+
+async def test_a_store_that_runs_for_months_does_not_grow(
+    redis_url: str, valkey_server: Server, tmp_path: Path
+) -> None:
+    """Two thousand orders come and go: what is kept is the last days' and a mark a paid order."""
+    (tmp_path / "short.toml").write_bytes(SHORT.source)
+    store = AgingStore(redis_url, feed_max=16)
+    await store.open()
+    retention = Retention(Reader(store, Catalog([tmp_path])))
+    seen = {}
+    for day in range(1, 51):
+        await a_day(store, retention, day)
+        if day in {20, 50}:
+            seen[day] = sizes(valkey_server)
+    (keys, used, _), (keys_later, used_later, marks) = seen[20], seen[50]
+    assert keys_later <= keys + 2
+    assert used_later <= 1.1 * used
+    assert len(marks) == (50 - KEPT_DAYS) * ORDERS // 2
+    assert all(used <= 300 and 0 < life <= PAID_MARK_MS for used, life in marks)
+    assert len(await store.list(_everything())) == KEPT_DAYS * ORDERS * 3 // 2
+    await store.aclose()
