@@ -8,13 +8,14 @@ READY := .venv/.installed
 SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit bench chaos lock clean
+.PHONY: help demo test lint types unit bench chaos sim lock clean
 
 help:
 	@echo 'make demo    an OTP sale, two holds, and a capture whose process is killed'
 	@echo 'make test    lint, types, and all tests, the built wheel among them'
 	@echo 'make lint    ruff           make types   mypy           make unit    pytest'
 	@echo 'make bench   the benchmark  make lock    pin anew       make clean   start over'
+	@echo 'make sim     10,000 simulated worlds: lost messages, dead processes, every one replayable'
 	@echo 'make chaos   a minute of killing drivers, workers and Redis, and then the audit'
 
 demo: $(READY)
@@ -37,6 +38,9 @@ bench: $(READY)
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.crash.chaos --seconds 60
+
+sim: $(READY)
+	@$(BIN)/python -m tests.sim --seeds 10000
 
 # Everything comes from the lock, hash by hash; the project itself goes in as an editable install.
 $(READY): requirements.lock pyproject.toml

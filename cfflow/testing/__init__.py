@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from cfflow.testing.conformance import StoreConformance
+from typing import TYPE_CHECKING, Any
+
 from cfflow.testing.memory import FakeClock, MemoryStore
 
+if TYPE_CHECKING:
+    from cfflow.testing.conformance import StoreConformance
+
 __all__ = ["FakeClock", "MemoryStore", "StoreConformance"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the suite when it is asked for: it is written for pytest, the doubles are not."""
+    if name != "StoreConformance":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cfflow.testing.conformance import StoreConformance
+
+    return StoreConformance

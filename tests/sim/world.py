@@ -49,12 +49,12 @@ _STEPS_MAX = 400_000
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a world ended: what went wrong, if anything, and its whole story."""
+    """How a world ended: what went wrong, if anything, and its story if that is kept."""
 
     seed: int
     trouble: tuple[str, ...]
-    story: Story
     steps: int
+    story: tuple[str, ...]
 
     @property
     def failed(self) -> bool:
@@ -82,8 +82,9 @@ class Log:
 class World:
     """Everything that one seed brings about."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, keep_story: bool = False) -> None:
         self.seed = seed
+        self._keep_story = keep_story
         self.trouble: list[str] = []
         self.rng = Random(seed)
         self.clock = FakeClock(EPOCH_MS)
@@ -125,7 +126,8 @@ class World:
                     process.die("at the end of the world")
                 self.loop.drain()
                 self.loop.close()
-        return Result(self.seed, tuple(self.trouble), self.story, self.loop.steps)
+        kept = self.story.lines() if self.trouble or self._keep_story else ()
+        return Result(self.seed, tuple(self.trouble), self.loop.steps, kept)
 
     def complain(self, what: str) -> None:
         """Tell of something that must not be, and stop the world."""
@@ -303,6 +305,6 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def simulate(seed: int) -> Result:
-    """Run the world of a seed."""
-    return World(seed).run()
+def simulate(seed: int, *, keep_story: bool = False) -> Result:
+    """Run the world of a seed. The story of one that failed is kept in any case."""
+    return World(seed, keep_story=keep_story).run()
