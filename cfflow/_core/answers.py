@@ -109,6 +109,7 @@ def _judge(draft: Draft, step: Step, observation: Observation, *, accepted: bool
         draft.set(otp=msgspec.structs.replace(draft.get("otp"), accepted=True))
     elif step is Step.SUBMIT_OTP:
         draft.fire(Trigger.REJECT_OTP, observation)
+        draft.set(otp=msgspec.structs.replace(draft.get("otp"), unsure=False))
 
 
 def count_lost_otp(draft: Draft, asked_ms: int) -> None:
@@ -121,6 +122,8 @@ def count_lost_otp(draft: Draft, asked_ms: int) -> None:
     _use(draft, operation.step)
     if operation.step is Step.RESEND_OTP:
         draft.set(otp=msgspec.structs.replace(draft.get("otp"), sent_ms=draft.now_ms))
+    else:
+        draft.set(otp=msgspec.structs.replace(draft.get("otp"), unsure=True))
     draft.close_operation("answer lost, counted as used")
 
 

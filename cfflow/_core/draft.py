@@ -265,13 +265,13 @@ def _wake_initiated(record: Record, flow: Flow, _now_ms: int) -> int:
 
 
 def _wake_otp_pending(record: Record, flow: Flow, now_ms: int) -> int:
-    """While the customer may type, the bank owes nothing."""
+    """While the customer may type, the bank owes nothing, unless an OTP's answer was lost."""
     otp = record.otp
     if otp is None or otp.accepted or now_ms >= otp.expires_ms:
         return _poll_at(record, flow)
     if otp.submits_used >= flow.otp.submits_max:
         return _poll_at(record, flow)
-    return otp.expires_ms
+    return min(otp.expires_ms, _poll_at(record, flow)) if otp.unsure else otp.expires_ms
 
 
 def _wake_authorized(record: Record, flow: Flow, now_ms: int) -> int:

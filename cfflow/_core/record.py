@@ -159,7 +159,10 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """The customer's turn on the OTP page; the limits are the flow's."""
+    """The customer's turn on the OTP page; the limits are the flow's.
+
+    `unsure`: the answer to the last OTP was lost, so the bank may owe one after all.
+    """
 
     expires_ms: int
     sent_ms: int
@@ -167,6 +170,7 @@ class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     resends_used: int = 0
     accepted: bool = False
     inferred: bool = False
+    unsure: bool = False
 
 
 class Review(msgspec.Struct, frozen=True, array_like=True):

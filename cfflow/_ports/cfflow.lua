@@ -55,7 +55,9 @@ end
 -- Empty where the rights of this connection forbid to ask.
 local function history_id()
   local about = redis.pcall('INFO', 'replication')
-  return type(about) == 'string' and string.match(about, 'master_replid:(%w+)') or ''
+  -- Found by its plain name: a pattern costs each commit some microseconds more.
+  local _, at = string.find(type(about) == 'string' and about or '', 'master_replid:', 1, true)
+  return at and string.sub(about, at + 1, at + 40) or ''
 end
 
 local function note_run(key, since)
@@ -156,14 +158,12 @@ local function forbidden(attempts, n, cf_payment_id, opens)
   end
 end
 
--- The other payments of the order that hold or took money, once this one does so too.
+-- The other payments of the order that hold or took money, where this one does so too.
 local function twins_of(attempts, n, state)
   local twins = {}
-  if HOLDS[state] and not HOLDS[attempts[n][1]] then
-    for other, attempt in ipairs(attempts) do
-      if other ~= n and HOLDS[attempt[1]] then
-        twins[#twins + 1] = other
-      end
+  for other, attempt in ipairs(HOLDS[state] and attempts or {}) do
+    if other ~= n and HOLDS[attempt[1]] then
+      twins[#twins + 1] = other
     end
   end
   return twins
@@ -219,8 +219,9 @@ local function commit()
   end
   local attempts = attempts_of(held[2])
   local twins = twins_of(attempts, n, state)
+  local unseen = ARGV[13] == '' and #twins > tonumber(ARGV[19])
   -- The same version under another token: a server that was rolled back went another way.
-  if version ~= tonumber(ARGV[5]) or stored_token ~= ARGV[17] or #twins > tonumber(ARGV[19]) then
+  if version ~= tonumber(ARGV[5]) or stored_token ~= ARGV[17] or unseen then
     return { 'conflict', now, held[1], redis.call('HGET', order, n .. 'a'), held[2] }
   end
   if ARGV[20] ~= '' then
@@ -233,7 +234,7 @@ local function commit()
   if why then
     return { why, now, other }
   end
-  for _, twin in ipairs(twins) do
+  for _, twin in ipairs(HOLDS[attempts[n][1]] and {} or twins) do
     redis.call('ZADD', wake, ms(now), string.match(id, '^(.*%.)%d+$') .. twin)
   end
   attempts[n] = cmsgpack.unpack(ARGV[18])

@@ -140,7 +140,8 @@ class MemoryStore:
             return Committed(Outcome.SCHEMA, now_ms)
         moved = (stored.version, stored.token) != (plan.previous.version, plan.previous.token)
         twins = _twins(order.attempts, plan)
-        if moved or len(twins) > len(plan.before.twins):
+        unseen = not plan.opens and len(twins) > len(plan.before.twins)
+        if moved or unseen:
             held = self._snapshot(snapshot.order_id, snapshot.n)
             return Committed(Outcome.CONFLICT, now_ms, held)
         if not plan.assured and self._may_be_rolled_back(stored):
@@ -148,7 +149,8 @@ class MemoryStore:
         barred = _forbidden(order.attempts, plan)
         if barred is not None:
             return Committed(barred[0], now_ms, None, barred[1])
-        for twin in twins:
+        entered = order.attempts[snapshot.n - 1].state not in HOLDS
+        for twin in twins if entered else ():
             self._wakes[payment_id(snapshot.order_id, twin)] = now_ms
         kept = self._write(order, plan)
         written = msgspec.structs.replace(snapshot, record=kept, attempts=tuple(order.attempts))
@@ -266,8 +268,8 @@ def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] |
 
 
 def _twins(attempts: Sequence[Attempt], plan: Plan) -> list[int]:
-    """Return the other payments that hold money, once this plan makes its own do so too."""
-    n = plan.snapshot.n
-    if plan.record.state not in HOLDS or attempts[n - 1].state in HOLDS:
+    """Return the other payments that hold money, where this plan's own does so too."""
+    if plan.record.state not in HOLDS:
         return []
+    n = plan.snapshot.n
     return [i for i, attempt in enumerate(attempts, 1) if i != n and attempt.state in HOLDS]

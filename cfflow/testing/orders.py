@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cfflow._core.chart import State
-from cfflow._core.record import Attempt, Operation, Review, Snapshot, Step
+from cfflow._core.record import Operation, Review, Snapshot, Step
 from cfflow._ports.store import Outcome, Store
 from cfflow.errors import AlreadyPaid, Conflict
 from cfflow.testing.plans import FLOW, a_plan, a_record, begin, due, ids, written
@@ -142,16 +142,19 @@ class OrderConformance(Suite):
         claimed = await store.claim(4 * self.partitions, _MINUTE_MS)
         assert [snapshot.id for snapshot in claimed] == [first.id]
 
-    async def test_a_capture_of_a_second_hold_is_no_news(self, store: Store) -> None:
-        """Both holds are known by then: an older view of the other one is no conflict."""
+    async def test_a_hold_that_another_payment_got_meanwhile_is_never_overlooked(
+        self, store: Store
+    ) -> None:
+        """Whoever writes a payment with money has seen every other one that has some."""
         _, second = await two_payments(store)
         await written(store, second, state=State.AUTHORIZED)
+        before = await newest(store, 2)
         await written(store, await newest(store, 1), state=State.AUTHORIZED)
-        second = await newest(store, 2)
-        unaware = msgspec.structs.replace(
-            second, attempts=(Attempt(State.INITIATED), *second.attempts[1:])
-        )
-        await written(store, unaware, state=State.CAPTURED)
+        overlooked = await store.commit(a_plan(before, polls=1))
+        assert overlooked.outcome is Outcome.CONFLICT
+        assert overlooked.snapshot is not None
+        assert overlooked.snapshot.twins == (1,)
+        await written(store, overlooked.snapshot, polls=1)
 
     # a store that came back
 

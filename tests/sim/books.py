@@ -206,18 +206,10 @@ class Books:
         if wanted and not wanted & set(effects):
             self._complain(f"{name}: is {state}, the bank only knows {', '.join(effects)}")
         owner = self._truth.owners.get(cf_payment_id, "")
-        if owner != name and not record.open_reviews and not self._excused(name, owner):
+        # Whoever adopts an order lets any of its attempts be claimed.
+        adopted = name.rpartition(".")[0] in self.adopted
+        if owner != name and not record.open_reviews and not adopted:
             self._complain(f"{name}: attempt {cf_payment_id} belongs to {owner}")
-
-    def _excused(self, name: str, owner: str) -> bool:
-        """An attempt that came after its pay was given up may be taken for the next pay's own.
-
-        So may any attempt of an order that somebody has adopted: that is what they asked for.
-        """
-        order_id = name.rpartition(".")[0]
-        known = self.records.get(owner)
-        late = known is not None and known.given_up_ms is not None
-        return order_id in self.adopted or (late and owner.rpartition(".")[0] == order_id)
 
     def _check_money(self, name: str, record: Record, was: Record | None) -> None:
         held, taken = record.amount_held, record.captured_amount

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from cfflow._core import absorb, answers, draft, due
+from cfflow._core import absorb, answers, decide, draft, due
 from cfflow._core.chart import State
 from cfflow._core.draft import Draft, Plan
 from cfflow._core.flow import Flow
@@ -238,6 +238,33 @@ def failed_never_revives() -> AbstractContextManager[None]:
     return changed(absorb, "_agrees", deaf)
 
 
+def twins_not_noticed() -> AbstractContextManager[None]:
+    """Two payments of one order take money, and nobody is told."""
+    return changed(decide, "_warn_of_twins", lambda _: None)
+
+
+def late_pay_not_noticed() -> AbstractContextManager[None]:
+    """The attempt of a pay that was given up appears, and nobody is told."""
+    return changed(decide, "_warn_of_late_pay", lambda *_: None)
+
+
+def restart_not_noticed() -> AbstractContextManager[None]:
+    """The store has forgotten its last commits, and everybody goes on as before."""
+    return changed(MemoryStore, "_may_be_rolled_back", lambda *_: False)
+
+
+def old_nonce_after_a_loss() -> AbstractContextManager[None]:
+    """After a loss of data the keys of forgotten steps come again."""
+
+    def trusting(sketch: Draft, event: decide.Inquired) -> None:
+        nonce = sketch.get("nonce")
+        distrust(sketch, event)
+        sketch.set(nonce=nonce)
+
+    distrust = decide._distrust
+    return changed(decide, "_distrust", trusting)
+
+
 MUTATIONS: tuple[Callable[[], AbstractContextManager[None]], ...] = (
     operation_not_written_down,
     new_key_on_a_resend,
@@ -255,4 +282,8 @@ MUTATIONS: tuple[Callable[[], AbstractContextManager[None]], ...] = (
     hold_beside_a_hold,
     pause_not_noticed,
     failed_never_revives,
+    twins_not_noticed,
+    late_pay_not_noticed,
+    restart_not_noticed,
+    old_nonce_after_a_loss,
 )

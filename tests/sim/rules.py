@@ -65,7 +65,7 @@ class Rules:
         if sent.call == "authorize":
             self._check_resent(sent, same)
             self._check_new_key(sent, others)
-        elif same and sent.key not in self._books.forgotten:
+        elif same:
             self._complain(f"{sent}: sent twice")
         if sent.call == "pay":
             self._check_other_pays(sent, others)
@@ -148,7 +148,7 @@ class Rules:
     def _check_resent(self, sent: Sent, same: list[Sent]) -> None:
         if not same:
             return
-        if len(same) > _RESENDS and not self._books.overruled(sent.payment_id):
+        if len(same) > _RESENDS:
             self._complain(f"{sent}: sent {len(same)} times already")
         last = same[-1]
         over = last.told != "" or self._now() >= last.at_s + last.limit_s
@@ -174,9 +174,10 @@ class Rules:
                 self._complain(f"{sent}: {sends[-1]} has acted")
 
     def _acted(self, sent: Sent) -> bool:
-        """Whether a step has had its effect on the payment's own attempt."""
-        ours = self._books.records[sent.payment_id].cf_payment_id
-        return any(entry.cf_payment_id == ours for entry in sent.effects)
+        """Whether a step has had its effect; one on another attempt is told in a review."""
+        record = self._books.records[sent.payment_id]
+        told = any(review.reason == "other_attempt" for review in record.reviews)
+        return any(e.cf_payment_id == record.cf_payment_id or not told for e in sent.effects)
 
     def _check_other_pays(self, sent: Sent, others: list[Sent]) -> None:
         """A pay that may still arrive, or has, is not followed by another one."""

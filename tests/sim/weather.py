@@ -63,16 +63,20 @@ class Fate:
 
 
 class Weather:
-    """Draws the fate of every message; `calm` makes everything arrive."""
+    """Draws the fate of every message; `calm` makes everything arrive.
 
-    def __init__(self, rng: Random) -> None:
+    In `rough` weather every kind of fault is switched on, and strikes often.
+    """
+
+    def __init__(self, rng: Random, *, rough: bool = False) -> None:
         self.calm = False
         self._rng = rng
         self.latency_s = rng.choice((0.005, 0.05, 0.4))
-        self.network = tuple(kind for kind in NETWORK_FAULTS if rng.random() < 0.5)
-        self.disk = tuple(kind for kind in DISK_FAULTS if rng.random() < 0.5)
-        self.p_network = rng.choice((0.0, 0.1, 0.3, 0.5)) if self.network else 0.0
-        self.p_disk = rng.choice((0.0, 0.03, 0.1)) if self.disk else 0.0
+        self.network = tuple(kind for kind in NETWORK_FAULTS if rough or rng.random() < 0.5)
+        self.disk = tuple(kind for kind in DISK_FAULTS if rough or rng.random() < 0.5)
+        often = 0.3 if rough else rng.choice((0.0, 0.1, 0.3, 0.5))
+        self.p_network = often if self.network else 0.0
+        self.p_disk = (0.1 if rough else rng.choice((0.0, 0.03, 0.1))) if self.disk else 0.0
         self.p_death = rng.choice((0.0, 0.004, 0.02))
         self.skew_ms = rng.choice((0, 0, 5, 40))
         self._fates: dict[str, Callable[[float, bool], Fate]] = {

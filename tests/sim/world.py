@@ -82,15 +82,16 @@ class Log:
 class World:
     """Everything that one seed brings about."""
 
-    def __init__(self, seed: int, *, keep_story: bool = False) -> None:
+    def __init__(self, seed: int, *, rough: bool = False, keep_story: bool = False) -> None:
         self.seed = seed
         self._keep_story = keep_story
+        self._rough = rough
         self.trouble: list[str] = []
         self.rng = Random(seed)
         self.clock = FakeClock(EPOCH_MS)
         self.loop = VirtualLoop(self.rng, self.clock)
         self.story = Story(self.loop.time)
-        self.weather = Weather(self.rng)
+        self.weather = Weather(self.rng, rough=rough)
         self._order_s = self.rng.choice((300.0, 3600.0, 7200.0))
         self._fast = self.rng.random() < 0.7
         self.bank = Bank(options=self._options(), seed=seed)
@@ -209,7 +210,7 @@ class World:
 
     def _open_shop(self) -> None:
         for number in range(1, self.rng.choice((1, 1, 2, 3)) + 1):
-            holds = self.rng.random() < 0.5
+            holds = self.rng.random() < (0.7 if self._rough else 0.5)
             flows = flows_of(fast=self._fast, holds=holds)
             flow = self.rng.choice(flows)
             tagged = holds if self.rng.random() < 0.93 else not holds
@@ -305,6 +306,6 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def simulate(seed: int, *, keep_story: bool = False) -> Result:
+def simulate(seed: int, *, rough: bool = False, keep_story: bool = False) -> Result:
     """Run the world of a seed. The story of one that failed is kept in any case."""
-    return World(seed, keep_story=keep_story).run()
+    return World(seed, rough=rough, keep_story=keep_story).run()
