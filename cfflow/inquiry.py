@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from cfflow._core.decide import Event, Inquired, OrderSeen
 from cfflow._core.due import Ask
 from cfflow._core.flow import Flow
@@ -9,6 +11,7 @@ from cfflow._core.observation import Call
 from cfflow._core.record import Snapshot
 from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.wire import observe_entity, timestamp_ms
+from cfflow.errors import GatewayRejected
 
 __all__ = ["CALLS", "ask"]
 
@@ -18,6 +21,9 @@ CALLS = {
     Ask.PAYMENTS: Call.FETCH_PAYMENTS,
     Ask.ORDER: Call.FETCH_ORDER,
 }
+
+
+_NOT_FOUND: Final = 404
 
 
 async def ask(
@@ -38,7 +44,12 @@ async def ask(
         seen = tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in found)
         return Inquired(seen, asked_ms, everything=True)
     if what is Ask.ORDER:
-        order = await gateway.fetch_order(order_id, timeout_s=limit_s)
+        try:
+            order = await gateway.fetch_order(order_id, timeout_s=limit_s)
+        except GatewayRejected as refusal:
+            if refusal.status != _NOT_FOUND:
+                raise
+            return OrderSeen("NOT_FOUND", asked_ms)
         expires_ms = timestamp_ms(order.order_expiry_time)
         return OrderSeen(order.order_status or "", asked_ms, expires_ms)
     return None

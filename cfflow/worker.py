@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -42,7 +41,9 @@ _FAILURES_MAX: Final = 10_000
 #: How many payments at once find out whether a gateway that was not reached is back.
 _PROBES: Final = 8
 
+#: How often it is looked for what is over; the pause between two pages of what is.
 _PURGE_EVERY_S: Final = 60.0
+_PURGE_PAUSE_S: Final = 0.2
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,12 +106,13 @@ class Worker:
         """
         tasks: set[asyncio.Task[None]] = set()
         with self._listening() if signals else contextlib.nullcontext():
-            housekeeping = asyncio.create_task(self._keep_house())
+            aside = [asyncio.create_task(work()) for work in (self._keep_telling, self._keep_clean)]
             try:
                 while not self._stopping.is_set():
                     await self._fill(tasks)
             finally:
-                housekeeping.cancel()
+                for task in aside:
+                    task.cancel()
                 await self._drain(tasks)
         return await self.report()
 
@@ -241,21 +243,22 @@ class Worker:
 
     # around it
 
-    async def _keep_house(self) -> None:
-        """Report and purge until cancelled; neither keeps a payment waiting."""
-        purge_at = time.monotonic()
+    async def _keep_telling(self) -> None:
+        """Report until cancelled."""
         while True:
             await asyncio.sleep(self._report_s)
             self._log.info("worker.report", **msgspec.structs.asdict(await self.report()))
-            if time.monotonic() >= purge_at:
-                purge_at = time.monotonic() + _PURGE_EVERY_S
-                await self._purge()
 
-    async def _purge(self) -> None:
-        try:
-            self._counts["purged"] += await self._retention.purge_some()
-        except CfflowError as trouble:
-            self._trouble(trouble)
+    async def _keep_clean(self) -> None:
+        """Purge until cancelled: page after page while there is something, and then rarely."""
+        while True:
+            removed = 0
+            try:
+                removed = await self._retention.purge_some()
+                self._counts["purged"] += removed
+            except CfflowError as trouble:
+                self._trouble(trouble)
+            await asyncio.sleep(_PURGE_PAUSE_S if removed else _PURGE_EVERY_S)
 
     async def _drain(self, tasks: set[asyncio.Task[None]]) -> None:
         """Finish what is in hand; what takes too long is cut off: a crash like any other."""

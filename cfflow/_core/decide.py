@@ -76,7 +76,7 @@ class Adopted(msgspec.Struct, frozen=True):
 
 
 class OrderSeen(msgspec.Struct, frozen=True):
-    """The order itself was fetched."""
+    """The order itself was fetched; NOT_FOUND where the gateway knows no such order."""
 
     status: str
     asked_ms: int
@@ -263,7 +263,10 @@ def _order_seen(draft: Draft, event: OrderSeen) -> None:
     draft.asked(event.asked_ms)
     if event.expires_ms is not None:
         draft.set(order_expires_ms=event.expires_ms)
-    closed = event.status in {"EXPIRED", "TERMINATED"}
+    # An order may be made after its payment was started, but not for ever.
+    patience_ms = draft.was.created_ms + draft.flow.poll.review_after_s * 1000
+    unknown = event.status == "NOT_FOUND" and draft.now_ms >= patience_ms
+    closed = event.status in {"EXPIRED", "TERMINATED"} or unknown
     if closed and draft.state is State.CREATED and draft.was.operation is None:
         draft.fire(Trigger.FAIL, None, f"order_status={event.status}")
     nobodys = draft.get("cf_payment_id") is None and draft.was.operation is None

@@ -367,3 +367,30 @@ async def test_settings_that_make_no_sense_are_refused(shop: Shop, wrong: dict[s
     """At once, and as an error of the tree."""
     with pytest.raises(cfflow.ConfigError):
         Worker(shop.cashier, **wrong)
+
+
+async def test_a_payment_of_an_order_that_the_gateway_does_not_know_ends(shop: Shop) -> None:
+    """Started before its order was made, or under other credentials: not asked about for ever."""
+    payment = await shop.cashier.start("native_otp", order_id="never_was")
+    worker = Worker(shop.cashier)
+    shop.pass_time(3600)
+    await worker.run_once()
+    assert (await shop.cashier.get(payment)).state is State.CREATED
+    shop.pass_time(DAY_S)
+    await worker.run_once()
+    assert (await shop.cashier.get(payment)).state is State.FAILED
+
+
+async def test_what_ended_long_ago_is_purged_while_the_worker_runs(shop: Shop) -> None:
+    """Page after page, however many there are."""
+    for _ in range(3):
+        payment, _session = await shop.at_otp()
+        await shop.cashier.submit_otp(payment, OTP)
+    shop.pass_time(91 * DAY_S)
+    worker = Worker(shop.cashier)
+    running = asyncio.create_task(worker.run(signals=False))
+    await asyncio.sleep(0.3)
+    worker.stop()
+    assert (await running).purged == 3
+    with pytest.raises(cfflow.AlreadyPaid):
+        await shop.cashier.start("native_otp", order_id=payment.order_id)
