@@ -24,7 +24,8 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import httpcore
 import httpx
@@ -185,7 +186,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
             raise
         return _Connection(
             self._origin,
-            stream if self._ssl_context is None else tls,
+            _OneWrite(stream if self._ssl_context is None else tls),
             keepalive_expiry=self._keepalive_expiry_s,
         )
 
@@ -208,6 +209,40 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         # The socket is closed before anything here can be cancelled.
         self._open.discard(connection)
         await connection.aclose()
+
+
+class _OneWrite(httpcore.AsyncNetworkStream):
+    """Sends head and body of a request in one write, when its answer is waited for.
+
+    httpcore writes each part by itself; the calls into the kernel cost as much as the rest.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._waiting = bytearray()
+        self._limit_s: float | None = None
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  httpcore's name
+        """Keep a part of the request until the answer is waited for."""
+        self._waiting += buffer
+        self._limit_s = timeout
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  httpcore's name
+        """Send what waits, then read. A server that hung up may have answered before."""
+        if self._waiting:
+            request = bytes(self._waiting)
+            self._waiting.clear()
+            with suppress(httpcore.WriteError):
+                await self._stream.write(request, self._limit_s)
+        return await self._stream.read(max_bytes, timeout)
+
+    async def aclose(self) -> None:
+        """Close the socket."""
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what the socket says of itself."""
+        return self._stream.get_extra_info(info)
 
 
 class _Connection(httpcore.AsyncHTTP11Connection):

@@ -34,10 +34,13 @@ from tests.crash.race import race
 from tests.crash.stages import Doom, DoomedStore, DoomedTransport, Stages
 from tests.engine.shop import Events, card
 
-__all__ = ["ACTS", "End", "Job", "Nursery"]
+__all__ = ["ACTS", "PARTITIONS", "End", "Job", "Nursery"]
 
 #: A process that neither ends nor dies in this time hangs, and is killed for it.
 _HANGS_S: Final = 30
+
+#: Fewer than usual: each claim asks all of them, and the orders are few.
+PARTITIONS: Final = 4
 
 _METHODS: Final[dict[str, Callable[[], PaymentMethod]]] = {
     "card_otp": card,
@@ -133,7 +136,7 @@ ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
 
 def doomed(job: Job, stages: Stages) -> Orchestrator:
     """Return an orchestrator that dies where its job says."""
-    store = DoomedStore(job.redis_url)
+    store = DoomedStore(job.redis_url, partitions=PARTITIONS)
     store.stages = stages
     admin_url = job.base_url.removesuffix("/pg") + "/_emulator"
     sockets = GatewayTransport(job.base_url)

@@ -22,22 +22,8 @@ from tests.crash.scenarios import SCENARIOS, Point, Scenario
 from tests.crash.stages import SLOW_S
 from tests.crash.till import Till
 
-#: A worker that dies between its inquiry and the void leaves an abandoned hold to its lapse:
-#: the next wake is six hours before the end of the hold, days away.
-_HELD_TOO_LONG: Final = pytest.mark.xfail(reason="the next wake is that of a hold nobody abandoned")
-_KNOWN: Final = {
-    f"worker_voids_abandoned_hold-{point}": _HELD_TOO_LONG
-    for point in ("after_finding", "before_operation")
-}
-
-
 CELLS: Final = [
-    pytest.param(
-        step,
-        point,
-        id=f"{step.name}-{point.name}",
-        marks=_KNOWN.get(f"{step.name}-{point.name}", ()),
-    )
+    pytest.param(step, point, id=f"{step.name}-{point.name}")
     for step in SCENARIOS
     for point in step.points()
 ]

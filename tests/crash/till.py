@@ -21,7 +21,7 @@ from cfflow import Orchestrator, Payment, State, Worker
 from cfflow._ports.redis_store import RedisStore
 from cfflow.emulator import EmulatorProcess
 from tests.crash.audit import Bank, Kept, Order, findings, kept_of, lost, on_its_way
-from tests.crash.child import ACTS, End, Job, Nursery
+from tests.crash.child import ACTS, PARTITIONS, End, Job, Nursery
 from tests.crash.clock import Clock
 from tests.crash.stages import Doom
 from tests.engine.shop import CUSTOMER, OTP, Events, card
@@ -67,7 +67,7 @@ class Till:
         self._admin = admin
         self.clock: Final = Clock(server, admin)
         self._performed = self.books().calls.performed
-        self._auditor = RedisStore(server.url)
+        self._auditor = RedisStore(server.url, partitions=PARTITIONS)
 
     async def __aenter__(self) -> Self:
         await self._auditor.open()
@@ -85,6 +85,7 @@ class Till:
             client_secret="cfflow-test-secret",
             environment=self._bank.base_url,
             flows=self._flows,
+            partitions=PARTITIONS,
             limits=no_limits,
             log=Events(),
         ) as orchestrator:

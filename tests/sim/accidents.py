@@ -30,10 +30,17 @@ class Accidents:
     """Restarts the store of a world, in some worlds without its last commits."""
 
     def __init__(
-        self, store: MemoryStore, books: Books, loop: VirtualLoop, rng: Random, story: Story
+        self,
+        store: MemoryStore,
+        books: Books,
+        *,
+        loop: VirtualLoop,
+        rng: Random,
+        story: Story,
+        rough: bool,
     ) -> None:
-        self.restarts = rng.choice((0, 0, 0, 1, 3))
-        self.forgets = self.restarts > 0 and rng.random() < 0.4
+        self.restarts = rng.choice((0, 3) if rough else (0, 0, 0, 1, 3))
+        self.forgets = self.restarts > 0 and rng.random() < (0.7 if rough else 0.4)
         self.forgot = False
         self._store = store
         self._books = books

@@ -123,9 +123,9 @@ class Settling:
         return f"{untold[0]} is not the only one that took money" if untold and len(holding) > 1 else ""
 
     def _lost(self, order_id: str, attempt: Attempt) -> str:
-        """Money at the bank that no payment knows of, and no person either."""
+        """Money at the bank, or soon there, that no payment knows of and no person either."""
         name = str(attempt.cf_payment_id)
-        if attempt.status != "SUCCESS" or self._world.truth.owners[name] == STRANGER:
+        if attempt.status not in {"SUCCESS", "PENDING"} or self._world.truth.owners[name] == STRANGER:
             return ""
         ours = {
             known: record
@@ -134,4 +134,4 @@ class Settling:
         }
         if any(record.cf_payment_id == name or record.reviews for record in ours.values()):
             return ""
-        return f"attempt {name} of {order_id} took money, and nobody knows of it"
+        return f"attempt {name} of {order_id} is {attempt.status}, and nobody knows of it"

@@ -34,6 +34,9 @@ NETWORK_FAULTS = (
 #: What can become of one command to the store.
 DISK_FAULTS = ("slow", "lost_before", "lost_after", "resent", "late")
 
+#: The share of kinds that a seed permits, and how often they may strike on network and disk.
+_USUAL = (0.5, (0.0, 0.1, 0.3, 0.5), (0.0, 0.03, 0.1))
+
 _SERVER_ERRORS = (500, 502, 503, 504)
 _REJECTIONS = (
     (400, "request_failed", "refused"),
@@ -65,18 +68,18 @@ class Fate:
 class Weather:
     """Draws the fate of every message; `calm` makes everything arrive.
 
-    In `rough` weather every kind of fault is switched on, and strikes often.
+    In `rough` weather a few kinds of faults strike again and again.
     """
 
     def __init__(self, rng: Random, *, rough: bool = False) -> None:
         self.calm = False
         self._rng = rng
         self.latency_s = rng.choice((0.005, 0.05, 0.4))
-        self.network = tuple(kind for kind in NETWORK_FAULTS if rough or rng.random() < 0.5)
-        self.disk = tuple(kind for kind in DISK_FAULTS if rough or rng.random() < 0.5)
-        often = 0.3 if rough else rng.choice((0.0, 0.1, 0.3, 0.5))
-        self.p_network = often if self.network else 0.0
-        self.p_disk = (0.1 if rough else rng.choice((0.0, 0.03, 0.1))) if self.disk else 0.0
+        share, strong, weak = (0.3, (0.4, 0.5), (0.1,)) if rough else _USUAL
+        self.network = tuple(kind for kind in NETWORK_FAULTS if rng.random() < share)
+        self.disk = tuple(kind for kind in DISK_FAULTS if rng.random() < 0.5)
+        self.p_network = rng.choice(strong) if self.network else 0.0
+        self.p_disk = rng.choice(weak) if self.disk else 0.0
         self.p_death = rng.choice((0.0, 0.004, 0.02))
         self.skew_ms = rng.choice((0, 0, 5, 40))
         self._fates: dict[str, Callable[[float, bool], Fate]] = {

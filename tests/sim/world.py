@@ -101,7 +101,9 @@ class World:
         self.truth = Truth(self.bank, self._now_s, self.complain)
         self.books = Books(self.store, self.truth, CATALOG.named, self.story, self.complain)
         self.rules = Rules(self.books, self.truth, self.loop.time, self.complain)
-        self.accidents = Accidents(self.store, self.books, self.loop, self.rng, self.story)
+        self.accidents = Accidents(
+            self.store, self.books, loop=self.loop, rng=self.rng, story=self.story, rough=rough
+        )
         self.account = DEFAULT_ACCOUNTS[0]
         self.customers = Customers(
             self.bank,
