@@ -198,10 +198,13 @@ class OrderConformance(Suite):
         self, store: Store
     ) -> None:
         """Its first start may be among what was lost: its first step needs an answer too."""
+        first = await begin(store, "order_1")
         await self._restarted(store)
-        snapshot = await begin(store, "order_1")
-        assert (await store.commit(a_plan(snapshot, opens=True))).outcome is Outcome.RESTARTED
-        asked = await written(store, snapshot, assured=True, updated_ms=store.now_ms())
+        assert (await store.commit(a_plan(first))).outcome is Outcome.RESTARTED
+        await written(store, first, assured=True, updated_ms=store.now_ms(), **_ENDED)
+        second = await begin(store, "order_1")
+        assert (await store.commit(a_plan(second, opens=True))).outcome is Outcome.RESTARTED
+        asked = await written(store, second, assured=True, updated_ms=store.now_ms())
         await written(store, asked, opens=True)
 
     async def _restarted(self, store: Store) -> int:
@@ -232,6 +235,7 @@ class OrderConformance(Suite):
         second = await written(store, second, **changes)
         await due(store, "order_2", wake_ms)
         assert await store.purge([first, second])
+        assert (await store.overdue()).count == 1
         assert await ids(store) == ["order_2.1"]
         assert await ids(store, review=True) == []
         assert [s.id for s in await store.claim(100 * self.partitions, 1)] == ["order_2.1"]
@@ -262,6 +266,8 @@ class OrderConformance(Suite):
     ) -> None:
         """Two workers purge at once: one of them did it, and the mark stays."""
         first = await paid(store, "order_1")
-        assert [await store.purge([first]) for _ in range(2)] == [True, False]
+        unpaid = await written(store, await begin(store, "order_2"), **_ENDED)
+        for snapshot in (first, unpaid):
+            assert [await store.purge([snapshot]) for _ in range(2)] == [True, False]
         with pytest.raises(AlreadyPaid):
             await begin(store, "order_1")

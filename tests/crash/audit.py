@@ -19,7 +19,7 @@ from cfflow._core.chart import FINAL, HOLDS, State, fire
 from cfflow._core.record import TRIGGERS, EntryKind, Record, Snapshot
 from cfflow._ports.redis_store import RedisStore
 
-__all__ = ["Bank", "Kept", "Line", "Order", "at_end", "findings", "kept_of", "lost", "on_its_way"]
+__all__ = ["Bank", "Kept", "Order", "findings", "kept_of", "lost", "on_its_way"]
 
 _MONEY: Final = {"authorized", "captured"}
 #: What the bank must have done before a payment may be in a state.
@@ -180,7 +180,7 @@ def on_its_way(record: Record) -> bool:
     return record.operation is not None or record.confirming
 
 
-def at_end(record: Record) -> bool:
+def _at_end(record: Record) -> bool:
     """Say whether nobody has to look at a payment any more."""
     return not on_its_way(record) and record.state in FINAL | {State.FAILED}
 
@@ -227,7 +227,7 @@ def _of_record(kept: Kept) -> Iterator[str]:
 def _of_indexes(kept: Kept) -> Iterator[str]:
     """Somebody will look again, unless it is at its end; and every index knows the payment."""
     record, name = kept.record, kept.snapshot.id
-    if kept.wake_ms is None and not at_end(record):
+    if kept.wake_ms is None and not _at_end(record):
         yield f"{name}: is {record.state}, and nobody will look at it again"
     if (kept.wake_ms is None) is not (record.wake_ms is None):
         yield f"{name}: wakes at {record.wake_ms}, the index says {kept.wake_ms}"

@@ -51,7 +51,12 @@ _METHODS: Final[dict[str, Callable[[], PaymentMethod]]] = {
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process does, for which payment, and where it dies; None: it lives."""
+    """What one process does, for which payment, and where it dies; None: it lives.
+
+    `word`: an OTP, a review's reason, a state, whatever the act takes. `buttons`, `tasks`,
+    `processes`: what is raced for, by how many tasks here, and by how many processes in all.
+    The till fills in where the store, the bank and the flows are.
+    """
 
     act: str
     order_id: str
@@ -134,7 +139,7 @@ ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
 }
 
 
-def doomed(job: Job, stages: Stages) -> Orchestrator:
+def _doomed(job: Job, stages: Stages) -> Orchestrator:
     """Return an orchestrator that dies where its job says."""
     store = DoomedStore(job.redis_url, partitions=PARTITIONS)
     store.stages = stages
@@ -151,7 +156,7 @@ def doomed(job: Job, stages: Stages) -> Orchestrator:
 
 
 async def _act(job: Job, stages: Stages) -> object:
-    async with doomed(job, stages) as orchestrator:
+    async with _doomed(job, stages) as orchestrator:
         done = await ACTS[job.act](orchestrator, job)
         # The side "after" of a stage behind the last one: everything is done.
         stages.reach(len(stages.seen), "after")

@@ -15,12 +15,12 @@ from cfflow import CfflowError, Orchestrator, Payment
 from cfflow._ports.redis_store import RedisStore
 from tests.engine.shop import OTP, card
 
-__all__ = ["BUTTONS", "race"]
+__all__ = ["race"]
 
-Button = Callable[[Orchestrator, Payment | str, str], Awaitable[Payment]]
+_Button = Callable[[Orchestrator, Payment | str, str], Awaitable[Payment]]
 
 #: What can be pressed, of a payment or its id, and with the order's session.
-BUTTONS: Final[dict[str, Button]] = {
+_BUTTONS: Final[dict[str, _Button]] = {
     "pay": lambda till, payment, session: till.pay(payment, session, card()),
     "submit_otp": lambda till, payment, _: till.submit_otp(payment, OTP),
     "capture": lambda till, payment, _: till.capture(payment),
@@ -39,7 +39,7 @@ async def race(
     processes: int,
 ) -> Counter[str]:
     """Press the buttons with so many tasks, once so many processes are ready; count the ends."""
-    presses = [BUTTONS[buttons[n // 2 % len(buttons)]] for n in range(tasks)]
+    presses = [_BUTTONS[buttons[n // 2 % len(buttons)]] for n in range(tasks)]
     held: Payment | str = payment_id if "start" in buttons else await till.get(payment_id)
     await _barrier(cast("RedisStore", till.store), processes)
     ends = await asyncio.gather(

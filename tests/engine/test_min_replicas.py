@@ -147,6 +147,22 @@ async def test_a_lost_script_and_a_lost_answer_change_nothing(
         assert (shop.performed("authorize"), name.cut) == (1, 1)
 
 
+async def test_a_lost_answer_counts_no_replica_that_has_not_got_it(
+    primary: Server, replicas: Sequence[Server]
+) -> None:
+    """The step is in already when it is sent again; one replica still hangs, and that counts."""
+    async with (
+        Proxy(primary.port).running() as name,
+        open_shop(store=RedisStore(name.url, min_replicas=2)) as shop,
+    ):
+        held = await shop.cashier.submit_otp(await pay(shop), OTP)
+        replicas[1].pause()
+        name.lose_answers = 1
+        with pytest.raises(StoreUnavailable, match="too few replicas"):
+            await shop.cashier.capture(held)
+        assert (shop.performed("authorize"), name.cut) == (0, 1)
+
+
 async def test_a_cluster_cannot_promise_it(cluster_url: str) -> None:
     """Its client may ask another node than the one that wrote: refused at the start."""
     with pytest.raises(ConfigError, match="min_replicas"):

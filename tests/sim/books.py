@@ -206,9 +206,11 @@ class Books:
         if wanted and not wanted & set(effects):
             self._complain(f"{name}: is {state}, the bank only knows {', '.join(effects)}")
         owner = self._truth.owners.get(cf_payment_id, "")
-        # Whoever adopts an order lets any of its attempts be claimed.
+        # Whoever adopts an order lets any of its attempts be claimed; whoever says that a
+        # payment is over, before its pay has arrived, gives that attempt away.
+        given = owner in self.records and _by_person(self.records[owner])
         adopted = name.rpartition(".")[0] in self.adopted
-        if owner != name and not record.open_reviews and not adopted:
+        if owner != name and not (record.open_reviews or adopted or given):
             self._complain(f"{name}: attempt {cf_payment_id} belongs to {owner}")
 
     def _check_money(self, name: str, record: Record, was: Record | None) -> None:
