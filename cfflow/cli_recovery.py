@@ -81,6 +81,10 @@ def worker(
     report: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="How often to report.")
     ] = 10.0,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CALL=N", help="Calls a minute of your account, fetch_payment=260."),
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Claim once, and end.")] = False,
     flows: FlowFiles = None,
     redis_url: RedisUrl = None,
@@ -91,9 +95,12 @@ def worker(
     Any number of workers may run, on any number of machines.
     """
     log = _Lines(as_json=as_json)
+    limits = dict(_limit(text) for text in limit or ())
 
     async def work() -> Report:
-        async with connect(redis_url=redis_url, flows=flows or (), log=log) as orchestrator:
+        async with connect(
+            redis_url=redis_url, flows=flows or (), limits=limits, log=log
+        ) as orchestrator:
             tending = Worker(
                 orchestrator, concurrency=concurrency, lease_s=lease, report_s=report, log=log
             )
@@ -101,6 +108,14 @@ def worker(
             return await (tending.run_once() if once else tending.run())
 
     log.info("worker.stopped", **msgspec.structs.asdict(asyncio.run(work())))
+
+
+def _limit(text: str) -> tuple[str, int | None]:
+    """Return a call and its limit; `none` is without one. Which calls there are `connect` knows."""
+    call, _, number = text.partition("=")
+    if number != "none" and not (number.isascii() and number.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not like fetch_payment=260", param_hint="--limit")
+    return call, None if number == "none" else int(number)
 
 
 @app.command()

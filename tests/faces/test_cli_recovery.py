@@ -186,6 +186,14 @@ def test_what_cannot_be_done_is_one_line_and_status_one(shop: Till, arguments: l
 
 
 @pytest.mark.parametrize(
+    ("text", "status"), [("fetch_payment=many", 2), ("fetch_payment", 2), ("fetch_money=5", 1)]
+)
+def test_a_limit_that_makes_no_sense_is_refused(shop: Till, text: str, status: int) -> None:
+    """Wrong form is wrong usage; a call that has no limit is named."""
+    assert shop.run("worker", "--once", "--limit", text).returncode == status
+
+
+@pytest.mark.parametrize(
     "arguments", [["resolve", "a.1", "captured"], ["acknowledge", "a.1", "x"], ["adopt", "a"]]
 )
 def test_a_missing_name_or_reason_is_wrong_usage(shop: Till, arguments: list[str]) -> None:
