@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from cfflow._ports.budget import limits_of
-from cfflow._ports.redis_link import shown
+from cfflow._ports.redis_url import shown
 from cfflow.connect import VARIABLES, gateway_client, open_store, settings_of
 from cfflow.errors import CfflowError, GatewayAuthError, GatewayRejected
 

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import parse_qsl, urlencode
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
@@ -42,6 +41,7 @@ from redis.exceptions import (
 )
 from redis.utils import HIREDIS_AVAILABLE
 
+from cfflow._ports.redis_url import Client, client_of, shown
 from cfflow._ports.server_clock import ServerClock, monotonic_ms
 from cfflow.errors import ConfigError, StoreError, StoreUnavailable
 
@@ -72,20 +72,8 @@ _REFUSALS: Final = {
 }
 _REFUSED: Final = re.compile(rf"\b({'|'.join(_REFUSALS)})\b")
 
-#: What a URL must not change: these decide whether an answer is understood, and when.
-_OURS: Final = frozenset(
-    {
-        "decode_responses",
-        "encoding",
-        "max_connections",
-        "protocol",
-        "retry_on_error",
-        "retry_on_timeout",
-        "socket_connect_timeout",
-        "socket_timeout",
-        "timeout",
-    }
-)
+#: So many callers have a connection each; more than these share their round trips.
+_ALONE_MAX: Final = 4
 _PAUSE_S: Final = 0.05
 _TRIES_MAX: Final = 8
 _VERSION_MIN: Final = (6, 2)
@@ -93,18 +81,11 @@ _VERSION_MIN: Final = (6, 2)
 builtin_timeout: Final = builtins.TimeoutError
 
 _T = TypeVar("_T")
-_C = TypeVar("_C")
-
-Client = Redis | RedisCluster
 
 #: Writes down a command six times as fast as a connection does; with the extra `fast`.
 _pack_fast: Callable[..., Sequence[bytes]] | None = (
     HiredisRespSerializer().pack if HIREDIS_AVAILABLE else None
 )
-
-
-#: A host with or without a port and a database, or the path of a socket.
-_PLACE: Final = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/@\[]+)(:\d+)?(/.*)?|/.*")
 
 
 class RedisLink:
@@ -120,6 +101,9 @@ class RedisLink:
         self._deadline_s = deadline_s
         self._free = asyncio.Semaphore(connections_max)
         self._idle: list[Connection] = []
+        self._alone = 0
+        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._carrier: asyncio.Task[None] | None = None
         self._options: Final[dict[str, Any]] = {
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": None,
@@ -141,7 +125,7 @@ class RedisLink:
 
         Whatever it raises, `aclose` is the caller's to call.
         """
-        self._client = single = _client(Redis, self.url, self._options)
+        self._client = single = client_of(Redis, self.url, self._options)
         try:
             about = await self._guarded(partial(_about, single))
         except TypeError as error:
@@ -152,7 +136,7 @@ class RedisLink:
             self._check_server(about)
             await single.connection_pool.disconnect()
             return
-        self._client = cluster = _client(RedisCluster, self.url, self._options)
+        self._client = cluster = client_of(RedisCluster, self.url, self._options)
         await single.aclose()
         await self._guarded(cluster.initialize)
         for node in cluster.get_primaries():
@@ -184,6 +168,8 @@ class RedisLink:
     async def aclose(self) -> None:
         """Close all connections."""
         client, self._client = self._client, None
+        if self._carrier is not None:
+            self._carrier.cancel()
         if client is not None:
             await self._let_go()
             await client.aclose()
@@ -262,10 +248,45 @@ class RedisLink:
     async def _once(self, *command: Any) -> Any:
         if isinstance(self.client, RedisCluster):
             return await self.client.execute_command(*command)
-        (answer,) = await self._exchange([command])
+        answer = await self._shared(command)
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    async def _shared(self, command: tuple[Any, ...]) -> Any:
+        """Run one command: by itself while few do, else together with those that wait like it.
+
+        Many callers at once would each pay for their own calls into the kernel.
+        """
+        if self._alone < _ALONE_MAX:
+            self._alone += 1
+            try:
+                return (await self._exchange([command]))[0]
+            finally:
+                self._alone -= 1
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, answer))
+        if self._carrier is None:
+            self._carrier = asyncio.create_task(self._carry())
+        return await answer
+
+    async def _carry(self) -> None:
+        """Send what waits in one round trip, as long as something does."""
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                answers: Sequence[Any] = [ConnectionError("closed")] * len(batch)
+                try:
+                    async with asyncio.timeout(self._deadline_s):
+                        answers = await self._exchange([command for command, _ in batch])
+                except Exception as error:  # noqa: BLE001  each of them must hear of it
+                    answers = [error] * len(batch)
+                finally:
+                    for (_, waiter), answer in zip(batch, answers, strict=True):
+                        if not waiter.done():
+                            waiter.set_result(answer)
+        finally:
+            self._carrier = None
 
     async def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands to the one server and return their answers, in one round trip.
@@ -350,17 +371,6 @@ def _packed(connection: Connection, command: tuple[Any, ...]) -> Sequence[bytes]
     return _pack_fast(*command)
 
 
-def _client(kind: type[_C], url: str, options: dict[str, Any]) -> _C:
-    base, _, query = url.partition("?")
-    kept = [(name, text) for name, text in parse_qsl(query) if name not in _OURS]
-    try:
-        made = cast("Any", kind).from_url(f"{base}?{urlencode(kept)}" if kept else base, **options)
-    except (ValueError, RedisClusterException):
-        # The reason repeats parts of the URL, and with them, it may be, the password.
-        raise ConfigError(f"redis_url {shown(url)} is no URL of a Redis") from None
-    return cast("_C", made)
-
-
 def _passing(error: Exception) -> bool:
     """Say whether the same command may succeed in a moment."""
     if isinstance(error, AuthenticationError):
@@ -376,12 +386,3 @@ def _refusal(error: Exception) -> str | None:
         return "OOM"
     found = _REFUSED.search(str(error)) if isinstance(error, ResponseError) else None
     return found[0] if found else None
-
-
-def shown(url: str) -> str:
-    """Return a URL without what may be a password, for messages."""
-    scheme, found, rest = url.partition("://")
-    if not found:
-        return "..."
-    place = rest.partition("?")[0].rpartition("@")[2]
-    return f"{scheme}://{place}" if _PLACE.fullmatch(place) else f"{scheme}://..."

@@ -15,7 +15,8 @@ from cfflow._core.record import SCHEMA, Record, Snapshot, Step
 from cfflow._ports.budget_ledger import RedisLedger
 from cfflow._ports.keys import PARTITIONS, Keys
 from cfflow._ports.redis_feed import RedisFeed
-from cfflow._ports.redis_link import RedisLink, shown
+from cfflow._ports.redis_link import RedisLink
+from cfflow._ports.redis_url import shown
 from cfflow._ports.store import (
     ACTION_MAX_B,
     PAID_MARK_MS,

@@ -262,6 +262,25 @@ def sizes(server: Server) -> tuple[int, int, list[tuple[int, int]]]:
     return keys, total, marks
 
 
+async def test_a_purged_order_leaves_no_key_but_the_mark_of_one_that_was_paid(
+    redis_url: str, valkey_server: Server
+) -> None:
+    """The flow's text is there for the next orders; of the order itself, one small key or none."""
+    store = AgingStore(redis_url)
+    await store.open()
+    await begin(store, "order_1")
+    await store.purge([await ended(store, "order_2", State.FAILED)])
+    before = set(valkey_server.run("KEYS", "*")) | {store.keys.flows(p).encode() for p in range(64)}
+    for order_id, end in (("order_3", State.VOIDED), ("order_4", State.CAPTURED)):
+        payments = [await ended(store, order_id, State.FAILED), await ended(store, order_id, end)]
+        assert await store.purge(payments)
+    left = set(valkey_server.run("KEYS", "*")) - before
+    assert left == {store.keys.order("order_4").encode()}
+    assert valkey_server.run("HKEYS", store.keys.order("order_4")) == [b"o"]
+    assert valkey_server.run("PTTL", store.keys.order("order_4")) > PAID_MARK_MS - 60_000
+    await store.aclose()
+
+
 async def test_a_store_that_runs_for_months_does_not_grow(
     redis_url: str, valkey_server: Server, tmp_path: Path
 ) -> None:

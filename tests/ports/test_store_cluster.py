@@ -77,15 +77,17 @@ async def test_a_claim_is_one_round_trip_per_node(store: RedisStore, pipelines: 
 
 
 async def test_a_slot_that_has_moved_is_found(store: RedisStore, cluster: Cluster) -> None:
-    """After a resharding commits and claims go to the new owner, in one call."""
+    """Commits and claims go to the new owner, and the gateway is asked first."""
     order_id = orders_of(store, 0)[0]
     slot = key_slot(store.keys.order(order_id).encode())
     old, new = cluster.nodes[0], cluster.nodes[1]
     give(cluster, slot, new)
     try:
         snapshot = await begin(store, order_id)
-        committed = await store.commit(a_plan(snapshot, state=State.INITIATED, wake_ms=1))
-        assert committed.outcome is Outcome.OK
+        plan = a_plan(snapshot, state=State.INITIATED, wake_ms=1)
+        assert (await store.commit(plan)).outcome is Outcome.RESTARTED
+        asked = a_plan(snapshot, state=State.INITIATED, wake_ms=1, assured=True)
+        assert (await store.commit(asked)).outcome is Outcome.OK
         fresh = RedisStore(cluster.url)
         await fresh.open()
         assert [found.order_id for found in await fresh.claim(64, 60_000)] == [order_id]
@@ -108,7 +110,7 @@ async def test_a_claim_follows_a_slot_that_moved_behind_its_back(
     try:
         other = RedisStore(new.url)
         await other.open()
-        await other.commit(a_plan(await begin(other, order_id), wake_ms=1))
+        await other.commit(a_plan(await begin(other, order_id), wake_ms=1, assured=True))
         await other.aclose()
         assert [found.order_id for found in await store.claim(64, 60_000)] == [order_id]
     finally:

@@ -18,8 +18,9 @@ import pytest
 from cfflow._core.chart import State, Trigger
 from cfflow._core.draft import Walked
 from cfflow._core.record import Review, Snapshot
-from cfflow._ports.redis_link import RedisLink, shown
+from cfflow._ports.redis_link import RedisLink
 from cfflow._ports.redis_store import RedisStore
+from cfflow._ports.redis_url import shown
 from cfflow._ports.store import Outcome, Page
 from cfflow.errors import ConfigError, StoreError, StoreUnavailable
 from cfflow.testing.plans import FLOW, a_plan, a_record

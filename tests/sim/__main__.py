@@ -1,4 +1,4 @@
-"""Run the simulation: `python -m tests.sim --seeds 10000 --workers 2`, or `--seed 123` for its story.
+"""Run the simulation: `python -m tests.sim --seeds 10000`, or `--seed 123` for its story.
 
 A seed that fails is told with the command that replays it and its story. The exit status is
 1 if any seed failed.
@@ -40,7 +40,8 @@ def main() -> int:
             _tell_failure(result, story=failed <= _STORIES_MAX)
         if done % 1000 == 0 or done == len(seeds):
             took_s = time.monotonic() - began_s
-            _say(f"{done} seeds in {took_s:.0f} s, {done / took_s:.0f}/s, {steps} steps, {failed} failed")
+            speed = f"{took_s:.0f} s, {done / took_s:.0f} a second"
+            _say(f"{done} seeds in {speed}, {steps} callbacks: {failed} failed")
     return int(failed > 0)
 
 

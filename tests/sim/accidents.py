@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from cfflow._core.record import Attempt
-from cfflow.testing import MemoryStore
+from cfflow.testing import MemoryStore, memory
 from tests.sim.books import Books
 from tests.sim.loop import VirtualLoop
 from tests.sim.story import Story
@@ -80,14 +80,10 @@ class Accidents:
             return
         copy = self._rng.choice(self._copies)
         store = self._store
-        for name in list(store._orders):
-            if name not in copy.orders:
-                del store._orders[name]
-                continue
-            attempts, records, actions = copy.orders[name]
-            order = store._orders[name]
-            order.attempts = list(attempts)
-            order.records, order.actions = dict(records), dict(actions)
+        store._orders = {
+            name: memory._Order(list(attempts), dict(records), dict(actions))
+            for name, (attempts, records, actions) in copy.orders.items()
+        }
         store._wakes = dict(copy.wakes)
         del store.events[copy.events :]
         self._copies = [older for older in self._copies if older.at_s <= copy.at_s]

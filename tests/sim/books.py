@@ -6,14 +6,22 @@ are the same object as before has not changed and costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from transitions import MachineError
 
 from cfflow._core.chart import FINAL, HOLDS, State, fire
 from cfflow._core.flow import Flow
-from cfflow._core.record import HISTORY_MAX, TRIGGERS, Entry, EntryKind, Operation, Record, payment_id
+from cfflow._core.record import (
+    HISTORY_MAX,
+    TRIGGERS,
+    Entry,
+    EntryKind,
+    Operation,
+    Record,
+    payment_id,
+)
 from cfflow._ports.store import decode_record
 from cfflow.testing import MemoryStore
 from tests.sim.network import payment_of_key
@@ -44,6 +52,7 @@ class Books:
         self.operations: dict[str, Operation] = {}
         self.secrets: list[bytes] = []
         self.adopted: set[str] = set()
+        self.gone: set[str] = set()
         self.forgotten: set[str] = set()
         self.openers: dict[str, str] = {}
         self.opened_ms: dict[str, int] = {}
@@ -77,18 +86,31 @@ class Books:
         store = self._store._orders.items()
         blobs = {payment_id(o, n): b for o, order in store for n, b in order.records.items()}
         known = {name: decode_record(blob) for name, blob in blobs.items()}
-        for name, record in self.records.items():
-            past = known.get(name)
-            kept = {key for key in self.operations if past and _knows(past, key)}
-            if past is None or past.version < record.version:
-                mine = {key for key in self.operations if payment_of_key(key) == name}
-                self.forgotten |= mine - kept
+        for key in self.operations:
+            past = known.get(payment_of_key(key))
+            if past is None or not _knows(past, key):
+                self.forgotten.add(key)
         self.records, self._blobs, self._leases = known, blobs, {}
         self._events = len(self._store.events)
 
+    def purged(self, payments: Sequence[Snapshot]) -> None:
+        """An order has left the store: all of its payments must have ended long ago."""
+        now_ms = self._store.now_ms()
+        for snapshot in payments:
+            record = self.records.pop(snapshot.id)
+            self._blobs.pop(snapshot.id)
+            self.gone.add(snapshot.order_id)
+            keep_ms = self.flow_of(record.flow).end.retention_s * 1000
+            if now_ms < record.updated_ms + keep_ms or record.open_reviews:
+                self._complain(f"{snapshot.id}: purged too early")
+            if not self.at_end(record):
+                self._complain(f"{snapshot.id}: purged before its end")
+
     def overruled(self, name: str) -> bool:
         """Whether a person has let this payment go on although a review was open on it."""
-        record = self.records[name]
+        record = self.records.get(name)
+        if record is None:
+            return False
         return any(r.acknowledged_ms for r in record.reviews) or _by_person(record)
 
     def claimed(self, ids: list[str], until_ms: int) -> None:
@@ -123,13 +145,13 @@ class Books:
         self._check_money(name, record, was)
         return moves
 
-    def _check_operation(
-        self, who: str, name: str, record: Record, was: Record | None
-    ) -> None:
+    def _check_operation(self, who: str, name: str, record: Record, was: Record | None) -> None:
         """A step is opened while no other payment of its order holds money."""
         operation = record.operation
         before = was.operation if was else None
-        if operation is None or (before and before.sends == operation.sends and before.key == operation.key):
+        if operation is None or (
+            before and before.sends == operation.sends and before.key == operation.key
+        ):
             return
         if operation.key not in self.operations:
             self.openers[operation.key] = who
@@ -249,5 +271,9 @@ def _told(record: Record) -> str:
     reviews = [review.reason for review in record.open_reviews]
     if reviews:
         parts.append(f"review: {', '.join(reviews)}")
-    wake = "never" if record.wake_ms is None else f"in {(record.wake_ms - record.updated_ms) / 1000:.1f} s"
+    wake = (
+        "never"
+        if record.wake_ms is None
+        else f"in {(record.wake_ms - record.updated_ms) / 1000:.1f} s"
+    )
     return ", ".join([*parts, f"wakes {wake}"])

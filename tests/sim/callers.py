@@ -21,7 +21,7 @@ OTP = "428651"
 CARDS = ("4111111111111111", "4706131211212123", "4576238912771450", "5105105105105100")
 
 #: What makes sense to call on a payment in this state, and how often.
-_SENSIBLE = {
+_SENSIBLE: dict[str, dict[str, float]] = {
     "created": {"pay": 10, "refresh": 1, "abandon": 0.2},
     "initiated": {"refresh": 4, "start": 1, "abandon": 0.5},
     "otp_pending": {"submit_otp": 7, "resend_otp": 2, "leave_otp": 1, "refresh": 2, "abandon": 0.3},
@@ -207,7 +207,7 @@ class Caller:
         if sale.flow == "upi_mandate":
             upi_id = self._rng.choice(("testsuccess@gocash", "someone@gocash"))
             return UPI(channel="collect", upi_id=upi_id, authorize_only=True)
-        if sale.flow == "upi" or (sale.flow == "fast" and self._rng.random() < 0.3):
+        if sale.flow == "upi" or (sale.flow in {"fast", "fast_brief"} and self._rng.random() < 0.3):
             upi_id = self._rng.choice(("testsuccess@gocash", "testfailure@gocash", "me@gocash"))
             collect = UPI(channel="collect", upi_id=upi_id)
             return self._rng.choice((collect, UPI(channel="link"), UPI(channel="qrcode")))

@@ -12,7 +12,6 @@ from tests.sim.loop import VirtualLoop
 from tests.sim.story import Story
 from tests.sim.truth import Truth
 
-
 #: What a customer may pay with on a page that is not ours: another card, or the same one.
 _OTHER_CARD = "6074825972083818"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cfflow._core.flow import parse
+from cfflow._core.flow import Flow, parse
 from cfflow._ports.catalog import Catalog
 
 _FAST = """
@@ -23,6 +23,7 @@ review_after_s = 7200
 [end]
 abandoned_hold = "{abandoned}"
 late_watch_s = 10800
+retention_s = {retention_s}
 """
 
 _HOLD = """[hold]
@@ -31,22 +32,28 @@ act_before_expiry_s = 300
 on_expiry = "{on_expiry}"
 """
 
+_FAST_HOLDS = ("fast_hold_void", "fast_hold_capture", "fast_hold_review")
+
 #: How long the bank holds money for the fast flows.
 FAST_HOLD_S = 1800.0
+
+
+def _fast(name: str, *, hold: str = "", abandoned: str = "void", retention_s: int = 86400) -> Flow:
+    capture = "manual" if hold else "automatic"
+    text = _FAST.format(
+        name=name, capture=capture, hold=hold, abandoned=abandoned, retention_s=retention_s
+    )
+    return parse(text.encode())
 
 
 def catalog() -> Catalog:
     """Return the shipped flows and the fast ones."""
     made = Catalog()
-    made._keep(parse(_FAST.format(name="fast", capture="automatic", hold="", abandoned="void").encode()))
+    made._keep(_fast("fast"))
+    made._keep(_fast("fast_brief", retention_s=20))
     for on_expiry, abandoned in (("void", "review"), ("capture", "void"), ("review", "void")):
-        text = _FAST.format(
-            name=f"fast_hold_{on_expiry}",
-            capture="manual",
-            hold=_HOLD.format(on_expiry=on_expiry),
-            abandoned=abandoned,
-        )
-        made._keep(parse(text.encode()))
+        hold = _HOLD.format(on_expiry=on_expiry)
+        made._keep(_fast(f"fast_hold_{on_expiry}", hold=hold, abandoned=abandoned))
     return made
 
 
@@ -57,5 +64,5 @@ CATALOG = catalog()
 def flows_of(*, fast: bool, holds: bool) -> tuple[str, ...]:
     """Return the names of the flows among which an order's is drawn."""
     if fast:
-        return ("fast_hold_void", "fast_hold_capture", "fast_hold_review") if holds else ("fast",)
+        return _FAST_HOLDS if holds else ("fast", "fast", "fast_brief")
     return ("preauth", "upi_mandate") if holds else ("native_otp", "redirect", "upi")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
-from cfflow._core import absorb, answers, decide, draft, due
-from cfflow._core.chart import State
+from cfflow._core import absorb, answers, chart, decide, draft, due
+from cfflow._core.chart import State, Trigger
 from cfflow._core.draft import Draft, Plan
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Observation
@@ -66,21 +66,14 @@ def new_key_on_a_resend() -> AbstractContextManager[None]:
 
     def renewing(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
         plan = resend(snapshot, flow, now_ms)
-        sketch = Draft(snapshot, flow, now_ms)
-        operation: Operation = sketch.get("operation")
-        again = msgspec.structs.replace(plan.record.operation, **_key_of(renewed(sketch, operation)))
-        record = msgspec.structs.replace(
-            plan.record, operation=again, sequence=again.sequence
-        )
-        return msgspec.structs.replace(
-            plan, snapshot=msgspec.structs.replace(plan.snapshot, record=record)
-        )
+        operation = plan.record.operation
+        if operation is None:
+            return plan
+        again = renewed(Draft(snapshot, flow, now_ms), operation)
+        record = replace(plan.record, operation=again, sequence=again.sequence)
+        return replace(plan, snapshot=replace(plan.snapshot, record=record))
 
     return replaced(resend, renewing)
-
-
-def _key_of(operation: Operation) -> dict[str, Any]:
-    return {"key": operation.key, "sequence": operation.sequence, "sends": 1}
 
 
 @contextmanager
@@ -119,8 +112,8 @@ def version_not_checked() -> AbstractContextManager[None]:
     async def overwriting(store: MemoryStore, plan: Plan) -> Committed:
         order = store._orders[plan.snapshot.order_id]
         stored = decode_record(order.records[plan.snapshot.n])
-        before = msgspec.structs.replace(plan.before, record=stored)
-        return await commit(store, msgspec.structs.replace(plan, before=before))
+        before = replace(plan.before, record=stored)
+        return await commit(store, replace(plan, before=before))
 
     return changed(MemoryStore, "commit", overwriting)
 
@@ -158,22 +151,25 @@ def no_attempt_believed_at_once() -> AbstractContextManager[None]:
 @contextmanager
 def captured_is_overwritten() -> Iterator[None]:
     """What contradicts a final state moves it all the same."""
-    walk = draft.walk
+    walk, fire = chart.walk, chart.fire
 
-    def anywhere(source: State, target: State, *, attempted: bool = True) -> Any:
-        return walk(State.AUTHORIZED if source.value == "captured" else source, target)
+    def walked(source: State, target: State, *, attempted: bool = True) -> Any:
+        return walk(_before(source), target, attempted=attempted)
 
-    def fire(source: State, trigger: Any) -> State:
-        known = State.AUTHORIZED if source is State.CAPTURED else source
-        return real_fire(known, trigger)
+    def fired(source: State, trigger: Trigger) -> State:
+        return fire(_before(source), trigger)
 
-    real_fire = draft.fire
     with (
         changed(absorb, "_agrees", lambda *_: True),
-        changed(draft, "walk", anywhere),
-        changed(draft, "fire", fire),
+        changed(draft, "walk", walked),
+        changed(draft, "fire", fired),
     ):
         yield
+
+
+def _before(state: State) -> State:
+    """Where a captured payment was before, so that the chart lets it go elsewhere."""
+    return State.AUTHORIZED if state is State.CAPTURED else state
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import httpx
 
@@ -196,8 +196,7 @@ class Network:
             "headers": [(name.lower(), value) for name, value in request.headers.raw],
             "client": ("127.0.0.1", 1),
         }
-        work = cast("Coroutine[Any, Any, None]", self._app(scope, receive, send))
-        at_once(work)
+        at_once(self._app(scope, receive, send))
         return told[0]["status"], told[0]["headers"], told[1]["body"]
 
     def _answer(

@@ -6,9 +6,10 @@ rules look at what was asked of it instead, so that nothing rests on the bank's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cfflow._core.draft import PAY_MARGIN_MS
+from cfflow._core.record import Snapshot
 from cfflow._core.steps import SEND_WITHIN_MS
 from cfflow.errors import (
     CfflowError,
@@ -81,6 +82,11 @@ class Rules:
             order_id = sent.ids[0]
             self._asked[order_id] = max(self._asked.get(order_id, 0.0), sent.at_s)
 
+    def purged(self, payments: Sequence[Snapshot]) -> None:
+        """An order has left the store: its numbers begin anew."""
+        for snapshot in payments:
+            self._steps.pop(snapshot.id, None)
+
     def adopts(self, order_id: str) -> None:
         """Somebody lets the order's attempts be adopted: from now on any may be claimed."""
         self._books.adopted.add(order_id)
@@ -151,8 +157,9 @@ class Rules:
         if len(same) > _RESENDS:
             self._complain(f"{sent}: sent {len(same)} times already")
         last = same[-1]
-        over = last.told != "" or self._now() >= last.at_s + last.limit_s
-        if not over:
+        # The limit counts from the plan; its call may begin a little later.
+        over_s = last.at_s + last.limit_s - _SEND_WITHIN_S
+        if not last.told and self._now() < over_s:
             self._complain(f"{sent}: {last} may still be on its way")
         if self._asked.get(sent.ids[0], -1.0) < last.at_s:
             self._complain(f"{sent}: sent again, and nobody had asked since")
@@ -175,7 +182,9 @@ class Rules:
 
     def _acted(self, sent: Sent) -> bool:
         """Whether a step has had its effect; one on another attempt is told in a review."""
-        record = self._books.records[sent.payment_id]
+        record = self._books.records.get(sent.payment_id)
+        if record is None:
+            return bool(sent.effects)
         told = any(review.reason == "other_attempt" for review in record.reviews)
         return any(e.cf_payment_id == record.cf_payment_id or not told for e in sent.effects)
 

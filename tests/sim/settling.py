@@ -88,6 +88,8 @@ class Settling:
             if problem:
                 return problem
         for sale in world.sales:
+            if sale.order_id in world.books.gone:
+                continue
             problem = self._twins(sale.order_id)
             if problem:
                 return problem
@@ -120,12 +122,19 @@ class Settling:
             if name.rpartition(".")[0] == order_id and record.state in HOLDS
         ]
         untold = [name for name, record in holding if not record.reviews]
-        return f"{untold[0]} is not the only one that took money" if untold and len(holding) > 1 else ""
+        return (
+            f"{untold[0]} is not the only one that took money"
+            if untold and len(holding) > 1
+            else ""
+        )
 
     def _lost(self, order_id: str, attempt: Attempt) -> str:
         """Money at the bank, or soon there, that no payment knows of and no person either."""
         name = str(attempt.cf_payment_id)
-        if attempt.status not in {"SUCCESS", "PENDING"} or self._world.truth.owners[name] == STRANGER:
+        if (
+            attempt.status not in {"SUCCESS", "PENDING"}
+            or self._world.truth.owners[name] == STRANGER
+        ):
             return ""
         ours = {
             known: record

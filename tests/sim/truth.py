@@ -32,7 +32,9 @@ def world_s(at_ms: float) -> float:
 class Truth:
     """Effects by attempt, oldest first; who made each attempt; how much was captured."""
 
-    def __init__(self, bank: Bank, now: Callable[[], float], complain: Callable[[str], None]) -> None:
+    def __init__(
+        self, bank: Bank, now: Callable[[], float], complain: Callable[[str], None]
+    ) -> None:
         self.effects: dict[str, list[str]] = {}
         self.owners: dict[str, str] = {}
         self.keys: dict[str, str] = {}

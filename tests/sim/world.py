@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, cast
 
 from cfflow import Orchestrator
+from cfflow._core.record import Snapshot
 from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.store import Store
 from cfflow.emulator import Bank, BankOptions
@@ -31,7 +32,7 @@ from tests.sim.customers import Customers
 from tests.sim.disk import Command, Disk
 from tests.sim.flows import CATALOG, FAST_HOLD_S, flows_of
 from tests.sim.loop import VirtualLoop
-from tests.sim.network import BASE_URL, BankClock, Network, SimTransport
+from tests.sim.network import BASE_URL, BankClock, Network, Sent, SimTransport
 from tests.sim.process import Process, adopt
 from tests.sim.rules import Rules
 from tests.sim.settling import Settling
@@ -72,7 +73,9 @@ class Log:
     def info(self, event: str, **fields: Any) -> None:
         if event == "payment.transition":
             text = f"{fields['payment_id']} {fields['trigger']}: {fields['from_state']} -> "
-            self._story.tell(self._process.name, f"{text}{fields['to_state']} {fields['observation']}")
+            self._story.tell(
+                self._process.name, f"{text}{fields['to_state']} {fields['observation']}"
+            )
 
     def warning(self, event: str, **fields: Any) -> None:
         text = " ".join(str(value) for value in fields.values())
@@ -267,28 +270,42 @@ class World:
 
     # what the network and the store tell
 
-    def sending(self, sent: Any) -> None:
-        self.rules.sending(sent)
+    def sending(self, sent: Sent) -> None:
+        self._watched(self.rules.sending, sent)
 
-    def answered(self, sent: Any) -> None:
-        self.rules.answered(sent)
+    def answered(self, sent: Sent) -> None:
+        self._watched(self.rules.answered, sent)
 
-    def arrived(self, sent: Any) -> None:
-        self.rules.arrived(sent)
+    def arrived(self, sent: Sent) -> None:
+        self._watched(self.rules.arrived, sent)
         for sale in self.sales:
             self.customers.meet(sale.order_id)
         self._guard()
 
     def _stored(self, command: Command, done: object) -> None:
-        self.truth.catch_up()
-        if command.name == "claim":
-            limit, lease_ms = command.args
-            taken = [snapshot.id for snapshot in cast("list[Any]", done)]
-            self.books.claimed(taken, self.store.now_ms() + lease_ms)
-        else:
-            self.books.check(command.process.name)
+        self._watched(self._look, command, done)
         self.accidents.stored()
         self._guard()
+
+    def _look(self, command: Command, done: object) -> None:
+        self.truth.catch_up()
+        if command.name == "claim":
+            _, lease_ms = command.args
+            taken = [snapshot.id for snapshot in cast("list[Snapshot]", done)]
+            self.books.claimed(taken, self.store.now_ms() + lease_ms)
+            return
+        if command.name == "purge" and done:
+            (payments,) = command.args
+            self.books.purged(payments)
+            self.rules.purged(payments)
+        self.books.check(command.process.name)
+
+    def _watched(self, look: Callable[..., None], *what: object) -> None:
+        """Look at something; a mistake in here must not pass for an error of the library."""
+        try:
+            look(*what)
+        except Exception as error:  # noqa: BLE001  it would be raised inside the library's call
+            self.complain(f"the simulation itself is wrong: {error!r}")
 
     def _guard(self) -> None:
         if self.loop.steps > _STEPS_MAX:
