@@ -29,6 +29,9 @@ ADVICE: Final[dict[str, str]] = {
     "late_authorization": (
         "the money came after the failure: serve the order or give the money back, then acknowledge"
     ),
+    "abandoned_and_paid": (
+        "money came after the payment was abandoned: serve the order or refund it, then acknowledge"
+    ),
     "contradicts_captured": (
         "the gateway takes back that the money was taken: ask its support, then acknowledge"
     ),

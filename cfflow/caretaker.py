@@ -54,7 +54,8 @@ class Caretaker:
         """The flow's own limits do not wait for a gateway that is down: a person learns of it."""
         event = TimePassed()
         plan = decide(snapshot, event, flow, self._engine.store.now_ms())
-        if plan.action_changed or plan.record.reviews != snapshot.record.reviews:
+        ends = plan.record.wake_ms is None
+        if ends or plan.action_changed or plan.record.reviews != snapshot.record.reviews:
             with suppress(GatewayError):
                 await self._engine.settle(snapshot, event, flow)
 

@@ -67,7 +67,7 @@ def _unclaimed(attempts: Iterable[Observation], known: Iterable[Snapshot]) -> li
 def _waits_for_attempt(payment: Snapshot) -> bool:
     record = payment.record
     empty = record.cf_payment_id is None and record.operation is None
-    return record.state is State.CREATED and empty
+    return record.state is State.CREATED and empty and not record.abandoned
 
 
 async def _begun(

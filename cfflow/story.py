@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from cfflow._core.chart import State, Trigger, fire
+from cfflow._core.chart import OPEN, State, Trigger, fire
 from cfflow._core.draft import PAY_MARGIN_MS
 from cfflow._core.due import Ask, due_hold, resendable, what_to_ask
 from cfflow._core.flow import Flow
@@ -174,7 +174,15 @@ def _allowed(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...]:
     operation = snapshot.record.operation
     again = operation is not None and resendable(snapshot, now_ms)
     repeat = (operation.step.value,) if operation is not None and again else ()
-    return (*repeat, *allowed_steps(snapshot, flow, now_ms))
+    return (*repeat, *allowed_steps(snapshot, flow, now_ms), *_peoples(snapshot))
+
+
+def _peoples(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return what only a person decides to call."""
+    record = snapshot.record
+    abandons = record.operation is None and record.state in OPEN and not record.abandoned
+    reviewed = ("acknowledge", "resolve") if record.open_reviews else ()
+    return (*(("abandon",) if abandons else ()), *reviewed)
 
 
 def _open(snapshot: Snapshot, now_ms: int) -> str | None:

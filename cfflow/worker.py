@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from cfflow._core.due import what_to_ask
+from cfflow._core.observation import Call
 from cfflow._core.record import Snapshot
 from cfflow._ports.logs import Log
 from cfflow.caretaker import Caretaker
@@ -90,7 +91,7 @@ class Worker:
         self._caretaker: Final = Caretaker(engine, self._log)
         self._retention: Final = Retention(orchestrator)
         self._budget: Final = orchestrator.budget
-        self._inquiries = list(CALLS.values())
+        self._scarce = Call.FETCH_PAYMENT
         self._concurrency, self._lease_ms = concurrency, round(lease_s * 1000)
         self._idle_s, self._report_s, self._drain_s = idle_s, report_s, drain_s
         self._counts: Counter[str] = Counter()
@@ -117,7 +118,10 @@ class Worker:
         return await self.report()
 
     async def run_once(self) -> Report:
-        """Claim once, tend what was due, and return the report: for cron, tests and demos."""
+        """Claim once, tend what was due, and return the report: for cron, tests and demos.
+
+        Purging is left to `run`, and to `cfflow.Worker`s that stay.
+        """
         for snapshot in await self._claim(self._concurrency):
             await self._tend(snapshot)
         return await self.report()
@@ -166,16 +170,12 @@ class Worker:
         return claimed
 
     async def _room(self, limit: int) -> int:
-        """Return how many payments can be asked about now: nothing is claimed to lie around.
+        """Return how many payments can be asked about now: no more are claimed than that.
 
-        The class of inquiry that was needed last is looked at first, the others only when
-        the rate budget has none of it.
+        Those that are not claimed keep their age. Which class of inquiry they will need is
+        not known before; the one that was missing last is a good guess.
         """
-        for call in self._inquiries:
-            room = await self._budget.room(call, limit)
-            if room:
-                return room
-        return 0
+        return await self._budget.room(self._scarce, limit)
 
     async def _rest(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -189,7 +189,7 @@ class Worker:
             with self._budget.background():
                 seen = await self._caretaker.tend(snapshot)
         except RateLimited as limited:
-            self._need(snapshot)
+            self._scarce = CALLS.get(what_to_ask(snapshot, self._store.now_ms()), self._scarce)
             await self._postpone(snapshot, limited)
             return
         except Exception as trouble:  # noqa: BLE001  one payment never stops the others
@@ -211,12 +211,6 @@ class Worker:
         pause_s *= random.uniform(1.0, 1.2)  # noqa: S311  jitter
         await self._defer(snapshot, self._store.now_ms() + round(pause_s * 1000))
 
-    def _need(self, snapshot: Snapshot) -> None:
-        """Look for room in the class of inquiry first that this payment would have needed."""
-        call = CALLS.get(what_to_ask(snapshot, self._store.now_ms()))
-        if call is not None:
-            self._inquiries = [call, *(other for other in self._inquiries if other is not call)]
-
     async def _put_back(self, snapshot: Snapshot, trouble: Exception) -> None:
         """Look at it again after a pause that doubles with each failure, and say why."""
         failures = self._failures.pop(snapshot.id, 0) + 1
@@ -229,8 +223,11 @@ class Worker:
         await self._defer(snapshot, self._store.now_ms() + round(pause_s * 1000))
 
     async def _defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+        """Look at it then. A step that failed has moved it, so the newest one is meant."""
         try:
-            await self._store.defer(snapshot, wake_ms)
+            newest = await self._store.load(snapshot.order_id, snapshot.n)
+            if newest is not None:
+                await self._store.defer(newest, wake_ms)
         except StoreError as trouble:
             # Its lease ends by itself: then it is due again.
             self._trouble(trouble, payment_id=snapshot.id)

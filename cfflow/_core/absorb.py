@@ -88,6 +88,9 @@ def _flow_reviews(draft: Draft, came_from: State, target: State) -> None:
     still_held = came_from is target is State.AUTHORIZED and operation is None
     if automatic and still_held and polled:
         draft.review("held_not_captured", "an automatic flow's money is still only held")
+    asked = operation is not None and operation.step is Step.CAPTURE
+    if draft.get("abandoned") and target is State.CAPTURED is not came_from and not asked:
+        draft.review("abandoned_and_paid", "its order was free for another payment by then")
     if not automatic and target is State.CAPTURED and came_from in _BEFORE_MONEY | {State.FAILED}:
         draft.review("captured_without_hold", "a manual flow's money was taken at once")
 

@@ -201,7 +201,8 @@ def _distrust(draft: Draft, event: Inquired) -> None:
 
 def _adopted(draft: Draft, event: Adopted) -> None:
     """Claim an attempt that the gateway lists and no payment knows; its own words decide."""
-    free = draft.state is State.CREATED and draft.get("cf_payment_id") is None
+    unused = draft.state is State.CREATED and not draft.was.abandoned
+    free = unused and draft.get("cf_payment_id") is None
     taken = event.observation.cf_payment_id in draft.snapshot.claimed_elsewhere
     if not free or draft.get("operation") is not None or taken:
         return
@@ -271,6 +272,15 @@ def _order_seen(draft: Draft, event: OrderSeen) -> None:
         draft.fire(Trigger.FAIL, None, f"order_status={event.status}")
     nobodys = draft.get("cf_payment_id") is None and draft.was.operation is None
     if event.status == "PAID" and nobodys:
+        _paid_elsewhere(draft)
+
+
+def _paid_elsewhere(draft: Draft) -> None:
+    """Nobody can pay this order any more; whose money it is may be known."""
+    paid = [n for n, attempt in draft.snapshot.others if attempt.state is State.CAPTURED]
+    if draft.state is State.CREATED:
+        draft.fire(Trigger.FAIL, None, "order_status=PAID, by another")
+    if not paid:
         draft.review("unclaimed_money", "the order is paid, by no attempt of this payment")
 
 

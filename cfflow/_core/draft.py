@@ -28,7 +28,7 @@ from cfflow._core.record import (
     entry,
 )
 
-__all__ = ["LATE_PAY_MS", "PAY_MARGIN_MS", "Draft", "Plan", "Walked", "next_wake"]
+__all__ = ["LATE_PAY_MS", "PAY_MARGIN_MS", "Draft", "Plan", "Walked", "act_on_hold_ms", "next_wake"]
 
 #: A pay still on its way may arrive after its time limit; "no attempt" counts only when
 #: two inquiries this far apart saw none (GATEWAY 3, row 11).
@@ -212,6 +212,16 @@ def next_wake(record: Record, flow: Flow, now_ms: int) -> int | None:
     The end is `captured` or `voided` with nothing open, and `failed` once nobody waits
     for a late authorization any more. Everything else has a wake time (DESIGN 9.3).
     """
+    wake_ms = _next_look(record, flow, now_ms)
+    given_up_ms = record.given_up_ms
+    if given_up_ms is None or now_ms >= given_up_ms + LATE_PAY_MS:
+        return wake_ms
+    # A pay that was given up may still arrive, whatever became of the payment since.
+    poll_ms = max(now_ms, _poll_at(record, flow))
+    return poll_ms if wake_ms is None else min(wake_ms, poll_ms)
+
+
+def _next_look(record: Record, flow: Flow, now_ms: int) -> int | None:
     operation = record.operation
     if operation is not None and not operation.accepted:
         return max(operation.limit_ms + _GRACE_MS, _missed_until(record), _poll_after(record, flow))
@@ -274,6 +284,17 @@ def _wake_otp_pending(record: Record, flow: Flow, now_ms: int) -> int:
     return min(otp.expires_ms, _poll_at(record, flow)) if otp.unsure else otp.expires_ms
 
 
+def act_on_hold_ms(record: Record, flow: Flow) -> int:
+    """Return when a hold that nobody captured or voided must end by the flow.
+
+    So long before it lapses as the flow says, but never in the first three quarters of its
+    life: a mandate of two hours does not end when it begins.
+    """
+    ends_ms = record.hold_expires_ms or 0
+    life_ms = max(0, ends_ms - record.moved_ms)
+    return ends_ms - min(flow.hold_rules.act_before_expiry_s * 1000, life_ms // 4)
+
+
 def _wake_authorized(record: Record, flow: Flow, now_ms: int) -> int:
     """A hold is looked at before it lapses; an automatic flow expects the money sooner.
 
@@ -283,7 +304,7 @@ def _wake_authorized(record: Record, flow: Flow, now_ms: int) -> int:
         return _poll_at(record, flow) if record.asked_ms else now_ms
     if flow.capture == "automatic" or record.hold_expires_ms is None:
         return _poll_at(record, flow)
-    act_ms = record.hold_expires_ms - flow.hold_rules.act_before_expiry_s * 1000
+    act_ms = act_on_hold_ms(record, flow)
     return act_ms if now_ms < act_ms else _poll_at(record, flow)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from cfflow._core.chart import State
-from cfflow._core.draft import LATE_PAY_MS, Draft, Plan
+from cfflow._core.draft import LATE_PAY_MS, Draft, Plan, act_on_hold_ms
 from cfflow._core.flow import Flow
 from cfflow._core.record import BLOCKS_PAY, Operation, Record, Snapshot, Step
 from cfflow._core.steps import renewed
@@ -152,11 +152,16 @@ def due_hold(snapshot: Snapshot, flow: Flow, now_ms: int) -> HoldEnd | None:
         return None
     if record.abandoned:
         return HoldEnd(flow.end.abandoned_hold)
-    return HoldEnd(flow.hold_rules.on_expiry) if _lapses_soon(record, flow, now_ms) else None
+    if not _lapses_soon(record, flow, now_ms):
+        return None
+    late = any(review.reason == "late_authorization" for review in record.open_reviews)
+    # Money that came after the customer was told of a failure is nobody's to take unasked.
+    taken_unasked = late and flow.hold_rules.on_expiry == "capture"
+    return HoldEnd.REVIEW if taken_unasked else HoldEnd(flow.hold_rules.on_expiry)
 
 
 def _lapses_soon(record: Record, flow: Flow, now_ms: int) -> bool:
     """Only a manual flow's hold: an automatic one that is still held is reviewed at once."""
     if flow.capture != "manual" or record.hold_expires_ms is None:
         return False
-    return now_ms >= record.hold_expires_ms - flow.hold_rules.act_before_expiry_s * 1000
+    return now_ms >= act_on_hold_ms(record, flow)

@@ -178,12 +178,12 @@ def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...
     """Return the names of the calls that would be permitted now, for `why` and for pages."""
     instrument = Instrument(flow.methods[0])
     attempts: dict[str, Callable[[], object]] = {
-        "pay": lambda: begin_pay(snapshot, flow, now_ms, instrument),
+        "pay": lambda: _pay_alone(snapshot, begin_pay(snapshot, flow, now_ms, instrument)),
         "submit_otp": lambda: begin_submit(snapshot, flow, now_ms),
         "resend_otp": lambda: begin_resend(snapshot, flow, now_ms),
         "leave_otp": lambda: leave_otp(snapshot, flow, now_ms),
-        "capture": lambda: _permit(snapshot, Step.CAPTURE, State.AUTHORIZED),
-        "void": lambda: _permit(snapshot, Step.VOID, State.AUTHORIZED),
+        "capture": lambda: _permit_authorize(snapshot, Step.CAPTURE),
+        "void": lambda: _permit_authorize(snapshot, Step.VOID),
     }
     names = []
     for name, attempt in attempts.items():
@@ -193,6 +193,21 @@ def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...
             continue
         names.append(name)
     return (*names, "refresh")
+
+
+def _pay_alone(snapshot: Snapshot, plan: Plan) -> Plan:
+    """Refuse what the store would: another payment holds money, or its review blocks the order."""
+    if snapshot.twins or any(attempt.blocks for _, attempt in snapshot.others):
+        raise _illegal(snapshot, "another payment of the order stands in the way")
+    return plan
+
+
+def _permit_authorize(snapshot: Snapshot, step: Step) -> None:
+    _permit(snapshot, step, State.AUTHORIZED)
+    if snapshot.record.confirming:
+        raise _illegal(snapshot, f"{step}: the bank is still confirming another capture or void")
+    if snapshot.twins:
+        raise _illegal(snapshot, f"{step}: another payment of the order holds money too")
 
 
 def _open(

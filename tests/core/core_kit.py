@@ -35,6 +35,7 @@ BANK_PAGE = "https://bank.example/otp"
 CARD = Instrument("card", "post", "1111")
 STEPS = tuple(Step)
 
+
 def jittered(interval_ms: int) -> int:
     """Return the longest that an interval of the schedule becomes by its jitter: a tenth more."""
     return interval_ms + interval_ms // 10

@@ -208,3 +208,18 @@ def test_two_payments_with_money_are_reviewed_by_any_look(other: State) -> None:
         found = [review for review in seen.open_reviews if review.reason == "two_holds"]
         assert [review.reason for review in found] == reasons
         assert all("777" in r.detail and ours.cf_payment_id in r.detail for r in found)
+
+
+def test_a_short_mandate_does_not_end_when_it_begins() -> None:
+    """Of two hours the last half hour is the worker's, whatever the flow keeps back."""
+    held = with_record(a_payment(State.AUTHORIZED, ENDS), hold_expires_ms=T0 + 2 * HOUR)
+    began_ms = held.record.moved_ms
+    quarter_ms = (T0 + 2 * HOUR - began_ms) // 4
+    assert due_hold(held, ENDS, T0 + 2 * HOUR - quarter_ms - 1) is None
+    assert due_hold(held, ENDS, T0 + 2 * HOUR - quarter_ms) is HoldEnd.CAPTURE
+
+
+def test_late_money_is_not_taken_by_the_clock() -> None:
+    """The customer was told that it failed: whether to take it is a person's decision."""
+    held = reviewed(State.AUTHORIZED, "late_authorization", ENDS)
+    assert due_hold(held, ENDS, T0 + 7 * DAY - HOUR) is HoldEnd.REVIEW

@@ -355,3 +355,73 @@ async def test_after_a_restart_no_key_comes_again(shop: Shop) -> None:
     await shop.cashier.void(held)
     after = await shop.cashier.snapshot(held.order_id, 1)
     assert after.record.nonce != before.record.nonce
+
+
+# what outlives a payment that seemed over
+
+
+async def test_a_pay_that_was_given_up_is_looked_for_after_another_one_took_the_money(
+    shop: Shop,
+) -> None:
+    """The worker finds the late attempt by itself, on a payment that is captured."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("native_otp", order_id=order_id, amount="170.00")
+    shop.fault("pay", "lost_before")
+    with pytest.raises(cfflow.OutcomeUnknown):
+        await shop.cashier.pay(payment, session, card())
+    worker = Worker(shop.cashier)
+    for _ in range(3):
+        shop.pass_time(16)
+        await worker.run_once()
+    payment = await shop.cashier.pay(payment.id, session, card())
+    late = await shop.cashier.gateway.pay(session, card())
+    payment = await shop.cashier.submit_otp(payment, OTP)
+    assert payment.state is State.CAPTURED
+    await shop.cashier.gateway.simulate(str(late.cf_payment_id), "SUCCESS")
+    for _ in range(4):
+        shop.pass_time(60)
+        await worker.run_once()
+    assert (await shop.cashier.get(payment)).review == ("unclaimed_money",)
+    shop.pass_time(2 * 86_400)
+    await worker.run_once()
+    assert (await shop.cashier.snapshot(order_id, 1)).record.wake_ms is None
+
+
+async def test_an_abandoned_payment_adopts_nobodys_attempt(shop: Shop) -> None:
+    """A hold that belongs to a lost second payment is not voided as the first one's."""
+    order_id, session = await shop.order(hold=True)
+    first = await shop.cashier.start("preauth", order_id=order_id)
+    await shop.cashier.abandon(first)
+    cf_payment_id = await attempt(shop, order_id, session)
+    await shop.cashier.gateway.authenticate(cf_payment_id, OTP)
+    payments = await shop.cashier.adopt(order_id, flow="preauth")
+    assert [(p.id, p.cf_payment_id) for p in payments] == [
+        (first.id, None),
+        (f"{order_id}.2", cf_payment_id),
+    ]
+    shop.pass_time(60)
+    await Worker(shop.cashier).run_once()
+    assert "voided" not in shop.effects(order_id)
+
+
+async def test_an_abandoned_payment_whose_order_another_one_paid_ends_quietly(shop: Shop) -> None:
+    """No false alarm, and it is not asked about for ever."""
+    order_id, session = await shop.order()
+    first = await shop.cashier.abandon(await shop.cashier.start("native_otp", order_id=order_id))
+    second = await shop.cashier.start("native_otp", order_id=order_id)
+    second = await shop.cashier.pay(second, session, card())
+    await shop.cashier.submit_otp(second, OTP)
+    worker = Worker(shop.cashier)
+    shop.pass_time(86_400)
+    await worker.run_once()
+    now = await shop.cashier.get(first)
+    assert (now.state, now.review) == (State.FAILED, ())
+
+
+async def test_an_abandoned_payment_that_takes_money_calls_a_person(shop: Shop) -> None:
+    """Its order may have been paid again by then."""
+    payment, _ = await shop.at_otp()
+    await shop.cashier.abandon(payment)
+    await shop.cashier.gateway.simulate(payment.cf_payment_id or "", "SUCCESS")
+    payment = await shop.cashier.refresh(payment)
+    assert (payment.state, payment.review) == (State.CAPTURED, ("abandoned_and_paid",))

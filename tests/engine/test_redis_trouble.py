@@ -6,6 +6,7 @@ The bank has acted, or not; its ledger is compared with what the payment says in
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -114,15 +115,18 @@ async def test_a_server_that_loads_its_data_is_waited_for(shop: Shop, server: Se
     """LOADING is no answer to an outcome, but it passes."""
     held = await hold(shop)
     for i in range(60):
-        server.run("SET", f"ballast{i}", i)
+        # Longer than what it loads between two looks at its connections.
+        server.run("SET", f"ballast{i}", os.urandom(2_000))
     server.run("BGREWRITEAOF")
     while server.run("INFO", "persistence")["aof_rewrite_in_progress"]:
         await asyncio.sleep(0.02)
-    server.options = (*server.options, "--key-load-delay", "10000")
+    server.options = (*server.options, "--key-load-delay", "100000")
     server.options = (*server.options, "--loading-process-events-interval-bytes", "1024")
     step = await capturing(shop, held)
     await asyncio.to_thread(server.restart)
+    await asyncio.sleep(0.5)
     assert server.run("INFO", "persistence")["loading"]
+    server.run("CONFIG", "SET", "key-load-delay", "0")
     assert (await step).state is State.CAPTURED
     assert captures(shop, held) == 1
 

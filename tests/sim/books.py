@@ -20,6 +20,7 @@ from cfflow._core.record import (
     EntryKind,
     Operation,
     Record,
+    Snapshot,
     payment_id,
 )
 from cfflow._ports.store import decode_record

@@ -52,11 +52,14 @@ class Settling:
         """The operator's part after a loss of data: rebuild what the store may have forgotten."""
         world = self._world
         for sale in world.sales:
+            if sale.order_id in world.books.gone:
+                continue
             world.rules.adopts(sale.order_id)
             try:
                 await orchestrator.adopt(sale.order_id, flow=sale.flow)
-            except CfflowError:
+            except CfflowError as error:
                 # A pay is open: the next round gets through, or a person is told of it.
+                world.story.tell("rescue", f"cannot adopt {sale.order_id}: {error}")
                 if not self._told(sale.order_id):
                     return
         world.accidents.forgot = False
