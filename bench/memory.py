@@ -123,19 +123,19 @@ class _BatchingLink(RedisLink):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._waiting: list[tuple[Sequence[str], Sequence[Any], asyncio.Future[list[Any]]]] = []
+        self._batched: list[tuple[Sequence[str], Sequence[Any], asyncio.Future[list[Any]]]] = []
         self._sending: asyncio.Task[None] | None = None
 
     async def script(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((keys, args, answer))
+        self._batched.append((keys, args, answer))
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send())
         return await answer
 
     async def _send(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
+        while self._batched:
+            batch, self._batched = self._batched, []
             try:
                 found = await self.scripts([(keys, args) for keys, args, _ in batch])
             except Exception as error:  # noqa: BLE001  every waiter must hear of it
