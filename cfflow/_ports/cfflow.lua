@@ -283,28 +283,34 @@ local function read(prefix, id)
   return { id, held[1], held[2], held[3] }
 end
 
--- claim: KEYS wake                 ARGV order_prefix newest oldest lease_ms
--- Due payments, so many of the newest overdue and of the oldest; their due time moves
--- forward by the lease, so that no other worker takes them meanwhile.
-local function claim()
-  local wake, prefix, newest = KEYS[1], ARGV[2], tonumber(ARGV[3])
-  local now = now_ms()
+-- Due payments of one partition, so many of the newest overdue and of the oldest; their due
+-- time moves forward by the lease, so that no other worker takes them meanwhile.
+local function claim_of(wake, prefix, newest, oldest, now, lease_ms, found)
   local ids = redis.call('ZREVRANGEBYSCORE', wake, ms(now), '-inf', 'LIMIT', 0, newest)
   if #ids == newest then
     local seen = {}
     for _, id in ipairs(ids) do
       seen[id] = true
     end
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', wake, '-inf', ms(now), 'LIMIT', 0, ARGV[4])) do
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', wake, '-inf', ms(now), 'LIMIT', 0, oldest)) do
       if not seen[id] then
         ids[#ids + 1] = id
       end
     end
   end
-  local found = {}
-  for i, id in ipairs(ids) do
-    redis.call('ZADD', wake, ms(now + tonumber(ARGV[5])), id)
-    found[i] = read(prefix, id)
+  for _, id in ipairs(ids) do
+    redis.call('ZADD', wake, ms(now + lease_ms), id)
+    found[#found + 1] = read(prefix, id)
+  end
+end
+
+-- claim: KEYS wake...              ARGV lease_ms order_prefix newest oldest ...
+-- As many partitions as the caller names; on a cluster that is one.
+local function claim()
+  local now, found = now_ms(), {}
+  for i, wake in ipairs(KEYS) do
+    local at = 3 * i
+    claim_of(wake, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], now, tonumber(ARGV[2]), found)
   end
   return { 'ok', now, found }
 end

@@ -209,18 +209,25 @@ class RedisStore:
         """Take due payments of every partition, in one round trip per node."""
         turns = self._turns(limit)
         each = limit // max(1, len(turns))
-        calls = [
+        asked = [
             (
-                (self.keys.wake(place),),
+                self.keys.wake(place),
                 (
-                    "claim",
                     self.keys.order_prefix(place),
                     each - oldest_of(each, turn),
                     oldest_of(each, turn),
-                    lease_ms,
                 ),
             )
             for turn, place in turns
+        ]
+        # A cluster wants the keys of one slot in a script; one server takes them all at once.
+        parts = [[one] for one in asked] if self.link.is_cluster else [asked] if asked else []
+        calls = [
+            (
+                [wake for wake, _ in part],
+                ("claim", lease_ms, *(word for _, words in part for word in words)),
+            )
+            for part in parts
         ]
         return _readable(await self.link.scripts(calls))
 

@@ -120,13 +120,15 @@ async def test_a_read_is_one_round_trip(orchestrator: Orchestrator, monitor: Mon
     assert monitor.seen() == [READ]
 
 
-async def test_a_claim_and_a_list_ask_each_partition_once(redis_url: str, monitor: Monitor) -> None:
-    """One script per partition, all in one pipeline; a list then reads what it found."""
+async def test_a_claim_asks_all_partitions_of_a_server_in_one_script(
+    redis_url: str, monitor: Monitor
+) -> None:
+    """One server, one script; only a cluster has to be asked for each partition."""
     store = RedisStore(redis_url)
     await store.open()
     monitor.seen()
     await store.claim(64, 1_000)
-    assert monitor.seen() == [SCRIPT] * 64
+    assert monitor.seen() == [SCRIPT]
     await store.aclose()
 
 
