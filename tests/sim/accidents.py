@@ -39,7 +39,7 @@ class Accidents:
         story: Story,
         rough: bool,
     ) -> None:
-        self.restarts = rng.choice((0, 3) if rough else (0, 0, 0, 1, 3))
+        self.restarts = rng.choice((0, 6) if rough else (0, 0, 0, 1, 3))
         self.forgets = self.restarts > 0 and rng.random() < (0.7 if rough else 0.4)
         self.forgot = False
         self._store = store
@@ -65,7 +65,7 @@ class Accidents:
     async def happen(self) -> None:
         """Restart the store a few times."""
         for _ in range(self.restarts):
-            await asyncio.sleep(self._rng.uniform(1, 40))
+            await asyncio.sleep(self._rng.choice((3.0, 15.0, 40.0)) * self._rng.random())
             if self.forgets:
                 # A crash is nastiest when something was just written.
                 written = len(self._copies)

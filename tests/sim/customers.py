@@ -29,6 +29,7 @@ class Customers:
         rng: Random,
         story: Story,
         now: Callable[[], float],
+        rough: bool,
     ) -> None:
         self._bank = bank
         self._account = account
@@ -37,7 +38,7 @@ class Customers:
         self._rng = rng
         self._story = story
         self._now = now
-        self.late = rng.choice((0.0, 0.2, 0.6))
+        self.late = 0.6 if rough else rng.choice((0.0, 0.2, 0.6))
         self.passive = rng.choice((0.0, 0.1, 0.5))
         self._met: set[int] = set()
         self.waiting = 0

@@ -261,25 +261,28 @@ def old_nonce_after_a_loss() -> AbstractContextManager[None]:
     return changed(decide, "_distrust", trusting)
 
 
-MUTATIONS: tuple[Callable[[], AbstractContextManager[None]], ...] = (
-    operation_not_written_down,
-    new_key_on_a_resend,
-    resend_without_an_inquiry,
-    lease_ignored,
-    version_not_checked,
-    pay_sent_again,
-    otp_sent_again,
-    no_attempt_believed_at_once,
-    captured_is_overwritten,
-    foreign_attempt_claimed,
-    timeout_taken_for_a_refusal,
-    server_error_taken_for_a_refusal,
-    payment_forgotten,
-    hold_beside_a_hold,
-    pause_not_noticed,
-    failed_never_revives,
-    twins_not_noticed,
-    late_pay_not_noticed,
-    restart_not_noticed,
-    old_nonce_after_a_loss,
-)
+Mutation = Callable[[], AbstractContextManager[None]]
+
+#: Every bug, with the faults of the network among which it shows soonest; None: any of them.
+MUTATIONS: dict[Mutation, tuple[str, ...] | None] = {
+    operation_not_written_down: None,
+    new_key_on_a_resend: None,
+    resend_without_an_inquiry: ("lost_before", "error_before", "lost_after"),
+    lease_ignored: None,
+    version_not_checked: None,
+    pay_sent_again: ("lost_before", "lost_after"),
+    otp_sent_again: ("lost_before", "lost_after"),
+    no_attempt_believed_at_once: None,
+    captured_is_overwritten: None,
+    foreign_attempt_claimed: None,
+    timeout_taken_for_a_refusal: None,
+    server_error_taken_for_a_refusal: None,
+    payment_forgotten: None,
+    hold_beside_a_hold: (),
+    pause_not_noticed: (),
+    failed_never_revives: (),
+    twins_not_noticed: (),
+    late_pay_not_noticed: ("stuck",),
+    restart_not_noticed: ("busy",),
+    old_nonce_after_a_loss: ("busy",),
+}

@@ -29,6 +29,8 @@ BASE_URL = "http://127.0.0.1:1/pg"
 STEPS = frozenset({"pay", "authenticate", "authorize"})
 
 _MAYBE_DONE = frozenset({408, 409, 422, 425})
+#: What an attempt's entity says that has money.
+_MONEY = (b'"payment_status":"SUCCESS"', b'"payment_status":"VOID"')
 _PAGE = b"<html><body>Please wait</body></html>"
 
 
@@ -59,6 +61,15 @@ class Sent:
     def __str__(self) -> str:
         about = self.key or "/".join(self.ids)
         return f"#{self.number} {self.call} {about}"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer as the bank gave it."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
 
 
 class Watcher(Protocol):
@@ -94,6 +105,7 @@ class Network:
         self.sent: list[Sent] = []
         self.watcher: Watcher | None = None
         self.in_flight = 0
+        self._past: dict[tuple[str, ...], Said] = {}
         self._loop = loop
         self._bank = bank
         self._clock = clock
@@ -117,7 +129,7 @@ class Network:
             self.in_flight += 1
             later(delay_s, self._arrive, sent, fate, turn, request, answer)
         if not fate.arrives and fate.answer_after_s is not None:
-            response = _spoiled(fate, 0, [], b"")
+            response = _spoiled(fate, Said(0, [], b""))
             later(fate.answer_after_s, self._answer, sent, answer, response)
         if fate.breaks_after_s is not None:
             later(fate.breaks_after_s, self._break, sent, answer, fate.error)
@@ -162,21 +174,30 @@ class Network:
         before = len(self._bank.ledger)
         if fate.spoil == "stored":
             self._faults.add(Fault(call="any", kind="status_stored", status=fate.status))
-        status, headers, body = self._perform(request)
+        said = self._perform(request)
         effects = self._bank.ledger[before:]
         sent.effects += effects
         sent.arrived_at_s.append(self._loop.time())
         told = "".join(f" {entry.effect} {entry.cf_payment_id}" for entry in effects)
-        self._story.tell("bank", f"gets {sent}: {status}{told}")
+        self._story.tell("bank", f"gets {sent}: {said.status}{told}")
         if self.watcher is not None:
             self.watcher.arrived(sent)
+        said = self._aged(sent, fate, said)
         if turn == fate.answered_by and fate.answer_after_s is not None:
-            response = _spoiled(fate, status, headers, body)
+            response = _spoiled(fate, said)
             self._loop.call_later(fate.answer_after_s, self._answer, sent, answer, response)
         if self._weather.strikes():
             sent.process.die(f"when #{sent.number} reached the bank")
 
-    def _perform(self, request: httpx.Request) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    def _aged(self, sent: Sent, fate: Fate, said: Said) -> Said:
+        """Return the answer, or an older one about the same attempt, from before any money."""
+        if fate.spoil == "stale":
+            return self._past.get(sent.ids, said)
+        if sent.call == "fetch_payment" and not any(word in said.body for word in _MONEY):
+            self._past[sent.ids] = said
+        return said
+
+    def _perform(self, request: httpx.Request) -> Said:
         """Call the app, which never waits for anything in here."""
         told: list[dict[str, Any]] = []
 
@@ -197,7 +218,7 @@ class Network:
             "client": ("127.0.0.1", 1),
         }
         at_once(self._app(scope, receive, send))
-        return told[0]["status"], told[0]["headers"], told[1]["body"]
+        return Said(told[0]["status"], told[0]["headers"], told[1]["body"])
 
     def _answer(
         self, sent: Sent, answer: asyncio.Future[httpx.Response], response: httpx.Response
@@ -252,20 +273,18 @@ def payment_of_key(key: str) -> str:
     return key.rsplit("-", 3)[0]
 
 
-def _spoiled(
-    fate: Fate, status: int, headers: list[tuple[bytes, bytes]], body: bytes
-) -> httpx.Response:
+def _spoiled(fate: Fate, said: Said) -> httpx.Response:
     """Return what is left of an answer on its way back."""
     if fate.spoil in {"instead", "status"}:
-        said = {"message": fate.message or "simulated", "code": fate.code or "internal_error"}
+        words = {"message": fate.message or "simulated", "code": fate.code or "internal_error"}
         fields = {"x-ratelimit-retry": "7"} if fate.status == 429 else {}
-        content = json.dumps(said | {"type": "api_error"}).encode()
+        content = json.dumps(words | {"type": "api_error"}).encode()
         return httpx.Response(fate.status, headers=fields, content=content)
     if fate.spoil == "page":
         return httpx.Response(fate.status, headers={"content-type": "text/html"}, content=_PAGE)
-    content = body[: len(body) // 2] if fate.spoil == "half" else body
-    kept = [pair for pair in headers if pair[0] != b"content-length"]
-    return httpx.Response(status, headers=kept, content=content)
+    content = said.body[: len(said.body) // 2] if fate.spoil == "half" else said.body
+    kept = [pair for pair in said.headers if pair[0] != b"content-length"]
+    return httpx.Response(said.status, headers=kept, content=content)
 
 
 def _meaning(response: httpx.Response) -> str:

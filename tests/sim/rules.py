@@ -210,7 +210,11 @@ class Rules:
         if self._books.overruled(sent.payment_id):
             return
         asked_s = self._asked.get(self._order_of(sent), -1.0)
-        if other.effects and other.arrived_at_s[0] < asked_s:
+        lives = any(
+            self._truth.effects[entry.cf_payment_id][-1] not in {"failed", "dropped"}
+            for entry in other.effects
+        )
+        if lives and other.arrived_at_s[0] < asked_s:
             self._complain(f"{sent}: {other} has acted, as an inquiry could see")
 
     def _over_s(self, sent: Sent) -> float:

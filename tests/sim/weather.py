@@ -29,6 +29,7 @@ NETWORK_FAULTS = (
     "garbage",
     "busy",
     "rejected",
+    "stale",
 )
 
 #: What can become of one command to the store.
@@ -68,15 +69,18 @@ class Fate:
 class Weather:
     """Draws the fate of every message; `calm` makes everything arrive.
 
-    In `rough` weather a few kinds of faults strike again and again.
+    In `rough` weather a few kinds of faults strike again and again: `faults`, or drawn ones.
     """
 
-    def __init__(self, rng: Random, *, rough: bool = False) -> None:
+    def __init__(
+        self, rng: Random, *, rough: bool = False, faults: tuple[str, ...] | None = None
+    ) -> None:
         self.calm = False
         self._rng = rng
         self.latency_s = rng.choice((0.005, 0.05, 0.4))
         share, strong, weak = (0.3, (0.4, 0.5), (0.1,)) if rough else _USUAL
-        self.network = tuple(kind for kind in NETWORK_FAULTS if rng.random() < share)
+        drawn = tuple(kind for kind in NETWORK_FAULTS if rng.random() < share)
+        self.network = drawn if faults is None else faults
         self.disk = tuple(kind for kind in DISK_FAULTS if rng.random() < 0.5)
         self.p_network = rng.choice(strong) if self.network else 0.0
         self.p_disk = rng.choice(weak) if self.disk else 0.0
@@ -98,6 +102,7 @@ class Weather:
             "garbage": self._garbage,
             "busy": self._busy,
             "rejected": self._rejected,
+            "stale": self._stale,
         }
 
     def pause_s(self) -> float:
@@ -125,7 +130,9 @@ class Weather:
         return not self.calm and self._rng.random() < self.p_death
 
     def _late_answer(self, limit_s: float, _pay: bool) -> Fate:
-        return Fate("", (self.pause_s(),), answer_after_s=limit_s * self._rng.uniform(0.3, 2.5))
+        # Just before the limit is the worst: somebody else asks at once.
+        late = self._rng.choice((self._rng.uniform(0.3, 2.5), self._rng.uniform(0.85, 1.0)))
+        return Fate("", (self.pause_s(),), answer_after_s=limit_s * late)
 
     def _late_arrival(self, limit_s: float, _pay: bool) -> Fate:
         up_s = limit_s * self._rng.uniform(0.3, 2.5)
@@ -195,3 +202,7 @@ class Weather:
             code=code,
             message=message,
         )
+
+    def _stale(self, _limit_s: float, _pay: bool) -> Fate:
+        """Another server of the gateway answers, which knows an older state of an attempt."""
+        return Fate("", (self.pause_s(),), answer_after_s=self.pause_s(), spoil="stale")

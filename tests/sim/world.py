@@ -85,7 +85,14 @@ class Log:
 class World:
     """Everything that one seed brings about."""
 
-    def __init__(self, seed: int, *, rough: bool = False, keep_story: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        rough: bool = False,
+        faults: tuple[str, ...] | None = None,
+        keep_story: bool = False,
+    ) -> None:
         self.seed = seed
         self._keep_story = keep_story
         self._rough = rough
@@ -94,7 +101,7 @@ class World:
         self.clock = FakeClock(EPOCH_MS)
         self.loop = VirtualLoop(self.rng, self.clock)
         self.story = Story(self.loop.time)
-        self.weather = Weather(self.rng, rough=rough)
+        self.weather = Weather(self.rng, rough=rough, faults=faults)
         self._order_s = self.rng.choice((300.0, 3600.0, 7200.0))
         self._fast = self.rng.random() < 0.7
         self.bank = Bank(options=self._options(), seed=seed)
@@ -116,6 +123,7 @@ class World:
             rng=self.rng,
             story=self.story,
             now=self._now_s,
+            rough=rough,
         )
         self.sales: list[Sale] = []
         self.processes: list[Process] = []
@@ -191,7 +199,8 @@ class World:
             life += 1
             process, orchestrator = self.process(f"{name}.{life}")
             if name.startswith("worker"):
-                process.run(work(orchestrator, self.rng.choice((5.0, 30.0, 60.0))))
+                lease_s = self.rng.choice((5.0, 30.0, 60.0))
+                process.run(work(orchestrator, lease_s, self.rng.choice((20.0, 90.0, 900.0))))
             else:
                 caller = self._caller(process, orchestrator)
                 for sale in self.sales:
@@ -325,6 +334,6 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def simulate(seed: int, *, rough: bool = False, keep_story: bool = False) -> Result:
-    """Run the world of a seed. The story of one that failed is kept in any case."""
-    return World(seed, rough=rough, keep_story=keep_story).run()
+def simulate(seed: int, **mood: Any) -> Result:
+    """Run the world of a seed; `mood` is how it differs from the ones that everybody runs."""
+    return World(seed, **mood).run()
