@@ -194,8 +194,8 @@ def find_pay(draft: Draft, attempts: Iterable[Observation], asked_ms: int) -> No
 
 def _awaited_elsewhere(draft: Draft) -> bool:
     """Whether another payment's given-up pay may still arrive: nobody can tell the two apart."""
-    others = (attempt for _, attempt in draft.snapshot.others if not attempt.cf_payment_id)
-    return any(draft.now_ms < other.given_up_ms + LATE_PAY_MS for other in others)
+    others = draft.snapshot.others
+    return any(draft.now_ms < other.given_up_ms + LATE_PAY_MS for _, other in others)
 
 
 def _possible(operation: Operation, observation: Observation) -> bool:
