@@ -40,10 +40,11 @@ from cfflow.errors import (
     StoreError,
     StoreUnavailable,
 )
-from cfflow.feed import Feed, FeedEvent, FeedGap
+from cfflow.feed import Feed, FeedEvent, FeedGap, FeedNotification
 from cfflow.orchestrator import Orchestrator
 from cfflow.payment import OpenOperation, Otp, Payment
 from cfflow.story import HistoryEntry, Why
+from cfflow.webhooks import Receipt
 from cfflow.worker import Report, Worker
 
 __version__ = "0.1.0"
@@ -64,6 +65,7 @@ __all__ = [
     "Feed",
     "FeedEvent",
     "FeedGap",
+    "FeedNotification",
     "FlowError",
     "GatewayAuthError",
     "GatewayError",
@@ -86,6 +88,7 @@ __all__ = [
     "PaymentMethod",
     "PaymentNotFound",
     "RateLimited",
+    "Receipt",
     "Redirect",
     "Report",
     "SavedCard",

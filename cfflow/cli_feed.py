@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from cfflow.connect import open_reader
-from cfflow.feed import Feed, FeedEvent, FeedGap
+from cfflow.feed import Feed, FeedGap, FeedItem, FeedNotification
 from cfflow.terminal import AsJson, RedisUrl, wait
 
 __all__ = ["app"]
@@ -30,7 +30,7 @@ def events(
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the transitions that a group has not seen, and acknowledge each once it is printed."""
+    """Print what a group has not seen: transitions and notifications; acknowledge each."""
 
     async def work() -> None:
         async with open_reader(redis_url) as reader:
@@ -59,13 +59,17 @@ async def _print_all(feed: Feed, *, follow: bool, as_json: bool) -> None:
         sys.stderr.write(f"other consumers of {feed.group} have the rest: {', '.join(others)}\n")
 
 
-def _json(event: FeedEvent | FeedGap) -> str:
-    kind = "gap" if isinstance(event, FeedGap) else "transition"
+def _json(event: FeedItem) -> str:
+    kinds = {FeedGap: "gap", FeedNotification: "notification"}
+    kind = kinds.get(type(event), "transition")
     return msgspec.json.encode({"kind": kind, **msgspec.structs.asdict(event)}).decode()
 
 
-def _line(event: FeedEvent | FeedGap) -> str:
+def _line(event: FeedItem) -> str:
     if isinstance(event, FeedGap):
         return f"gap: {event.lost} events of partition {event.partition} are gone unread"
+    if isinstance(event, FeedNotification):
+        about = event.cf_payment_id or "-"
+        return f"{event.at:%Y-%m-%d %H:%M:%S}  {event.order_id or '-'}  {event.type} ({about})"
     moved = f"{event.trigger}: {event.from_state} -> {event.to_state}"
     return f"{event.at:%Y-%m-%d %H:%M:%S}  {event.payment_id}  {moved}  ({event.observation})"

@@ -25,6 +25,7 @@ from cfflow._ports.transport import GatewayTransport
 from cfflow.errors import ConfigError
 from cfflow.orchestrator import Orchestrator
 from cfflow.reader import Reader
+from cfflow.webhooks import TOLERANCE_S, Verifier
 
 __all__ = ["VARIABLES", "connect", "gateway_client", "open_reader", "open_store", "settings_of"]
 
@@ -66,6 +67,8 @@ def connect(
     partitions: int = 64,
     min_replicas: int = 0,
     limits: Mapping[str, int | None] | None = None,
+    webhook_secrets: Iterable[str] = (),
+    webhook_tolerance_s: float = TOLERANCE_S,
     log: Log | None = None,
     store: Store | None = None,
     **unknown: Any,
@@ -81,6 +84,8 @@ def connect(
     `fetch_payment`, `pay`; None: only what its answers say. `log` is a structlog logger. `store`
     replaces the one of `redis_url`. `min_replicas`: a step is sent only when so many replicas
     of the Redis have it, else `StoreUnavailable` and nothing happens; not on a cluster.
+    `webhook_secrets`: those that sign notifications beside the client secret, while one is
+    being replaced; `webhook_tolerance_s`: how old one may be.
 
     Raises one `ConfigError` that names everything missing or unknown. No money moves.
     """
@@ -93,7 +98,8 @@ def connect(
         "environment": environment,
         "api_version": api_version,
     }
-    del client_secret
+    others = [Sealed(secret) for secret in webhook_secrets]
+    del client_secret, webhook_secrets
     settings = settings_of(given)
     logger = log or default_log()
     catalog = Catalog(flows)
@@ -102,7 +108,10 @@ def connect(
     )
     budget = Budget(limits_of(settings.environment, limits), ledger_of(chosen))
     gateway = gateway_client(settings, logger, budget)
-    return Orchestrator(chosen, gateway, catalog=catalog, log=logger, budget=budget)
+    verifier = Verifier([settings.client_secret, *others], tolerance_s=webhook_tolerance_s)
+    return Orchestrator(
+        chosen, gateway, catalog=catalog, log=logger, budget=budget, verifier=verifier
+    )
 
 
 def settings_of(given: Mapping[str, str | Sealed[str] | None]) -> Settings:

@@ -11,7 +11,7 @@
     │   └── InvalidAmount      zero, negative, more than two decimals, over the hold
     ├── Conflict               somebody else moved the payment first
     ├── OutcomeUnknown         the call may have been sent; an inquiry decides
-    ├── InvalidSignature       a notification that the gateway did not sign
+    ├── InvalidSignature       a notification that is not to be believed (reason)
     ├── StoreError             the store's answer makes no sense
     │   └── StoreUnavailable   the store did not do it: down, read-only, full
     └── GatewayError           the gateway's answer, or the lack of one
@@ -101,7 +101,14 @@ class OutcomeUnknown(CfflowError):
 
 
 class InvalidSignature(CfflowError):
-    """A notification that does not carry the gateway's signature. No state was touched."""
+    """A notification that is not to be believed: answer 400. No state was touched.
+
+    `reason`: `missing_header`, `bad_timestamp`, `stale`, `forged`, `oversized` or `malformed`.
+    """
+
+    def __init__(self, message: str, *, reason: str = "forged") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class StoreError(CfflowError):

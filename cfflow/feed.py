@@ -1,4 +1,4 @@
-"""`Feed`: the committed transitions, read by groups of consumers, at least once and in order."""
+"""`Feed`: what was committed, read by groups of consumers, at least once and in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, Self, get_args
+from decimal import Decimal
+from typing import Any, Final, Self, get_args
 
 import msgspec
 
@@ -20,7 +21,7 @@ from cfflow._ports.store import Store
 from cfflow.errors import Conflict, InvalidInput, StoreError
 from cfflow.payment import moment
 
-__all__ = ["Feed", "FeedEvent", "FeedGap"]
+__all__ = ["Feed", "FeedEvent", "FeedGap", "FeedItem", "FeedNotification"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _ID: Final = re.compile(r"(\d+):(\d+-\d+):(\d+)")
@@ -61,6 +62,25 @@ class FeedGap(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
 
 
+class FeedNotification(msgspec.Struct, frozen=True, kw_only=True):
+    """A notification of the gateway's, once: what it says of a payment is not proven by it.
+
+    `type` is the event's. `data` is its decoded JSON, amounts as `Decimal`s; None for the
+    payment events, about which an inquiry tells more, and without personal data.
+    """
+
+    id: str
+    type: str
+    order_id: str | None
+    cf_payment_id: str | None
+    data: Any
+    at: datetime
+
+
+#: What a feed hands out.
+FeedItem = FeedEvent | FeedGap | FeedNotification
+
+
 class _Entry(msgspec.Struct, kw_only=True):
     """The stored fields of a transition; what later versions add is passed over."""
 
@@ -78,12 +98,24 @@ class _Entry(msgspec.Struct, kw_only=True):
     at_ms: int
 
 
+class _Noted(msgspec.Struct, kw_only=True):
+    """The stored fields of a notification."""
+
+    type: str
+    order_id: str | None
+    cf_payment_id: str | None
+    data: bytes | None
+    at_ms: int
+
+
 class _Kind(msgspec.Struct):
     kind: str = "transition"
 
 
 _entry_decoder = msgspec.msgpack.Decoder(_Entry)
+_noted_decoder = msgspec.msgpack.Decoder(_Noted)
 _kind_decoder = msgspec.msgpack.Decoder(_Kind)
+_data_decoder = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class Feed:
@@ -119,7 +151,7 @@ class Feed:
         self._member: Member | None = None
         self._consumers: Sequence[str] = ()
         self._looked_ms = 0
-        self._waiting: deque[tuple[int, Mark, FeedEvent | FeedGap]] = deque()
+        self._waiting: deque[tuple[int, Mark, FeedItem]] = deque()
         # By partition: up to where it was read; handed out at all; handed out and unacknowledged.
         self._read: dict[int, Mark] = {}
         self._sent: dict[int, Mark] = {}
@@ -153,14 +185,14 @@ class Feed:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> FeedEvent | FeedGap:
+    async def __anext__(self) -> FeedItem:
         while True:
             found = await self.poll()
             if found is not None:
                 return found
             await asyncio.sleep(self._idle_s)
 
-    async def poll(self) -> FeedEvent | FeedGap | None:
+    async def poll(self) -> FeedItem | None:
         """Return what comes next without waiting for it; None when there is nothing now.
 
         Renews the leases when it is time to. Raises `Conflict` when somebody forgot the
@@ -178,7 +210,7 @@ class Feed:
             self._sent[place] = self._open[place] = mark
             return found
 
-    async def ack(self, event: FeedEvent | FeedGap) -> None:
+    async def ack(self, event: FeedItem) -> None:
         """Be done with an event or a gap, and with all that came before it in its partition.
 
         Raises `Conflict` when the lease was lost meanwhile: the event comes again, to
@@ -266,16 +298,12 @@ class Feed:
 
     def _tell(self, place: int, mark: Mark, blob: bytes) -> None:
         try:
-            if _kind_decoder.decode(blob).kind != "transition":
-                # Of a later version; acknowledging what follows covers it.
-                return
-            stored = _entry_decoder.decode(blob)
-        except (msgspec.MsgspecError, ValueError):
+            found = _item(_named(place, mark), blob)
+        except (msgspec.MsgspecError, ValueError, RecursionError, ArithmeticError):
             self._tell_gap(place, mark, 1)
             return
-        fields = msgspec.structs.asdict(stored)
-        at = moment(fields.pop("at_ms"))
-        self._waiting.append((place, mark, FeedEvent(id=_named(place, mark), at=at, **fields)))
+        if found is not None:
+            self._waiting.append((place, mark, found))
 
     def _tell_gap(self, place: int, mark: Mark, lost: int) -> None:
         gap = FeedGap(id=_named(place, mark), partition=place, lost=lost)
@@ -292,12 +320,28 @@ class Feed:
             self._waiting = deque(kept)
 
 
+def _item(name: str, blob: bytes) -> FeedItem | None:
+    """Return a stored entry; None for one of a later version: acknowledging the next covers it."""
+    kind = _kind_decoder.decode(blob).kind
+    if kind == "notification":
+        noted = msgspec.structs.asdict(_noted_decoder.decode(blob))
+        data = noted.pop("data")
+        at = moment(noted.pop("at_ms"))
+        read = None if data is None else _data_decoder.decode(data)
+        return FeedNotification(id=name, at=at, data=read, **noted)
+    if kind == "transition":
+        fields = msgspec.structs.asdict(_entry_decoder.decode(blob))
+        at = moment(fields.pop("at_ms"))
+        return FeedEvent(id=name, at=at, **fields)
+    return None
+
+
 def _named(place: int, mark: Mark) -> str:
     return f"{place}:{mark.id}:{mark.seen}"
 
 
-def _place_of(event: FeedEvent | FeedGap) -> tuple[int, Mark]:
-    found = _ID.fullmatch(event.id) if isinstance(event, FeedEvent | FeedGap) else None
+def _place_of(event: FeedItem) -> tuple[int, Mark]:
+    found = _ID.fullmatch(event.id) if isinstance(event, FeedItem) else None
     if found is None:
         raise InvalidInput("ack takes an event or a gap, as the feed handed it out")
     return int(found[1]), Mark(found[2], int(found[3]))

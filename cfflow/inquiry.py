@@ -35,21 +35,23 @@ async def ask(
     `GatewayError` when there is no answer; no money moves by asking.
     """
     limit_s = flow.pay.timeout_s
+    notice_ms = snapshot.notice.at_ms if snapshot.notice else 0
     order_id, ours = snapshot.order_id, snapshot.record.cf_payment_id
     if what is Ask.PAYMENT and ours is not None:
         entity = await gateway.fetch_payment(order_id, ours, timeout_s=limit_s)
-        return Inquired((observe_entity(entity, Call.FETCH_PAYMENT),), asked_ms)
+        one = observe_entity(entity, Call.FETCH_PAYMENT)
+        return Inquired((one,), asked_ms, notice_ms=notice_ms)
     if what is Ask.PAYMENTS:
         found = await gateway.fetch_payments(order_id, timeout_s=limit_s)
         seen = tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in found)
-        return Inquired(seen, asked_ms, everything=True)
+        return Inquired(seen, asked_ms, everything=True, notice_ms=notice_ms)
     if what is Ask.ORDER:
         try:
             order = await gateway.fetch_order(order_id, timeout_s=limit_s)
         except GatewayRejected as refusal:
             if refusal.status != _NOT_FOUND:
                 raise
-            return OrderSeen("NOT_FOUND", asked_ms)
+            return OrderSeen("NOT_FOUND", asked_ms, notice_ms=notice_ms)
         expires_ms = timestamp_ms(order.order_expiry_time)
-        return OrderSeen(order.order_status or "", asked_ms, expires_ms)
+        return OrderSeen(order.order_status or "", asked_ms, expires_ms, notice_ms)
     return None

@@ -7,13 +7,15 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final, Literal, Self
 
+import msgspec
+
 from cfflow._core.chart import State
 from cfflow._core.draft import Plan
 from cfflow._core.due import resend, resendable
 from cfflow._core.flow import Flow
 from cfflow._core.money import amount_of
 from cfflow._core.people import abandon, acknowledge, resolve
-from cfflow._core.record import Snapshot, Step
+from cfflow._core.record import Snapshot, Step, payment_id
 from cfflow._core.steps import (
     begin_pay,
     begin_resend,
@@ -41,13 +43,16 @@ from cfflow.calls import authenticate_call, authorize_begin, authorize_call, pay
 from cfflow.engine import Begin, Engine
 from cfflow.errors import (
     AlreadyPaid,
+    ConfigError,
     Conflict,
     InvalidAmount,
     InvalidInput,
+    InvalidSignature,
 )
 from cfflow.payment import Payment, snapshot_in
 from cfflow.reader import Reader, place_of, state_named
 from cfflow.recovery import adopt_order
+from cfflow.webhooks import Headers, Receipt, Verifier
 
 __all__ = ["Orchestrator"]
 
@@ -69,8 +74,10 @@ class Orchestrator(Reader):
         catalog: Catalog | None = None,
         log: Log | None = None,
         budget: Budget | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
         super().__init__(store, catalog or Catalog())
+        self._verifier = verifier
         self.gateway: Final = gateway
         self.budget: Final = budget or Budget({}, ledger_of(store))
         self.log: Final = log or default_log()
@@ -273,6 +280,32 @@ class Orchestrator(Reader):
             note=check_word("note", note),
         )
         return await self._worded(payment, word)
+
+    async def on_webhook(self, headers: Headers, body: bytes) -> Receipt:
+        """Take a notification of the gateway's: once this returns, answer 200.
+
+        `headers`: as they came, names in any case; `body`: the raw bytes. It moves no money
+        and no payment: it makes the payment due, and a worker asks the gateway. One round
+        trip to the store. Raises `InvalidSignature` with a `reason` (answer 400; nothing was
+        touched) and `StoreUnavailable` (answer 503; the gateway sends it again).
+        """
+        if self._verifier is None:
+            raise ConfigError("this orchestrator was made without webhook secrets: use connect")
+        try:
+            notification = self._verifier.read(headers, body, self.store.now_ms())
+        except InvalidSignature as refused:
+            self.log.warning("webhook.refused", reason=refused.reason, size_b=len(body))
+            raise
+        noted = await self.store.notify(notification)
+        receipt = Receipt(
+            type=notification.type,
+            order_id=notification.order_id or None,
+            cf_payment_id=notification.cf_payment_id or None,
+            payment_ids=tuple(payment_id(notification.order_id, n) for n in noted.payments),
+            duplicate=noted.duplicate,
+        )
+        self.log.info("webhook.accepted", **msgspec.structs.asdict(receipt))
+        return receipt
 
     async def _worded(self, payment: Payment | str, word: Begin) -> Payment:
         """Commit a person's word on the newest record: it is about the payment, not a page."""

@@ -78,7 +78,7 @@ class Worker:
         *,
         concurrency: int = 64,
         lease_s: float = 60.0,
-        idle_s: float = 0.5,
+        idle_s: float = 0.25,
         report_s: float = 10.0,
         drain_s: float = 30.0,
         log: Log | None = None,
@@ -201,9 +201,21 @@ class Worker:
         was, now = snapshot.record, seen.record
         if (was.state, was.operation) != (now.state, now.operation):
             self._counts["resolved"] += 1
+        if seen is snapshot and now.wake_ms is not None:
+            # A notification woke it while its step is on its way: that one's time comes first.
+            await self._wait_for_step(snapshot, now.wake_ms)
+            return
         soon_ms = self._store.now_ms() + _AGAIN_MS
         if now.wake_ms is not None and now.wake_ms < soon_ms:
             await self._defer(seen, soon_ms)
+
+    async def _wait_for_step(self, snapshot: Snapshot, wake_ms: int) -> None:
+        """Look again when the step says so, unless its outcome was written meanwhile."""
+        try:
+            later_ms = max(wake_ms, self._store.now_ms() + _AGAIN_MS)
+            await self._store.defer(snapshot, later_ms)
+        except StoreError as trouble:
+            self._trouble(trouble, payment_id=snapshot.id)
 
     async def _postpone(self, snapshot: Snapshot, limited: RateLimited) -> None:
         """The rate limit is no trouble of this payment's: it is due again when there is room."""

@@ -22,6 +22,7 @@ LAYERS = (
     "advice",
     "story",
     "feed",
+    "webhooks",
     "reader",
     "inquiry",
     "engine",
@@ -31,7 +32,6 @@ LAYERS = (
     "caretaker",
     "retention",
     "worker",
-    "webhooks",
     "connect",
     "sync",
     "",  # cfflow itself: the public names

@@ -21,7 +21,8 @@ NAMES = {
     "methods": "BankTransfer Card CardEMI CardlessEMI NetBanking PayLater PaymentMethod SavedCard"
     " UPI UPIAuthorization Wallet",
     "actions": "ApproveInApp AskOtp NextAction Redirect SubmitForm",
-    "what is seen": "Failure FeedEvent FeedGap HistoryEntry OpenOperation Otp Payment State Why",
+    "what is seen": "Failure FeedEvent FeedGap FeedNotification HistoryEntry OpenOperation Otp Payment Receipt"
+    " State Why",
     "errors": "AlreadyPaid CfflowError ConfigError Conflict FlowError GatewayAuthError GatewayError"
     " GatewayRejected GatewayUnavailable IllegalStep InvalidAmount InvalidInput InvalidSignature"
     " OtpLimit OutcomeUnknown PaymentNotFound RateLimited StoreError StoreUnavailable",
@@ -51,6 +52,7 @@ ORCHESTRATOR = {
     "abandon": f"{STEP}, {KEPT}",
     "acknowledge": f"{STEP}, reason, *, actor, note",
     "resolve": f"{STEP}, state, *, amount=None, actor, note",
+    "on_webhook": "headers, body",
     "aclose": "",
 }
 CONNECT = {
@@ -64,6 +66,8 @@ CONNECT = {
     "partitions": 64,
     "min_replicas": 0,
     "limits": None,
+    "webhook_secrets": (),
+    "webhook_tolerance_s": 3600.0,
     "log": None,
     "store": None,
 }

@@ -58,6 +58,7 @@ class Inquired(msgspec.Struct, frozen=True):
     `nonce` is a fresh one when the store may have lost commits since the payment's last:
     none of its keys must come again, and nothing that it does not know can be ruled out,
     but for `named`: the attempts of which an answer in hand says that they are ours.
+    `notice_ms`: it was asked because of a notification of then, or had seen it.
     """
 
     observations: tuple[Observation, ...]
@@ -65,6 +66,7 @@ class Inquired(msgspec.Struct, frozen=True):
     everything: bool = False
     nonce: str = ""
     named: tuple[str, ...] = ()
+    notice_ms: int = 0
 
 
 class Adopted(msgspec.Struct, frozen=True):
@@ -81,6 +83,7 @@ class OrderSeen(msgspec.Struct, frozen=True):
     status: str
     asked_ms: int
     expires_ms: int | None = None
+    notice_ms: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -142,7 +145,10 @@ def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
     end_turn(draft)
     _too_long(draft)
     _warn_of_twins(draft)
-    return draft.plan(assured=bool(isinstance(event, Inquired | Adopted) and event.nonce))
+    return draft.plan(
+        assured=bool(isinstance(event, Inquired | Adopted) and event.nonce),
+        answers_ms=event.notice_ms if isinstance(event, Inquired | OrderSeen) else 0,
+    )
 
 
 def _answered(draft: Draft, event: Answered) -> None:
@@ -181,6 +187,8 @@ def _inquired(draft: Draft, event: Inquired) -> None:
         if ours is not None and observation.cf_payment_id == ours:
             absorb(draft, observation, event.asked_ms)
             count_lost_otp(draft, event.asked_ms)
+    if event.everything:
+        _warn_of_second_taker(draft, event.observations)
     _check_key(draft)
 
 
@@ -238,6 +246,15 @@ def _warn_of_strangers(draft: Draft, attempts: tuple[Observation, ...]) -> None:
             draft.review(
                 "two_holds", f"attempt {other.cf_payment_id}, of no payment here, is held too"
             )
+
+
+def _warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> None:
+    """An attempt of no payment here holds or took money too: the customer may have paid twice."""
+    known = draft.snapshot.claimed_elsewhere | {draft.get("cf_payment_id")}
+    takers = [o for o in attempts if o.cf_payment_id not in known and prove(o).state in HOLDS]
+    if draft.state in HOLDS and takers:
+        ids = ", ".join(str(o.cf_payment_id) for o in takers[:8])
+        draft.review("two_holds", f"attempt {ids}, of no payment here, holds or took money too")
 
 
 def _warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:

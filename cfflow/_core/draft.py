@@ -62,7 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
     step that will be sent, so the store refuses it while another payment of the order
     holds or has taken money, and makes sure of its replicas. `assured`: the gateway
     was asked for it with a fresh nonce; any other plan is refused once on a record that the
-    store may have rolled back.
+    store may have rolled back. `answers_ms`: it answers every notification up to then.
     """
 
     snapshot: Snapshot
@@ -71,6 +71,7 @@ class Plan(msgspec.Struct, frozen=True):
     action_changed: bool = False
     opens: bool = False
     assured: bool = False
+    answers_ms: int = 0
 
     @property
     def record(self) -> Record:
@@ -175,7 +176,7 @@ class Draft:
     def _offset(self) -> int:
         return max(0, self.now_ms - self.was.created_ms)
 
-    def plan(self, *, opens: bool = False, assured: bool = False) -> Plan:
+    def plan(self, *, opens: bool = False, assured: bool = False, answers_ms: int = 0) -> Plan:
         """Freeze the draft into a plan."""
         history, begins = appended(self.was, tuple(self._entries))
         self.set(
@@ -186,6 +187,9 @@ class Draft:
             history_from=begins,
         )
         record = msgspec.structs.replace(self.was, **self._changes)
+        notice = self.snapshot.notice
+        if notice is not None and (notice.at_ms <= answers_ms or notice.is_told_by(record)):
+            notice = None
         return Plan(
             snapshot=Snapshot(
                 self.snapshot.order_id,
@@ -193,12 +197,14 @@ class Draft:
                 _with_wake(record, self.flow, self.now_ms),
                 self.next_action,
                 self.snapshot.attempts,
+                notice,
             ),
             before=self.snapshot,
             walked=tuple(self._walked),
             action_changed=self.next_action != self.snapshot.next_action,
             opens=opens,
             assured=assured,
+            answers_ms=answers_ms,
         )
 
 

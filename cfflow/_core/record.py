@@ -27,6 +27,7 @@ __all__ = [
     "Attempt",
     "Entry",
     "EntryKind",
+    "Notice",
     "Operation",
     "OtpTurn",
     "Record",
@@ -256,6 +257,22 @@ def attempt_of(record: Record) -> Attempt:
     )
 
 
+class Notice(msgspec.Struct, frozen=True, array_like=True):
+    """A notification that no inquiry has answered yet.
+
+    `cf_payment_id` is the attempt that it is about, which need not be ours; `said` is the
+    state in which it would leave us nothing to ask for.
+    """
+
+    at_ms: int
+    cf_payment_id: str = ""
+    said: str = ""
+
+    def is_told_by(self, record: Record) -> bool:
+        """Say whether this record says already what the notification said."""
+        return self.cf_payment_id == record.cf_payment_id and self.said == record.state
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """A payment as read: its place, its record, and what the customer has to do next."""
 
@@ -264,6 +281,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     record: Record
     next_action: NextAction | None = None
     attempts: tuple[Attempt, ...] = ()
+    notice: Notice | None = None
 
     @property
     def id(self) -> str:

@@ -7,15 +7,18 @@
 --                                 one per payment
 --        <n>                      the record of payment n: msgpack array, [schema, version, token, ...]
 --        <n>a                     its next_action, while the customer has something to do
+--        <n>n                     msgpack [at_ms, cf_payment_id, said]: a notification that no inquiry
+--                                 has answered yet; `said`: the state in which it is no news
 --   NS:{P}:wake            zset   payment id -> when somebody must look at it, ms
 --   NS:{P}:s:<state>       zset   payment id -> when it was created, ms
 --   NS:{P}:review          zset   payment id -> when it was created, ms; while a review is open
---   NS:{P}:events          stream one entry per transition, field e
+--   NS:{P}:events          stream one entry per transition or notification, field e
 --   NS:{P}:groups          hash   what the feed's readers know of this partition
 --        <group>                  msgpack [consumer, session, until_ms, id, seen]: who reads, until when;
 --                                 the last entry acknowledged, and which one that was from the first on
 --        (the empty name)         how many entries were trimmed
 --   NS:{P}:readers:<group> zset   consumer -> until when it counts as alive, ms; in one P per group
+--   NS:{P}:seen:<mark>     string for a day: a notification that would be a duplicate
 --   NS:{P}:flows           hash   digest -> the flow's text
 --   NS:{P}:run             hash   run: which history of the data is written; since: its begin, ms
 --   NS:{P}:budget:<call>   string the rate budget's book of one class of calls, whatever P is
@@ -192,19 +195,26 @@ local function trim(events, groups, added, feed_max)
   end
 end
 
+-- Whether a notification is answered by an inquiry that had seen it, or by what is written now.
+local function answered(packed, answers_ms, cf_payment_id, state)
+  local notice = cmsgpack.unpack(packed)
+  return notice[1] <= answers_ms or (notice[2] == cf_payment_id and notice[3] == state)
+end
+
 -- commit: KEYS order wake s:was s:is review events run groups
 --         ARGV id n schema version token record state cf_payment_id feed_max wake_ms
 --              created_ms opens(''|pay|step) review(1|0|keep) action(keep|drop|set) action_blob
---              version_token attempt twins committed_ms(''|ms) event...
+--              version_token attempt twins committed_ms(''|ms) answers_ms event...
 -- `twins`: how many other payments the caller knew to hold money. One more makes the commit a
 -- conflict, so that it is decided again with both in view; and the other one is woken up.
+-- `answers_ms`: the notifications up to then are answered; after a later one the payment is due now.
 local function commit()
   local order, wake, was, is, review, events =
     KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
   local id, n, token, record = ARGV[2], tonumber(ARGV[3]), ARGV[6], ARGV[7]
   local state, cf_payment_id, created_ms = ARGV[8], ARGV[9], ARGV[12]
   local now = now_ms()
-  local held = redis.call('HMGET', order, n, 'o')
+  local held = redis.call('HMGET', order, n, 'o', n .. 'n')
   if not held[1] then
     return { 'gone', now }
   end
@@ -222,7 +232,7 @@ local function commit()
   local unseen = ARGV[13] == '' and #twins > tonumber(ARGV[19])
   -- The same version under another token: a server that was rolled back went another way.
   if version ~= tonumber(ARGV[5]) or stored_token ~= ARGV[17] or unseen then
-    return { 'conflict', now, held[1], redis.call('HGET', order, n .. 'a'), held[2] }
+    return { 'conflict', now, held[1], redis.call('HGET', order, n .. 'a'), held[2], held[3] }
   end
   if ARGV[20] ~= '' then
     local lost, since = may_be_rolled_back(KEYS[7], version, tonumber(ARGV[20]), now)
@@ -245,7 +255,14 @@ local function commit()
   elseif ARGV[15] == 'drop' then
     redis.call('HDEL', order, n .. 'a')
   end
-  index_wake(wake, id, ARGV[11])
+  if held[3] and not answered(held[3], tonumber(ARGV[21]), cf_payment_id, state) then
+    index_wake(wake, id, ms(now))
+  else
+    index_wake(wake, id, ARGV[11])
+    if held[3] then
+      redis.call('HDEL', order, n .. 'n')
+    end
+  end
   if was ~= is then
     redis.call('ZREM', was, id)
     redis.call('ZADD', is, created_ms, id)
@@ -255,11 +272,11 @@ local function commit()
   elseif ARGV[14] == '0' then
     redis.call('ZREM', review, id)
   end
-  for i = 21, #ARGV do
+  for i = 22, #ARGV do
     redis.call('XADD', events, '*', 'e', ARGV[i])
   end
-  if #ARGV > 20 then
-    trim(events, KEYS[8], #ARGV - 20, tonumber(ARGV[10]))
+  if #ARGV > 21 then
+    trim(events, KEYS[8], #ARGV - 21, tonumber(ARGV[10]))
   end
   return { 'ok', now, packed }
 end
@@ -279,8 +296,8 @@ end
 
 local function read(prefix, id)
   local order_id, n = string.match(id, '^(.*)%.(%d+)$')
-  local held = redis.call('HMGET', prefix .. order_id, n, n .. 'a', 'o')
-  return { id, held[1], held[2], held[3] }
+  local held = redis.call('HMGET', prefix .. order_id, n, n .. 'a', 'o', n .. 'n')
+  return { id, held[1], held[2], held[3], held[4] }
 end
 
 -- Due payments of one partition, so many of the newest overdue and of the oldest; their due
@@ -313,6 +330,54 @@ local function claim()
     claim_of(wake, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], now, tonumber(ARGV[2]), found)
   end
   return { 'ok', now, found }
+end
+
+-- Which payments a notification is about: the one that has its attempt; else those that wait
+-- for one; else the newest, which then learns of an attempt that is nobody's. None, where it
+-- names no attempt.
+local function concerned(attempts, cf_payment_id)
+  local waiting = {}
+  for n, attempt in ipairs(cf_payment_id == '' and {} or attempts) do
+    if attempt[2] == cf_payment_id then
+      return { n }
+    end
+    if attempt[2] == '' and attempt[1] == 'created' then
+      waiting[#waiting + 1] = n
+    end
+  end
+  local newest = cf_payment_id ~= '' and #attempts > 0 and #attempts or nil
+  return #waiting > 0 and waiting or { newest }
+end
+
+-- notify: KEYS order wake events groups mark...
+--         ARGV order_id cf_payment_id said feed_max mark_ms entry
+-- A duplicate is not told again, but whoever it is about is always asked about again, unless
+-- the payment has come to where the notification says it is.
+local function notify()
+  local order, order_id, cf_payment_id, said = KEYS[1], ARGV[2], ARGV[3], ARGV[4]
+  local now, woken, new = now_ms(), {}, true
+  local attempts = attempts_of(redis.call('HGET', order, 'o'))
+  for _, n in ipairs(concerned(attempts, cf_payment_id)) do
+    local told = attempts[n][2] == cf_payment_id and attempts[n][1] == said
+    if not told and redis.call('HEXISTS', order, n) == 1 then
+      local held = redis.call('HGET', order, n .. 'n')
+      local before = held and cmsgpack.unpack(held) or { 0, attempts[n][2], '' }
+      -- Two in one millisecond are two; one about a stranger's attempt must not be forgotten.
+      local at, stranger = math.max(now, before[1] + 1), before[2] ~= attempts[n][2]
+      local notice = { at, stranger and before[2] or cf_payment_id, stranger and '' or said }
+      redis.call('HSET', order, n .. 'n', cmsgpack.pack(notice))
+      redis.call('ZADD', KEYS[2], ms(now), order_id .. '.' .. n)
+      woken[#woken + 1] = n
+    end
+  end
+  for k = 5, #KEYS do
+    new = redis.call('SET', KEYS[k], '1', 'NX', 'PX', ARGV[6]) and new
+  end
+  if new then
+    redis.call('XADD', KEYS[3], '*', 'e', ARGV[7])
+    trim(KEYS[3], KEYS[4], 1, tonumber(ARGV[5]))
+  end
+  return { 'ok', now, new and 0 or 1, woken }
 end
 
 -- defer: KEYS wake order           ARGV id n token wake_ms
@@ -626,6 +691,7 @@ local commands = {
   find = find,
   read = read_all,
   defer = defer,
+  notify = notify,
   overdue = overdue,
   purge = purge,
   budget = budget,

@@ -111,6 +111,10 @@ class Keys:
         """Return the key of the rate budget's book of one class of calls."""
         return f"{self._roots[zlib.crc32(call.encode()) % self.partitions]}budget:{call}"
 
+    def mark(self, partition: int, name: str) -> str:
+        """Return the key by which a partition knows a notification again."""
+        return f"{self._roots[partition]}seen:{name}"
+
     def run(self, partition: int) -> str:
         """Return the key under which a partition keeps which server process wrote it."""
         return self._runs[partition]

@@ -19,8 +19,11 @@ from cfflow._ports.redis_link import RedisLink
 from cfflow._ports.redis_url import shown
 from cfflow._ports.store import (
     ACTION_MAX_B,
+    MARK_MS,
     PAID_MARK_MS,
     Committed,
+    Noted,
+    Notification,
     Outcome,
     Overdue,
     Page,
@@ -29,6 +32,7 @@ from cfflow._ports.store import (
     encode_action,
     encode_attempt,
     encode_events,
+    encode_notification,
     encode_record,
     oldest_of,
     snapshot_of,
@@ -149,8 +153,8 @@ class RedisStore:
     async def load(self, order_id: str, n: int) -> Snapshot | None:
         """Return a payment, None where there is none."""
         key = self.keys.order(order_id)
-        blob, action, packed = await self.link.command("HMGET", key, n, f"{n}a", "o")
-        return snapshot_of(f"{order_id}.{n}", blob, action, packed) if blob else None
+        found = await self.link.command("HMGET", key, n, f"{n}a", "o", f"{n}n")
+        return snapshot_of(f"{order_id}.{n}", *found) if found[0] else None
 
     async def commit(self, plan: Plan) -> Committed:
         """Write a plan over the version that it was decided on, under a fresh token."""
@@ -197,8 +201,33 @@ class RedisStore:
             encode_attempt(record),
             len(plan.before.twins),
             "" if plan.assured else plan.previous.updated_ms,
+            plan.answers_ms,
             *encode_events(plan),
         )
+
+    async def notify(self, notification: Notification) -> Noted:
+        """Make the payments that a notification is about due now; tell the feed once."""
+        keys, order_id = self.keys, notification.order_id
+        place = keys.partition(order_id or next(iter(notification.marks), ""))
+        answer = await self.link.script(
+            (
+                keys.order_prefix(place) + order_id,
+                keys.wake(place),
+                keys.events(place),
+                keys.groups(place),
+                *(keys.mark(place, name) for name in notification.marks),
+            ),
+            (
+                "notify",
+                order_id,
+                notification.cf_payment_id,
+                notification.said,
+                self._feed_max,
+                MARK_MS,
+                encode_notification(notification, self.now_ms()),
+            ),
+        )
+        return Noted(tuple(int(n) for n in answer[3]), duplicate=bool(answer[2]))
 
     async def flow_text(self, order_id: str, digest: str) -> bytes | None:
         """Return the text of the flow with which a payment began."""
@@ -320,7 +349,7 @@ def _committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committ
         kept = msgspec.structs.replace(snapshot, record=record, attempts=attempts)
         return Committed(outcome, at_ms, kept)
     if outcome is Outcome.CONFLICT:
-        return Committed(outcome, at_ms, snapshot_of(snapshot.id, *answer[2:5]))
+        return Committed(outcome, at_ms, snapshot_of(snapshot.id, *answer[2:6]))
     if outcome is Outcome.RESTARTED:
         return Committed(outcome, at_ms, since_ms=int(answer[2]))
     in_the_way = outcome in {Outcome.CLAIMED, Outcome.HOLDER, Outcome.BLOCKED}
@@ -346,8 +375,8 @@ def _snapshots(answers: Sequence[Any]) -> list[Snapshot]:
 
 
 def _snapshot(row: Sequence[Any]) -> Snapshot:
-    identifier, blob, action, packed = row
-    return snapshot_of(identifier.decode(), blob, action, packed)
+    identifier, *found = row
+    return snapshot_of(identifier.decode(), *found)
 
 
 def _readable(answers: Sequence[Any]) -> list[Snapshot]:

@@ -17,14 +17,17 @@ from cfflow._core.actions import NextAction
 from cfflow._core.chart import State
 from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
-from cfflow._core.record import Attempt, Record, Snapshot, attempt_of, split_id
+from cfflow._core.record import Attempt, Notice, Record, Snapshot, attempt_of, split_id
 from cfflow._ports.feed import FeedStore
 from cfflow.errors import StoreError
 
 __all__ = [
     "ACTION_MAX_B",
+    "MARK_MS",
     "PAID_MARK_MS",
     "Committed",
+    "Noted",
+    "Notification",
     "Outcome",
     "Overdue",
     "Page",
@@ -32,10 +35,12 @@ __all__ = [
     "Store",
     "decode_action",
     "decode_attempts",
+    "decode_notice",
     "decode_record",
     "encode_action",
     "encode_attempt",
     "encode_events",
+    "encode_notification",
     "encode_record",
     "oldest_of",
     "snapshot_of",
@@ -47,10 +52,14 @@ ACTION_MAX_B: Final = 65_536
 #: So long an order that was paid is known as paid after its payments were purged.
 PAID_MARK_MS: Final = 365 * 86_400_000
 
+#: So long a notification is known, and a second one like it is a duplicate.
+MARK_MS: Final = 86_400_000
+
 _encode = msgspec.msgpack.Encoder().encode
 _record_decoder = msgspec.msgpack.Decoder(Record)
 _action_decoder = msgspec.msgpack.Decoder(NextAction)
 _attempts_decoder = msgspec.msgpack.Decoder(tuple[Attempt, ...])
+_notice_decoder = msgspec.msgpack.Decoder(Notice)
 
 
 class Outcome(StrEnum):
@@ -90,6 +99,29 @@ class Started(msgspec.Struct, frozen=True):
 
     outcome: Literal["ok", "open", "paid", "there"]
     snapshot: Snapshot
+
+
+class Notification(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway has sent us, once its signature was found right.
+
+    `order_id` and `cf_payment_id` are empty where it names none; `said` is the state in
+    which it tells us nothing new. `marks` know a second one like it; `data` is its own JSON,
+    kept for the feed where nobody here can read it.
+    """
+
+    type: str
+    order_id: str = ""
+    cf_payment_id: str = ""
+    said: str = ""
+    marks: tuple[str, ...] = ()
+    data: bytes | None = None
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """The answer to a notification: the payments that are due now, and whether it came before."""
+
+    payments: tuple[int, ...] = ()
+    duplicate: bool = False
 
 
 class Overdue(msgspec.Struct, frozen=True):
@@ -156,6 +188,15 @@ class Store(Protocol):
 
     async def commit(self, plan: Plan) -> Committed:
         """Write a plan over the version that it was decided on."""
+        ...
+
+    async def notify(self, notification: Notification) -> Noted:
+        """Make the payments that a notification is about due now; tell the feed once.
+
+        It is about the one that has its attempt; where none has, about those that have no
+        attempt yet, or else about the newest. One that says already what is said stays
+        asleep, and one that names no attempt wakes nobody.
+        """
         ...
 
     async def flow_text(self, order_id: str, digest: str) -> bytes | None:
@@ -253,15 +294,41 @@ def encode_events(plan: Plan) -> list[bytes]:
     ]
 
 
+def encode_notification(notification: Notification, at_ms: int) -> bytes:
+    """Return the feed entry of a notification."""
+    return _encode(
+        {
+            "kind": "notification",
+            "type": notification.type,
+            "order_id": notification.order_id or None,
+            "cf_payment_id": notification.cf_payment_id or None,
+            "data": notification.data,
+            "at_ms": at_ms,
+        }
+    )
+
+
 def snapshot_of(
-    identifier: str, blob: bytes, action: bytes | None, packed: bytes | None
+    identifier: str,
+    blob: bytes,
+    action: bytes | None,
+    packed: bytes | None,
+    notice: bytes | None = None,
 ) -> Snapshot:
     """Return the snapshot of one stored payment."""
     place = split_id(identifier)
     if place is None:
         raise StoreError(f"{identifier!r} in an index is no payment id")
     record, attempts = decode_record(blob), decode_attempts(packed)
-    return Snapshot(*place, record, decode_action(action), attempts)
+    return Snapshot(*place, record, decode_action(action), attempts, decode_notice(notice))
+
+
+def decode_notice(blob: bytes | None) -> Notice | None:
+    """Return a notice as it was kept."""
+    try:
+        return _notice_decoder.decode(blob) if blob else None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StoreError(f"a stored notice does not decode: {error}") from None
 
 
 def oldest_of(limit: int, turn: int) -> int:

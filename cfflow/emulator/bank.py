@@ -14,19 +14,20 @@ from __future__ import annotations
 import hmac
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from cfflow.emulator import checks, otp
+from cfflow.emulator.customer import Customer
 from cfflow.emulator.ids import Ids, fingerprint
 from cfflow.emulator.methods import read_method
-from cfflow.emulator.movements import Movements
+from cfflow.emulator.movements import Listener, Movements
 from cfflow.emulator.orders import read_order
 from cfflow.emulator.records import (
     DEFAULT_ACCOUNTS,
     Account,
     Attempt,
     BankOptions,
-    Failure,
     LedgerEntry,
     Method,
     Order,
@@ -39,10 +40,6 @@ from cfflow.emulator.timers import Timers
 
 PREAUTH_TAG = "cfflow_preauth"
 SIMULATED_STATUSES = ("SUCCESS", "FAILED", "PENDING", "USER_DROPPED")
-
-OTP_EXHAUSTED = Failure(
-    "TRANSACTION_DECLINED", "auth_declined", "customer", "too many wrong one-time passwords"
-)
 
 
 class Bank:
@@ -70,6 +67,7 @@ class Bank:
         self._attempts: dict[int, Attempt] = {}
         self._simulations: dict[str, Simulation] = {}
         self._movements = Movements(self._ids, self._timers, self.options)
+        self.customer = Customer(self._movements, self.options)
 
     # --- who, and what time it is ------------------------------------------------------
 
@@ -99,6 +97,10 @@ class Bank:
         """The effects on one order, oldest first; empty for an order that never was."""
         return list(self._movements.ledger_by_order.get(order_id, ()))
 
+    def listen(self, listener: Listener) -> None:
+        """Tell this listener of every effect from now on, as it happens."""
+        self._movements.listeners.append(listener)
+
     # --- orders ------------------------------------------------------------------------
 
     def create_order(self, account: Account, body: Mapping[str, Any], now: float) -> Order:
@@ -124,6 +126,10 @@ class Bank:
         """An order of this account. Raises `Refused` (404)."""
         self._begin("fetch_order", now)
         return self._order(account, order_id)
+
+    def latest_orders(self, count: int) -> list[Order]:
+        """The last so many orders of all accounts, newest first, for whoever looks on."""
+        return list(islice(reversed(self._orders.values()), count))
 
     def session_of(self, order: Order) -> str:
         """The order's `payment_session_id`: whoever holds it may pay."""
@@ -171,6 +177,7 @@ class Bank:
             attempt.otp_page = OtpPage(expires_at=now + otp.PAGE_S, last_sent_at=now)
         order.attempts.append(attempt)
         self._attempts[cf_payment_id] = attempt
+        self.customer.receive(attempt)
         self._movements.begin(attempt, now)
         return attempt
 
@@ -181,12 +188,8 @@ class Bank:
         Raises `Refused`: 404 for the payment, 400 where no OTP is expected (any more).
         """
         attempt, page = self._otp_page(cf_payment_id, now)
-        accepted = otp.submit(page, code, self.options.otp, now)
-        if accepted:
-            self._movements.settle(attempt, now)
+        if self.customer.submit_otp(attempt, page, code, now):
             return OtpAnswer(attempt, "SUBMIT_OTP", "SUCCESS", "otp accepted")
-        if otp.exhausted(page):
-            self._movements.fail(attempt, OTP_EXHAUSTED, now)
         return OtpAnswer(attempt, "SUBMIT_OTP", "FAILED", "otp is invalid")
 
     def resend_otp(self, cf_payment_id: object, now: float) -> OtpAnswer:

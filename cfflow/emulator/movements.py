@@ -1,11 +1,12 @@
 """What happens to an attempt: the only place that changes its status or writes the ledger.
 
-Each movement is one effect, recorded once, at the time it happened. Later listeners (a
-webhook, a page that waits) belong here, beside the ledger.
+Each movement is one effect, recorded once, at the time it happened; whoever listens (the
+webhooks) is told of it when the attempt looks as it leaves it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
 from typing import Literal
@@ -18,6 +19,7 @@ from cfflow.emulator.records import (
     Failure,
     HoldAction,
     LedgerEntry,
+    Script,
     Status,
 )
 from cfflow.emulator.timers import Timers
@@ -25,6 +27,25 @@ from cfflow.emulator.timers import Timers
 DECLINED = Failure(
     "TRANSACTION_DECLINED", "auth_declined", "customer", "the bank declined the payment"
 )
+UNANSWERED = Failure(
+    "TRANSACTION_EXPIRED",
+    "upi_collect_expired",
+    "customer",
+    "the customer did not answer in time",
+    "U69",
+    "COLLECT EXPIRED",
+)
+# What an attempt says of itself while somebody has yet to answer.
+WAITING: Mapping[Status, str] = {
+    "PENDING": "Waiting for the customer",
+    "NOT_ATTEMPTED": "The customer has not begun",
+    "FLAGGED": "Held back for a risk check",
+    "INCOMPLETE": "The customer has not finished",
+}
+
+
+# What happened, to which attempt, and when (seconds since the epoch).
+Listener = Callable[[Effect, Attempt, float], None]
 
 
 class Movements:
@@ -33,6 +54,7 @@ class Movements:
     def __init__(self, ids: Ids, timers: Timers, options: BankOptions) -> None:
         self.ledger: list[LedgerEntry] = []
         self.ledger_by_order: dict[str, list[LedgerEntry]] = {}
+        self.listeners: list[Listener] = []
         self._ids = ids
         self._timers = timers
         self._options = options
@@ -40,10 +62,18 @@ class Movements:
     def begin(self, attempt: Attempt, now: float) -> None:
         """A new attempt, and what its customer will do without being asked."""
         self._record("attempt_created", attempt, attempt.amount, now)
-        scripts = {"approve": self._succeed, "decline": self._decline}
-        if attempt.method.scripted is not None:
-            answer = partial(scripts[attempt.method.scripted], attempt)
+        method = attempt.method
+        scripts: dict[Script | None, Callable[[Attempt, float], None]] = {
+            "approve": self._succeed,
+            "decline": self._decline,
+            "leave": self._leave,
+            "late": self._decline_for_now,
+        }
+        if method.scripted in scripts:
+            answer = partial(scripts[method.scripted], attempt)
             self._timers.after(self._options.upi_approves_after_s, now, answer)
+        if method.answer_by is not None and method.scripted != "never":
+            self._timers.after(method.answer_by - now, now, partial(self._expire, attempt))
         if self._options.closes_after_s is not None:
             self._timers.after(self._options.closes_after_s, now, partial(self._close, attempt))
 
@@ -53,10 +83,10 @@ class Movements:
 
     def fail(self, attempt: Attempt, failure: Failure, now: float) -> None:
         """The attempt is over, and nothing was taken."""
-        if attempt.status != "FAILED":
-            self._record("failed", attempt, attempt.amount, now)
-        attempt.failure = failure
+        told, attempt.failure = attempt.status == "FAILED", failure
         _finish(attempt, "FAILED", "Transaction failed", now)
+        if not told:
+            self._record("failed", attempt, attempt.amount, now)
 
     def capture(self, attempt: Attempt, amount: Decimal, now: float) -> None:
         """Take `amount` rupees out of the hold, once; the rest goes back to the customer."""
@@ -69,8 +99,8 @@ class Movements:
         self._record("voided", attempt, attempt.amount, now)
         self._act(attempt, "VOID", None, now)
 
-    def force(self, attempt: Attempt, status: str, error: str | None, now: float) -> None:
-        """A simulated status. An attempt that failed may come back: banks do answer late."""
+    def force(self, attempt: Attempt, status: Status, error: str | None, now: float) -> None:
+        """A status by somebody's word. An attempt that failed may come back: banks do answer late."""
         if status == "SUCCESS":
             self._succeed(attempt, now, late=True)
         elif status == "FAILED":
@@ -78,12 +108,19 @@ class Movements:
             self.fail(attempt, failure, now)
         elif status == "USER_DROPPED":
             self._drop(attempt, now)
+        elif status == "CANCELLED":
+            self._cancel(attempt, now)
+        elif status == "VOID":
+            self._release(attempt, now)
         else:
-            attempt.status, attempt.failure, attempt.completed_at = "PENDING", None, None
-            attempt.message = "Waiting for the customer"
+            attempt.status, attempt.failure, attempt.completed_at = status, None, None
+            attempt.message = WAITING[status]
 
     def _succeed(self, attempt: Attempt, now: float, *, late: bool = False) -> None:
-        if attempt.status in ("SUCCESS", "VOID") or (attempt.status != "PENDING" and not late):
+        if attempt.status == "CANCELLED":
+            self._reverse(attempt, now)
+            return
+        if attempt.succeeded or not (attempt.open or late):
             return
         _finish(attempt, "SUCCESS", "Transaction successful", now)
         attempt.failure = None
@@ -112,18 +149,44 @@ class Movements:
         self._timers.after(self._options.confirm_after_s, now, partial(_confirm, attempt, done))
 
     def _decline(self, attempt: Attempt, now: float) -> None:
-        if attempt.status == "PENDING":
+        if attempt.open:
             self.fail(attempt, DECLINED, now)
 
-    def _close(self, attempt: Attempt, now: float) -> None:
-        if attempt.status == "PENDING":
+    def _decline_for_now(self, attempt: Attempt, now: float) -> None:
+        """Late authorization: the bank says no, and pays after all."""
+        self._decline(attempt, now)
+        come_back = partial(self._succeed, attempt, late=True)
+        self._timers.after(self._options.late_after_s, now, come_back)
+
+    def _leave(self, attempt: Attempt, now: float) -> None:
+        if attempt.open:
             self._drop(attempt, now)
 
+    def _expire(self, attempt: Attempt, now: float) -> None:
+        if attempt.open:
+            self.fail(attempt, UNANSWERED, now)
+
+    def _close(self, attempt: Attempt, now: float) -> None:
+        if attempt.open:
+            self._cancel(attempt, now)
+
+    def _cancel(self, attempt: Attempt, now: float) -> None:
+        told, attempt.failure = attempt.status == "CANCELLED", None
+        _finish(attempt, "CANCELLED", "The gateway closed the payment", now)
+        if not told:
+            self._record("cancelled", attempt, attempt.amount, now)
+
+    def _reverse(self, attempt: Attempt, now: float) -> None:
+        """Too late: the bank took the money, and the customer has it back."""
+        if attempt.reversed_at is None:
+            attempt.reversed_at = now
+            self._record("reversed", attempt, attempt.amount, now)
+
     def _drop(self, attempt: Attempt, now: float) -> None:
-        if attempt.status != "USER_DROPPED":
-            self._record("dropped", attempt, attempt.amount, now)
-        attempt.failure = None
+        told, attempt.failure = attempt.status == "USER_DROPPED", None
         _finish(attempt, "USER_DROPPED", "The customer left", now)
+        if not told:
+            self._record("dropped", attempt, attempt.amount, now)
 
     def _release(self, attempt: Attempt, now: float) -> None:
         if attempt.held:
@@ -135,6 +198,8 @@ class Movements:
         entry = LedgerEntry(effect, order_id, str(attempt.cf_payment_id), amount, at)
         self.ledger.append(entry)
         self.ledger_by_order.setdefault(order_id, []).append(entry)
+        for listener in self.listeners:
+            listener(effect, attempt, at)
 
 
 def _confirm(attempt: Attempt, action: HoldAction, now: float) -> None:

@@ -13,7 +13,20 @@ from typing import Any, Literal
 
 import msgspec
 
-Status = Literal["SUCCESS", "FAILED", "PENDING", "USER_DROPPED", "VOID"]
+Status = Literal[
+    "SUCCESS",
+    "FAILED",
+    "PENDING",
+    "USER_DROPPED",
+    "CANCELLED",
+    "VOID",
+    "NOT_ATTEMPTED",
+    "FLAGGED",
+    "INCOMPLETE",
+]
+# Not at its end: the customer or the bank has yet to answer.
+OPEN: frozenset[Status] = frozenset({"PENDING", "NOT_ATTEMPTED", "FLAGGED", "INCOMPLETE"})
+OrderStatus = Literal["ACTIVE", "PAID", "EXPIRED", "TERMINATION_REQUESTED", "TERMINATED"]
 Effect = Literal[
     "attempt_created",
     "authorized",  # the bank holds the money
@@ -21,7 +34,9 @@ Effect = Literal[
     "voided",  # the merchant gave the hold back
     "released",  # the hold ran out and the bank gave it back
     "failed",
-    "dropped",
+    "dropped",  # the customer left
+    "cancelled",  # the gateway closed the attempt at the account's time limit
+    "reversed",  # the bank took money for a cancelled attempt, and it went straight back
 ]
 
 DEFAULT_CLIENT_ID = "cfflow-test-id"
@@ -52,22 +67,29 @@ class BankOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     otp: the one-time password that every bank accepts.
     otp_settles_after_s: from an accepted OTP until the money moves.
     upi_approves_after_s: from a UPI collect until the test customer answers it.
+    late_after_s: from the failure of `testlate@gocash` until its money comes after all.
     confirm_after_s: from an accepted capture or void until `authorization` leaves PENDING.
     hold_s: how long a card hold lasts; a UPI mandate brings its own end.
-    closes_after_s: an attempt still PENDING then is USER_DROPPED; None leaves it open.
+    closes_after_s: the account's time limit: an attempt still open then is CANCELLED, and
+        what its bank takes later goes back. None leaves it open.
     order_s: how long an order without an expiry time of its own can be paid.
     form_methods: payment methods that answer `form` where others answer `link`.
+    methods_not_enabled: payment methods that the account may not use.
+    offers: rupees that an `offer_id` takes off; another offer changes nothing.
     """
 
     bins_without_otp: frozenset[str] = frozenset({"510510"})
     otp: str = "111000"
     otp_settles_after_s: float = 0.0
     upi_approves_after_s: float = 0.0
+    late_after_s: float = 60.0
     confirm_after_s: float = 0.0
     hold_s: float = 7 * 86400.0
     closes_after_s: float | None = None
     order_s: float = 30 * 86400.0
     form_methods: frozenset[str] = frozenset()
+    methods_not_enabled: frozenset[str] = frozenset()
+    offers: dict[str, Decimal] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +101,18 @@ class Mandate:
     end_at: float
 
 
+# approve, decline: the customer answers. leave: they go away. late: the bank declines, and
+# pays after all. never: nobody ever answers, and no time limit of the method ends it.
+Script = Literal["approve", "decline", "leave", "late", "never"]
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A payment method that passed validation, without anything that must not be kept.
 
-    `shown` is what a payment entity says of it; `scripted` is the answer that a test id
-    gives by itself: "approve", "decline", or None for a customer who has yet to act.
+    `shown` is what a payment entity says of it. `scripted` is what a test id does by
+    itself; None is a customer who has yet to act, until `answer_by` (seconds since the
+    epoch) where the method sets a limit.
     """
 
     name: str
@@ -92,8 +120,9 @@ class Method:
     action: Literal["post", "link", "form", "custom"]
     group: str
     shown: Mapping[str, Any]
-    scripted: Literal["approve", "decline"] | None = None
+    scripted: Script | None = None
     mandate: Mandate | None = None
+    answer_by: float | None = None
 
 
 @dataclass(slots=True)
@@ -120,12 +149,14 @@ class HoldAction:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt failed, in the gateway's own words."""
+    """Why an attempt failed, in the gateway's own words and in those of the bank behind it."""
 
     code: str
     reason: str
     source: str
     description: str
+    raw_code: str = "05"
+    raw_description: str = "DO NOT HONOUR"
 
 
 @dataclass(slots=True)
@@ -148,6 +179,19 @@ class Attempt:
     failure: Failure | None = None
     completed_at: float | None = None
     bank_reference: str | None = None
+    reversed_at: float | None = None
+    offer_id: str | None = None
+    instrument_id: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody has yet to answer."""
+        return self.status in OPEN
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the bank said yes once, whatever became of the money since."""
+        return self.status in ("SUCCESS", "VOID")
 
     @property
     def held(self) -> bool:
@@ -171,11 +215,18 @@ class Order:
     note: str | None = None
     meta: Mapping[str, Any] | None = None
     attempts: list[Attempt] = field(default_factory=list, repr=False)
+    terminated: bool = False
 
-    def status(self, now: float) -> Literal["ACTIVE", "PAID", "EXPIRED"]:
-        """PAID while an attempt has taken or holds money: a hold given back frees the order."""
+    def status(self, now: float) -> OrderStatus:
+        """PAID while an attempt has taken or holds money: a hold given back frees the order.
+
+        A terminated order waits for the attempts that were under way.
+        """
         if any(attempt.status == "SUCCESS" for attempt in self.attempts):
             return "PAID"
+        if self.terminated:
+            under_way = any(attempt.open for attempt in self.attempts)
+            return "TERMINATION_REQUESTED" if under_way else "TERMINATED"
         return "EXPIRED" if now >= self.expires_at else "ACTIVE"
 
 

@@ -16,7 +16,7 @@ from cfflow._core.draft import Walked
 from cfflow._core.record import Snapshot
 from cfflow._ports.store import Store
 from cfflow.errors import Conflict, InvalidInput
-from cfflow.feed import Feed, FeedEvent, FeedGap
+from cfflow.feed import Feed, FeedEvent, FeedGap, FeedItem
 from cfflow.testing.plans import begin, written
 from cfflow.testing.suite import Suite
 
@@ -25,7 +25,7 @@ __all__ = ["FeedConformance"]
 _LEASE_S: Final = 1.0
 _AT_ONCE: Final = 16
 
-Told = FeedEvent | FeedGap
+Told = FeedItem
 
 
 async def tell(store: Store, snapshot: Snapshot, count: int, first: int = 1) -> Snapshot:

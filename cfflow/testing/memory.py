@@ -16,12 +16,24 @@ import msgspec
 from cfflow._core.chart import HOLDS, OPEN, State
 from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
-from cfflow._core.record import SCHEMA, Attempt, Record, Snapshot, Step, attempt_of, payment_id
+from cfflow._core.record import (
+    SCHEMA,
+    Attempt,
+    Notice,
+    Record,
+    Snapshot,
+    Step,
+    attempt_of,
+    payment_id,
+)
 from cfflow._ports.budget_ledger import MemoryLedger
 from cfflow._ports.server_clock import monotonic_ms
 from cfflow._ports.store import (
     ACTION_MAX_B,
+    MARK_MS,
     Committed,
+    Noted,
+    Notification,
     Outcome,
     Overdue,
     Page,
@@ -30,6 +42,7 @@ from cfflow._ports.store import (
     decode_record,
     encode_action,
     encode_events,
+    encode_notification,
     encode_record,
     oldest_of,
 )
@@ -57,6 +70,7 @@ class _Order(msgspec.Struct):
     attempts: list[Attempt]
     records: dict[int, bytes]
     actions: dict[int, bytes]
+    notices: dict[int, Notice] = {}
 
 
 class MemoryStore:
@@ -71,6 +85,7 @@ class MemoryStore:
         self._orders: dict[str, _Order] = {}
         self._flows: dict[str, bytes] = {}
         self._wakes: dict[str, int] = {}
+        self._marks: dict[str, int] = {}
         self._claims = 0
         self._since_ms = 0
         self._offset_ms = time.time() * 1000 - monotonic_ms()
@@ -165,11 +180,37 @@ class MemoryStore:
             action = plan.snapshot.next_action
             blob = b"" if action is None else encode_action(action)
             order.actions[n] = blob if len(blob) <= ACTION_MAX_B else b""
-        self._index_wake(plan.snapshot.id, record.wake_ms)
+        notice = order.notices.get(n)
+        if notice and notice.at_ms > plan.answers_ms and not notice.is_told_by(record):
+            self._index_wake(plan.snapshot.id, self.now_ms())
+        else:
+            order.notices.pop(n, None)
+            self._index_wake(plan.snapshot.id, record.wake_ms)
         events = encode_events(plan)
         self.events.extend(events)
         self._feed.append(plan.snapshot.order_id, events)
         return kept
+
+    async def notify(self, notification: Notification) -> Noted:
+        """Make the payments that a notification is about due now; tell the feed once."""
+        now_ms, cf_payment_id = self.now_ms(), notification.cf_payment_id
+        order = self._orders.get(notification.order_id) or _Order([], {}, {})
+        woken = []
+        for n in _concerned(order.attempts, cf_payment_id):
+            attempt = order.attempts[n - 1]
+            told = (attempt.cf_payment_id, attempt.state) == (cf_payment_id, notification.said)
+            if not told and n in order.records:
+                before = order.notices.get(n, Notice(0, attempt.cf_payment_id))
+                order.notices[n] = _later(before, attempt, notification, now_ms)
+                self._wakes[payment_id(notification.order_id, n)] = now_ms
+                woken.append(n)
+        new = all(self._marks.get(mark, 0) <= now_ms for mark in notification.marks)
+        self._marks |= dict.fromkeys(notification.marks, now_ms + MARK_MS)
+        if new:
+            entry = encode_notification(notification, now_ms)
+            self.events.append(entry)
+            self._feed.append(notification.order_id, [entry])
+        return Noted(tuple(woken), duplicate=not new)
 
     async def flow_text(self, order_id: str, digest: str) -> bytes | None:
         """Return the text of the flow with which a payment began."""
@@ -209,6 +250,7 @@ class MemoryStore:
             return False
         order.records.clear()
         order.actions.clear()
+        order.notices.clear()
         if all(attempt.state is not State.CAPTURED for attempt in order.attempts):
             del self._orders[payments[0].order_id]
         for snapshot in payments:
@@ -238,7 +280,8 @@ class MemoryStore:
         order = self._orders[order_id]
         action = decode_action(order.actions.get(n))
         record = decode_record(order.records[n])
-        return Snapshot(order_id, n, record, action, tuple(order.attempts))
+        notice = order.notices.get(n)
+        return Snapshot(order_id, n, record, action, tuple(order.attempts), notice)
 
     def _by_name(self, name: str) -> Snapshot:
         order_id, _, n = name.rpartition(".")
@@ -249,6 +292,27 @@ class MemoryStore:
             self._wakes.pop(name, None)
         else:
             self._wakes[name] = wake_ms
+
+
+def _concerned(attempts: Sequence[Attempt], cf_payment_id: str) -> Sequence[int]:
+    """Return which payments a notification about this attempt is about, as in cfflow.lua."""
+    waiting: list[int] = []
+    if not cf_payment_id:
+        return waiting
+    for n, attempt in enumerate(attempts, 1):
+        if attempt.cf_payment_id == cf_payment_id:
+            return [n]
+        if attempt.state is State.CREATED and not attempt.cf_payment_id:
+            waiting.append(n)
+    return waiting or [len(attempts)][: len(attempts)]
+
+
+def _later(before: Notice, attempt: Attempt, new: Notification, now_ms: int) -> Notice:
+    """Return the notice that follows one; one about a stranger's attempt is not forgotten."""
+    at_ms = max(now_ms, before.at_ms + 1)
+    if before.cf_payment_id != attempt.cf_payment_id:
+        return Notice(at_ms, before.cf_payment_id)
+    return Notice(at_ms, new.cf_payment_id, new.said)
 
 
 def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] | None:

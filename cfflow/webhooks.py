@@ -1,0 +1,238 @@
+"""Notifications in: (headers, raw body) → what the gateway has verifiably said.
+
+The signature is checked over the raw bytes, in constant time and against every secret that
+is valid now (GATEWAY 7). Nothing here knows a framework, a store or a clock of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal
+
+import msgspec
+
+from cfflow._core.chart import State
+from cfflow._ports.sealed import Sealed
+from cfflow._ports.store import Notification
+from cfflow.errors import ConfigError, InvalidInput, InvalidSignature
+
+__all__ = ["BODY_MAX_B", "PAYMENT_EVENTS", "TOLERANCE_S", "Headers", "Receipt", "Verifier"]
+
+Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+
+#: Real ones are two to four kilobytes; a stranger's megabytes are not even hashed.
+BODY_MAX_B: Final = 65_536
+
+#: The gateway's last try comes 42 minutes after its first, perhaps under the first one's time.
+TOLERANCE_S: Final = 3600.0
+
+#: The only ones that are about a payment's fate; all others are handed to the feed as they are.
+PAYMENT_EVENTS: Final = frozenset(
+    {"PAYMENT_SUCCESS_WEBHOOK", "PAYMENT_FAILED_WEBHOOK", "PAYMENT_USER_DROPPED_WEBHOOK"}
+)
+
+_SIGNATURE: Final = "x-webhook-signature"
+_TIMESTAMP: Final = "x-webhook-timestamp"
+_KEY: Final = "x-idempotency-key"
+_READ: Final = frozenset({_SIGNATURE, _TIMESTAMP, _KEY})
+
+_MILLISECONDS: Final = re.compile(r"[0-9]{10,15}")
+_TYPE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
+_ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{3,45}")
+_ATTEMPT: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_MARK_B: Final = 16
+
+#: In which state a payment tells us as much as this status does.
+_SAID: Final[Mapping[str, State]] = {
+    "SUCCESS": State.CAPTURED,
+    "VOID": State.VOIDED,
+    "FAILED": State.FAILED,
+    "USER_DROPPED": State.FAILED,
+    "CANCELLED": State.FAILED,
+}
+
+Reason = Literal["missing_header", "bad_timestamp", "stale", "forged", "oversized", "malformed"]
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a notification that was accepted: answer 200.
+
+    `type` is the event's. `payment_ids`: the payments that a worker asks about now.
+    `duplicate`: the same came before, within a day; the feed does not tell it again.
+    """
+
+    type: str
+    order_id: str | None = None
+    cf_payment_id: str | None = None
+    payment_ids: tuple[str, ...] = ()
+    duplicate: bool = False
+
+
+class _Envelope(msgspec.Struct):
+    type: str
+    data: msgspec.Raw
+
+
+class _Order(msgspec.Struct):
+    order_id: str
+
+
+class _Payment(msgspec.Struct):
+    cf_payment_id: str | int
+    payment_status: str | None = None
+
+
+class _PaymentData(msgspec.Struct):
+    order: _Order
+    payment: _Payment
+
+
+class _Named(msgspec.Struct):
+    order_id: str | None = None
+
+
+class _AnyData(msgspec.Struct):
+    """Where other events may name an order; it is only handed on, so it need not be there."""
+
+    order: _Named | None = None
+    refund: _Named | None = None
+    dispute: _Named | None = None
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_payment_data = msgspec.json.Decoder(_PaymentData)
+_any_data = msgspec.json.Decoder(_AnyData)
+_json = msgspec.json.Decoder()
+
+
+class Verifier:
+    """Knows the gateway by its secrets. `tolerance_s`: how old or how early one may be.
+
+    Raises `ConfigError` for a tolerance or a secret that makes no sense.
+    """
+
+    def __init__(self, secrets: Iterable[Sealed[str]], *, tolerance_s: float = TOLERANCE_S) -> None:
+        self._secrets: Final = tuple(secrets)
+        if not self._secrets or not all(secret.reveal() for secret in self._secrets):
+            raise ConfigError("a webhook secret is empty")
+        if not 0 < tolerance_s < float("inf"):
+            raise ConfigError(f"webhook_tolerance_s must be above 0, got {tolerance_s!r}")
+        self._tolerance_ms = tolerance_s * 1000
+
+    def read(self, headers: Headers, body: bytes, now_ms: int) -> Notification:
+        """Return what the gateway has said, `now_ms` by the store's clock.
+
+        Raises `InvalidSignature`, with its `reason`, for what is forged, stale, oversized or
+        malformed; `InvalidInput` for a body that is not the raw bytes. No money moves.
+        """
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise InvalidInput(
+                "on_webhook needs the raw body, as bytes: JSON read and written anew"
+                " has another signature"
+            )
+        if len(body) > BODY_MAX_B:
+            raise _refused("oversized", f"the body has more than {BODY_MAX_B} bytes")
+        raw, given = bytes(body), _given(headers)
+        stamp, signature = given.get(_TIMESTAMP), given.get(_SIGNATURE)
+        if not stamp or not signature:
+            missing = _SIGNATURE if stamp else _TIMESTAMP
+            raise _refused("missing_header", f"{missing} is missing")
+        if not _MILLISECONDS.fullmatch(stamp):
+            raise _refused("bad_timestamp", f"{_TIMESTAMP} is not milliseconds since the epoch")
+        if not self._signed(stamp, raw, signature):
+            raise _refused("forged", "the signature is not the gateway's")
+        if abs(now_ms - int(stamp)) > self._tolerance_ms:
+            raise _refused("stale", "it was signed too long ago, or in the future")
+        return _notification(raw, given.get(_KEY, ""))
+
+    def _signed(self, stamp: str, raw: bytes, signature: str) -> bool:
+        """Say whether one of the secrets made this signature; all are tried, whatever comes."""
+        message, sent = stamp.encode() + raw, signature.encode("utf-8", "replace")
+        found = False
+        for secret in self._secrets:
+            digest = hmac.digest(secret.reveal().encode(), message, "sha256")
+            found |= hmac.compare_digest(base64.b64encode(digest), sent)
+        return found
+
+
+def _given(headers: Headers) -> dict[str, str]:
+    """Return the headers that are read, by lower-case name; a name given twice counts once."""
+    try:
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        texts = [(_text(name).lower(), value) for name, value in pairs]
+    except (TypeError, ValueError):
+        raise InvalidInput("on_webhook needs headers: a mapping, or pairs") from None
+    return {name: _text(value).strip() for name, value in texts if name in _READ}
+
+
+def _text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _notification(raw: bytes, key: str) -> Notification:
+    try:
+        envelope = _envelope.decode(raw)
+        if not _TYPE.fullmatch(envelope.type):
+            raise _refused("malformed", "the event's type is out of form")
+        if envelope.type in PAYMENT_EVENTS:
+            return _about_payment(envelope, key)
+        return _about_anything(envelope, key)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        # Without the decoder's own words: they may quote the body.
+        raise _refused("malformed", "the body is no event of the gateway's") from None
+
+
+def _about_payment(envelope: _Envelope, key: str) -> Notification:
+    data = _payment_data.decode(envelope.data)
+    order_id, attempt = data.order.order_id, str(data.payment.cf_payment_id)
+    if not (_ORDER_ID.fullmatch(order_id) and _ATTEMPT.fullmatch(attempt)):
+        raise _refused("malformed", "the order's or the payment's id is out of form")
+    return Notification(
+        type=envelope.type,
+        order_id=order_id,
+        cf_payment_id=attempt,
+        said=_SAID.get(data.payment.payment_status or "", ""),
+        marks=_marks(envelope, order_id, key),
+    )
+
+
+def _about_anything(envelope: _Envelope, key: str) -> Notification:
+    _json.decode(envelope.data)  # Whoever reads the feed must be able to.
+    order_id = _order_named(envelope.data)
+    return Notification(
+        type=envelope.type,
+        order_id=order_id,
+        marks=_marks(envelope, order_id, key),
+        data=bytes(envelope.data),
+    )
+
+
+def _order_named(data: msgspec.Raw) -> str:
+    try:
+        found = _any_data.decode(data)
+    except (msgspec.MsgspecError, ValueError):
+        return ""
+    named = (part.order_id for part in (found.order, found.refund, found.dispute) if part)
+    return next((name for name in named if name and _ORDER_ID.fullmatch(name)), "")
+
+
+def _marks(envelope: _Envelope, order_id: str, key: str) -> tuple[str, ...]:
+    """Return how a second one like it is known: by content, and by the key if it has one.
+
+    The key is not signed, so it only counts together with what is.
+    """
+    about = f"{envelope.type} {order_id} ".encode()
+    content = _mark(b"content " + about + bytes(envelope.data))
+    return (content, _mark(b"key " + about + key.encode("utf-8", "replace"))) if key else (content,)
+
+
+def _mark(what: bytes) -> str:
+    return hashlib.blake2b(what, digest_size=_MARK_B).hexdigest()
+
+
+def _refused(reason: Reason, text: str) -> InvalidSignature:
+    return InvalidSignature(f"notification refused, {reason}: {text}", reason=reason)
