@@ -6,11 +6,10 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage.
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cfflow import State, __version__, cli_feed, cli_recovery
+from cfflow import State, __version__, cli_emulator, cli_feed, cli_recovery
 from cfflow._ports.catalog import Catalog, read_flow
 from cfflow.connect import open_reader
 from cfflow.doctor import Finding, examine
@@ -36,6 +35,7 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(cli_emulator.app)
 app.add_typer(cli_recovery.app)
 app.add_typer(cli_feed.app)
 
@@ -87,56 +87,6 @@ def demo() -> None:
     from cfflow.demo import play
 
     sys.exit(play(Console(highlight=False)))
-
-
-@app.command()
-def emulator(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 0,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    client_id: Annotated[str, typer.Option(help="Which client id it knows.")] = "cfflow-test-id",
-    client_secret: Annotated[
-        str, typer.Option(help="The secret of that id.")
-    ] = "cfflow-test-secret",
-    rate_limits: Annotated[
-        Literal["production", "sandbox"] | None, typer.Option(help="Refuse calls as these do.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run a local Cashfree until it is stopped."""
-    try:
-        from cfflow.emulator import serve
-    except ImportError as missing:
-        raise CfflowError(str(missing)) from None
-
-    def announce(base_url: str) -> None:
-        _announce(base_url, client_id, client_secret, as_json=as_json)
-
-    try:
-        serve(
-            host=host,
-            port=port,
-            client_id=client_id,
-            client_secret=client_secret,
-            # Other ids at each start: a store that outlives the emulator must not meet them again.
-            seed=secrets.randbits(31),
-            rate_limits=rate_limits,
-            announce=announce,
-        )
-    except OSError as error:
-        raise CfflowError(f"cannot listen on {host} port {port}: {error.strerror}") from None
-
-
-def _announce(base_url: str, client_id: str, client_secret: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"base_url": base_url, "client_id": client_id, "client_secret": client_secret})
-    else:
-        print(f"A local Cashfree listens on {base_url}\n")
-        print(f"export CASHFREE_ENVIRONMENT={base_url}")
-        print(f"export CASHFREE_CLIENT_ID={client_id}")
-        print(f"export CASHFREE_CLIENT_SECRET={client_secret}\n")
-        print("Test card 4111111111111111, any CVV and expiry; the OTP is 111000. Ctrl-C stops it.")
-    # Whoever reads this through a pipe waits for it, and it is all that will come.
-    sys.stdout.flush()
 
 
 @app.command(name="list")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,6 +15,10 @@ from cfflow._core.observation import Failure
 from cfflow._core.record import Record, Snapshot, Step
 
 __all__ = ["OpenOperation", "Otp", "Payment", "payment_of", "snapshot_in"]
+
+#: The first and the last moment that a datetime can say, milliseconds since the epoch.
+_FIRST_MS: Final = -62_135_596_800_000
+_LAST_MS: Final = 253_402_300_799_000
 
 
 class Otp(msgspec.Struct, frozen=True):
@@ -125,8 +129,11 @@ def snapshot_in(payment: Payment) -> Snapshot | None:
 
 
 def moment(at_ms: int) -> datetime:
-    """Return an aware datetime of milliseconds since the epoch."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
+    """Return an aware datetime of milliseconds since the epoch.
+
+    A time that no calendar has is shown as the nearest that one has: the payment is worth more.
+    """
+    return datetime.fromtimestamp(min(max(at_ms, _FIRST_MS), _LAST_MS) / 1000, UTC)
 
 
 def _when(at_ms: int | None) -> datetime | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Final
 
 import msgspec
+from transitions import MachineError
 
 from cfflow._core.chart import OPEN, State, Trigger, fire
 from cfflow._core.draft import PAY_MARGIN_MS
@@ -117,25 +120,36 @@ def history_of(snapshot: Snapshot) -> tuple[HistoryEntry, ...]:
 def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry, State]:
     at = moment(snapshot.record.created_ms + entry.offset_ms)
     if entry.kind == EntryKind.TRANSITION:
-        trigger: Trigger = TRIGGERS[entry.code]
-        reached = fire(state, trigger)
-        call = CALLS[entry.by].value if entry.by >= 0 else None
+        reached = _reached(state, entry.code)
         told = HistoryEntry(
             at=at,
             kind="transition",
-            what=trigger.value,
+            what=_word(TRIGGERS, entry.code),
             from_state=state,
             to_state=reached,
-            call=call,
+            call=_word(CALLS, entry.by) if entry.by >= 0 else None,
             proof=entry.text,
         )
         return told, reached
     if entry.kind == EntryKind.OPERATION:
-        what = f"{STEPS[entry.code].value} #{entry.by}"
+        what = f"{_word(STEPS, entry.code)} #{entry.by}"
         return HistoryEntry(at=at, kind="operation", what=what, proof=entry.text), state
     if entry.kind == EntryKind.NOTE:
         return HistoryEntry(at=at, kind="note", what=entry.text), state
     return HistoryEntry(at=at, kind="review", what=entry.text), state
+
+
+def _word(words: Sequence[StrEnum], code: int) -> str:
+    """Return the word of a code; a newer version may have appended some."""
+    return words[code].value if 0 <= code < len(words) else "?"
+
+
+def _reached(state: State, code: int) -> State:
+    """Return where this edge leads; one that our chart has not leaves the state as it was."""
+    try:
+        return fire(state, TRIGGERS[code]) if code >= 0 else state
+    except (IndexError, MachineError):
+        return state
 
 
 def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import IntEnum, StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -201,7 +201,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     wake_ms: int | None = None
     moved_ms: int = 0
     asked_ms: int = 0
-    polls: int = 0
+    polls: Annotated[int, msgspec.Meta(ge=0)] = 0
     sequence: int = 0
     amount: Decimal | None = None
     amount_held: Decimal | None = None

@@ -240,7 +240,7 @@ def decode_record(blob: bytes) -> Record:
     """Return a record as it was kept; raises `StoreError` for bytes that are none."""
     try:
         return _record_decoder.decode(blob)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreError(f"a stored record does not decode: {error}") from None
 
 
@@ -253,7 +253,7 @@ def decode_action(blob: bytes | None) -> NextAction | None:
     """Return a next action as it was kept."""
     try:
         return _action_decoder.decode(blob) if blob else None
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreError(f"a stored next_action does not decode: {error}") from None
 
 
@@ -266,7 +266,7 @@ def decode_attempts(packed: bytes | None) -> tuple[Attempt, ...]:
     """Return what an order's entry says of its payments."""
     try:
         return _attempts_decoder.decode(packed) if packed else ()
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreError(f"a stored order does not decode: {error}") from None
 
 
@@ -327,7 +327,7 @@ def decode_notice(blob: bytes | None) -> Notice | None:
     """Return a notice as it was kept."""
     try:
         return _notice_decoder.decode(blob) if blob else None
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StoreError(f"a stored notice does not decode: {error}") from None
 
 

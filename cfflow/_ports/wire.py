@@ -151,8 +151,14 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
         _check_amounts(self.payment_amount, self.order_amount, captured)
 
     def paid_with(self) -> dict[str, Any]:
-        """Return the payment method's own fields by the method's name; empty if unsaid."""
-        found = _decode_json(self.payment_method)
+        """Return the payment method's own fields by the method's name; empty if unsaid.
+
+        Also empty where these fields alone are broken: the money's own are believed.
+        """
+        try:
+            found = _decode_json(self.payment_method)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return {}
         return found if isinstance(found, dict) else {}
 
 

@@ -35,6 +35,7 @@ from cfflow._core.record import SCHEMA, Attempt, Snapshot
 from cfflow._ports.store import ACTION_MAX_B, Outcome, Page, Started, Store
 from cfflow.testing.feeds import FeedConformance
 from cfflow.testing.indexes import IndexConformance
+from cfflow.testing.notices import NoticeConformance
 from cfflow.testing.orders import OrderConformance
 from cfflow.testing.plans import (
     FLOW,
@@ -51,7 +52,7 @@ from cfflow.testing.plans import (
 __all__ = ["StoreConformance"]
 
 
-class StoreConformance(IndexConformance, OrderConformance, FeedConformance):
+class StoreConformance(IndexConformance, OrderConformance, FeedConformance, NoticeConformance):
     """Tests of the promises that `cfflow._ports.store` makes; derive from it."""
 
     async def events_of(self, store: Any) -> Sequence[bytes]:

@@ -381,7 +381,7 @@ async def test_a_pay_that_was_given_up_is_looked_for_after_another_one_took_the_
     for _ in range(4):
         shop.pass_time(60)
         await worker.run_once()
-    assert (await shop.cashier.get(payment)).review == ("unclaimed_money",)
+    assert (await shop.cashier.get(payment)).review == ("unclaimed_money", "two_holds")
     shop.pass_time(2 * 86_400)
     await worker.run_once()
     assert (await shop.cashier.snapshot(order_id, 1)).record.wake_ms is None

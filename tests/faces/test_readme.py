@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted(
     path
     for path in ROOT.rglob("*.md")
-    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+    if not any(part.startswith((".", "node_modules")) for part in path.relative_to(ROOT).parts)
 )
 EMULATOR = "http://127.0.0.1:8000/pg"
 

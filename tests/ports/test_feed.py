@@ -20,7 +20,7 @@ from redis.asyncio.cluster import ClusterNode
 
 from cfflow._ports.redis_store import RedisStore
 from cfflow.errors import Conflict, InvalidInput, StoreUnavailable
-from cfflow.feed import Feed, FeedEvent, FeedGap
+from cfflow.feed import Feed, FeedEvent, FeedGap, FeedItem
 from cfflow.testing import MemoryStore
 from cfflow.testing.feeds import drained, handled, lost, next_event, numbers, opened, tell
 from cfflow.testing.plans import begin
@@ -141,7 +141,7 @@ class Crowd:
                 await self._handle(feed, event)
         return True
 
-    async def _handle(self, feed: Feed, event: FeedEvent | FeedGap) -> None:
+    async def _handle(self, feed: Feed, event: FeedItem) -> None:
         assert isinstance(event, FeedEvent)
         with suppress(Conflict):
             await feed.ack(event)

@@ -11,6 +11,7 @@ import cfflow
 from cfflow import Card, Orchestrator
 from cfflow._ports.redis_store import RedisStore
 from cfflow.emulator import running_emulator
+from tests.engine.signing import event, signed
 from tests.ports.servers import Monitor, Server
 
 CARD = Card(
@@ -73,6 +74,18 @@ async def test_a_native_otp_sale_is_five_commits(
     payment = await orchestrator.submit_otp(payment, "111000")
     assert monitor.seen() == [SCRIPT] * 2
     assert payment.state == "captured"
+
+
+async def test_a_notification_is_one_round_trip(
+    orchestrator: Orchestrator, monitor: Monitor
+) -> None:
+    """Its wake, its entry in the feed and its marks are one script, and nothing is read before."""
+    payment = await orchestrator.start("native_otp", order_id=f"order_{time.time_ns()}")
+    monitor.seen()
+    body = event(payment.order_id, "77")
+    headers = signed(body, orchestrator.store.now_ms(), x_idempotency_key="k1")
+    assert (await orchestrator.on_webhook(headers, body)).payment_ids == (payment.id,)
+    assert monitor.seen() == [SCRIPT]
 
 
 async def test_a_step_by_id_reads_once_more(orchestrator: Orchestrator, monitor: Monitor) -> None:

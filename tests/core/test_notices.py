@@ -1,0 +1,139 @@
+"""What a notification changes in a decision: whom to ask, and when it is answered."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from cfflow import State
+from cfflow._core.chart import HOLDS
+from cfflow._core.decide import OrderSeen, decide
+from cfflow._core.due import Ask, what_to_ask
+from cfflow._core.observation import Observation
+from cfflow._core.record import Attempt, Notice, Snapshot, Step
+from tests.core.core_kit import (
+    NATIVE,
+    T0,
+    a_created,
+    a_payment,
+    after,
+    answered,
+    entity,
+    inquired,
+    listed,
+    opened,
+    reasons,
+    taken,
+    told,
+)
+
+OURS = "77"
+LATER = T0 + 60_000
+
+
+def noted(held: Snapshot, cf_payment_id: str = "", said: str = "") -> Snapshot:
+    """Return the payment with a notification that came now, about its own attempt or another."""
+    about = cf_payment_id or held.record.cf_payment_id or OURS
+    return msgspec.structs.replace(held, notice=Notice(LATER, about, said))
+
+
+def a_strangers(observation: Observation) -> Observation:
+    """Return what the gateway says of an attempt that no payment here has."""
+    return msgspec.structs.replace(observation, cf_payment_id="stranger")
+
+
+# whom to ask
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.CREATED])
+def test_the_attempt_is_asked_for_when_the_notification_is_about_it(state: State) -> None:
+    """In every state, its end among them: money comes late, and holds lapse."""
+    assert what_to_ask(noted(a_payment(state)), LATER) is Ask.PAYMENT
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.CREATED])
+def test_all_attempts_are_asked_for_when_it_is_about_another(state: State) -> None:
+    """What a stranger's attempt did shows only there."""
+    assert what_to_ask(noted(a_payment(state), "stranger"), LATER) is Ask.PAYMENTS
+
+
+def test_the_order_is_asked_for_before_anything_was_paid() -> None:
+    """Somebody pays it elsewhere; without a notification there would be nothing to ask yet."""
+    held = a_created()
+    assert what_to_ask(held, T0 + 1) is Ask.NOTHING
+    assert what_to_ask(noted(held), T0 + 1) is Ask.ORDER
+
+
+def test_a_step_on_its_way_is_not_asked_about() -> None:
+    """Its caller is about to know."""
+    held = noted(opened(a_created(), Step.PAY, T0))
+    assert what_to_ask(held, T0 + 1) is Ask.NOTHING
+
+
+# when it is answered
+
+
+def test_an_inquiry_that_had_seen_it_answers_it() -> None:
+    """It was asked for that reason."""
+    held = noted(a_payment(State.INITIATED))
+    event = msgspec.structs.replace(inquired(entity("PENDING"), asked_ms=LATER), notice_ms=LATER)
+    plan = decide(held, event, NATIVE, LATER)
+    assert (plan.answers_ms, after(plan).notice) == (LATER, None)
+
+
+def test_an_order_that_was_fetched_answers_it_too() -> None:
+    """A payment without an attempt has nothing else to ask for."""
+    plan = decide(noted(a_created()), OrderSeen("ACTIVE", LATER, notice_ms=LATER), NATIVE, LATER)
+    assert (plan.answers_ms, after(plan).notice) == (LATER, None)
+
+
+def test_an_older_inquiry_leaves_it_open() -> None:
+    """What it asked before says nothing about what came after."""
+    held = noted(a_payment(State.INITIATED))
+    plan = decide(held, inquired(entity("PENDING"), asked_ms=LATER), NATIVE, LATER)
+    assert (plan.answers_ms, after(plan).notice) == (0, held.notice)
+
+
+def test_the_same_news_from_a_step_answers_it() -> None:
+    """A captured payment need not be asked whether it was captured."""
+    page = a_payment(State.OTP_PENDING)
+    held = noted(opened(page, Step.SUBMIT_OTP, T0), said="captured")
+    seen = told(held, answered(held, taken(), asked_ms=T0), LATER)
+    assert (seen.record.state, seen.notice) == (State.CAPTURED, None)
+
+
+# an attempt of nobody's
+
+
+@pytest.mark.parametrize("stranger", [entity(is_captured=False), taken()], ids=["held", "taken"])
+@pytest.mark.parametrize("state", sorted(HOLDS))
+def test_money_on_two_attempts_is_reviewed(state: State, stranger: Observation) -> None:
+    """The customer paid here and on another page: somebody must be told."""
+    held = a_payment(state)
+    ours = entity(is_captured=False) if state is State.AUTHORIZED else taken()
+    seen = told(held, listed(ours, a_strangers(stranger), asked_ms=LATER), LATER)
+    assert "two_holds" in reasons(seen)
+
+
+@pytest.mark.parametrize("status", ["FAILED", "PENDING", "VOID", "USER_DROPPED"])
+def test_an_attempt_that_took_nothing_is_nobodys_trouble(status: str) -> None:
+    """Customers try more than once."""
+    held = a_payment(State.CAPTURED)
+    seen = told(held, listed(taken(), a_strangers(entity(status)), asked_ms=LATER), LATER)
+    assert reasons(seen) == []
+
+
+def test_what_another_payment_of_the_order_took_is_no_strangers() -> None:
+    """The twins' own rule tells of it, and of both by name."""
+    held = a_payment(State.CAPTURED)
+    other = Attempt(State.FAILED, "stranger")
+    held = msgspec.structs.replace(held, attempts=(Attempt(State.CAPTURED, OURS), other))
+    seen = told(held, listed(taken(), a_strangers(taken()), asked_ms=LATER), LATER)
+    assert reasons(seen) == []
+
+
+def test_the_same_stranger_is_reviewed_once() -> None:
+    """What a person has acknowledged is not told again."""
+    held = a_payment(State.CAPTURED)
+    event = listed(taken(), a_strangers(taken()), asked_ms=LATER)
+    assert reasons(told(told(held, event, LATER), event, LATER)) == ["two_holds"]

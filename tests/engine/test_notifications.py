@@ -1,0 +1,271 @@
+"""Notifications in: accepted once the wake is committed, and answered by an inquiry."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import cfflow
+from cfflow import (
+    UPI,
+    ConfigError,
+    FeedNotification,
+    InvalidSignature,
+    Payment,
+    Receipt,
+    State,
+    Worker,
+)
+from cfflow._ports.redis_store import RedisStore
+from cfflow.emulator import running_emulator
+from cfflow.testing import MemoryStore
+from tests.engine.shop import Shop, card, open_shop
+from tests.engine.signing import FAILED, SECRET, event, signed
+from tests.ports.servers import Server, running, valkey_binary
+
+
+@pytest.fixture
+async def live(redis_url: str) -> AsyncIterator[Shop]:
+    """A shop on a real server, in real time."""
+    async with open_shop(store=RedisStore(redis_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of one test alone."""
+    yield from running(Server(valkey_binary(), tmp_path / "own"))
+
+
+async def tell(shop: Shop, body: bytes, **headers: str) -> Receipt:
+    """Hand in a notification that the gateway signed now."""
+    return await shop.cashier.on_webhook(signed(body, shop.store.now_ms(), **headers), body)
+
+
+async def by_upi(shop: Shop) -> Payment:
+    """Return a payment whose customer has yet to approve it in the app."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("upi", order_id=order_id)
+    method = UPI(channel="collect", upi_id="somebody@gocash")
+    return await shop.cashier.pay(payment, session, method)
+
+
+async def approved(shop: Shop) -> tuple[Payment, bytes]:
+    """Return a payment whose money the bank has taken, and what the gateway says of it."""
+    payment = await by_upi(shop)
+    await shop.cashier.gateway.simulate(str(payment.cf_payment_id), "SUCCESS")
+    return payment, event(payment.order_id, payment.cf_payment_id)
+
+
+async def told(shop: Shop) -> list[FeedNotification]:
+    """Return the notifications in the feed."""
+    async with shop.cashier.events("test") as feed:
+        found = []
+        while (item := await feed.poll()) is not None:
+            found.append(item)
+    return [item for item in found if isinstance(item, FeedNotification)]
+
+
+# what it does
+
+
+async def test_a_notification_is_answered_by_an_inquiry(shop: Shop) -> None:
+    """The receipt names the payment; the next claim asks the gateway, whose word moves it."""
+    payment, body = await approved(shop)
+    receipt = await tell(shop, body)
+    assert receipt.payment_ids == (payment.id,)
+    await Worker(shop.cashier).run_once()
+    assert (await shop.cashier.get(payment.id)).state is State.CAPTURED
+
+
+async def test_it_moves_no_money_facts_by_itself(shop: Shop) -> None:
+    """The gateway says otherwise when it is asked, and only that counts."""
+    payment = await by_upi(shop)
+    await tell(shop, event(payment.order_id, payment.cf_payment_id, "SUCCESS"))
+    await tell(shop, event(payment.order_id, payment.cf_payment_id, "FAILED", FAILED))
+    await Worker(shop.cashier).run_once()
+    assert (await shop.cashier.get(payment.id)).state is State.INITIATED
+
+
+async def test_the_payment_in_the_customers_hand_stays_good(shop: Shop) -> None:
+    """A notification is no commit: the step on the page before it goes through."""
+    payment, _ = await shop.at_otp()
+    await tell(shop, event(payment.order_id, payment.cf_payment_id, "PENDING"))
+    payment = await shop.cashier.submit_otp(payment, "111000")
+    assert payment.state is State.CAPTURED
+
+
+async def test_a_lost_pay_is_found_by_the_notification_about_it(shop: Shop) -> None:
+    """Nobody knew of an attempt; the notification's is looked for among all of the order."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("native_otp", order_id=order_id)
+    shop.fault("pay", "lost_after")
+    with pytest.raises(cfflow.OutcomeUnknown):
+        await shop.cashier.pay(payment, session, card())
+    (attempt,) = await shop.cashier.gateway.fetch_payments(order_id)
+    await tell(shop, event(order_id, attempt.cf_payment_id))
+    await Worker(shop.cashier).run_once()
+    assert (await shop.cashier.get(payment.id)).cf_payment_id == str(attempt.cf_payment_id)
+
+
+async def test_an_order_paid_on_another_page_is_noticed_at_once(shop: Shop) -> None:
+    """Its payment here was never sent; the order is asked for, long before it expires."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("native_otp", order_id=order_id)
+    method = UPI(channel="collect", upi_id="testsuccess@gocash")
+    made = await shop.cashier.gateway.pay(session, method)
+    await tell(shop, event(order_id, made.cf_payment_id))
+    await Worker(shop.cashier).run_once()
+    ended = await shop.cashier.get(payment.id)
+    assert (ended.state, ended.review) == (State.FAILED, ("unclaimed_money",))
+
+
+async def test_a_customer_who_paid_twice_is_noticed(shop: Shop) -> None:
+    """The second attempt is nobody's here; the payment that took money is reviewed."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("native_otp", order_id=order_id)
+    elsewhere = await shop.cashier.gateway.pay(
+        session, UPI(channel="collect", upi_id="somebody@gocash")
+    )
+    payment = await shop.cashier.pay(payment, session, card())
+    payment = await shop.cashier.submit_otp(payment, "111000")
+    await shop.cashier.gateway.simulate(str(elsewhere.cf_payment_id), "SUCCESS")
+    await tell(shop, event(order_id, elsewhere.cf_payment_id))
+    await Worker(shop.cashier).run_once()
+    assert (await shop.cashier.get(payment.id)).review == ("two_holds",)
+
+
+async def test_what_is_known_already_costs_no_inquiry(shop: Shop) -> None:
+    """After a sale whose end we saw: the gateway's rate limit is for others."""
+    payment, _ = await shop.at_otp()
+    payment = await shop.cashier.submit_otp(payment, "111000")
+    before = shop.performed("fetch_payment")
+    receipt = await tell(shop, event(payment.order_id, payment.cf_payment_id))
+    await Worker(shop.cashier).run_once()
+    assert (receipt.payment_ids, shop.performed("fetch_payment")) == ((), before)
+
+
+async def test_one_that_comes_during_a_step_waits_for_its_end(shop: Shop) -> None:
+    """A step on its way is not asked about; its outcome leaves the notification due."""
+    payment, _ = await shop.at_otp()
+    shop.fault("authenticate", "delay_before", delay_s=0.2)
+    submitting = asyncio.create_task(shop.cashier.submit_otp(payment, "000000"))
+    while (await shop.cashier.get(payment.id)).operation is None:
+        await asyncio.sleep(0.01)
+    await tell(shop, event(payment.order_id, payment.cf_payment_id, "PENDING"))
+    before = shop.performed("fetch_payment")
+    await Worker(shop.cashier).run_once()
+    assert shop.performed("fetch_payment") == before
+    await submitting
+    await Worker(shop.cashier).run_once()
+    assert shop.performed("fetch_payment") == before + 1
+
+
+# what is told
+
+
+async def test_one_is_told_in_the_feed_once_however_often_it_comes(shop: Shop) -> None:
+    """Under any key: the feed is for handlers, the wake is for the money."""
+    payment, body = await approved(shop)
+    receipts = [await tell(shop, body, x_idempotency_key=key) for key in ("k1", "k1", "k2")]
+    assert [receipt.duplicate for receipt in receipts] == [False, True, True]
+    assert [receipt.payment_ids for receipt in receipts] == [(payment.id,)] * 3
+    assert [item.cf_payment_id for item in await told(shop)] == [payment.cf_payment_id]
+
+
+async def test_an_unknown_event_is_acknowledged_and_handed_to_the_feed(shop: Shop) -> None:
+    """With its data, amounts exact, for whoever knows what it means."""
+    body = b'{"type": "REFUND_STATUS_WEBHOOK", "data": {"refund": {"refund_amount": 1.10}}}'
+    receipt = await tell(shop, body)
+    assert (receipt.type, receipt.payment_ids) == ("REFUND_STATUS_WEBHOOK", ())
+    (item,) = await told(shop)
+    assert str(item.data["refund"]["refund_amount"]) == "1.10"
+
+
+async def test_what_is_refused_touches_nothing(shop: Shop) -> None:
+    """No wake, no feed, no mark: the real one that follows is no duplicate."""
+    payment, body = await approved(shop)
+    with pytest.raises(InvalidSignature):
+        await shop.cashier.on_webhook(signed(body, shop.store.now_ms(), secret="x"), body)
+    assert (await shop.store.claim(10, 1_000), await told(shop)) == ([], [])
+    assert not (await tell(shop, body)).duplicate
+    assert payment.state is State.INITIATED
+
+
+async def test_every_notification_is_in_the_log_with_its_fate(shop: Shop) -> None:
+    """Accepted with whom it woke, refused with the reason, and never a signature."""
+    payment, body = await approved(shop)
+    await tell(shop, body)
+    with pytest.raises(InvalidSignature):
+        await shop.cashier.on_webhook({}, body)
+    (accepted,) = shop.events.named("webhook.accepted")
+    (refused,) = shop.events.named("webhook.refused")
+    assert accepted["payment_ids"] == (payment.id,)
+    assert refused["reason"] == "missing_header"
+
+
+# how it is set up
+
+
+async def test_secrets_beside_the_client_secret_are_good_while_they_are_configured() -> None:
+    """So that no notification is lost while one is replaced."""
+    async with open_shop(webhook_secrets=["the next secret"]) as shop:
+        for secret in (SECRET, "the next secret"):
+            body = event()
+            headers = signed(body, shop.store.now_ms(), secret=secret)
+            assert (await shop.cashier.on_webhook(headers, body)).order_id == "order_1"
+
+
+async def test_the_tolerance_is_the_merchants_to_set() -> None:
+    """In seconds, by the store's clock."""
+    async with open_shop(webhook_tolerance_s=60) as shop:
+        body = event()
+        with pytest.raises(InvalidSignature, match="stale"):
+            await shop.cashier.on_webhook(signed(body, shop.store.now_ms() - 61_000), body)
+
+
+async def test_an_orchestrator_without_secrets_says_so() -> None:
+    """One made by hand has none: that is no forgery."""
+    async with running_emulator() as emulator:
+        connected = cfflow.connect(
+            store=MemoryStore(),
+            client_id=emulator.client_id,
+            client_secret=emulator.client_secret,
+            environment=emulator.base_url,
+        )
+        bare = cfflow.Orchestrator(MemoryStore(), connected.gateway)
+        with pytest.raises(ConfigError, match="webhook secrets"):
+            await bare.on_webhook({}, b"{}")
+        await connected.aclose()
+
+
+# on a real server
+
+
+async def test_a_worker_has_asked_within_half_a_second(live: Shop) -> None:
+    """From the acknowledgement to the captured payment, with a worker that was asleep."""
+    payments = [await approved(live) for _ in range(3)]
+    working = asyncio.create_task(Worker(live.cashier).run(signals=False))
+    await asyncio.sleep(0.3)
+    took = []
+    for payment, body in payments:
+        began = time.monotonic()
+        await tell(live, body)
+        while (await live.cashier.get(payment.id)).state is not State.CAPTURED:
+            await asyncio.sleep(0.005)
+        took.append(time.monotonic() - began)
+    working.cancel()
+    assert max(took) < 0.5
+
+
+async def test_a_store_that_is_down_refuses_so_that_it_comes_again(server: Server) -> None:
+    """503: nothing was committed, and the gateway sends it once more."""
+    async with open_shop(store=RedisStore(server.url, deadline_s=0.3)) as shop:
+        server.kill()
+        with pytest.raises(cfflow.StoreUnavailable) as refused:
+            await tell(shop, event())
+        assert refused.value.safe_to_retry

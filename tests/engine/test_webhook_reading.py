@@ -1,0 +1,265 @@
+"""Reading a notification: what is believed, what is refused, and for which reason."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cfflow import ConfigError, InvalidInput, InvalidSignature
+from cfflow._ports.sealed import Sealed
+from cfflow._ports.store import Notification
+from cfflow.webhooks import BODY_MAX_B, PAYMENT_EVENTS, Headers, Verifier
+from tests.engine.signing import SECRET, event, signed
+
+NOW_MS = 1_760_000_000_000
+HOUR_MS = 3_600_000
+
+
+def verifier(*others: str) -> Verifier:
+    """Return one that knows the account's secret, and these."""
+    return Verifier([Sealed(secret) for secret in (SECRET, *others)])
+
+
+def read(body: bytes, headers: Headers | None = None, *others: str) -> Notification:
+    """Read a notification that was signed now, unless other headers are given."""
+    return verifier(*others).read(headers or signed(body, NOW_MS), body, NOW_MS)
+
+
+def reason(headers: Headers, body: bytes) -> str:
+    """Return why this one is refused."""
+    with pytest.raises(InvalidSignature) as refused:
+        verifier().read(headers, body, NOW_MS)
+    return refused.value.reason
+
+
+# who said it
+
+
+def test_what_the_gateway_signed_is_read() -> None:
+    """The order, the attempt, and in which state it would be no news."""
+    found = read(event("order_8123", "9911", "SUCCESS"))
+    assert (found.order_id, found.cf_payment_id, found.said) == ("order_8123", "9911", "captured")
+
+
+def test_the_raw_bytes_are_what_is_signed() -> None:
+    """`170.00` written anew is `170.0`: another text, and another signature."""
+    body = event().replace(b"170.0", b"170.00")
+    again = json.dumps(json.loads(body)).encode()
+    assert again != body
+    assert reason(signed(body, NOW_MS), again) == "forged"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda headers: headers | {"X-Webhook-Signature": "AAAA"},
+        lambda headers: headers | {"X-Webhook-Signature": "å" * 44},
+        lambda headers: headers | {"X-Webhook-Timestamp": str(NOW_MS + 1)},
+        lambda headers: headers | signed(event("order_2"), NOW_MS),
+        lambda headers: headers | signed(event(), NOW_MS, secret="another secret"),
+    ],
+    ids=["nonsense", "not ASCII", "another time", "of another body", "another secret"],
+)
+def test_anything_else_is_forged(spoil: object) -> None:
+    """One bit of the time, the body or the secret, and it is somebody else's word."""
+    assert callable(spoil)
+    assert reason(spoil(signed(event(), NOW_MS)), event()) == "forged"
+
+
+def test_while_a_secret_is_replaced_both_are_good() -> None:
+    """The old one and the new one sign for as long as both are configured."""
+    for secret in (SECRET, "the next secret"):
+        headers = signed(event(), NOW_MS, secret=secret)
+        assert read(event(), headers, "the next secret").cf_payment_id == "77"
+
+
+@pytest.mark.parametrize("secrets", [[], [""], [SECRET, ""]])
+def test_an_empty_secret_is_no_secret(secrets: list[str]) -> None:
+    """Everybody could sign with it."""
+    with pytest.raises(ConfigError, match="secret"):
+        Verifier([Sealed(secret) for secret in secrets])
+
+
+@pytest.mark.parametrize("tolerance_s", [0, -1, float("inf"), float("nan")])
+def test_a_tolerance_without_an_end_is_refused(tolerance_s: float) -> None:
+    """What was once signed could be played back for ever."""
+    with pytest.raises(ConfigError, match="tolerance"):
+        Verifier([Sealed(SECRET)], tolerance_s=tolerance_s)
+
+
+# how it comes
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {name.upper(): value for name, value in signed(event(), NOW_MS).items()},
+        list(signed(event(), NOW_MS).items()),
+        [(name.encode(), value.encode()) for name, value in signed(event(), NOW_MS).items()],
+    ],
+    ids=["upper case", "pairs", "bytes"],
+)
+def test_headers_come_as_frameworks_have_them(headers: Headers) -> None:
+    """Any case, a mapping or pairs, text or bytes."""
+    assert read(event(), headers).order_id == "order_1"
+
+
+@pytest.mark.parametrize("name", ["X-Webhook-Signature", "X-Webhook-Timestamp"])
+def test_a_header_that_is_missing_is_named(name: str) -> None:
+    """A proxy that drops headers is found by the log."""
+    headers = signed(event(), NOW_MS)
+    del headers[name]
+    assert reason(headers, event()) == "missing_header"
+
+
+@pytest.mark.parametrize("stamp", ["soon", "1760000000.5", "-1760000000000", "１７６０" * 3, "1"])
+def test_a_time_that_is_no_time_is_refused(stamp: str) -> None:
+    """Milliseconds since the epoch, in digits."""
+    headers = signed(event(), NOW_MS) | {"X-Webhook-Timestamp": stamp}
+    assert reason(headers, event()) == "bad_timestamp"
+
+
+@pytest.mark.parametrize("off_ms", [-HOUR_MS - 1, HOUR_MS + 1])
+def test_one_signed_long_ago_or_far_ahead_is_stale(off_ms: int) -> None:
+    """What somebody recorded is not played back to us next week."""
+    assert reason(signed(event(), NOW_MS + off_ms), event()) == "stale"
+
+
+def test_the_gateways_last_try_is_still_believed() -> None:
+    """It comes 2 + 10 + 30 minutes after the first, perhaps under the first one's time."""
+    assert read(event(), signed(event(), NOW_MS - 42 * 60_000)).order_id == "order_1"
+
+
+def test_a_forged_one_is_not_told_that_it_is_stale() -> None:
+    """The signature comes first: a stranger learns nothing about our clock."""
+    headers = signed(event(), NOW_MS - 2 * HOUR_MS, secret="another secret")
+    assert reason(headers, event()) == "forged"
+
+
+def test_what_is_too_long_is_not_even_hashed() -> None:
+    """Without any header: its size alone is the reason."""
+    assert reason({}, b"x" * (BODY_MAX_B + 1)) == "oversized"
+
+
+@pytest.mark.parametrize("body", ["{}", {"type": "x"}, None])
+def test_a_body_that_was_decoded_is_no_raw_body(body: object) -> None:
+    """It is a mistake in the checkout's code, not a notification."""
+    with pytest.raises(InvalidInput, match="raw body"):
+        verifier().read({}, body, NOW_MS)  # type: ignore[arg-type]  # the mistake in question
+
+
+@pytest.mark.parametrize("headers", [None, 5, ["x"], [("one", "two", "three")]])
+def test_headers_that_are_none_are_a_mistake_too(headers: object) -> None:
+    """Told as one, and not as a forgery."""
+    with pytest.raises(InvalidInput, match="headers"):
+        verifier().read(headers, b"{}", NOW_MS)  # type: ignore[arg-type]  # the mistake in question
+
+
+# what it says
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("SUCCESS", "captured"),
+        ("VOID", "voided"),
+        ("FAILED", "failed"),
+        ("USER_DROPPED", "failed"),
+        ("CANCELLED", "failed"),
+        ("PENDING", ""),
+        ("SOMETHING_NEW", ""),
+    ],
+)
+def test_what_a_status_says_is_known(status: str, said: str) -> None:
+    """A success event may still say PENDING; that is always worth an inquiry."""
+    assert read(event(status=status)).said == said
+
+
+@pytest.mark.parametrize("kind", sorted(PAYMENT_EVENTS))
+def test_a_payment_event_keeps_no_personal_data(kind: str) -> None:
+    """Names, phones and UPI ids stay out of the feed: an inquiry tells what is needed."""
+    assert read(event(kind=kind)).data is None
+
+
+def test_an_attempts_id_comes_as_number_or_as_text() -> None:
+    """Version 2022-09-01 writes numbers, and nothing else of it differs."""
+    assert read(event(cf_payment_id=9911)).cf_payment_id == "9911"
+
+
+@pytest.mark.parametrize(
+    ("data", "order_id"),
+    [
+        (b'{"refund": {"order_id": "order_1", "refund_amount": 1.10}}', "order_1"),
+        (b'{"dispute": {"x": 1}, "order": {"order_id": "order_2"}}', "order_2"),
+        (b'{"settlement": {"amount": 170.00}}', ""),
+        (b'{"order": "of another shape"}', ""),
+        (b'{"order": {"order_id": "{p0}:o:*"}}', ""),
+        (b"[1, 2]", ""),
+        (b"null", ""),
+    ],
+)
+def test_any_other_event_is_handed_on_as_it_is(data: bytes, order_id: str) -> None:
+    """Refunds, settlements, disputes: nobody here reads them, somebody else may."""
+    found = read(b'{"type": "OTHER_WEBHOOK", "data": ' + data + b"}")
+    assert (found.data, found.order_id, found.cf_payment_id) == (data, order_id, "")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"garbage",
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b'{"type": 5, "data": {}}',
+        b'{"type": "", "data": {}}',
+        b'{"type": "A B", "data": {}}',
+        b'{"type": "OTHER_WEBHOOK"}',
+        b'{"type": "OTHER_WEBHOOK", "data": {"a": ]}}',
+        b'{"type": "OTHER_WEBHOOK", "data": ' + b"[" * 60_000 + b"}",
+        b'{"type": "PAYMENT_SUCCESS_WEBHOOK", "data": null}',
+        b'{"type": "PAYMENT_SUCCESS_WEBHOOK", "data": {"order": {"order_id": "order_1"}}}',
+        event(order_id="x"),
+        event(order_id="order:{1}"),
+        event(cf_payment_id=""),
+        event(cf_payment_id="7 7"),
+        event(cf_payment_id=None),
+        event(cf_payment_id=[77]),
+    ],
+)
+def test_what_is_out_of_form_is_malformed_even_when_signed(body: bytes) -> None:
+    """Nothing of it goes into a key, a log or the feed."""
+    assert reason(signed(body, NOW_MS), body) == "malformed"
+
+
+def test_a_refusal_quotes_nothing_of_the_body() -> None:
+    """Whatever a stranger writes into it comes back to nobody's log."""
+    body = event(cf_payment_id="a secret of somebody's")
+    with pytest.raises(InvalidSignature) as refused:
+        read(body)
+    assert "somebody" not in f"{refused.value} {refused.value.__cause__} {refused.value.reason}"
+
+
+# what is the same again
+
+
+def test_a_retry_has_the_marks_of_the_first() -> None:
+    """Another time and signature, the same content: a duplicate."""
+    later = verifier().read(signed(event(), NOW_MS + 5), event(), NOW_MS)
+    assert later.marks == read(event()).marks
+
+
+def test_other_content_under_the_same_key_shares_one_mark() -> None:
+    """The gateway's own key counts as well as what it wrote."""
+    bodies = event(bank_reference="1"), event(bank_reference="2")
+    first, other = (read(body, signed(body, NOW_MS, x_idempotency_key="k1")) for body in bodies)
+    assert len(set(first.marks) & set(other.marks)) == 1
+
+
+def test_a_key_counts_only_together_with_what_is_signed() -> None:
+    """The key is no part of the signature: an old body under a new key hides nothing else."""
+    old = read(event("order_1"), signed(event("order_1"), NOW_MS, x_idempotency_key="k1"))
+    new = read(event("order_2"), signed(event("order_2"), NOW_MS, x_idempotency_key="k1"))
+    assert not set(old.marks) & set(new.marks)
