@@ -8,7 +8,7 @@ READY := .venv/.installed
 SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit bench chaos sim lock clean
+.PHONY: help demo test lint types unit bench chaos fuzz sim lock clean
 
 help:
 	@echo 'make demo    an OTP sale, two holds, and a capture whose process is killed'
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint    ruff           make types   mypy           make unit    pytest'
 	@echo 'make bench   the benchmark  make lock    pin anew       make clean   start over'
 	@echo 'make sim     10,000 simulated worlds: lost messages, dead processes, every one replayable'
+	@echo 'make fuzz    1,000,000 mutated inputs for everything that reads what others wrote'
 	@echo 'make chaos   a minute of killing drivers, workers and Redis, and then the audit'
 
 demo: $(READY)
@@ -38,6 +39,9 @@ bench: $(READY)
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.crash.chaos --seconds 60
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz --inputs 1000000
 
 sim: $(READY)
 	@$(BIN)/python -m tests.sim --seeds 10000

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Final, NamedTuple
 
-from bench import decode, memory, reconcile, sale
+from bench import decode, memory, notices, reconcile, sale
 from bench.places import loop_factory
 from bench.report import Measured, print_report
 
@@ -29,6 +29,8 @@ class Plan(NamedTuple):
     payments_seconds_max: float
     interrupted: int
     sleeping: int
+    notifications: int
+    asked: int
 
 
 FULL: Final = Plan(
@@ -39,6 +41,8 @@ FULL: Final = Plan(
     payments_seconds_max=110,
     interrupted=10_000,
     sleeping=1_000_000,
+    notifications=10_000,
+    asked=60,
 )
 
 #: Enough to see that everything runs, too little to quote.
@@ -50,6 +54,8 @@ QUICK: Final = Plan(
     payments_seconds_max=2,
     interrupted=100,
     sleeping=1_000,
+    notifications=100,
+    asked=2,
 )
 
 
@@ -70,7 +76,9 @@ def main() -> None:
         found = runner.run(reconcile.measure_reconciling(plan.interrupted))
         _tell(f"claims among {plan.sleeping:,} sleeping payments")
         claims = runner.run(reconcile.measure_claims(plan.sleeping))
-    measured = Measured(sold, decoded, taken, found, claims)
+        _tell(f"{plan.notifications:,} notifications")
+        noted = runner.run(notices.measure(plan.notifications, plan.asked))
+    measured = Measured(sold, decoded, taken, found, claims, noted)
     print_report(measured, took_s=time.perf_counter() - began_s)
 
 

@@ -18,14 +18,14 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
 
 import cfflow
 from bench.memory import BatchingStore
-from bench.places import embedded_valkey
+from bench.places import Silent, embedded_valkey
 from bench.seeded_bank import Seeded, order_of
 from cfflow import Worker
 from cfflow._core.chart import State
@@ -69,16 +69,6 @@ class Claims(NamedTuple):
     used_b: int
 
 
-class _Silent:
-    """A log that nobody reads: what the worker writes is measured with the sale."""
-
-    def info(self, event: str, **fields: Any) -> None:
-        """Say nothing."""
-
-    def warning(self, event: str, **fields: Any) -> None:
-        """Say nothing."""
-
-
 async def measure_reconciling(payments: int) -> Reconciled:
     """Let one worker find the truth about so many interrupted payments."""
     async with embedded_valkey() as url, _bank(payments) as (bank, process):
@@ -88,7 +78,7 @@ async def measure_reconciling(payments: int) -> Reconciled:
             environment=bank.base_url,
             client_id=DEFAULT_CLIENT_ID,
             client_secret=DEFAULT_CLIENT_SECRET,
-            log=_Silent(),
+            log=Silent(),
         ) as orchestrator:
             worker = Worker(orchestrator, concurrency=_AT_ONCE)
             began_s, cpu_s = time.perf_counter(), time.process_time()

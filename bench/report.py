@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from bench.decode import Decoded
 from bench.memory import Memory
+from bench.notices import Notified
 from bench.places import machine
 from bench.reconcile import Claims, Reconciled
 from bench.sale import BARE, CONTENDERS, ENGINE, FLOOR, STOCK, Result
@@ -20,6 +21,8 @@ _BYTES_MAX: Final = 800
 _RECONCILED_MIN: Final = 1_000
 _CLAIM_MS_MAX: Final = 5.0
 _STORE_B_MAX: Final = 1_000_000_000
+_ACKNOWLEDGED_MS_MAX: Final = 5.0
+_ASKED_MS_MAX: Final = 500.0
 
 _WHAT: Final = {
     ENGINE: "the engine with all of its safety, and its log",
@@ -37,6 +40,7 @@ class Measured(NamedTuple):
     memory: Memory
     reconciled: Reconciled
     claims: Claims
+    notified: Notified
 
 
 class Aim(NamedTuple):
@@ -55,8 +59,13 @@ def print_report(measured: Measured, *, took_s: float) -> None:
     _print_decode(measured.decoded)
     _print_memory(measured.memory)
     _print_recovery(measured.reconciled, measured.claims)
+    _print_notified(measured.notified)
     print("aims")
-    for aim in (*_aims(*measured[:3]), *_recovery_aims(measured.reconciled, measured.claims)):
+    for aim in (
+        *_aims(*measured[:3]),
+        *_recovery_aims(measured.reconciled, measured.claims),
+        *_notified_aims(measured.notified),
+    ):
         print(f"  {'PASS' if aim.met else 'MISS'}  {aim.text:<58}{aim.reached:>12}")
 
 
@@ -112,6 +121,25 @@ def _print_recovery(found: Reconciled, claims: Claims) -> None:
     ):
         print(f"  {what:<74}{value:>9}")
     print()
+
+
+def _print_notified(notified: Notified) -> None:
+    print(f"{notified.notifications:,} notifications of 2.2 kB, one after another, ms")
+    for what, value in (
+        ("acknowledged, at p50", f"{notified.p50_ms:.2f}"),
+        ("the same at p99", f"{notified.p99_ms:.2f}"),
+        ("asked about by a worker that slept, at p50", f"{notified.asked_p50_ms:.0f}"),
+        ("the same at the latest", f"{notified.asked_max_ms:.0f}"),
+    ):
+        print(f"  {what:<74}{value:>9}")
+    print()
+
+
+def _notified_aims(notified: Notified) -> Iterator[Aim]:
+    text = f"notification: acknowledged in under {_ACKNOWLEDGED_MS_MAX:g} ms at p99"
+    yield Aim(text, f"{notified.p99_ms:.2f}", notified.p99_ms < _ACKNOWLEDGED_MS_MAX)
+    text = f"notification: asked about within {_ASKED_MS_MAX:g} ms"
+    yield Aim(text, f"{notified.asked_max_ms:.0f}", notified.asked_max_ms <= _ASKED_MS_MAX)
 
 
 def _recovery_aims(found: Reconciled, claims: Claims) -> Iterator[Aim]:
