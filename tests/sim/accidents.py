@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from random import Random
 
-from cfflow._core.record import Attempt
 from cfflow.testing import MemoryStore, memory
 from tests.sim.books import Books
 from tests.sim.loop import VirtualLoop
@@ -21,7 +20,7 @@ class _Copy:
     """The store as it was at some time."""
 
     at_s: float
-    orders: dict[str, tuple[list[Attempt], dict[int, bytes], dict[int, bytes]]]
+    orders: dict[str, memory._Order]
     wakes: dict[str, int]
     events: int
 
@@ -55,10 +54,7 @@ class Accidents:
             return
         now_s = self._loop.time()
         self._copies = [copy for copy in self._copies if copy.at_s > now_s - _LOST_S]
-        orders = {
-            name: (list(order.attempts), dict(order.records), dict(order.actions))
-            for name, order in self._store._orders.items()
-        }
+        orders = {name: _copied(order) for name, order in self._store._orders.items()}
         wakes = dict(self._store._wakes)
         self._copies.append(_Copy(now_s, orders, wakes, len(self._store.events)))
 
@@ -80,10 +76,7 @@ class Accidents:
             return
         copy = self._rng.choice(self._copies)
         store = self._store
-        store._orders = {
-            name: memory._Order(list(attempts), dict(records), dict(actions))
-            for name, (attempts, records, actions) in copy.orders.items()
-        }
+        store._orders = {name: _copied(order) for name, order in copy.orders.items()}
         store._wakes = dict(copy.wakes)
         del store.events[copy.events :]
         self._copies = [older for older in self._copies if older.at_s <= copy.at_s]
@@ -91,3 +84,10 @@ class Accidents:
         age_s = self._loop.time() - copy.at_s
         self._story.tell("store", f"FORGETS its last {age_s:.3f} s")
         self._books.roll_back()
+
+
+def _copied(order: memory._Order) -> memory._Order:
+    """Return a copy that later commits do not change."""
+    return memory._Order(
+        list(order.attempts), dict(order.records), dict(order.actions), dict(order.notices)
+    )

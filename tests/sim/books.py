@@ -34,7 +34,7 @@ _PROVED_BY = {
     State.AUTHORIZED: _HOLDING,
     State.CAPTURED: {"captured"},
     State.VOIDED: {"voided", "released"},
-    State.FAILED: {"failed", "dropped"},
+    State.FAILED: {"failed", "dropped", "cancelled"},
 }
 
 
@@ -81,6 +81,10 @@ class Books:
             self._complain(f"{moves} transitions committed, {events - self._events} events told")
         self._events = events
         self._end_leases()
+
+    def noted(self, *, told: bool) -> None:
+        """A notification was written down: it is in the feed, and moves nothing."""
+        self._events += told
 
     def roll_back(self) -> None:
         """The store has forgotten its last commits: what it holds now is what counts."""
@@ -194,7 +198,11 @@ class Books:
         indexed = self._store._wakes.get(name)
         if record.wake_ms is None and not self.at_end(record):
             self._complain(f"{name}: is not at its end, and nobody will look at it again")
-        if indexed != record.wake_ms:
+        order_id, _, n = name.rpartition(".")
+        noted = int(n) in self._store._orders[order_id].notices
+        # Whatever is written over a notification that nobody has answered leaves it due.
+        wanted = {self._store.now_ms()} if noted else {record.wake_ms}
+        if indexed not in wanted:
             self._complain(f"{name}: wakes at {record.wake_ms}, its index says {indexed}")
 
     def at_end(self, record: Record) -> bool:

@@ -35,6 +35,9 @@ _RESENDS = 25
 _STORM = 40
 _STORM_S = 30.0
 
+#: The last effect on an attempt that took nothing.
+_OVER = frozenset({"failed", "dropped", "cancelled", "reversed"})
+
 #: These say that nothing was sent.
 _UNSENT = (Conflict, IllegalStep, InvalidInput, OtpLimit)
 
@@ -211,8 +214,7 @@ class Rules:
             return
         asked_s = self._asked.get(self._order_of(sent), -1.0)
         lives = any(
-            self._truth.effects[entry.cf_payment_id][-1] not in {"failed", "dropped"}
-            for entry in other.effects
+            self._truth.effects[entry.cf_payment_id][-1] not in _OVER for entry in other.effects
         )
         if lives and other.arrived_at_s[0] < asked_s:
             self._complain(f"{sent}: {other} has acted, as an inquiry could see")

@@ -71,7 +71,7 @@ class Settling:
 
     def _quiet(self) -> bool:
         world = self._world
-        waiting = world.network.in_flight or world.customers.waiting
+        waiting = world.network.in_flight or world.customers.waiting or world.postman.waiting
         return not (waiting or world.accidents.forgot)
 
     def _next_s(self) -> float:

@@ -63,8 +63,7 @@ class Truth:
 
     def attempts(self, order_id: str) -> list[Attempt]:
         """Return every attempt of an order, ours or not."""
-        orders = self._bank._orders.values()
-        return [a for o in orders if o.order_id == order_id for a in o.attempts]
+        return self._bank.attempts_of(order_id)
 
     def verdict(self, payment_id: str) -> tuple[str, Decimal | None]:
         """Return where a payment is by the bank's books, and what was captured."""

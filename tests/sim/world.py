@@ -20,11 +20,13 @@ from typing import Any, cast
 from cfflow import Orchestrator
 from cfflow._core.record import Snapshot
 from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.store import Store
+from cfflow._ports.sealed import Sealed
+from cfflow._ports.store import Noted, Store
 from cfflow.emulator import Bank, BankOptions
 from cfflow.emulator.records import DEFAULT_ACCOUNTS
 from cfflow.emulator.wire import timestamp
 from cfflow.testing import FakeClock, MemoryStore
+from cfflow.webhooks import Verifier
 from tests.sim.accidents import Accidents
 from tests.sim.books import Books
 from tests.sim.callers import CARDS, OTP, Caller, Sale
@@ -33,6 +35,7 @@ from tests.sim.disk import Command, Disk
 from tests.sim.flows import CATALOG, FAST_HOLD_S, flows_of
 from tests.sim.loop import VirtualLoop
 from tests.sim.network import BASE_URL, BankClock, Network, Sent, SimTransport
+from tests.sim.postman import Postman
 from tests.sim.process import Process, adopt
 from tests.sim.rules import Rules
 from tests.sim.settling import Settling
@@ -127,6 +130,16 @@ class World:
         )
         self.sales: list[Sale] = []
         self.processes: list[Process] = []
+        self._made: list[tuple[Process, Orchestrator]] = []
+        self.postman = Postman(
+            self.bank,
+            self.account,
+            loop=self.loop,
+            seed=seed,
+            story=self.story,
+            door=self._door,
+            now_ms=self.store.now_ms,
+        )
         self._numbers = count(1)
         self._wire()
 
@@ -171,8 +184,16 @@ class World:
             log=Log(process, self.story),
         )
         log = Log(process, self.story)
-        made = Orchestrator(cast("Store", disk), gateway, catalog=CATALOG, log=log)
+        verifier = Verifier([Sealed(self.account.client_secret)])
+        made = Orchestrator(
+            cast("Store", disk), gateway, catalog=CATALOG, log=log, verifier=verifier
+        )
+        self._made.append((process, made))
         return process, made
+
+    def _door(self) -> tuple[Process, Orchestrator] | None:
+        """Return the youngest process that lives, workers and all: each can take a notification."""
+        return next(((p, made) for p, made in reversed(self._made) if p.alive), None)
 
     async def _live(self) -> None:
         self._open_shop()
@@ -235,6 +256,7 @@ class World:
                     "order_id": order_id,
                     "order_expiry_time": timestamp(self._now_s() + self._order_s),
                     "order_amount": 170,
+                    "order_currency": "INR",
                     "customer_details": {"customer_id": "c_1", "customer_phone": "9898989898"},
                     "order_tags": {"cfflow_preauth": "true"} if tagged else None,
                 },
@@ -303,6 +325,8 @@ class World:
             taken = [snapshot.id for snapshot in cast("list[Snapshot]", done)]
             self.books.claimed(taken, self.store.now_ms() + lease_ms)
             return
+        if command.name == "notify" and isinstance(done, Noted):
+            self.books.noted(told=not done.duplicate)
         if command.name == "purge" and done:
             (payments,) = command.args
             self.books.purged(payments)
