@@ -67,4 +67,4 @@ lock: $(READY)
 	  --generate-hashes --no-header --output-file requirements.lock
 
 clean:
-	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/judges/node/node_modules

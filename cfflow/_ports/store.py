@@ -245,8 +245,14 @@ def decode_record(blob: bytes) -> Record:
 
 
 def encode_action(action: NextAction) -> bytes:
-    """Return a next action as it is kept."""
-    return _encode(action)
+    """Return a next action as it is kept; empty for one with a value that no store holds.
+
+    It is the gateway's own JSON: what is odd about it is no reason to lose an answer to a pay.
+    """
+    try:
+        return _encode(action)
+    except (OverflowError, ValueError, RecursionError):
+        return b""
 
 
 def decode_action(blob: bytes | None) -> NextAction | None:

@@ -20,8 +20,9 @@ from cfflow.emulator.app import EmulatorApp, create_app
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.clock import Clock
 from cfflow.emulator.exchange import ConnectionDropped
-from cfflow.emulator.faults import Fault, Faults
+from cfflow.emulator.faults import Chaos, Fault, Faults
 from cfflow.emulator.limits import Limits, RateLimits
+from cfflow.emulator.outbox import Delivery, DeliveryAttempt, WebhookSettings
 from cfflow.emulator.process import EmulatorProcess
 from cfflow.emulator.records import (
     DEFAULT_CLIENT_ID,
@@ -36,6 +37,7 @@ from cfflow.emulator.records import (
 )
 from cfflow.emulator.refusals import Refused
 from cfflow.emulator.server import RunningEmulator, running_emulator, serve
+from cfflow.emulator.webhooks import Webhooks
 
 __all__ = [
     "DEFAULT_CLIENT_ID",
@@ -46,8 +48,11 @@ __all__ = [
     "Attempt",
     "Bank",
     "BankOptions",
+    "Chaos",
     "Clock",
     "ConnectionDropped",
+    "Delivery",
+    "DeliveryAttempt",
     "EmulatorApp",
     "EmulatorProcess",
     "Fault",
@@ -58,6 +63,8 @@ __all__ = [
     "RateLimits",
     "Refused",
     "RunningEmulator",
+    "WebhookSettings",
+    "Webhooks",
     "create_app",
     "running_emulator",
     "serve",

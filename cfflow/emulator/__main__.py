@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from typing import get_args
 
 import msgspec
 
 from cfflow.emulator.limits import table_of
+from cfflow.emulator.notices import NEWEST, WebhookVersion
 from cfflow.emulator.process import Announcement
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
 from cfflow.emulator.server import serve
@@ -41,9 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
             options=behaviour,
             seed=options.seed,
             rate_limits=rate_limits,
+            webhook_url=options.webhook_url,
+            webhook_version=options.webhook_version,
             announce=announce,
             until_stdin_ends=options.until_stdin_ends,
         )
+    except ValueError as error:
+        parser.error(f"--webhook-url: {error}")
     except OSError as error:
         print(f"cannot listen on {options.host} port {options.port}: {error}", file=sys.stderr)
         return 1
@@ -75,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LIMITS",
         help="production, sandbox, or calls per minute by call as a JSON object",
     )
+    parser.add_argument("--webhook-url", metavar="URL", help="where webhooks go")
+    parser.add_argument("--webhook-version", choices=get_args(WebhookVersion), default=NEWEST)
     parser.add_argument("--json", action="store_true", help="announce in one line of JSON")
     parser.add_argument(
         "--until-stdin-ends", action="store_true", help="stop when standard input closes"

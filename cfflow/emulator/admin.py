@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cfflow.emulator import wire
+from cfflow.emulator import admin_orders, admin_webhooks, openapi, replies, wire
 from cfflow.emulator.bank import Bank
-from cfflow.emulator.faults import Fault
+from cfflow.emulator.faults import Chaos, Fault, Faults
 from cfflow.emulator.limits import COUNTED_BY, Limits, TableName
+from cfflow.emulator.records import LedgerEntry
+from cfflow.emulator.replies import PREFIX, reply
 
-PREFIX = "/_emulator"
 ADVANCE_S_MAX = 10 * 365 * 86400
 
 
-class Advance(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /_emulator/clock: how many seconds to skip."""
+class Jump(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /_emulator/clock: how many seconds to skip, or up to when."""
 
-    advance_s: Annotated[float, msgspec.Meta(ge=0, le=ADVANCE_S_MAX)]
+    advance_s: Annotated[float, msgspec.Meta(ge=0, le=ADVANCE_S_MAX)] | None = None
+    at: str | float | None = None
 
 
 class NewLimits(msgspec.Struct, forbid_unknown_fields=True):
     """The body of PUT /_emulator/limits: a table's name, or calls per minute by call."""
 
     rate_limits: TableName | dict[str, int]
+
+
+class NewChaos(Chaos, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The body of POST /_emulator/faults that means all calls by chance."""
+
+    kind: Literal["chaos"]
 
 
 def routes() -> list[Route]:
@@ -38,50 +47,87 @@ def routes() -> list[Route]:
         Route(f"{PREFIX}/clock", clock, methods=["GET", "POST"]),
         Route(f"{PREFIX}/faults", faults, methods=["GET", "POST", "DELETE"]),
         Route(f"{PREFIX}/limits", limits, methods=["GET", "PUT", "POST", "DELETE"]),
+        Route(f"{PREFIX}/reset", reset, methods=["POST"]),
+        Route(f"{PREFIX}/openapi.json", openapi_json),
+        *admin_orders.routes(),
+        *admin_webhooks.routes(),
     ]
 
 
 async def health(request: Request) -> Response:
     """It listens; and what time it is here."""
-    return _json({"status": "ok", "now": wire.timestamp(request.app.state.clock.now())})
+    return reply({"status": "ok", "now": wire.timestamp(request.app.state.clock.now())})
 
 
 async def ledger(request: Request) -> Response:
-    """Every effect on money, of one order with ?order_id=, and how often each call came."""
+    """Every effect on money that the query asks for, and how often each call came."""
     state = request.app.state
     bank: Bank = state.bank
     bank.advance(state.clock.now())
-    order_id = request.query_params.get("order_id")
+    query = request.query_params
+    order_id = query.get("order_id")
+    try:
+        since = replies.moment(query.get("since", 0))
+    except ValueError as error:
+        return replies.refusal(error)
+    wanted: dict[str, Any] = {n: query[n] for n in ("cf_payment_id", "effect") if n in query}
     entries = bank.ledger if order_id is None else bank.ledger_of(order_id)
+    found = [wire.ledger_entry(entry) for entry in entries if _is(entry, wanted, since)]
     calls = {"received": dict(state.received), "performed": dict(bank.calls)}
-    return _json({"ledger": [wire.ledger_entry(entry) for entry in entries], "calls": calls})
+    return reply({"ledger": found, "calls": calls})
+
+
+def _is(entry: LedgerEntry, wanted: dict[str, Any], since: float) -> bool:
+    return entry.at >= since and all(getattr(entry, n) == v for n, v in wanted.items())
 
 
 async def clock(request: Request) -> Response:
-    """Skip time: everything that was due meanwhile has happened when this answers."""
+    """Skip time; when this answers, what was due has happened and its webhooks were sent."""
     state = request.app.state
     if request.method == "POST":
         try:
-            body = msgspec.json.decode(await request.body(), type=Advance)
-        except msgspec.DecodeError as error:
-            return _json({"message": str(error)}, 400)
-        state.clock.advance(body.advance_s)
+            jump = await replies.read(request, Jump)
+            if (jump.advance_s is None) == (jump.at is None):
+                raise ValueError("either advance_s or at : is needed")
+            if jump.advance_s is not None:
+                state.clock.advance(jump.advance_s)
+            elif jump.at is not None:
+                _go_on_to(replies.moment(jump.at), state.clock.now, state.clock.advance)
+        except ValueError as error:
+            return replies.refusal(error)
         state.bank.advance(state.clock.now())
+        await state.webhooks.deliver()
     now, offset_s = state.clock.now(), state.clock.offset_s
-    return _json({"now": wire.timestamp(now), "offset_s": offset_s})
+    return reply({"now": wire.timestamp(now), "epoch_s": now, "offset_s": offset_s})
+
+
+def _go_on_to(at: float, now: Callable[[], float], advance: Callable[[float], None]) -> None:
+    if at - now() > ADVANCE_S_MAX:
+        raise ValueError("at : is more than ten years ahead")
+    advance(at - now())
 
 
 async def faults(request: Request) -> Response:
-    """Add one fault rule, forget all of them, or list those that wait."""
-    waiting = request.app.state.faults
+    """Add one fault rule or chaos, forget all of them, or list those that wait."""
+    waiting: Faults = request.app.state.faults
     if request.method == "DELETE":
         waiting.clear()
     elif request.method == "POST":
         try:
-            waiting.add(msgspec.json.decode(await request.body(), type=Fault))
-        except msgspec.DecodeError as error:
-            return _json({"message": str(error)}, 400)
-    return _json({"faults": waiting.waiting()})
+            _add_fault(waiting, await request.body())
+        except ValueError as error:
+            return replies.refusal(error)
+    told = {"faults": waiting.waiting(), "chaos": waiting.chaos, "struck": dict(waiting.struck)}
+    return reply(told)
+
+
+def _add_fault(waiting: Faults, raw: bytes) -> None:
+    kind = msgspec.json.decode(raw, type=dict[str, Any]).get("kind")
+    if kind == "chaos":
+        told = msgspec.structs.asdict(msgspec.json.decode(raw, type=NewChaos))
+        waiting.chaos = Chaos(**{name: told[name] for name in Chaos.__struct_fields__})
+    else:
+        waiting.add(msgspec.json.decode(raw, type=Fault))
 
 
 async def limits(request: Request) -> Response:
@@ -91,12 +137,24 @@ async def limits(request: Request) -> Response:
         enforced.clear()
     elif request.method in {"PUT", "POST"}:
         try:
-            enforced.set(msgspec.json.decode(await request.body(), type=NewLimits).rate_limits)
+            enforced.set((await replies.read(request, NewLimits)).rate_limits)
         except ValueError as error:
-            return _json({"message": str(error)}, 400)
+            return replies.refusal(error)
     refused = {call: enforced.refused[call] for call in COUNTED_BY}
-    return _json({"rate_limits": dict(enforced.per_minute), "refused": refused})
+    return reply({"rate_limits": dict(enforced.per_minute), "refused": refused})
 
 
-def _json(body: object, status: int = 200) -> Response:
-    return Response(wire.encode(body), status, media_type="application/json")
+async def openapi_json(request: Request) -> Response:
+    """The gateway's calls as an OpenAPI document, of one version of the API if told."""
+    version = request.query_params.get("version")
+    if version is not None and version not in wire.VERSIONS:
+        return replies.refusal(
+            ValueError(f"version : is one of {', '.join(sorted(wire.VERSIONS))}")
+        )
+    return reply(openapi.document(version))
+
+
+async def reset(request: Request) -> Response:
+    """Begin anew, as it was when it started; only the clock does not go back."""
+    request.app.reset()
+    return await health(request)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from itertools import count
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from cfflow.emulator import admin, calls, wire
+from cfflow.emulator import admin, calls, pages, pages_html, spoiling, wire
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.calls import Incoming
 from cfflow.emulator.clock import Clock
@@ -18,7 +20,6 @@ from cfflow.emulator.exchange import (
     Answer,
     Headers,
     decode_body,
-    drop_connection,
     peer_address,
     read_body,
     read_headers,
@@ -29,43 +30,78 @@ from cfflow.emulator.idempotency import IdempotencyKeys
 from cfflow.emulator.limits import Admission, Limits, RateLimits
 from cfflow.emulator.records import Account
 from cfflow.emulator.refusals import Refused, invalid, rate_limited, unauthenticated
+from cfflow.emulator.spoiling import Spoiled, send_spoiled
+from cfflow.emulator.webhooks import Webhooks
 
 PREFIX = "/pg"
-
-_PROXY_PAGE = b"<html><head><title>Gateway</title></head><body>Please wait</body></html>"
 
 
 class EmulatorApp(Starlette):
     """A local gateway in one ASGI app.
 
-    `state.bank`, `.faults`, `.clock` and `.limits` are its parts.
+    `state.bank`, `.faults`, `.clock`, `.limits` and `.webhooks` are its parts. A server
+    that runs it with its lifespan delivers the webhooks; in-process, `deliver` does.
 
     Calls below /pg skip Starlette's middleware: they are what a benchmark measures, and a
     lost answer needs the server's own `send`. Everything else is an ordinary route.
     """
 
     def __init__(
-        self, bank: Bank, faults: Faults, clock: Clock, limits: Limits | None = None
+        self,
+        bank: Bank,
+        faults: Faults,
+        clock: Clock,
+        limits: Limits | None = None,
+        webhooks: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(routes=admin.routes())
+        super().__init__(routes=[*admin.routes(), *pages.routes()], lifespan=_delivering)
         self.state.bank = self._bank = bank
         self.state.faults = self._faults = faults
         self.state.clock = self._clock = clock
         self.state.limits = self._limits = Limits() if limits is None else limits
+        self.state.webhooks = self._webhooks = Webhooks(bank, clock)
+        if webhooks is not None:
+            self._webhooks.configure(**webhooks)
+        self._postman = self._webhooks.postman
         # Arrivals by call, counted within the limits and before any fault; the bank's own
         # counter is what got through.
         self.state.received = self._received = Counter[str]()
         self._keys = IdempotencyKeys()
         self._request_ids = count(1)
         self._closing = asyncio.Event()
+        # Where `reset` goes back to.
+        self._first_chaos = faults.chaos
+        self._first_limits = dict(self._limits.per_minute)
+        self._first_settings = self._webhooks.settings
 
     def close(self) -> None:
         """Let the calls that a fault delays go on, so that the server can end in order."""
         self._closing.set()
 
+    def reset(self) -> None:
+        """Forget all that happened and every rule; limits and settings are those of the start.
+
+        Ids go on where they were, and so does the clock.
+        """
+        self._bank.reset()
+        self._faults.clear()
+        self._faults.struck.clear()
+        self._faults.chaos = self._first_chaos
+        self._limits.clear()
+        self._limits.refused.clear()
+        self._limits.set(self._first_limits)
+        self._webhooks.reset(self._first_settings)
+        self._keys.clear()
+        self._received.clear()
+
+    async def deliver(self) -> None:
+        """Return when every webhook that is due by now was attempted."""
+        await self._webhooks.deliver()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: the gateway's own calls here, the rest by Starlette."""
-        if scope["type"] == "http" and scope["path"].startswith(f"{PREFIX}/"):
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path.startswith(f"{PREFIX}/") and not path.startswith(f"{pages_html.VIEW}/"):
             await self._serve(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
@@ -73,7 +109,7 @@ class EmulatorApp(Starlette):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope)
         request_id = headers.request_id or f"{next(self._request_ids):032x}".encode()
-        answer: Answer | None
+        answer: Answer | Spoiled
         admission: Admission | None = None
         try:
             raw = await read_body(receive)
@@ -90,10 +126,10 @@ class EmulatorApp(Starlette):
             answer = _refused(refusal)
         else:
             answer = await self._answer(incoming, raw, headers)
-        if answer is None:
-            await drop_connection(receive, send)
-        else:
+        if isinstance(answer, Answer):
             await send_answer(send, answer, request_id, admission)
+        else:
+            await send_spoiled(answer, receive, send, request_id, self._pause, admission)
 
     def _identify(
         self, scope: Scope, headers: Headers
@@ -113,24 +149,22 @@ class EmulatorApp(Starlette):
         client_id = "" if account is None else account.client_id
         return self._limits.admit(call, client_id, address, self._clock.now())
 
-    async def _answer(self, incoming: Incoming, raw: bytes, headers: Headers) -> Answer | None:
-        """The answer, or None when the connection is to be dropped instead."""
+    async def _answer(self, incoming: Incoming, raw: bytes, headers: Headers) -> Answer | Spoiled:
+        """The answer, or what a fault makes of it."""
         self._received[incoming.call] += 1
         fault = self._next_fault(incoming)
         if fault is None:
             return self._perform(incoming, raw, headers.idempotency_key)
         if fault.kind == "delay_before":
             await self._pause(fault.delay_s)
-        elif fault.kind == "lost_before":
-            return None
-        elif fault.kind == "status_before":
-            return _faulty(fault)
         elif fault.kind == "status_stored":
-            return self._keep(incoming, raw, headers.idempotency_key, _faulty(fault))
+            return self._store(incoming, raw, headers.idempotency_key, fault)
+        elif (unheard := spoiling.unheard(fault, incoming.call)) is not None:
+            return unheard
         answer = self._perform(incoming, raw, headers.idempotency_key)
         if fault.kind == "delay_after":
             await self._pause(fault.delay_s)
-        return _spoiled(fault, answer)
+        return spoiling.unlearned(fault, incoming.call, answer)
 
     async def _pause(self, delay_s: float) -> None:
         with suppress(TimeoutError):
@@ -146,15 +180,29 @@ class EmulatorApp(Starlette):
         now = self._clock.now()
         scope = _key_scope(incoming, key)
         if scope is None:
-            return Answer(*calls.perform(self._bank, incoming, now))
+            return self._do(incoming, now)
         try:
             stored = self._keys.find(scope, raw, now)
         except Refused as refusal:
             return _refused(refusal)
         if stored is not None:
             return Answer(stored.status, stored.answer, replayed=True)
+        return self._keep(incoming, raw, key, self._do(incoming, now))
+
+    def _do(self, incoming: Incoming, now: float) -> Answer:
         answer = Answer(*calls.perform(self._bank, incoming, now))
-        return self._keep(incoming, raw, key, answer)
+        # What the bank does by itself, and tells by webhook, may now come sooner than known.
+        due_at = self._bank.next_due_at
+        if due_at is not None and due_at < self._postman.sleeps_until:
+            self._postman.wake()
+        return answer
+
+    def _store(self, incoming: Incoming, raw: bytes, key: str, fault: Fault) -> Spoiled:
+        """An error that this key replays although nothing was done."""
+        spoiled = spoiling.with_status(fault, incoming.call)
+        if spoiled.answer is not None:
+            self._keep(incoming, raw, key, spoiled.answer)
+        return spoiled
 
     def _keep(self, incoming: Incoming, raw: bytes, key: str, answer: Answer) -> Answer:
         scope = _key_scope(incoming, key)
@@ -169,20 +217,35 @@ def create_app(
     faults: Faults | None = None,
     clock: Clock | None = None,
     rate_limits: RateLimits | None = None,
+    webhooks: Mapping[str, Any] | None = None,
 ) -> EmulatorApp:
     """A local gateway as an ASGI app, for a server or to be called in-process.
 
     Without arguments it knows the two default accounts and limits no calls. rate_limits:
-    "production", "sandbox", or calls per minute by call. An answer told to be lost raises
+    "production", "sandbox", or calls per minute by call. webhooks: settings of them, as
+    `Webhooks.configure` takes them. An answer told to be lost raises
     `ConnectionDropped` in-process, where there is no connection to drop.
-    Raises `ValueError` for rate limits that make no sense.
+    Raises `ValueError` for rate limits and settings that make no sense.
     """
     return EmulatorApp(
         Bank() if bank is None else bank,
         Faults() if faults is None else faults,
         Clock() if clock is None else clock,
         Limits(rate_limits),
+        webhooks,
     )
+
+
+@asynccontextmanager
+async def _delivering(app: EmulatorApp) -> AsyncIterator[None]:
+    """Deliver webhooks for as long as the app is served."""
+    task = asyncio.create_task(app.state.webhooks.postman.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _key_scope(incoming: Incoming, key: str) -> tuple[str, str, str] | None:
@@ -195,21 +258,3 @@ def _key_scope(incoming: Incoming, key: str) -> tuple[str, str, str] | None:
 
 def _refused(refusal: Refused) -> Answer:
     return Answer(refusal.status, calls.refusal_body(refusal))
-
-
-def _faulty(fault: Fault) -> Answer:
-    body = wire.error("internal_error", "the emulator was told to fail here", "api_error")
-    return Answer(fault.status or 500, wire.encode(body))
-
-
-def _spoiled(fault: Fault, answer: Answer) -> Answer | None:
-    """What becomes of a good answer on its way back; None: nothing comes back."""
-    if fault.kind in ("delay_before", "delay_after"):
-        return answer
-    if fault.kind == "lost_after":
-        return None
-    if fault.kind == "status_after":
-        return _faulty(fault)
-    if fault.kind == "html":
-        return Answer(fault.status or 200, _PROXY_PAGE, b"text/html")
-    return Answer(fault.status or 200, answer.body[: len(answer.body) // 2])

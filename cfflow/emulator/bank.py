@@ -3,7 +3,8 @@
     pay ──► PENDING ──► SUCCESS (sale: captured at once)
                │    └─► SUCCESS (hold) ──► CAPTURE, or VOID ──► status VOID
                │                       └─► runs out ──────────► status VOID
-               └──────► FAILED, USER_DROPPED ──► SUCCESS, when the bank answers late (simulate)
+               ├──────► FAILED, USER_DROPPED ──► SUCCESS, when the bank answers late
+               └──────► CANCELLED, by the gateway: what the bank takes later goes back
 
 Every method takes `now` (seconds since the epoch) and first lets happen what was due by
 then. It decides who may do what; `movements` carries it out and writes the ledger.
@@ -14,15 +15,19 @@ from __future__ import annotations
 import hmac
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from cfflow.emulator import checks, otp
+from cfflow.emulator.cards import SavedCards, Terms
 from cfflow.emulator.customer import Customer
+from cfflow.emulator.holds import becomes_hold, capturable, held_attempt
 from cfflow.emulator.ids import Ids, fingerprint
 from cfflow.emulator.methods import read_method
 from cfflow.emulator.movements import Listener, Movements
-from cfflow.emulator.orders import read_order
+from cfflow.emulator.orders import check_permitted, read_offer, read_order
 from cfflow.emulator.records import (
     DEFAULT_ACCOUNTS,
     Account,
@@ -34,11 +39,11 @@ from cfflow.emulator.records import (
     OtpAnswer,
     OtpPage,
     Simulation,
+    Status,
 )
 from cfflow.emulator.refusals import Refused, conflict, invalid, not_found
 from cfflow.emulator.timers import Timers
 
-PREAUTH_TAG = "cfflow_preauth"
 SIMULATED_STATUSES = ("SUCCESS", "FAILED", "PENDING", "USER_DROPPED")
 
 
@@ -66,6 +71,7 @@ class Bank:
         self._sessions: dict[bytes, Order] = {}
         self._attempts: dict[int, Attempt] = {}
         self._simulations: dict[str, Simulation] = {}
+        self._saved_cards = SavedCards()
         self._movements = Movements(self._ids, self._timers, self.options)
         self.customer = Customer(self._movements, self.options)
 
@@ -101,6 +107,15 @@ class Bank:
         """Tell this listener of every effect from now on, as it happens."""
         self._movements.listeners.append(listener)
 
+    def reset(self) -> None:
+        """Forget every order, attempt, saved card and effect; ids go on where they were."""
+        for kept in (self._orders, self._sessions, self._attempts, self._simulations, self.calls):
+            kept.clear()
+        self._saved_cards = SavedCards()
+        self._timers.clear()
+        self._movements.clear()
+        self.customer.clear()
+
     # --- orders ------------------------------------------------------------------------
 
     def create_order(self, account: Account, body: Mapping[str, Any], now: float) -> Order:
@@ -127,6 +142,28 @@ class Bank:
         self._begin("fetch_order", now)
         return self._order(account, order_id)
 
+    def terminate_order(
+        self, account: Account, order_id: str, order_status: object, now: float
+    ) -> Order:
+        """Let the order take no new payment; one that is under way may still succeed.
+
+        Doing it again changes nothing. Raises `Refused`: 404, 400 for an order that is paid
+        or expired, and for any `order_status` but TERMINATED.
+        """
+        self._begin("terminate_order", now)
+        order = self._order(account, order_id)
+        if order_status != "TERMINATED":
+            raise invalid("request_invalid", "order_status : should be TERMINATED")
+        if order.status(now) in ("PAID", "EXPIRED"):
+            raise invalid("order_inactive", f"the order is {order.status(now)}, not ACTIVE")
+        order.terminated = True
+        return order
+
+    def attempts_of(self, order_id: str) -> list[Attempt]:
+        """Every attempt on the orders of this name, whosever; moves nothing, counts as no call."""
+        orders = (self._orders.get((client_id, order_id)) for client_id in self._accounts)
+        return [attempt for order in orders if order for attempt in order.attempts]
+
     def latest_orders(self, count: int) -> list[Order]:
         """The last so many orders of all accounts, newest first, for whoever looks on."""
         return list(islice(reversed(self._orders.values()), count))
@@ -147,11 +184,21 @@ class Bank:
 
     # --- paying ------------------------------------------------------------------------
 
-    def pay(self, session_id: object, payment_method: object, now: float) -> Attempt:
+    def pay(
+        self,
+        session_id: object,
+        payment_method: object,
+        now: float,
+        *,
+        save_instrument: object = None,
+        offer_id: object = None,
+    ) -> Attempt:
         """Begin one attempt with one payment method.
 
+        save_instrument: whether the card may be paid with again, by the `instrument_id`
+        that the payment shows once it succeeded. offer_id: what may make it cheaper.
         Raises `Refused`: 404 `orderpay_not_found` for an unknown session, 400
-        `order_inactive` for an order that is paid or expired, 400 for the method.
+        `order_inactive` for an order that is paid, expired or terminated, 400 for a field.
         """
         self._begin("pay", now)
         order = self._sessions.get(fingerprint(session_id)) if isinstance(session_id, str) else None
@@ -160,17 +207,26 @@ class Bank:
         status = order.status(now)
         if status != "ACTIVE":
             raise invalid("order_inactive", f"the order is {status}, not ACTIVE")
-        return self._open(order, read_method(payment_method, self.options, now), now)
+        terms = Terms(self.options, now, partial(self._saved_cards.find, order))
+        method = read_method(payment_method, terms)
+        check_permitted(order, method)
+        saves = checks.flag(save_instrument, name="save_instrument")
+        offer, amount = read_offer(offer_id, order, self.options)
+        attempt = self._open(order, method, amount, now)
+        attempt.offer_id = offer
+        if saves:
+            self._saved_cards.save(attempt, self._ids.instrument_id(attempt.cf_payment_id))
+        return attempt
 
-    def _open(self, order: Order, method: Method, now: float) -> Attempt:
+    def _open(self, order: Order, method: Method, amount: Decimal, now: float) -> Attempt:
         cf_payment_id = self._ids.cf_payment_id()
         attempt = Attempt(
             cf_payment_id=cf_payment_id,
             order=order,
             method=method,
-            amount=order.amount,
+            amount=amount,
             created_at=now,
-            holds=_holds(order, method),
+            holds=becomes_hold(order, method),
             page_token=self._ids.page_token(cf_payment_id),
         )
         if method.action == "post":
@@ -209,7 +265,7 @@ class Bank:
             raise invalid("request_invalid", "This payment takes no OTP here")
         if otp.exhausted(page):
             raise invalid("request_invalid", "Exceeded retry attempts")
-        if attempt.status != "PENDING" or page.accepted:
+        if not attempt.open or page.accepted:
             raise invalid("request_invalid", "Transaction is already processed")
         return attempt, page
 
@@ -227,14 +283,11 @@ class Bank:
         order = self._order(account, order_id)
         if action not in ("CAPTURE", "VOID"):
             raise invalid("request_invalid", "action : should be CAPTURE or VOID")
-        attempt = _held_attempt(order)
+        attempt = held_attempt(order)
         if action == "VOID":
             self._movements.void(attempt, now)
-            return attempt
-        taken = checks.rupees(amount, code="order_amount_invalid", name="amount")
-        if taken > attempt.amount:
-            raise invalid("order_amount_invalid", "amount : is more than the bank holds")
-        self._movements.capture(attempt, taken, now)
+        else:
+            self._movements.capture(attempt, capturable(attempt, amount, now), now)
         return attempt
 
     # --- asking ------------------------------------------------------------------------
@@ -263,7 +316,8 @@ class Bank:
         """Force an attempt to SUCCESS, FAILED, PENDING or USER_DROPPED.
 
         An attempt that failed may still succeed, as when its bank answers late; one that
-        took or held money keeps what it did. Raises `Refused` (404, 400).
+        took or held money keeps what it did; one that the gateway has CANCELLED stays so,
+        and a SUCCESS goes back to the customer. Raises `Refused` (404, 400).
         """
         self._begin("simulate", now)
         attempt = self._attempt(cf_payment_id)
@@ -271,13 +325,36 @@ class Bank:
             raise _no_payment()
         if status not in SIMULATED_STATUSES or not isinstance(error, str | None):
             raise invalid("request_invalid", "payment_status : is not one to simulate")
-        if attempt.status in ("SUCCESS", "VOID") and status != attempt.status:
-            raise invalid("request_invalid", "Transaction is already processed")
-        self._movements.force(attempt, str(status), error, now)
+        self._force(attempt, cast("Status", status), error or None, now)
         simulation_id = self._ids.simulation_id(len(self._simulations) + 1)
         done = Simulation(simulation_id, account, str(attempt.cf_payment_id), str(status), error)
         self._simulations[simulation_id] = done
         return done
+
+    def force(
+        self, cf_payment_id: object, status: Status, now: float, error: str | None = None
+    ) -> Attempt:
+        """Force an attempt to any status the gateway knows, from Python only.
+
+        NOT_ATTEMPTED, FLAGGED and INCOMPLETE are open like PENDING; CANCELLED gives back
+        what the bank takes later; VOID is a hold that the bank gave back by itself.
+        Raises `Refused`: 404, and 400 where `simulate` would.
+        """
+        self._begin("force", now)
+        attempt = self._attempt(cf_payment_id)
+        self._force(attempt, status, error, now)
+        return attempt
+
+    def _force(self, attempt: Attempt, status: Status, error: str | None, now: float) -> None:
+        # What took or held money keeps it, and what the gateway closed stays closed.
+        given_back = attempt.held and status == "VOID"
+        if attempt.succeeded and status != attempt.status and not given_back:
+            raise invalid("request_invalid", "Transaction is already processed")
+        if attempt.status == "CANCELLED" and status not in ("CANCELLED", "SUCCESS"):
+            raise invalid("request_invalid", "Transaction is already processed")
+        if status == "VOID" and not attempt.succeeded:
+            raise invalid("request_invalid", "The payment holds nothing")
+        self._movements.force(attempt, status, error, now)
 
     def fetch_simulation(self, account: Account, simulation_id: str, now: float) -> Simulation:
         """A simulation made before. Raises `Refused` (404)."""
@@ -304,24 +381,6 @@ class Bank:
         if attempt is None:
             raise _no_payment()
         return attempt
-
-
-def _holds(order: Order, method: Method) -> bool:
-    """Whether success means a hold: a mandate always, a card by account or by order."""
-    if method.mandate is not None:
-        return True
-    tagged = (order.tags or {}).get(PREAUTH_TAG) == "true"
-    return method.name == "card" and (order.account.preauth or tagged)
-
-
-def _held_attempt(order: Order) -> Attempt:
-    """The latest hold of the order: with several, nobody can say which one is meant."""
-    for attempt in reversed(order.attempts):
-        if attempt.held:
-            return attempt
-    if any(attempt.hold_action or attempt.status == "VOID" for attempt in order.attempts):
-        raise invalid("request_invalid", "Transaction is already processed")
-    raise invalid("request_invalid", "The order has no authorized payment")
 
 
 def _number(cf_payment_id: object) -> int:

@@ -14,7 +14,7 @@ from cfflow.emulator.refusals import Refused, invalid, not_found, unauthenticate
 # Whoever knows a session or a payment id may pay and type an OTP: no merchant is asked for.
 WITHOUT_CREDENTIALS = frozenset({"pay", "authenticate"})
 # The calls of which the gateway promises that a key is honoured.
-WITH_IDEMPOTENCY = frozenset({"create_order", "authorize", "pay", "authenticate"})
+WITH_IDEMPOTENCY = frozenset({"create_order", "authorize", "simulate", "pay", "authenticate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +38,52 @@ class Incoming:
 
 def route(method: str, path: str) -> tuple[str, tuple[str, ...]]:
     """Which call a method and a path (below /pg) are. Raises `Refused` (404)."""
-    match (method, *path.strip("/").split("/")):
-        case ("POST", "orders"):
-            return "create_order", ()
-        case ("POST", "orders", "sessions"):
-            return "pay", ()
-        case ("POST", "orders", "pay", "authenticate", payment):
-            return "authenticate", (payment,)
-        case ("POST", "orders", order, "authorization"):
-            return "authorize", (order,)
-        case ("GET", "orders", order):
+    parts = path.strip("/").split("/")
+    found = None
+    if method == "GET":
+        found = _get(parts)
+    elif method == "POST":
+        found = _post(parts)
+    elif method == "PATCH":
+        found = _patch(parts)
+    if found is None:
+        raise not_found("request_failed", "no call of the gateway has this address")
+    return found
+
+
+def _get(parts: list[str]) -> tuple[str, tuple[str, ...]] | None:
+    match parts:
+        case ("orders", order):
             return "fetch_order", (order,)
-        case ("GET", "orders", order, "payments"):
+        case ("orders", order, "payments"):
             return "fetch_payments", (order,)
-        case ("GET", "orders", order, "payments", payment):
+        case ("orders", order, "payments", payment):
             return "fetch_payment", (order, payment)
-        case ("POST", "simulate"):
-            return "simulate", ()
-        case ("GET", "simulate", simulation):
+        case ("simulate", simulation):
             return "fetch_simulation", (simulation,)
-    raise not_found("request_failed", "no call of the gateway has this address")
+    return None
+
+
+def _post(parts: list[str]) -> tuple[str, tuple[str, ...]] | None:
+    match parts:
+        case ("orders",):
+            return "create_order", ()
+        case ("orders", "sessions"):
+            return "pay", ()
+        case ("orders", "pay", "authenticate", payment):
+            return "authenticate", (payment,)
+        case ("orders", order, "authorization"):
+            return "authorize", (order,)
+        case ("simulate",):
+            return "simulate", ()
+    return None
+
+
+def _patch(parts: list[str]) -> tuple[str, tuple[str, ...]] | None:
+    match parts:
+        case ("orders", order):
+            return "terminate_order", (order,)
+    return None
 
 
 def order_of(bank: Bank, incoming: Incoming) -> str | None:
@@ -88,7 +114,7 @@ def perform(bank: Bank, incoming: Incoming, now: float) -> tuple[int, bytes]:
 
 def refusal_body(refusal: Refused) -> bytes:
     """The JSON of a refusal."""
-    return wire.encode(wire.error(refusal.code, refusal.message, refusal.type))
+    return wire.encode(wire.error(refusal.code, refusal.message, refusal.type, refusal.help))
 
 
 def _create_order(bank: Bank, incoming: Incoming, now: float) -> object:
@@ -101,9 +127,21 @@ def _fetch_order(bank: Bank, incoming: Incoming, now: float) -> object:
     return wire.order(order, bank.session_of(order), incoming.version, now)
 
 
+def _terminate_order(bank: Bank, incoming: Incoming, now: float) -> object:
+    status = incoming.body.get("order_status")
+    order = bank.terminate_order(incoming.merchant, incoming.ids[0], status, now)
+    return wire.order(order, bank.session_of(order), incoming.version, now)
+
+
 def _pay(bank: Bank, incoming: Incoming, now: float) -> object:
     body = incoming.body
-    attempt = bank.pay(body.get("payment_session_id"), body.get("payment_method"), now)
+    attempt = bank.pay(
+        body.get("payment_session_id"),
+        body.get("payment_method"),
+        now,
+        save_instrument=body.get("save_instrument"),
+        offer_id=body.get("offer_id"),
+    )
     return wire.pay_answer(attempt, incoming.version, incoming.base_url)
 
 
@@ -152,6 +190,7 @@ def _fetch_simulation(bank: Bank, incoming: Incoming, now: float) -> object:
 _HANDLERS: Mapping[str, Callable[[Bank, Incoming, float], object]] = {
     "create_order": _create_order,
     "fetch_order": _fetch_order,
+    "terminate_order": _terminate_order,
     "pay": _pay,
     "authenticate": _authenticate,
     "authorize": _authorize,

@@ -51,6 +51,32 @@ def text(value: object, *, code: str, name: str) -> str:
     return value
 
 
+def optional_text(value: object, *, code: str, name: str, low: int = 0, high: int = 1000) -> str:
+    """A text of `low` to `high` characters, empty for none at all, or a 400."""
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not low <= len(value) <= high:
+        raise invalid(code, f"{name} : should be a text of {low} to {high} characters")
+    return value
+
+
+def flag(value: object, *, name: str) -> bool:
+    """True, or False for false or nothing, or a 400 `request_invalid`."""
+    if value is not None and not isinstance(value, bool):
+        raise invalid("request_invalid", f"{name} : should be true or false")
+    return bool(value)
+
+
+def channel(fields: Mapping[str, Any], *allowed: str) -> str:
+    """The channel of a payment method, or a 400."""
+    found = fields.get("channel")
+    if found is None or found == "":
+        raise invalid("channel_missing", "channel : is missing in the request")
+    if found not in allowed:
+        raise invalid("channel_invalid", f"channel : should be one of {', '.join(allowed)}")
+    return str(found)
+
+
 def phone(value: object, *, name: str) -> str:
     """Ten digits, or a 400 `phone_invalid`."""
     if not isinstance(value, str) or _PHONE.fullmatch(value) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 
 class Clock:
@@ -11,6 +12,7 @@ class Clock:
     def __init__(self) -> None:
         self._start = time.time() - time.monotonic()
         self.offset_s = 0.0
+        self._listeners: list[Callable[[], None]] = []
 
     def now(self) -> float:
         """The emulator's time, in seconds since the epoch."""
@@ -21,3 +23,13 @@ class Clock:
         if not 0 <= seconds < float("inf"):
             raise ValueError("a clock only goes forward")
         self.offset_s += seconds
+        for listener in self._listeners:
+            listener()
+
+    def advance_to(self, at: float) -> None:
+        """Go on to `at` (seconds since the epoch). Raises `ValueError` when that is over."""
+        self.advance(at - self.now())
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call this whenever time was skipped."""
+        self._listeners.append(listener)

@@ -61,7 +61,7 @@ def peer_address(scope: Scope, send: Send) -> str:
     The socket's own word: uvicorn lets a caller on this machine rewrite `scope["client"]`
     by a forwarding header.
     """
-    transport = _transport(send)
+    transport = transport_of(send)
     peer = None if transport is None else transport.get_extra_info("peername")
     return str((peer or scope.get("client") or ("",))[0])
 
@@ -117,6 +117,14 @@ async def send_answer(
 
     admission: what the rate limit said of the call, if it has one.
     """
+    await send(answer_start(answer, request_id, admission))
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def answer_start(
+    answer: Answer, request_id: bytes, admission: Admission | None = None
+) -> dict[str, Any]:
+    """Status and headers, as ASGI wants them."""
     headers = [
         (b"content-type", answer.content_type),
         (b"content-length", str(len(answer.body)).encode()),
@@ -126,8 +134,7 @@ async def send_answer(
         headers.append((b"x-idempotency-replayed", b"true"))
     if admission is not None:
         headers += _rate_limit_headers(admission)
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    return {"type": "http.response.start", "status": answer.status, "headers": headers}
 
 
 async def drop_connection(receive: Receive, send: Send) -> None:
@@ -136,7 +143,7 @@ async def drop_connection(receive: Receive, send: Send) -> None:
     ASGI has no word for this, but uvicorn's `send` belongs to the object that holds the
     transport. Raises `ConnectionDropped` when the app runs without a socket.
     """
-    transport = _transport(send)
+    transport = transport_of(send)
     if transport is None:
         raise ConnectionDropped("the emulator was told to lose this answer")
     transport.abort()
@@ -145,7 +152,7 @@ async def drop_connection(receive: Receive, send: Send) -> None:
         pass
 
 
-def _transport(send: Send) -> asyncio.Transport | None:
+def transport_of(send: Send) -> asyncio.Transport | None:
     """What holds the socket; None when the app runs without one."""
     transport: asyncio.Transport | None = getattr(
         getattr(send, "__self__", None), "transport", None

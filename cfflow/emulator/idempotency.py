@@ -34,6 +34,10 @@ class IdempotencyKeys:
         self._salt = os.urandom(16)
         self._stored: OrderedDict[Scope, Stored] = OrderedDict()
 
+    def clear(self) -> None:
+        """Forget every key."""
+        self._stored.clear()
+
     def find(self, scope: Scope, body: bytes, now: float) -> Stored | None:
         """The answer to replay, if this request was seen.
 

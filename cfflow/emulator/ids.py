@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from itertools import count
+from uuid import UUID
 
 
 class Ids:
@@ -43,6 +44,10 @@ class Ids:
     def page_token(self, cf_payment_id: int) -> str:
         """The secret part of the address of a payment's page."""
         return self._text("page", cf_payment_id, 40)
+
+    def instrument_id(self, cf_payment_id: int) -> str:
+        """The id of the card that this payment saved."""
+        return str(UUID(int=self._number("instrument", cf_payment_id), version=4))
 
     def simulation_id(self, number: int) -> str:
         """The id of a simulation."""

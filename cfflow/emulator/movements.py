@@ -59,6 +59,11 @@ class Movements:
         self._timers = timers
         self._options = options
 
+    def clear(self) -> None:
+        """Empty the ledger; whoever listens goes on listening."""
+        self.ledger.clear()
+        self.ledger_by_order.clear()
+
     def begin(self, attempt: Attempt, now: float) -> None:
         """A new attempt, and what its customer will do without being asked."""
         self._record("attempt_created", attempt, attempt.amount, now)
@@ -100,7 +105,7 @@ class Movements:
         self._act(attempt, "VOID", None, now)
 
     def force(self, attempt: Attempt, status: Status, error: str | None, now: float) -> None:
-        """A status by somebody's word. An attempt that failed may come back: banks do answer late."""
+        """A status by somebody's word: one that failed may come back, as banks do answer late."""
         if status == "SUCCESS":
             self._succeed(attempt, now, late=True)
         elif status == "FAILED":

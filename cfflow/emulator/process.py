@@ -12,6 +12,7 @@ from typing import Self
 import msgspec
 
 from cfflow.emulator.limits import RateLimits, table_of
+from cfflow.emulator.notices import NEWEST, WebhookVersion
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
 
 START_S = 15.0
@@ -28,9 +29,9 @@ class Announcement(msgspec.Struct):
 class EmulatorProcess:
     """An emulator in another OS process, which ends with this one, however this one ends.
 
-    A context manager, blocking or async. client_id, client_secret, options, seed, port and
-    rate_limits: as in `serve`. After `start`, `base_url` is the gateway's (`http://127.0.0.1:port/pg`)
-    and `admin_url` the emulator's own.
+    A context manager, blocking or async. client_id, client_secret, options, seed, port,
+    rate_limits, webhook_url and webhook_version: as in `serve`. After `start`, `base_url` is
+    the gateway's (`http://127.0.0.1:port/pg`) and `admin_url` the emulator's own.
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class EmulatorProcess:
         options: BankOptions | None = None,
         seed: int = 0,
         rate_limits: RateLimits | None = None,
+        webhook_url: str | None = None,
+        webhook_version: WebhookVersion = NEWEST,
     ) -> None:
         self.client_id = client_id
         self.client_secret = client_secret
@@ -55,6 +58,9 @@ class EmulatorProcess:
         if rate_limits is not None:
             table = msgspec.json.encode(table_of(rate_limits)).decode()
             self._command += ["--rate-limits", table]
+        self._command += ["--webhook-version", webhook_version]
+        if webhook_url is not None:
+            self._command += ["--webhook-url", webhook_url]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

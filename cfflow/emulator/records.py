@@ -112,7 +112,7 @@ class Method:
 
     `shown` is what a payment entity says of it. `scripted` is what a test id does by
     itself; None is a customer who has yet to act, until `answer_by` (seconds since the
-    epoch) where the method sets a limit.
+    epoch) where the method sets a limit. `native_otp` is what a card's bank can do.
     """
 
     name: str
@@ -123,6 +123,7 @@ class Method:
     scripted: Script | None = None
     mandate: Mandate | None = None
     answer_by: float | None = None
+    native_otp: bool = False
 
 
 @dataclass(slots=True)

@@ -6,6 +6,10 @@ OTP or session id can come back in an answer or end in a log.
 
 from __future__ import annotations
 
+HELP = "compare the request with GET /_emulator/openapi.json"
+# The gateway says nothing more to who is unknown, or calls too often.
+WITH_HELP = frozenset({400, 404, 409, 413, 422})
+
 
 class Refused(Exception):
     """The call was refused and changed nothing, unless the text says otherwise.
@@ -20,10 +24,20 @@ class Refused(Exception):
         self.message = message
         self.type = type_
 
+    @property
+    def help(self) -> str | None:
+        """Where to look further: said where the request itself can be put right."""
+        return HELP if self.status in WITH_HELP else None
+
 
 def invalid(code: str, message: str) -> Refused:
     """400: the request itself is wrong, or the payment's state does not permit it."""
     return Refused(400, code, message, "invalid_request_error")
+
+
+def not_enabled(message: str) -> Refused:
+    """400: the account may not use this."""
+    return Refused(400, "payment_method_unsupported", message, "feature_not_enabled")
 
 
 def not_found(code: str, message: str) -> Refused:

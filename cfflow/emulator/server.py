@@ -21,8 +21,9 @@ import uvicorn
 from cfflow.emulator.app import EmulatorApp, create_app
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.clock import Clock
-from cfflow.emulator.faults import Faults
+from cfflow.emulator.faults import Chaos, Faults
 from cfflow.emulator.limits import Limits, RateLimits
+from cfflow.emulator.notices import NEWEST, WebhookVersion
 from cfflow.emulator.records import (
     DEFAULT_ACCOUNTS,
     DEFAULT_CLIENT_ID,
@@ -30,6 +31,7 @@ from cfflow.emulator.records import (
     Account,
     BankOptions,
 )
+from cfflow.emulator.webhooks import Webhooks
 
 BACKLOG = 2048
 # Longer than any client keeps an idle connection, so that the emulator never closes one
@@ -53,6 +55,16 @@ class RunningEmulator:
     faults: Faults
     clock: Clock
     limits: Limits
+    webhooks: Webhooks
+
+    async def advance(self, seconds: float) -> None:
+        """Skip time: what was due meanwhile has happened, and its webhooks were attempted."""
+        self.clock.advance(seconds)
+        await self.app.deliver()
+
+    async def deliver(self) -> None:
+        """Return when every webhook that is due by now was attempted."""
+        await self.app.deliver()
 
 
 class _Server(uvicorn.Server):
@@ -101,6 +113,9 @@ def serve(
     options: BankOptions | None = None,
     seed: int = 0,
     rate_limits: RateLimits | None = None,
+    webhook_url: str | None = None,
+    webhook_version: WebhookVersion = NEWEST,
+    chaos: Chaos | None = None,
     announce: Callable[[str], None] | None = None,
     until_stdin_ends: bool = False,
 ) -> None:
@@ -108,14 +123,19 @@ def serve(
 
     port: 0 picks a free one. client_id, client_secret: replace those of the first account.
     options, seed: how the bank behaves, and where its ids come from. rate_limits: as in
-    `create_app`. announce: called with the base URL (`http://host:port/pg`) once it listens.
-    until_stdin_ends: also stop when standard input closes, so that a child dies with its
-    parent.
+    `create_app`. webhook_url: where the webhooks of orders without a `notify_url` go.
+    webhook_version: of their bodies and headers. chaos: faults by chance. announce: called
+    with the base URL (`http://host:port/pg`) once it listens. until_stdin_ends: also stop
+    when standard input closes, so that a child dies with its parent.
     Raises, before anything runs, `OSError` when the address cannot be had and `ValueError`
-    for rate limits that make no sense.
+    for rate limits or a URL that make no sense.
     """
     bank = Bank(accounts=accounts(client_id, client_secret), options=options, seed=seed)
-    app = create_app(bank, rate_limits=rate_limits)
+    settings = {"url": webhook_url, "version": webhook_version}
+    faults = Faults(seed)
+    faults.chaos = chaos
+    app = create_app(bank, faults=faults, rate_limits=rate_limits, webhooks=settings)
+    app.state.webhooks.secret = client_secret
     listener = _bind(host, port)
     base_url = f"{_origin(listener)}/pg"
 
@@ -140,13 +160,20 @@ async def running_emulator(
     options: BankOptions | None = None,
     seed: int = 0,
     rate_limits: RateLimits | None = None,
+    webhook_url: str | None = None,
+    webhook_version: WebhookVersion = NEWEST,
+    chaos: Chaos | None = None,
 ) -> AsyncIterator[RunningEmulator]:
     """The emulator on a real socket, as a task of the running event loop.
 
     Takes what `serve` takes, and raises what it raises.
     """
     bank = Bank(accounts=accounts(client_id, client_secret), options=options, seed=seed)
-    app = create_app(bank, rate_limits=rate_limits)
+    settings = {"url": webhook_url, "version": webhook_version}
+    faults = Faults(seed)
+    faults.chaos = chaos
+    app = create_app(bank, faults=faults, rate_limits=rate_limits, webhooks=settings)
+    app.state.webhooks.secret = client_secret
     listener = _bind(host, port)
     ready = asyncio.Event()
     server = _Server(app, ready.set)
@@ -177,6 +204,7 @@ def _running(app: EmulatorApp, origin: str, client_id: str, secret: str) -> Runn
         faults=state.faults,
         clock=state.clock,
         limits=state.limits,
+        webhooks=state.webhooks,
     )
 
 
@@ -197,7 +225,7 @@ def _config(app: EmulatorApp) -> uvicorn.Config:
         http=http,
         loop="uvloop" if _importable("uvloop") else "asyncio",
         ws="none",
-        lifespan="off",
+        lifespan="on",  # the webhooks are delivered for as long as it runs
         # Whatever the host program logs stays as it is; only real errors are told.
         log_config=None,
         log_level="error",

@@ -33,6 +33,10 @@ class Timers:
             due_at, _, action = heapq.heappop(self._heap)
             action(due_at)
 
+    def clear(self) -> None:
+        """Forget everything that waits."""
+        self._heap.clear()
+
     @property
     def next_at(self) -> float | None:
         """When the next action is due (seconds since the epoch), if any waits."""

@@ -6,6 +6,7 @@ strings. Amounts are JSON numbers with two decimals, times ISO 8601 in Indian ti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -102,8 +103,8 @@ def payment(attempt: Attempt, version: str) -> Json:
         "order_amount": order.amount,
         "is_captured": _is_captured(attempt),
         "payment_group": attempt.method.group,
-        "authorization": _authorization(attempt),
-        "payment_method": attempt.method.shown,
+        "authorization": _authorization(attempt, version),
+        "payment_method": _shown(attempt),
         "payment_amount": attempt.amount,
         "payment_time": timestamp(attempt.created_at),
         "payment_completion_time": _optional_timestamp(attempt.completed_at),
@@ -116,6 +117,16 @@ def payment(attempt: Attempt, version: str) -> Json:
         entity["order_currency"] = order.currency
         entity["payment_gateway_details"] = {"gateway_name": "CASHFREE"}
     return entity
+
+
+def _shown(attempt: Attempt) -> Mapping[str, Any]:
+    """The method as it may be shown, with the id of the card that this payment saved."""
+    shown = attempt.method.shown
+    if attempt.instrument_id is None or not attempt.succeeded:
+        return shown
+    return {
+        name: {**fields, "instrument_id": attempt.instrument_id} for name, fields in shown.items()
+    }
 
 
 def _is_captured(attempt: Attempt) -> bool:
@@ -132,10 +143,12 @@ def _error_details(attempt: Attempt) -> Json | None:
         "error_description": failure.description,
         "error_reason": failure.reason,
         "error_source": failure.source,
+        "error_code_raw": failure.raw_code,
+        "error_description_raw": failure.raw_description,
     }
 
 
-def _authorization(attempt: Attempt) -> Json | None:
+def _authorization(attempt: Attempt, version: str) -> Json | None:
     action, mandate = attempt.hold_action, attempt.method.mandate
     if action is None and mandate is None:
         return None
@@ -147,8 +160,14 @@ def _authorization(attempt: Attempt) -> Json | None:
         "end_time": mandate and timestamp(mandate.end_at),
         "approve_by": mandate and timestamp(mandate.approve_by),
         "action_reference": action and action.reference,
-        "action_time": action and timestamp(action.at),
+        "action_time": action and _action_time(action.at, version),
     }
+
+
+def _action_time(at: float, version: str) -> str:
+    # The reference page's example lacks the offset here, and here alone.
+    text = timestamp(at)
+    return text.removesuffix("+05:30") if version == OLDEST_VERSION else text
 
 
 def otp_answer(answer: OtpAnswer, version: str) -> Json:
@@ -206,9 +225,10 @@ def ledger_entry(entry: LedgerEntry) -> Json:
     }
 
 
-def error(code: str, message: str, type_: str) -> Json:
-    """The body of every refusal."""
-    return {"message": message, "code": code, "type": type_}
+def error(code: str, message: str, type_: str, help_: str | None = None) -> Json:
+    """The body of every refusal; some say where to look further."""
+    body = {"message": message, "code": code, "type": type_}
+    return body if help_ is None else {**body, "help": help_}
 
 
 def number(value: int, version: str) -> int | str:

@@ -1,15 +1,16 @@
-"""Test doubles that are part of the product: a store in memory, a clock, a suite for stores."""
+"""Test doubles that are part of the product: a store, a clock, a gateway, a suite for stores."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cfflow.testing.cashfree import LocalCashfree
 from cfflow.testing.memory import FakeClock, MemoryStore
 
 if TYPE_CHECKING:
     from cfflow.testing.conformance import StoreConformance
 
-__all__ = ["FakeClock", "MemoryStore", "StoreConformance"]
+__all__ = ["FakeClock", "LocalCashfree", "MemoryStore", "StoreConformance"]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ _PROVED_BY: Final = {
     State.AUTHORIZED: _MONEY,
     State.CAPTURED: {"captured"},
     State.VOIDED: {"voided", "released"},
-    State.FAILED: {"failed", "dropped"},
+    State.FAILED: {"failed", "dropped", "cancelled", "reversed"},
 }
 #: Where an attempt is that ended with this effect.
 _STANDS: Final = {
@@ -38,6 +38,8 @@ _STANDS: Final = {
     "released": {State.VOIDED},
     "failed": {State.FAILED},
     "dropped": {State.FAILED},
+    "cancelled": {State.FAILED},
+    "reversed": {State.FAILED},
 }
 
 

@@ -243,12 +243,12 @@ def test_two_attempts_of_one_order_can_both_succeed() -> None:
 
 
 def test_an_attempt_can_be_closed_by_its_age() -> None:
-    """With a time limit an attempt that nobody finishes is dropped; without one it stays."""
+    """With a time limit the gateway cancels what nobody finishes; without one it stays."""
     closing, patient = a_bank(closes_after_s=900.0), a_bank()
-    dropped, left = (pay(b, an_order(b), card("link")) for b in (closing, patient))
+    closed, left = (pay(b, an_order(b), card("link")) for b in (closing, patient))
     for bank in (closing, patient):
         bank.advance(T0 + 900)
-    assert (dropped.status, left.status) == ("USER_DROPPED", "PENDING")
+    assert (closed.status, left.status) == ("CANCELLED", "PENDING")
 
 
 def test_an_order_that_is_paid_or_expired_takes_no_payment() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
+from typing import get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cfflow.emulator import Bank, Refused
+from cfflow.emulator.records import Status
 from cfflow.emulator.timers import Timers
 from tests.emulator.emulator_kit import (
     HOLDS,
@@ -24,7 +27,7 @@ from tests.emulator.emulator_kit import (
 
 amounts = st.decimals(Decimal(-1), Decimal(400), places=2) | st.none()
 actions = st.tuples(st.sampled_from(["CAPTURE", "VOID"]), amounts, st.floats(0, 4 * 86400.0))
-statuses = st.sampled_from(["SUCCESS", "FAILED", "PENDING", "USER_DROPPED"])
+statuses = st.sampled_from(get_args(Status))
 
 
 @patient
@@ -47,8 +50,8 @@ def test_a_hold_ends_at_most_once(
 
 @patient
 @given(st.lists(st.tuples(statuses, st.booleans()), max_size=8))
-def test_an_attempt_takes_the_money_at_most_once(steps: list[tuple[str, bool]]) -> None:
-    """Simulated statuses and right OTPs in any order capture an attempt once."""
+def test_an_attempt_takes_the_money_at_most_once(steps: list[tuple[Status, bool]]) -> None:
+    """Forced statuses and right OTPs in any order authorize an attempt once."""
     bank = a_bank()
     order = an_order(bank, HOLDS, order_tags=None)
     attempt = pay(bank, order, card())
@@ -57,11 +60,30 @@ def test_an_attempt_takes_the_money_at_most_once(steps: list[tuple[str, bool]]) 
             if submit:
                 bank.submit_otp(attempt.cf_payment_id, "111000", T0)
             else:
-                bank.simulate(HOLDS, attempt.cf_payment_id, status, None, T0)
+                bank.force(attempt.cf_payment_id, status, T0)
         except Refused:
             continue
-    assert effects(bank, order).count("authorized") <= 1
-    assert attempt.held == ("authorized" in effects(bank, order))
+    known = effects(bank, order)
+    assert known.count("authorized") <= 1
+    assert attempt.held == ("authorized" in known and "released" not in known)
+
+
+@patient
+@given(st.lists(st.tuples(statuses, st.booleans()), max_size=6))
+def test_a_cancelled_attempt_takes_no_money(steps: list[tuple[Status, bool]]) -> None:
+    """Whatever its bank and the customer do afterwards: at most it goes back, once."""
+    bank = a_bank(closes_after_s=900.0)
+    order = an_order(bank)
+    attempt = pay(bank, order, card())
+    bank.advance(T0 + 900)
+    for status, submit in steps:
+        with suppress(Refused):
+            if submit:
+                bank.submit_otp(attempt.cf_payment_id, "111000", T0 + 901)
+            else:
+                bank.force(attempt.cf_payment_id, status, T0 + 901)
+    assert effects(bank, order) in (["cancelled"], ["cancelled", "reversed"])
+    assert (attempt.status, order.status(T0 + 901)) == ("CANCELLED", "ACTIVE")
 
 
 @patient

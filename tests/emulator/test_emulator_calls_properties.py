@@ -38,7 +38,15 @@ FIELDS = (
     "netbanking_bank_name",
     "emi_tenure",
     "card_bank_name",
+    "city",
 )
+ORDER_FIELDS = [
+    *sorted(order_body()),
+    "order_expiry_time",
+    "order_note",
+    "order_tags",
+    "order_meta",
+]
 methods = st.dictionaries(
     st.sampled_from(sorted(READERS)),
     values | st.dictionaries(st.sampled_from(FIELDS), values, max_size=6),
@@ -47,18 +55,21 @@ methods = st.dictionaries(
 
 
 @patient
-@given(methods | values)
-def test_any_payment_method_is_accepted_or_refused(method: Any) -> None:
+@given(
+    methods | values,
+    st.dictionaries(st.sampled_from(["save_instrument", "offer_id"]), values | texts),
+)
+def test_any_payment_method_is_accepted_or_refused(method: Any, more: dict[str, Any]) -> None:
     """200 with an attempt, or 400 without one."""
     bank = a_bank()
     order = bank.create_order(HOLDS, order_body(), T0)
-    body = {"payment_session_id": bank.session_of(order), "payment_method": method}
+    body = {"payment_session_id": bank.session_of(order), "payment_method": method, **more}
     status = _status(bank, "pay", body)
     assert (status, len(order.attempts)) in ((200, 1), (400, 0))
 
 
 @patient
-@given(st.dictionaries(st.sampled_from([*sorted(order_body()), "order_expiry_time"]), values))
+@given(st.dictionaries(st.sampled_from(ORDER_FIELDS), values))
 def test_any_order_is_accepted_or_refused(changes: dict[str, Any]) -> None:
     """200, or 400."""
     assert _status(a_bank(), "create_order", order_body(**changes)) in (200, 400)
@@ -85,6 +96,16 @@ def test_any_simulation_is_accepted_or_refused(forced: Any, entity_id: Any) -> N
     for payment in (entity_id, str(attempt.cf_payment_id)):
         body = {"entity": "PAYMENTS", "entity_id": payment, "entity_simulation": forced}
         assert _status(bank, "simulate", body) in (200, 400, 404)
+
+
+@patient
+@given(values | st.just("TERMINATED"))
+def test_any_termination_is_accepted_or_refused(order_status: Any) -> None:
+    """200, or 400."""
+    bank = a_bank()
+    order = bank.create_order(HOLDS, order_body(), T0)
+    body = {"order_status": order_status}
+    assert _status(bank, "terminate_order", body, order.order_id) in (200, 400)
 
 
 @patient

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cfflow.emulator import BankOptions, Refused
-from cfflow.emulator.methods import TEST_CARDS, luhn, read_method
+from cfflow.emulator.cards import TEST_CARDS, Terms, luhn
+from cfflow.emulator.methods import read_method
 from cfflow.emulator.records import Method
 from tests.emulator.emulator_kit import T0, card, upi
 
@@ -16,7 +17,7 @@ PHONE = "9898989898"
 
 def read(method: object, **options: Any) -> Method:
     """The method, as the bank would read it."""
-    return read_method(method, BankOptions(**options), T0)
+    return read_method(method, Terms(BankOptions(**options), T0))
 
 
 def link(name: str, **fields: Any) -> dict[str, Any]:

@@ -1,0 +1,146 @@
+"""The emulator's own calls about webhooks: look, configure, hold, release, send again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cfflow.emulator import replies
+from cfflow.emulator.letters import Alteration
+from cfflow.emulator.outbox import Delivery, Sequence
+from cfflow.emulator.replies import reply
+from cfflow.emulator.webhooks import Webhooks
+
+PREFIX = f"{replies.PREFIX}/webhooks"
+
+
+class Release(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /_emulator/webhooks/release."""
+
+    which: str | None = None
+    sequence: Sequence | None = None
+
+
+class Resend(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /_emulator/webhooks/resend: a delivery's id or an order's."""
+
+    which: str
+    alter: Alteration | None = None
+    url: str | None = None
+
+
+class Send(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /_emulator/webhooks/send: an event of any type."""
+
+    type: str
+    data: dict[str, Any]
+
+
+def routes() -> list[Route]:
+    """Every route about webhooks; the fixed names before the ids."""
+    return [
+        Route(PREFIX, deliveries, methods=["GET", "DELETE"]),
+        Route(f"{PREFIX}/settings", settings, methods=["GET", "PUT"]),
+        Route(f"{PREFIX}/hold", hold, methods=["POST"]),
+        Route(f"{PREFIX}/release", release, methods=["POST"]),
+        Route(f"{PREFIX}/resend", resend, methods=["POST"]),
+        Route(f"{PREFIX}/send", send, methods=["POST"]),
+        Route(f"{PREFIX}/{{delivery_id}}", one, methods=["GET"]),
+    ]
+
+
+async def deliveries(request: Request) -> Response:
+    """Every delivery, of one order or in one state if told; or forget all of them."""
+    webhooks: Webhooks = request.app.state.webhooks
+    if request.method == "DELETE":
+        webhooks.clear()
+    _catch_up(request)
+    order_id, status = (request.query_params.get(name) for name in ("order_id", "status"))
+    found = [
+        each
+        for each in webhooks
+        if order_id in (None, each.order_id) and status in (None, each.status)
+    ]
+    return _told(found)
+
+
+async def one(request: Request) -> Response:
+    """One delivery, with the text of its body."""
+    _catch_up(request)
+    delivery_id = request.path_params["delivery_id"]
+    found = request.app.state.webhooks.outbox.deliveries.get(delivery_id)
+    if found is None:
+        return replies.refusal(LookupError(f"no webhook has the id {delivery_id}"), 404)
+    return reply(replies.delivery(found, body=True))
+
+
+async def settings(request: Request) -> Response:
+    """The settings; a PUT changes those that it names."""
+    webhooks: Webhooks = request.app.state.webhooks
+    if request.method == "PUT":
+        try:
+            webhooks.configure(**await replies.read(request, dict[str, Any]))
+        except ValueError as error:
+            return replies.refusal(error)
+    return reply(msgspec.structs.asdict(webhooks.settings))
+
+
+async def hold(request: Request) -> Response:
+    """Keep every webhook back from now on."""
+    webhooks: Webhooks = request.app.state.webhooks
+    webhooks.hold()
+    return reply(msgspec.structs.asdict(webhooks.settings))
+
+
+async def release(request: Request) -> Response:
+    """Let go out what is held, and answer when it was attempted."""
+    webhooks: Webhooks = request.app.state.webhooks
+    try:
+        told = await replies.read(request, Release)
+        released = webhooks.release(told.which, told.sequence)
+    except LookupError as error:
+        return replies.refusal(error, 404)
+    except ValueError as error:
+        return replies.refusal(error)
+    await webhooks.deliver()
+    return _told(released)
+
+
+async def resend(request: Request) -> Response:
+    """Send a webhook, or all of an order, once more, and answer when it was attempted."""
+    webhooks: Webhooks = request.app.state.webhooks
+    try:
+        told = await replies.read(request, Resend)
+        again = webhooks.resend(told.which, alter=told.alter, url=told.url)
+    except LookupError as error:
+        return replies.refusal(error, 404)
+    except ValueError as error:
+        return replies.refusal(error)
+    await webhooks.deliver()
+    return _told(again)
+
+
+async def send(request: Request) -> Response:
+    """Send an event that somebody made up, and answer when it was attempted."""
+    webhooks: Webhooks = request.app.state.webhooks
+    try:
+        told = await replies.read(request, Send)
+    except ValueError as error:
+        return replies.refusal(error)
+    sent = webhooks.send(told.type, told.data)
+    await webhooks.deliver()
+    return _told(sent)
+
+
+def _catch_up(request: Request) -> None:
+    state = request.app.state
+    state.bank.advance(state.clock.now())
+
+
+def _told(found: Iterable[Delivery]) -> Response:
+    return reply({"webhooks": [replies.delivery(each) for each in found]})

@@ -1,0 +1,272 @@
+"""Cards: by number, by network token, in instalments, or saved before.
+
+What leaves here is down to the last four digits: number, CVV, expiry and cryptogram are
+read, checked and forgotten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from cfflow.emulator import checks
+from cfflow.emulator.records import Attempt, BankOptions, Method, Order
+from cfflow.emulator.refusals import invalid
+
+Fields = Mapping[str, Any]
+
+# The gateway's test cards: network and type decide the payment group.
+TEST_CARDS: Mapping[str, tuple[str, str]] = {
+    "4111111111111111": ("visa", "credit_card"),
+    "4706131211212123": ("visa", "debit_card"),
+    "4576238912771450": ("visa", "credit_card"),
+    "5409162669381034": ("mastercard", "debit_card"),
+    "5105105105105100": ("mastercard", "credit_card"),
+    "6074825972083818": ("rupay", "debit_card"),
+}
+# By the first digits; a card of any other network is not taken.
+NETWORKS: Mapping[str, str] = {
+    "2": "mastercard",
+    "34": "amex",
+    "37": "amex",
+    "4": "visa",
+    "5": "mastercard",
+    "6": "rupay",
+    "81": "rupay",
+    "82": "rupay",
+}
+EMI_BANKS = frozenset(
+    {
+        "hdfc",
+        "kotak",
+        "icici",
+        "rbl",
+        "bob",
+        "standard chartered",
+        "axis",
+        "au",
+        "yes",
+        "sbi",
+        "fed",
+        "hsbc",
+        "citi",
+        "amex",
+    }
+)
+TENURE_MONTHS_MAX = 120
+# Read and accepted, as of a card from abroad, and never kept.
+_PASSING_TEXTS = (
+    "card_holder_name",
+    "card_alias",
+    "card_bank_name",
+    "token_reference_id",
+    "token_type",
+    "address_line_one",
+    "address_line_two",
+    "city",
+    "zip_code",
+    "country",
+    "country_code",
+    "state",
+    "state_code",
+)
+
+_CARD_NUMBER = re.compile(r"[0-9]{12,19}")
+_CVV = re.compile(r"[0-9]{3,4}")
+_MONTH = re.compile(r"0[1-9]|1[0-2]")
+_YEAR = re.compile(r"[0-9]{2}")
+
+
+@dataclass(slots=True)
+class SavedCards:
+    """The cards that payments saved, by instrument id. One counts once its payment succeeded."""
+
+    _saved_by: dict[str, Attempt] = field(default_factory=dict)
+
+    def save(self, attempt: Attempt, instrument_id: str) -> None:
+        """Let this customer pay with the card of this attempt again, should it succeed."""
+        if attempt.method.name == "card" and attempt.instrument_id is None:
+            attempt.instrument_id = instrument_id
+            self._saved_by[instrument_id] = attempt
+
+    def find(self, order: Order, instrument_id: str) -> Method | None:
+        """The card of this id, if the customer of this order has saved it."""
+        attempt = self._saved_by.get(instrument_id)
+        if attempt is None or not attempt.succeeded:
+            return None
+        return attempt.method if _customer(attempt.order) == _customer(order) else None
+
+
+def _customer(order: Order) -> tuple[str, object]:
+    return order.account.client_id, order.customer["customer_id"]
+
+
+def _none_saved(instrument_id: str) -> Method | None:
+    del instrument_id
+    return None
+
+
+class Terms(NamedTuple):
+    """What a method is read under.
+
+    now: seconds since the epoch. saved: finds a card that this customer has saved.
+    """
+
+    options: BankOptions
+    now: float
+    saved: Callable[[str], Method | None] = _none_saved
+
+
+def read_card(fields: Fields, terms: Terms) -> Method:
+    """A card: saved, by network token, or by number."""
+    channel = checks.channel(fields, "link", "post")
+    _check_passing(fields)
+    if fields.get("instrument_id"):
+        return _saved(fields, channel, terms)
+    number, shown = _network_token(fields) if fields.get("cryptogram") else _plain(fields)
+    network, kind = card_kind(number)
+    shown = {"channel": channel, **shown, "card_network": network, "card_type": kind}
+    native = has_native_otp(number, terms.options)
+    return _method("card", channel, kind, _with_bank(shown), native_otp=native)
+
+
+def read_emi(fields: Fields, terms: Terms) -> Method:
+    """A card payment in monthly instalments."""
+    channel = checks.channel(fields, "link", "post")
+    _check_passing(fields)
+    number, shown = _plain(fields)
+    bank = fields.get("card_bank_name")
+    if bank is None or bank == "":
+        raise invalid("card_bank_name_missing", "card_bank_name : is missing in the request")
+    if not isinstance(bank, str) or bank.lower() not in EMI_BANKS:
+        raise invalid("card_bank_name_invalid", "card_bank_name : gives no instalments")
+    network, kind = card_kind(number)
+    shown = {"channel": channel, **shown, "card_network": network, "card_type": kind}
+    shown |= {"card_bank_name": bank, "emi_tenure": tenure(fields)}
+    native = has_native_otp(number, terms.options)
+    return _method("emi", channel, f"{kind}_emi", _with_bank(shown), native_otp=native)
+
+
+def _saved(fields: Fields, channel: str, terms: Terms) -> Method:
+    """A card saved before; an id that nobody saved here stands for the first test card."""
+    _cvv(fields, required=False)
+    instrument = checks.text(
+        fields["instrument_id"], code="instrument_id_invalid", name="instrument_id"
+    )
+    known = terms.saved(instrument)
+    if known is None:
+        shown = _with_bank(
+            {"card_number": "xxxxxx1111", "card_network": "visa", "card_type": "credit_card"}
+        )
+        kind, native = "credit_card", True
+    else:
+        shown, kind, native = dict(known.shown["card"]), known.group, known.native_otp
+    shown |= {"channel": channel, "instrument_id": instrument}
+    return _method("card", channel, kind, shown, native_otp=native)
+
+
+def _method(name: str, channel: str, group: str, shown: Fields, *, native_otp: bool) -> Method:
+    # Native OTP is best effort: a bank without it answers with its own page.
+    action: Literal["post", "link"] = "post" if channel == "post" and native_otp else "link"
+    return Method(name, channel, action, group, {name: shown}, native_otp=native_otp)
+
+
+def _plain(fields: Fields) -> tuple[str, dict[str, Any]]:
+    number = _number(fields)
+    _expiry(fields)
+    _cvv(fields, required=True)
+    return number, {"card_number": mask(number)}
+
+
+def _network_token(fields: Fields) -> tuple[str, dict[str, Any]]:
+    checks.text(fields["cryptogram"], code="cryptogram_invalid", name="cryptogram")
+    number = _number(fields)
+    _expiry(fields)
+    checks.text(
+        fields.get("token_requestor_id"),
+        code="token_requestor_id_missing",
+        name="token_requestor_id",
+    )
+    display = fields.get("card_display")
+    if not isinstance(display, str) or re.fullmatch(r"[0-9]{4}", display) is None:
+        raise invalid("card_display_invalid", "card_display : should be four digits")
+    return number, {"card_number": mask(display)}
+
+
+def _number(fields: Fields) -> str:
+    number = fields.get("card_number")
+    if not isinstance(number, str) or not (number in TEST_CARDS or _is_card_number(number)):
+        raise invalid("card_number_invalid", "card_number : is not a card number")
+    if _network(number) is None:
+        raise invalid("card_unsupported", "card_number : is of a network that is not taken")
+    return number
+
+
+def _is_card_number(number: str) -> bool:
+    return _CARD_NUMBER.fullmatch(number) is not None and luhn(number)
+
+
+def _expiry(fields: Fields) -> None:
+    # Only the form is checked: the gateway's own examples carry years that have passed.
+    month, year = fields.get("card_expiry_mm"), fields.get("card_expiry_yy")
+    if not isinstance(month, str) or _MONTH.fullmatch(month) is None:
+        raise invalid("card_expiry_mm_invalid", "card_expiry_mm : should be 01 to 12")
+    if not isinstance(year, str) or _YEAR.fullmatch(year) is None:
+        raise invalid("card_expiry_yy_invalid", "card_expiry_yy : should be two digits")
+
+
+def _cvv(fields: Fields, *, required: bool) -> None:
+    cvv = fields.get("card_cvv")
+    if cvv is None or cvv == "":
+        if required:
+            raise invalid("card_cvv_missing", "card_cvv : is missing in the request")
+    elif not isinstance(cvv, str) or _CVV.fullmatch(cvv) is None:
+        raise invalid("card_cvv_invalid", "card_cvv : should be three or four digits")
+
+
+def _check_passing(fields: Fields) -> None:
+    for name in _PASSING_TEXTS:
+        checks.optional_text(fields.get(name), code="payment_method_invalid", name=name)
+
+
+def tenure(fields: Fields) -> int:
+    """The months of `emi_tenure`, or a 400 `emi_tenure_missing` or `emi_tenure_invalid`."""
+    months = fields.get("emi_tenure")
+    if months is None:
+        raise invalid("emi_tenure_missing", "emi_tenure : is missing in the request")
+    whole = isinstance(months, int) and not isinstance(months, bool)
+    if not whole or not 0 < months <= TENURE_MONTHS_MAX:
+        raise invalid("emi_tenure_invalid", "emi_tenure : should be a number of months")
+    return int(months)
+
+
+def has_native_otp(number: str, options: BankOptions) -> bool:
+    """Whether the bank of this card lets the merchant's page ask for the OTP."""
+    return number[:6] not in options.bins_without_otp
+
+
+def _with_bank(shown: dict[str, Any]) -> dict[str, Any]:
+    return {"card_country": "IN", "card_bank_name": "TEST Bank", **shown}
+
+
+def _network(number: str) -> str | None:
+    return NETWORKS.get(number[:2]) or NETWORKS.get(number[:1])
+
+
+def card_kind(number: str) -> tuple[str, str]:
+    """Network and type of a card; one that is no test card counts as a credit card."""
+    return TEST_CARDS.get(number) or (_network(number) or "visa", "credit_card")
+
+
+def mask(number: str) -> str:
+    """The only form in which a card number is kept."""
+    return f"xxxxxx{number[-4:]}"
+
+
+def luhn(number: str) -> bool:
+    """Whether the check digit of a card number is right."""
+    doubled = (int(digit) * 2 for digit in number[-2::-2])
+    total = sum(int(digit) for digit in number[-1::-2])
+    return (total + sum(value - 9 if value > 9 else value for value in doubled)) % 10 == 0

@@ -1,0 +1,261 @@
+"""What the gateway's calls answer, as JSON Schemas.
+
+All of them are closed: a field that is not named here is a mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, get_args
+
+from cfflow.emulator.bank import SIMULATED_STATUSES
+from cfflow.emulator.orders import PAYMENT_METHODS
+from cfflow.emulator.records import OrderStatus, Status
+from cfflow.emulator.wire import OLDEST_VERSION
+
+Schema = dict[str, Any]
+
+# What a payment can be counted as: every group of the gateway, though not all occur here.
+GROUPS = sorted({group for groups in PAYMENT_METHODS.values() for group in groups})
+TEXT: Schema = {"type": "string"}
+SOME_TEXT: Schema = {"type": "string", "minLength": 1}
+AMOUNT: Schema = {"type": "number", "exclusiveMinimum": 0}
+TIME: Schema = {
+    "type": "string",
+    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\+05:30$",
+    "description": "ISO 8601 in Indian time",
+}
+ORDER_ID: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{3,45}$"}
+PHONE: Schema = {"type": "string", "pattern": "^[0-9]{10}$"}
+URL: Schema = {"type": "string", "pattern": "^https?://"}
+
+
+def answers(version: str | None) -> dict[str, Schema]:
+    """Every answer by name, as it is in one API version, or in any when none is given."""
+    number = _number(version)
+    return {
+        "Order": _order(number),
+        "PayAnswer": {"oneOf": [_pay_answer(number, action) for action in _PAY_DATA]},
+        "OtpAnswer": _otp_answer(number),
+        "Payment": _payment(number, version),
+        "Payments": {"type": "array", "items": ref("Payment")},
+        "Simulation": _simulation(),
+    }
+
+
+def ref(name: str) -> Schema:
+    """A reference to one of the schemas."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def closed(properties: Mapping[str, Schema], optional: Collection[str] = ()) -> Schema:
+    """An object with exactly these fields."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
+    }
+
+
+def error(types: Collection[str], codes: Collection[str] = ()) -> Schema:
+    """The body of a refusal of one of these types."""
+    code = {"type": "string", "enum": sorted(codes)} if codes else SOME_TEXT
+    kind = {"type": "string", "enum": sorted(types)}
+    return closed(
+        {"message": SOME_TEXT, "code": code, "type": kind, "help": SOME_TEXT}, optional=("help",)
+    )
+
+
+def _nullable(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _number(version: str | None) -> Schema:
+    """An id of the gateway's own: a JSON number in the oldest version, digits after it."""
+    as_number: Schema = {"type": "integer", "minimum": 1}
+    as_text: Schema = {"type": "string", "pattern": "^[0-9]+$"}
+    if version is None:
+        return {"anyOf": [as_number, as_text]}
+    return as_number if version == OLDEST_VERSION else as_text
+
+
+# --- answers ---------------------------------------------------------------------------
+
+
+def _order(number: Schema) -> Schema:
+    texts = ("customer_name", "customer_email", "customer_uid")
+    bank = ("customer_bank_account_number", "customer_bank_ifsc")
+    customer = {
+        "customer_id": {"type": "string", "minLength": 3, "maxLength": 50},
+        "customer_phone": PHONE,
+        **{name: _nullable(TEXT) for name in (*texts, *bank)},
+    }
+    meta = {
+        "return_url": _nullable(URL),
+        "notify_url": _nullable(URL),
+        "payment_methods": _nullable(TEXT),
+    }
+    return closed(
+        {
+            "cf_order_id": number,
+            "order_id": ORDER_ID,
+            "entity": {"const": "order"},
+            "order_currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
+            "order_amount": AMOUNT,
+            "order_status": {"type": "string", "enum": list(get_args(OrderStatus))},
+            "payment_session_id": {"type": "string", "pattern": "^session_"},
+            "order_expiry_time": TIME,
+            "order_note": _nullable(TEXT),
+            "created_at": TIME,
+            "order_splits": {"type": "array", "maxItems": 0},
+            "customer_details": closed(customer),
+            "order_meta": closed(meta),
+            "order_tags": _nullable({"type": "object", "additionalProperties": TEXT}),
+        }
+    )
+
+
+NULL: Schema = {"type": "null"}
+_FORM: Schema = {"const": "application/x-www-form-urlencoded"}
+_NO_PAGE = {"url": NULL, "content_type": NULL, "method": NULL}
+_PAGE = {"url": URL, "content_type": _FORM, "method": {"const": "post"}}
+_UPI_LINKS = ("bhim", "default", "gpay", "paytm", "phonepe", "web")
+_PAYLOADS: list[Schema] = [
+    closed({}),
+    closed({"qrcode": {"type": "string", "pattern": "^data:image/"}}),
+    closed(dict.fromkeys(_UPI_LINKS, SOME_TEXT)),
+    closed(dict.fromkeys(("account_number", "ifsc", "beneficiary_name"), SOME_TEXT)),
+]
+# The data of a pay's answer by its action: what the customer's next step needs.
+_PAY_DATA: Mapping[str, Schema] = {
+    "post": closed({**_NO_PAGE, "payload": NULL, "redirect_to_bank": URL}),
+    "link": closed({**_PAGE, "payload": closed({"name": SOME_TEXT})}),
+    "form": closed({**_PAGE, "payload": closed({"name": SOME_TEXT, "PaReq": SOME_TEXT})}),
+    "custom": closed({**_NO_PAGE, "payload": {"oneOf": _PAYLOADS}}),
+}
+
+
+def _pay_answer(number: Schema, action: str) -> Schema:
+    methods = ("netbanking", "card", "upi", "app", "cardless_emi", "paylater", "banktransfer")
+    return closed(
+        {
+            "payment_method": {"type": "string", "enum": list(methods)},
+            "channel": {"type": "string", "enum": ["link", "collect", "qrcode", "post"]},
+            "action": {"const": action},
+            "cf_payment_id": number,
+            "payment_amount": AMOUNT,
+            "data": _PAY_DATA[action],
+        }
+    )
+
+
+def _otp_answer(number: Schema) -> Schema:
+    return closed(
+        {
+            "cf_payment_id": number,
+            "authenticate_status": {"type": "string", "enum": ["SUCCESS", "FAILED"]},
+            "action": {"type": "string", "enum": ["SUBMIT_OTP", "RESEND_OTP"]},
+            "payment_message": SOME_TEXT,
+        }
+    )
+
+
+def _payment(number: Schema, version: str | None) -> Schema:
+    later = {
+        "order_currency": SOME_TEXT,
+        "payment_gateway_details": closed({"gateway_name": SOME_TEXT}),
+    }
+    fields = {
+        "cf_payment_id": number,
+        "order_id": ORDER_ID,
+        "entity": {"const": "payment"},
+        "payment_currency": SOME_TEXT,
+        "error_details": _nullable(_error_details()),
+        "order_amount": AMOUNT,
+        "is_captured": {"type": "boolean"},
+        "payment_group": {"type": "string", "enum": GROUPS},
+        "authorization": _nullable(_authorization(version)),
+        "payment_method": {"oneOf": [closed({name: shown}) for name, shown in _SHOWN.items()]},
+        "payment_amount": AMOUNT,
+        "payment_time": TIME,
+        "payment_completion_time": _nullable(TIME),
+        "payment_status": {"type": "string", "enum": list(get_args(Status))},
+        "payment_message": SOME_TEXT,
+        "bank_reference": _nullable(SOME_TEXT),
+        "auth_id": _nullable(SOME_TEXT),
+    }
+    if version == OLDEST_VERSION:
+        return closed(fields)
+    return closed({**fields, **later}, optional=later if version is None else ())
+
+
+def _error_details() -> Schema:
+    names = ("error_code", "error_description", "error_reason", "error_source")
+    raw = ("error_code_raw", "error_description_raw")
+    return closed(dict.fromkeys((*names, *raw), TEXT))
+
+
+def _authorization(version: str | None) -> Schema:
+    bare = {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\+05:30)?$"}
+    acted = TIME if version not in (None, OLDEST_VERSION) else bare
+    return closed(
+        {
+            "action": {"enum": ["CAPTURE", "VOID", None]},
+            "status": {"enum": ["PENDING", "SUCCESS", None]},
+            "captured_amount": _nullable(AMOUNT),
+            "start_time": _nullable(TIME),
+            "end_time": _nullable(TIME),
+            "approve_by": _nullable(TIME),
+            "action_reference": _nullable(SOME_TEXT),
+            "action_time": _nullable(acted),
+        }
+    )
+
+
+_MASKED = {"type": "string", "pattern": "^x{6}[0-9]{4}$"}
+_CARD_SHOWN: Mapping[str, Schema] = {
+    "channel": {"type": "string", "enum": ["link", "post"]},
+    "card_number": _MASKED,
+    "card_network": {"type": "string", "enum": ["visa", "mastercard", "rupay", "amex"]},
+    "card_type": {"type": "string", "enum": ["credit_card", "debit_card"]},
+    "card_country": SOME_TEXT,
+    "card_bank_name": SOME_TEXT,
+}
+LINK: Schema = {"const": "link"}
+_PROVIDED = closed({"channel": LINK, "provider": SOME_TEXT, "phone": PHONE})
+# What a payment shows of its method.
+_SHOWN: Mapping[str, Schema] = {
+    "card": closed({**_CARD_SHOWN, "instrument_id": SOME_TEXT}, optional=("instrument_id",)),
+    "emi": closed({**_CARD_SHOWN, "emi_tenure": {"type": "integer", "minimum": 1}}),
+    "upi": closed(
+        {"channel": {"type": "string", "enum": ["link", "collect", "qrcode"]}, "upi_id": SOME_TEXT},
+        optional=("upi_id",),
+    ),
+    "netbanking": closed(
+        {
+            "channel": LINK,
+            "netbanking_bank_code": {"type": "integer", "minimum": 1000, "maximum": 9999},
+            "netbanking_bank_name": SOME_TEXT,
+        }
+    ),
+    "app": _PROVIDED,
+    "cardless_emi": _PROVIDED,
+    "paylater": _PROVIDED,
+    "banktransfer": closed({"channel": LINK, "banktransfer_bank_name": SOME_TEXT}),
+}
+
+
+def _simulation() -> Schema:
+    forced = {
+        "payment_status": {"type": "string", "enum": list(SIMULATED_STATUSES)},
+        "payment_error_code": _nullable(TEXT),
+    }
+    return closed(
+        {
+            "simulation_id": SOME_TEXT,
+            "entity": {"const": "PAYMENTS"},
+            "entity_id": {"type": "string", "pattern": "^[0-9]+$"},
+            "entity_simulation": closed(forced),
+        }
+    )

@@ -1,0 +1,202 @@
+"""The pages that a customer clicks through, and the one that shows all of them.
+
+Every answer to a button is a redirect, so that a reload presses nothing again; a decided
+attempt is never decided twice. The pages need no credentials: their token is the secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from cfflow.emulator import otp, pages_html
+from cfflow.emulator.bank import Bank
+from cfflow.emulator.customer import Customer, takes_otp
+from cfflow.emulator.exchange import read_body
+from cfflow.emulator.pages_html import VIEW
+from cfflow.emulator.records import Attempt, OtpPage
+from cfflow.emulator.refusals import Refused
+
+INDEX = "/_emulator/"
+_COUNTS = frozenset(str(count) for count in range(otp.SUBMITS_MAX))
+ORDERS_SHOWN = 50
+
+FORM = "application/x-www-form-urlencoded"
+_HEADERS = {
+    "cache-control": "no-store",
+    # The address holds the attempt's secret: the shop's page must not learn it.
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """One look at one attempt's page."""
+
+    path: str
+    customer: Customer
+    attempt: Attempt
+    now: float
+
+    @property
+    def otp_page(self) -> OtpPage | None:
+        return self.customer.otp_page(self.attempt, self.now)
+
+
+def routes() -> list[Route]:
+    """The pages of attempts, and the index."""
+    return [
+        Route(INDEX, index),
+        Route(f"{VIEW}/gateway/{{token}}", gateway, methods=["GET", "POST"]),
+        Route(f"{VIEW}/redirecttobank/{{token}}", redirect_to_bank, methods=["GET", "POST"]),
+    ]
+
+
+async def index(request: Request) -> Response:
+    """The newest orders, their attempts, and the way to each page."""
+    bank: Bank = request.app.state.bank
+    now = request.app.state.clock.now()
+    bank.advance(now)
+    return _html(pages_html.overview(bank.latest_orders(ORDERS_SHOWN), now))
+
+
+async def gateway(request: Request) -> Response:
+    """The page of an attempt that was answered `link`, `form` or `custom`."""
+    return await _visit(request, native=False)
+
+
+async def redirect_to_bank(request: Request) -> Response:
+    """The way out of native OTP: the bank's own page of the same attempt."""
+    return await _visit(request, native=True)
+
+
+async def _visit(request: Request, *, native: bool) -> Response:
+    try:
+        fields = await _read_form(request) if request.method == "POST" else None
+    except Refused as refusal:
+        return _html(pages_html.refusal("Too long", refusal.message), refusal.status)
+    bank: Bank = request.app.state.bank
+    now = request.app.state.clock.now()
+    bank.advance(now)
+    attempt = bank.customer.find(request.path_params["token"])
+    if attempt is None or (attempt.method.action == "post") is not native:
+        return _no_page()
+    visit = _Visit(request.url.path, bank.customer, attempt, now)
+    if fields is None:
+        return _show(visit, request.query_params.get("note", ""))
+    return _pressed(visit, fields) if "decision" in fields else _arrived(visit, fields)
+
+
+async def _read_form(request: Request) -> Mapping[str, str]:
+    """The fields of a posted form; none for a body of any other kind."""
+    raw = await read_body(request.receive)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != FORM:
+        return {}
+    return dict(parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True))
+
+
+def _arrived(visit: _Visit, fields: Mapping[str, str]) -> Response:
+    """The shop posted the customer here. The form of a `form` answer brings the token along."""
+    said = fields.get("PaReq")
+    if visit.attempt.method.action == "form" and said != visit.attempt.page_token:
+        return _no_page()
+    return _show(visit, "")
+
+
+def _show(visit: _Visit, note: str) -> Response:
+    attempt = visit.attempt
+    if not visit.customer.is_open(attempt):
+        return _html(pages_html.outcome(attempt, return_url(attempt)))
+    if note == "left":
+        return _html(pages_html.left(attempt))
+    return _html(pages_html.decision(attempt, visit.otp_page, note, visit.now))
+
+
+def _pressed(visit: _Visit, fields: Mapping[str, str]) -> Response:
+    """A button was pressed; on a decided attempt it only leads on."""
+    customer, attempt, now = visit.customer, visit.attempt, visit.now
+    if not customer.is_open(attempt):
+        return _onward(visit)
+    match fields["decision"]:
+        case "pay" if visit.otp_page is not None:
+            return _submit_otp(visit, visit.otp_page, fields)
+        case "resend" if visit.otp_page is not None:
+            return _resend_otp(visit, visit.otp_page)
+        case "pay":
+            customer.pay(attempt, now)
+        case "decline":
+            customer.decline(attempt, now)
+        case "cancel":
+            customer.leave(attempt, now)
+        case "back":
+            return _redirect(return_url(attempt) or f"{visit.path}?note=left")
+        case _:
+            said = "This page has no such button."
+            return _html(pages_html.refusal("No such button", said), 400)
+    return _onward(visit)
+
+
+def _submit_otp(visit: _Visit, page: OtpPage, fields: Mapping[str, str]) -> Response:
+    code, seen = fields.get("otp", "").strip(), fields.get("seen", "")
+    if not code:
+        return _again(visit, "empty")
+    if not takes_otp(page, visit.now):
+        return _again(visit, "gone")
+    if visit.customer.repeats(page, code, int(seen) if seen in _COUNTS else None):
+        return _again(visit, "repeat")
+    visit.customer.submit_otp(visit.attempt, page, code, visit.now)
+    return _again(visit, "wrong") if visit.customer.is_open(visit.attempt) else _onward(visit)
+
+
+def _resend_otp(visit: _Visit, page: OtpPage) -> Response:
+    try:
+        otp.resend(page, visit.now)
+    except Refused:
+        if not takes_otp(page, visit.now):
+            return _again(visit, "gone")
+        return _again(visit, "too_often" if page.resends >= otp.RESENDS_MAX else "too_soon")
+    return _again(visit, "sent")
+
+
+def return_url(attempt: Attempt) -> str | None:
+    """The shop's page for a customer who is done, if the order names one that a browser opens."""
+    meta: Mapping[str, Any] = attempt.order.meta or {}
+    url = meta.get("return_url")
+    if not isinstance(url, str):
+        return None
+    url = url.replace("{order_id}", quote(attempt.order.order_id, safe=""))
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return url if parts.scheme in ("http", "https") and parts.netloc else None
+
+
+def _onward(visit: _Visit) -> Response:
+    return _redirect(return_url(visit.attempt) or visit.path)
+
+
+def _again(visit: _Visit, note: str) -> Response:
+    return _redirect(f"{visit.path}?note={note}")
+
+
+def _redirect(url: str) -> Response:
+    return RedirectResponse(url, 303, headers=_HEADERS)
+
+
+def _no_page() -> Response:
+    said = "No payment has this page. Its address comes with the answer to a pay."
+    return _html(pages_html.refusal("No such page", said), 404)
+
+
+def _html(page: bytes, status: int = 200) -> Response:
+    return Response(page, status, headers=_HEADERS, media_type="text/html")

@@ -1,0 +1,80 @@
+"""What the emulator's own calls share: how they read a request, and how they answer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cfflow.emulator import wire
+from cfflow.emulator.checks import IST
+from cfflow.emulator.outbox import Delivery, DeliveryAttempt
+
+PREFIX = "/_emulator"
+
+Body = TypeVar("Body")
+
+
+def reply(body: object, status: int = 200) -> Response:
+    """An answer in JSON, amounts with their two decimals."""
+    return Response(wire.encode(body), status, media_type="application/json")
+
+
+def refusal(error: Exception, status: int = 400) -> Response:
+    """What was wrong, as `{"message"}`."""
+    message = error.args[0] if isinstance(error, LookupError) and error.args else error
+    return reply({"message": str(message)}, status)
+
+
+async def read(request: Request, kind: type[Body]) -> Body:
+    """The body as this kind; no body is an empty one. Raises `ValueError` on any other."""
+    return msgspec.json.decode(await request.body() or b"{}", type=kind)
+
+
+def moment(said: str | float) -> float:
+    """An ISO 8601 time (Indian without an offset) or seconds since the epoch, as the latter.
+
+    Raises `ValueError` for anything else.
+    """
+    try:
+        return float(said)
+    except ValueError:
+        pass
+    try:
+        # A plus sign that nobody escaped arrives in a query as a space.
+        parsed = datetime.fromisoformat(str(said).replace(" ", "+"))
+    except ValueError:
+        raise ValueError("a time is ISO 8601 or seconds since the epoch") from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=IST)).timestamp()
+
+
+def delivery(told: Delivery, *, body: bool = False) -> dict[str, Any]:
+    """A webhook and every attempt to deliver it; body: with the text that is sent."""
+    notice = told.notice
+    said = {
+        "id": told.id,
+        "type": told.type,
+        "order_id": told.order_id,
+        "cf_payment_id": notice.cf_payment_id,
+        "event_time": wire.timestamp(notice.at),
+        "version": notice.version,
+        "idempotency_key": notice.idempotency_key,
+        "url": told.url,
+        "status": told.status,
+        "attempts": [_attempt(made) for made in told.attempts],
+    }
+    return said | {"body": notice.body.decode()} if body else said
+
+
+def _attempt(made: DeliveryAttempt) -> dict[str, Any]:
+    return {
+        "number": made.number,
+        "at": wire.timestamp(made.at),
+        "outcome": made.outcome,
+        "status": made.status,
+        "error": made.error,
+        "altered": made.altered,
+    }

@@ -1,0 +1,338 @@
+"""The faces: each call of the async ones by its name, handed over and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, cast
+
+from cfflow._ports.gateway import GatewayClient
+from cfflow._ports.sealed import Sealed
+from cfflow.connect import connect as connect_async
+from cfflow.errors import ConfigError, OutcomeUnknown
+from cfflow.feed import Feed as AsyncFeed
+from cfflow.orchestrator import Orchestrator as AsyncOrchestrator
+from cfflow.sync.line import CLOSE_S, CLOSED, Call, Line, Lines, Stop, refuse_on_a_loop, waited
+from cfflow.worker import Report
+from cfflow.worker import Worker as AsyncWorker
+
+__all__ = ["Feed", "Gateway", "Orchestrator", "Worker", "connect"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
+
+
+class _Face(ABC, Generic[_T_co]):
+    """The blocking twin of something that lives on a line."""
+
+    @abstractmethod
+    def _submit(self, call: Call[_T_co, _R], stop: Stop | None = None) -> Future[_R]:
+        """Hand a call of the async twin over to its line."""
+
+    def _do(self, call: Call[_T_co, _R], stop: Stop | None = None) -> _R:
+        refuse_on_a_loop()
+        return waited(self._submit(call, stop))
+
+
+def _blocking(
+    call: Callable[Concatenate[_T, _P], Coroutine[Any, Any, _R]],
+) -> Callable[Concatenate[_Face[_T], _P], _R]:
+    """Return the blocking twin of a coroutine method: same arguments, same docstring."""
+
+    @functools.wraps(call)
+    def wait(self: _Face[_T], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        # Sealed: a crash report of these frames must not show a card or an OTP.
+        given = Sealed((args, kwargs))
+        del args, kwargs
+        return self._do(lambda twin: call(twin, *given.reveal()[0], **given.reveal()[1]))
+
+    return wait
+
+
+class Gateway(_Face[GatewayClient]):
+    """The gateway's own calls, blocking; an orchestrator's `gateway`."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    pay = _blocking(GatewayClient.pay)
+    pay_with = _blocking(GatewayClient.pay_with)
+    authenticate = _blocking(GatewayClient.authenticate)
+    authorize = _blocking(GatewayClient.authorize)
+    fetch_payment = _blocking(GatewayClient.fetch_payment)
+    fetch_payments = _blocking(GatewayClient.fetch_payments)
+    create_order = _blocking(
+        GatewayClient.create_order  # type: ignore[arg-type]  # a field might be named `self`
+    )
+    fetch_order = _blocking(GatewayClient.fetch_order)
+    simulate = _blocking(GatewayClient.simulate)
+    fetch_simulation = _blocking(GatewayClient.fetch_simulation)
+
+    def _submit(self, call: Call[GatewayClient, _R], stop: Stop | None = None) -> Future[_R]:
+        return self._lines.submit(lambda twin: call(twin.gateway), stop)[1]
+
+
+class _OfOneLine(_Face[_T]):
+    """What was made on a line ends with it: it outlives neither a close nor a fork."""
+
+    def __init__(self, lines: Lines, line: Line, twin: _T) -> None:
+        self._lines, self._line, self._twin = lines, line, twin
+
+    def _submit(self, call: Call[_T, _R], stop: Stop | None = None) -> Future[_R]:
+        future = None
+        if self._lines.current() is self._line:
+            future = self._line.submit(self._twin, call, stop)
+        if future is None:
+            raise ConfigError("this was made before a fork: make it anew in this process")
+        return future
+
+
+def _taking(take: Call[AsyncFeed, _R]) -> Callable[[Feed], _R]:
+    """Return the blocking twin of a method that hands out what comes next."""
+
+    @functools.wraps(take)
+    def took(self: Feed, /) -> _R:
+        async def keep(feed: AsyncFeed) -> None:
+            if self._found is None:
+                self._found = await take(feed)
+
+        try:
+            self._do(keep, asyncio.Task.cancel)
+        except OutcomeUnknown:
+            raise ConfigError(CLOSED) from None
+        found, self._found = self._found, None
+        return cast("_R", found)
+
+    return took
+
+
+class Feed(_OfOneLine[AsyncFeed]):
+    """One consumer of a group; made by `events`, used with `with` and `for`.
+
+    As `cfflow.Feed`. One loop reads it, `ack` may be called from other threads. `for` waits for
+    the next event, `poll` does not. An event that came just when its reader was interrupted
+    is the next one.
+    """
+
+    #: Handed out by the twin, not yet by this: acknowledging what follows would cover it.
+    _found: Any = None
+
+    @property
+    def group(self) -> str:
+        """The group's name."""
+        return self._twin.group
+
+    @property
+    def consumer(self) -> str:
+        """The name of this consumer."""
+        return self._twin.consumer
+
+    @property
+    def consumers(self) -> tuple[str, ...]:
+        """The living consumers of the group, this one included, as of the last look."""
+        return self._twin.consumers
+
+    @property
+    def partitions(self) -> tuple[int, ...]:
+        """The partitions that this consumer holds, as of the last look."""
+        return self._twin.partitions
+
+    def __enter__(self) -> Self:
+        self._do(AsyncFeed.__aenter__)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Of an orchestrator that was closed before, the leases end by themselves.
+        with contextlib.suppress(ConfigError):
+            self._do(AsyncFeed.__aexit__)
+
+    def __iter__(self) -> Self:
+        return self
+
+    __next__ = _taking(AsyncFeed.__anext__)
+    poll = _taking(AsyncFeed.poll)
+    ack = _blocking(AsyncFeed.ack)
+    forget = _blocking(AsyncFeed.forget)
+
+
+def _feeding(
+    call: Callable[Concatenate[AsyncOrchestrator, _P], AsyncFeed],
+) -> Callable[Concatenate[Orchestrator, _P], Feed]:
+    """Return the blocking twin of the method that makes a feed."""
+
+    @functools.wraps(call)
+    def events(self: Orchestrator, /, *args: _P.args, **kwargs: _P.kwargs) -> Feed:
+        made = self._lines.made(lambda twin: call(twin, *args, **kwargs))
+        return Feed(self._lines, *made)
+
+    events.__doc__ = (call.__doc__ or "").replace("`async with`", "`with` and `for`")
+    return events
+
+
+class Orchestrator(_Face[AsyncOrchestrator]):
+    """Drives payments, blocking; made by `connect`, used from any number of threads.
+
+    Every call of `cfflow.Orchestrator` is here by its name, with its arguments and its errors.
+    With `with` it connects at once; without, its first call connects, and it is closed when
+    the program ends. In a forked process the first call connects anew.
+    """
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    def __enter__(self) -> Self:
+        refuse_on_a_loop()
+        try:
+            self._do(_nothing)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self, *, limit_s: float = CLOSE_S) -> None:
+        """Wait up to `limit_s` seconds for calls in hand, then close the connections.
+
+        What takes longer is cut off, and its caller gets `OutcomeUnknown`: a crash like any
+        other. Open operations stay open; the next process finds them. Closing twice is once.
+        """
+        self._lines.close(limit_s)
+
+    @property
+    def gateway(self) -> Gateway:
+        """The gateway's own calls, blocking."""
+        return Gateway(self._lines)
+
+    start = _blocking(AsyncOrchestrator.start)
+    pay = _blocking(AsyncOrchestrator.pay)
+    submit_otp = _blocking(AsyncOrchestrator.submit_otp)
+    resend_otp = _blocking(AsyncOrchestrator.resend_otp)
+    leave_otp = _blocking(AsyncOrchestrator.leave_otp)
+    capture = _blocking(AsyncOrchestrator.capture)
+    void = _blocking(AsyncOrchestrator.void)
+    refresh = _blocking(AsyncOrchestrator.refresh)
+    adopt = _blocking(AsyncOrchestrator.adopt)
+    abandon = _blocking(AsyncOrchestrator.abandon)
+    acknowledge = _blocking(AsyncOrchestrator.acknowledge)
+    resolve = _blocking(AsyncOrchestrator.resolve)
+    get = _blocking(AsyncOrchestrator.get)
+    find = _blocking(AsyncOrchestrator.find)
+    history = _blocking(AsyncOrchestrator.history)
+    why = _blocking(AsyncOrchestrator.why)
+    on_webhook = _blocking(AsyncOrchestrator.on_webhook)
+    events = _feeding(AsyncOrchestrator.events)
+
+    def _submit(self, call: Call[AsyncOrchestrator, _R], stop: Stop | None = None) -> Future[_R]:
+        return self._lines.submit(call, stop)[1]
+
+
+def _taking_options(
+    kind: Callable[Concatenate[AsyncOrchestrator, _P], AsyncWorker],
+) -> Callable[
+    [Callable[[Worker, Orchestrator, Callable[[AsyncOrchestrator], AsyncWorker]], None]],
+    Callable[Concatenate[Worker, Orchestrator, _P], None],
+]:
+    """Give a constructor the options of the async worker's."""
+
+    def decorate(
+        init: Callable[[Worker, Orchestrator, Callable[[AsyncOrchestrator], AsyncWorker]], None],
+    ) -> Callable[Concatenate[Worker, Orchestrator, _P], None]:
+        @functools.wraps(kind.__init__)
+        def options(
+            self: Worker, orchestrator: Orchestrator, /, *args: _P.args, **kwargs: _P.kwargs
+        ) -> None:
+            init(self, orchestrator, lambda twin: kind(twin, *args, **kwargs))
+
+        return options
+
+    return decorate
+
+
+class Worker(_OfOneLine[AsyncWorker]):
+    """Tends the payments of an orchestrator's store; for scripts and management commands.
+
+    Takes what `cfflow.Worker` takes. The command `cfflow worker` does the same in a process of
+    its own.
+    """
+
+    @_taking_options(AsyncWorker)
+    def __init__(
+        self, orchestrator: Orchestrator, make: Callable[[AsyncOrchestrator], AsyncWorker]
+    ) -> None:
+        lines = orchestrator._lines  # noqa: SLF001  both are of this module
+        super().__init__(lines, *lines.made(make))
+
+    run_once = _blocking(AsyncWorker.run_once)
+    report = _blocking(AsyncWorker.report)
+
+    def run(self, *, signals: bool = True) -> Report:
+        """Work until `stop` is called, or SIGTERM or SIGINT comes; return the last report.
+
+        Payments in hand are finished first. The signals are heard in the main thread only;
+        `signals=False` leaves them to your program. Closing the orchestrator ends it too.
+        """
+
+        async def run(worker: AsyncWorker) -> Report:
+            return await worker.run(signals=False)
+
+        with self._listening() if signals else contextlib.nullcontext():
+            return self._do(run, lambda _: self._twin.stop())
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` ends once the payments in hand are done."""
+        self._line.tell(self._twin.stop)
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Stop on SIGTERM and SIGINT while this runs, where a thread may hear them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, lambda *_: self.stop()) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                # None: it was set by something that is not Python.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _entrance(call: Callable[_P, AsyncOrchestrator]) -> Callable[_P, Orchestrator]:
+    """Return `connect` with the same settings."""
+
+    @functools.wraps(call)
+    def connect(*args: _P.args, **kwargs: _P.kwargs) -> Orchestrator:
+        is_own = kwargs.get("store") is None
+        make: Sealed[Callable[[], AsyncOrchestrator]]
+        make = Sealed(functools.partial(call, *args, **kwargs))
+        del args, kwargs
+        return Orchestrator(Lines(make, is_own=is_own))
+
+    connect.__doc__ = _CONNECT
+    return connect
+
+
+async def _nothing(_: AsyncOrchestrator) -> None:
+    """Be called, which connects."""
+
+
+_CONNECT: Final = """Return an orchestrator whose calls block; settings as for `cfflow.connect`.
+
+    With `with` it connects at once and closes at the end of the block. Without, its first call
+    connects, and it is closed when the program ends: for a module of a web application.
+
+    Raises one `ConfigError` that names everything missing or unknown. No money moves.
+    """
+
+connect = _entrance(connect_async)

@@ -1,0 +1,133 @@
+"""The emulator in a thread of its own: one socket for a whole run, a new bank for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, closing
+from typing import Any, TypeVar
+
+__all__ = ["GatewayThread"]
+
+#: Nothing here takes longer, not even webhooks to a receiver that does not answer.
+_LIMIT_S = 60.0
+
+_T = TypeVar("_T")
+
+
+class GatewayThread:
+    """A gateway on a port of this machine that stays while the banks behind it come and go.
+
+    Tests may block or have an event loop of their own: whatever touches a bank is run on
+    this thread's loop, so a bank needs no locks. Raises `ImportError`, naming the extra,
+    where the emulator's packages are not installed.
+    """
+
+    def __init__(self) -> None:
+        # Here and not in the thread: that they are missing is the caller's to hear.
+        import cfflow.emulator  # noqa: F401  only whether it is there
+
+        self.origin = ""
+        self._front = _Front()
+        self._started: Future[asyncio.AbstractEventLoop] = Future()
+        self._stopping: asyncio.Event
+        self._of_this_bank = AsyncExitStack()
+        self._thread = threading.Thread(target=self._run, name="cfflow-gateway", daemon=True)
+        self._thread.start()
+        self._loop = self._started.result(_LIMIT_S)
+
+    def emulator(self, *, seed: int = 0, rate_limits: Any = None, **options: Any) -> Any:
+        """Put a new, empty bank behind the socket; its `RunningEmulator`.
+
+        seed, rate_limits: as in `running_emulator`. options: those of `BankOptions`.
+        Raises `TypeError` or `ValueError` for what makes no sense.
+        """
+        return self.wait(lambda: self._replace(seed, rate_limits, options))
+
+    def call(self, act: Callable[[], _T]) -> _T:
+        """Do something on the gateway's own loop; what it returns or raises."""
+
+        async def alone() -> _T:
+            return act()
+
+        return self.wait(alone)
+
+    def wait(self, begin: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Await something on the gateway's own loop; this thread is blocked meanwhile."""
+        return self.submit(begin).result(_LIMIT_S)
+
+    def submit(self, begin: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
+        """Begin to await something on the gateway's own loop."""
+        return asyncio.run_coroutine_threadsafe(begin(), self._loop)
+
+    def stop(self) -> None:
+        """Close the socket and end the thread."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(_LIMIT_S)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as trouble:
+            if self._started.done():
+                raise
+            self._started.set_exception(trouble)
+
+    async def _serve(self) -> None:
+        from cfflow.emulator.server import _bind, _either, _origin, _Server
+
+        self._stopping, listens = asyncio.Event(), asyncio.Event()
+        with closing(_bind("127.0.0.1", 0)) as listener:
+            self.origin = _origin(listener)
+            front: Any = self._front
+            server = _Server(front, listens.set)
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            await _either(listens, task)
+            self._started.set_result(asyncio.get_running_loop())
+            await self._stopping.wait()
+            server.stop()
+            await task
+            await self._of_this_bank.aclose()
+
+    async def _replace(self, seed: int, rate_limits: Any, options: dict[str, Any]) -> Any:
+        from cfflow.emulator import (
+            DEFAULT_CLIENT_ID,
+            DEFAULT_CLIENT_SECRET,
+            Bank,
+            BankOptions,
+            Faults,
+            create_app,
+        )
+        from cfflow.emulator.server import _running
+
+        bank = Bank(options=BankOptions(**options), seed=seed)
+        app = create_app(bank, faults=Faults(seed), rate_limits=rate_limits)
+        # What a fault still delays belongs to a test that is over.
+        self._front.close()
+        await self._of_this_bank.aclose()
+        await self._of_this_bank.enter_async_context(app.router.lifespan_context(app))
+        self._front.app = app
+        return _running(app, self.origin, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET)
+
+
+class _Front:
+    """The ASGI app behind the socket: hands everything to the emulator of the running test."""
+
+    def __init__(self) -> None:
+        self.app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        # Each emulator's own life is begun and ended with its bank.
+        for moment in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{moment}.complete"})
+
+    def close(self) -> None:
+        """Let go on what a fault delays."""
+        if self.app is not None:
+            self.app.close()

@@ -1,0 +1,93 @@
+"""Tests of a shop's payment code, against a gateway that runs beside them.
+
+pip install 'cfflow[emulator]' pytest pytest-asyncio
+pytest examples/testing_your_checkout
+"""
+
+from __future__ import annotations
+
+import pytest
+from checkout import confirm, reserve, sell
+
+from cfflow import Card, NetBanking, Orchestrator, State, Worker
+from cfflow.testing import LocalCashfree
+
+pytestmark = pytest.mark.asyncio
+
+CARD = Card(
+    card_number="4111111111111111",
+    card_holder_name="Asha Rao",
+    card_expiry_mm="12",
+    card_expiry_yy="31",
+    card_cvv="123",
+)
+
+
+async def test_a_sale_takes_the_money_once(
+    cashfree: LocalCashfree, orchestrator: Orchestrator
+) -> None:
+    """Five lines: an order, a card, the OTP, and what the bank's ledger says."""
+    order = cashfree.create_order("170.00")
+    payment = await sell(orchestrator, *order, CARD)
+    assert await confirm(orchestrator, payment.id, "111000") == "Thank you."
+    assert (await orchestrator.get(payment.id)).state is State.CAPTURED
+    assert cashfree.ledger.effects(order.order_id) == ["attempt_created", "captured"]
+
+
+async def test_a_wrong_otp_may_be_typed_again(
+    cashfree: LocalCashfree, orchestrator: Orchestrator
+) -> None:
+    """A wrong OTP uses up a try and takes nothing."""
+    order = cashfree.create_order("170.00")
+    payment = await sell(orchestrator, *order, CARD)
+    answer = await confirm(orchestrator, payment.id, "999999")
+    assert answer == "That was not it: 2 tries left."
+    assert cashfree.ledger.effects(order.order_id) == ["attempt_created"]
+
+
+async def test_a_lost_answer_is_found_out_by_a_worker(
+    cashfree: LocalCashfree, orchestrator: Orchestrator
+) -> None:
+    """The money moved and nobody heard of it: exactly one capture, and no second OTP."""
+    order = cashfree.create_order("170.00")
+    payment = await sell(orchestrator, *order, CARD)
+    cashfree.faults.add("authenticate", "lost_after")
+    assert await confirm(orchestrator, payment.id, "111000") == "We are asking your bank."
+
+    cashfree.clock.advance(60)
+    await Worker(orchestrator).run_once()
+
+    assert (await orchestrator.get(payment.id)).state is State.CAPTURED
+    assert cashfree.ledger.effects(order.order_id).count("captured") == 1
+
+
+async def test_a_webhook_tells_of_a_customer_who_paid_elsewhere(
+    cashfree: LocalCashfree, orchestrator: Orchestrator
+) -> None:
+    """The customer pays on the bank's page; the webhook wakes a worker, which asks."""
+    order = cashfree.create_order("170.00")
+    bank = NetBanking(netbanking_bank_code=3333)
+    payment = await orchestrator.start("redirect", order_id=order.order_id)
+    payment = await orchestrator.pay(payment, order.payment_session_id, bank)
+    cashfree.approve(order.order_id)
+
+    (webhook,) = cashfree.webhooks.of(order.order_id)
+    await orchestrator.on_webhook(webhook.headers, webhook.body)
+    await Worker(orchestrator).run_once()
+
+    assert (await orchestrator.get(payment.id)).state is State.CAPTURED
+
+
+async def test_a_hold_that_nobody_captures_runs_out(
+    cashfree: LocalCashfree, orchestrator: Orchestrator
+) -> None:
+    """After a week the bank gives the money back, and the payment says so."""
+    order = cashfree.create_order("5000.00", hold=True)
+    payment = await reserve(orchestrator, *order, CARD)
+    await confirm(orchestrator, payment.id, "111000")
+
+    cashfree.clock.advance(7 * 86400)
+    await Worker(orchestrator).run_once()
+
+    assert (await orchestrator.get(payment.id)).state is State.VOIDED
+    assert cashfree.ledger.effects(order.order_id)[1:] == ["authorized", "released"]

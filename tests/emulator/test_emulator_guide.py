@@ -1,0 +1,127 @@
+"""The emulator's guide says what the emulator does: its commands run, its tables are complete."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from typing import get_args
+
+import pytest
+
+from cfflow.emulator import BankOptions, EmulatorProcess
+from cfflow.emulator.cards import TEST_CARDS
+from cfflow.emulator.faults import KINDS
+from cfflow.emulator.methods import BANKS, UPI_SCRIPTS, UPI_UNKNOWN
+from cfflow.emulator.records import DEFAULT_ACCOUNTS, Effect
+from cfflow.emulator.wire import VERSIONS
+from tests.faces.faces_kit import ROOT, run
+
+GUIDE = (ROOT / "docs" / "guides" / "emulator.md").read_text()
+ORIGIN = "http://127.0.0.1:8040"
+NOBODY = "http://127.0.0.1:9/webhook"
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[EmulatorProcess]:
+    """A local gateway in a process of its own; nobody listens to its webhooks."""
+    with EmulatorProcess(webhook_url=NOBODY) as process:
+        yield process
+
+
+def blocks(language: str) -> list[str]:
+    """The guide's blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+def origin(emulator: EmulatorProcess) -> str:
+    """Where this emulator listens, below which the guide has port 8040."""
+    return emulator.base_url.removesuffix("/pg")
+
+
+@pytest.fixture(scope="module")
+def played(emulator: EmulatorProcess) -> str:
+    """What the guide's shell commands say, one after the other."""
+    script = "set -euo pipefail\n" + "\n".join(blocks("sh"))
+    done = subprocess.run(
+        ["/bin/bash", "-c", script.replace(ORIGIN, origin(emulator))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_guide_s_commands_do_what_it_says(played: str) -> None:
+    """A sale, a page, a mandate, a fault, the clock, the ledger."""
+    wanted = [
+        '"payment_status":"SUCCESS"',
+        "303\n",
+        '"order_status":"PAID"',
+        '"captured_amount":4000.00',
+        '"kind":"lost_after"',
+        '"faults":[]',
+        '"offset_s":604800',
+        '"effect":"captured"',
+    ]
+    assert [word for word in wanted if word not in played] == [], played
+
+
+def test_the_guide_s_steering_commands_are_accepted(emulator: EmulatorProcess, played: str) -> None:
+    """Every `cfflow emulator` line that steers a running one does so, once there is a sale."""
+    lines = re.findall(r"^\$ cfflow (emulator \w.*)$", "\n".join(blocks("console")), re.MULTILINE)
+    refused = {}
+    for line in lines:
+        done = run(*shlex.split(line, comments=True), CFFLOW_EMULATOR_URL=origin(emulator))
+        if done.returncode:
+            refused[line] = done.stdout + done.stderr
+    assert len(lines) == 8
+    assert refused == {}
+
+
+def test_the_guide_s_python_points_the_sdk_here(emulator: EmulatorProcess) -> None:
+    """The official SDK creates an order at the emulator after these lines."""
+    (program,) = blocks("python")
+    order = """
+from cashfree_pg.api_client import CreateOrderRequest, CustomerDetails
+customer = CustomerDetails(customer_id="asha", customer_phone="9898989898")
+request = CreateOrderRequest(order_amount=99.0, order_currency="INR", customer_details=customer)
+print(cashfree.PGCreateOrder(request).data.order_status)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace(ORIGIN, origin(emulator)) + order],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "ACTIVE\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(TEST_CARDS, id="cards"),
+        pytest.param({*UPI_SCRIPTS, UPI_UNKNOWN}, id="upi-ids"),
+        pytest.param({str(code) for code in BANKS}, id="banks"),
+        pytest.param(KINDS, id="faults"),
+        pytest.param(get_args(Effect), id="effects"),
+        pytest.param(BankOptions.__struct_fields__, id="options"),
+        pytest.param(VERSIONS, id="versions"),
+        pytest.param({account.client_id for account in DEFAULT_ACCOUNTS}, id="accounts"),
+        pytest.param({account.client_secret for account in DEFAULT_ACCOUNTS}, id="secrets"),
+    ],
+)
+def test_the_guide_names_all_there_is(names: Collection[str]) -> None:
+    """A card, an id, a fault or an option that no page names is one that nobody finds."""
+    assert [name for name in names if f"`{name}`" not in GUIDE] == []
+
+
+def test_the_guide_names_nothing_that_is_not_there() -> None:
+    """A UPI id or a card that left the code leaves the guide."""
+    told = set(re.findall(r"`(\w+@gocash)`", GUIDE)) | set(re.findall(r"`(\d{16})`", GUIDE))
+    assert told == {*UPI_SCRIPTS, UPI_UNKNOWN, *TEST_CARDS}

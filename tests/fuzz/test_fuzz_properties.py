@@ -1,0 +1,175 @@
+"""Any JSON, any msgpack, any bytes at the doors: what generators of whole shapes find."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cfflow import ApproveInApp, CfflowError, FlowError, InvalidSignature
+from cfflow._core.flow import parse
+from cfflow._core.observation import Call
+from cfflow._core.record import Entry
+from cfflow._ports.store import decode_action, decode_attempts, decode_record, encode_action
+from cfflow._ports.wire import PaymentEntity, believed, decoder, observe_entity
+from cfflow.errors import StoreError
+from tests.fuzz import corpus
+from tests.fuzz.gateway_probes import CALLS, AnswerProbe, Reply
+from tests.fuzz.notify_probe import NotifyProbe, Post, signature_of
+from tests.fuzz.store_probes import spoil_packed
+from tests.ports.test_wire import TAKEN
+
+patient = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+pytestmark = pytest.mark.xdist_group("fuzz")
+
+
+def _packed(value: Any) -> bytes:
+    """Return msgpack of a value; integers that it has no room for become texts."""
+    return msgspec.msgpack.encode(json.loads(json.dumps(value, default=repr), parse_int=_small))
+
+
+def _small(digits: str) -> int | str:
+    return int(digits) if -(2**63) <= int(digits) < 2**64 else digits
+
+
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+LEAVES = st.none() | st.booleans() | NUMBERS | st.text(max_size=20)
+NAMES = st.sampled_from([*TAKEN, "data", "type", "order", "payment", "action"]) | st.text(
+    max_size=8
+)
+TREES = st.recursive(
+    LEAVES,
+    lambda sub: st.lists(sub, max_size=4) | st.dictionaries(NAMES, sub, max_size=6),
+    max_leaves=20,
+)
+PACKED = st.recursive(
+    LEAVES | st.binary(max_size=20),
+    lambda sub: st.lists(sub, max_size=34) | st.dictionaries(st.text(max_size=5), sub, max_size=4),
+    max_leaves=60,
+).map(_packed)
+
+
+@pytest.fixture(scope="module")
+def answers() -> Any:
+    """The client, with answers put before it."""
+    probe = AnswerProbe()
+    yield probe
+    probe.close()
+
+
+@pytest.fixture(scope="module")
+def notices() -> Any:
+    """An orchestrator on a store in memory, with posts put before it."""
+    probe = NotifyProbe()
+    yield probe
+    probe.close()
+
+
+@patient
+@given(tree=TREES, call=st.sampled_from(sorted(CALLS)), status=st.sampled_from([200, 400, 503]))
+def test_any_json_is_an_answer_or_an_error_of_the_tree(
+    answers: AnswerProbe, tree: Any, call: str, status: int
+) -> None:
+    """Whatever the gateway will think of: the client and the observer do not fall over."""
+    try:
+        answers.attempt(Reply(call, status, {}, json.dumps(tree).encode()))
+    except CfflowError:
+        return
+
+
+@patient
+@given(body=st.binary(max_size=200), pairs=st.lists(st.tuples(st.text(), st.text()), max_size=4))
+def test_a_stranger_s_post_is_refused_and_touches_nothing(
+    notices: NotifyProbe, body: bytes, pairs: list[tuple[str, str]]
+) -> None:
+    """Any headers and any bytes: a reason, and a store as it was."""
+    with pytest.raises(InvalidSignature):
+        notices.attempt(Post(pairs, body))
+
+
+@patient
+@given(tree=TREES, kind=st.sampled_from(["PAYMENT_SUCCESS_WEBHOOK", "REFUND", "", "a b"]))
+def test_any_signed_json_is_told_whole_or_refused_as_malformed(
+    notices: NotifyProbe, tree: Any, kind: str
+) -> None:
+    """A signature makes it genuine, not well formed."""
+    body = json.dumps({"type": kind, "data": tree}).encode()
+    stamp = str(corpus.NOW_MS)
+    signature = signature_of(corpus.CLIENT_SECRET, stamp, body)
+    headers = {"X-Webhook-Signature": signature, "X-Webhook-Timestamp": stamp}
+    refusals = []
+    try:
+        notices.attempt(Post(headers, body))
+    except InvalidSignature as refused:
+        refusals.append(refused.reason)
+    assert refusals in ([], ["malformed"])
+
+
+@patient
+@given(blob=PACKED | st.binary(max_size=60))
+def test_any_bytes_in_a_store_decode_or_are_a_store_error(blob: bytes) -> None:
+    """What another program wrote under our keys is told in one word."""
+    for decode in (decode_record, decode_action, decode_attempts):
+        try:
+            decode(blob)
+        except StoreError:
+            continue
+
+
+@patient
+@given(seed=st.randoms(use_true_random=False), number=st.integers(0, 10))
+def test_a_record_that_still_decodes_can_be_written_again(seed: Any, number: int) -> None:
+    """Reading never makes something that the store cannot hold."""
+    blob = spoil_packed(corpus.corpus().records[number], seed)
+    try:
+        record = decode_record(blob)
+    except StoreError:
+        return
+    assert decode_record(msgspec.msgpack.encode(record)) == record
+
+
+@patient
+@given(text=st.text(max_size=80) | st.binary(max_size=80))
+def test_any_text_is_a_flow_or_says_which_file_and_why(text: str | bytes) -> None:
+    """A flow by chance does not happen: all of these are refused, by file."""
+    source = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    with pytest.raises(FlowError, match=r"^mine\.toml: "):
+        parse(source, file="mine.toml")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [b'"\xff"', b'{"card":1e999999999}', b"[" * 600 + b"]" * 600],
+)
+def test_a_payment_method_that_is_broken_alone_leaves_the_money_believed(method: bytes) -> None:
+    """The state of an attempt must not hang on what its bank writes about a card."""
+    body = json.dumps(TAKEN | {"payment_method": 7}).encode()
+    broken = body.replace(b'"payment_method": 7', b'"payment_method": ' + method)
+    entity = believed(decoder(PaymentEntity)(broken))
+    seen = observe_entity(entity, Call.FETCH_PAYMENT)
+    assert (seen.payment_status, seen.is_captured) == ("SUCCESS", True)
+
+
+@pytest.mark.parametrize("decode", [decode_record, decode_action, decode_attempts])
+def test_bytes_that_are_nested_without_end_are_a_store_error(decode: Any) -> None:
+    """A recursion that runs out is no way to tell that a record is broken."""
+    good = corpus.corpus().records[0]
+    entry = msgspec.msgpack.encode(Entry(0, 0, 0, 0, ""))
+    for blob in (
+        b"\x91" * 100_000,
+        good.replace(b"\xa4cart", b"\xa4cart" + b"\x91" * 5_000),
+        entry,
+    ):
+        with pytest.raises(StoreError):
+            decode(blob)
+
+
+@pytest.mark.parametrize("odd", [2**64, -(2**63) - 1, "\ud800"])
+def test_a_next_action_that_no_store_holds_is_shown_and_not_kept(odd: object) -> None:
+    """The answer to a pay is written down, whatever number its QR code comes with."""
+    assert decode_action(encode_action(ApproveInApp("qrcode", {"n": odd}))) is None
