@@ -22,8 +22,8 @@ NAMES = {
     "methods": "BankTransfer Card CardEMI CardlessEMI NetBanking PayLater PaymentMethod SavedCard"
     " UPI UPIAuthorization Wallet",
     "actions": "ApproveInApp AskOtp NextAction Redirect SubmitForm",
-    "what is seen": "Failure FeedEvent FeedGap FeedNotification HistoryEntry OpenOperation Otp Payment Receipt"
-    " State Why",
+    "what is seen": "Failure FeedEvent FeedGap FeedNotification HistoryEntry OpenOperation Otp"
+    " Payment Receipt State Why",
     "errors": "AlreadyPaid CfflowError ConfigError Conflict FlowError GatewayAuthError GatewayError"
     " GatewayRejected GatewayUnavailable IllegalStep InvalidAmount InvalidInput InvalidSignature"
     " OtpLimit OutcomeUnknown PaymentNotFound RateLimited StoreError StoreUnavailable",

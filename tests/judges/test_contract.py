@@ -32,7 +32,7 @@ from schemathesis.core.failures import Failure, FailureGroup
 from cfflow.emulator import EmulatorProcess
 from tests.emulator.emulator_kit import card, order_body, upi
 
-EXAMPLES: Final = {GenerationMode.POSITIVE: 9, GenerationMode.NEGATIVE: 6}
+EXAMPLES: Final = {GenerationMode.POSITIVE: 12, GenerationMode.NEGATIVE: 8}
 CHECKS: Final = [
     not_a_server_error,
     status_code_conformance,
