@@ -1,0 +1,77 @@
+"""The fuzzer against code with one promise taken out: each time it says so."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import pytest
+
+from cfflow._core.flow import Flow
+from cfflow._core.record import Record
+from tests.fuzz.runner import run_seeds
+from tests.fuzz.targets import TARGETS
+
+pytestmark = pytest.mark.xdist_group("fuzz")
+
+
+class Mutation(NamedTuple):
+    """A name of the code, what it becomes, and which target says what about it."""
+
+    name: str
+    becomes: Any
+    target: str
+    said: str
+    inputs: int = 300
+
+
+def _as_it_is(body: Any, request: Any = None) -> Any:
+    return body
+
+
+def _noted_first(headers: Any, body: bytes, now_ms: int) -> Any:
+    raise KeyError("x-webhook-signature")
+
+
+MUTATIONS: Final = {
+    "signatures are not compared": Mutation(
+        "cfflow.webhooks.Verifier._signed", lambda *_: True, "notifications", "not signed"
+    ),
+    "a missing header is a KeyError": Mutation(
+        "cfflow.webhooks.Verifier.read",
+        lambda *_: _noted_first(*_[1:]),
+        "notifications",
+        "KeyError",
+    ),
+    "errors repeat what the gateway echoes": Mutation(
+        "cfflow._ports.seam._without_secrets", _as_it_is, "answers", "tells", 1_200
+    ),
+    "an answer that does not decode is let through": Mutation(
+        "cfflow._ports.gateway.undecodable",
+        lambda call, _: UnicodeError(f"{call}"),
+        "answers",
+        "Error",
+    ),
+    "stored bytes are decoded bare": Mutation(
+        "tests.fuzz.store_probes.decode_record",
+        msgspec.msgpack.Decoder(Record).decode,
+        "stored",
+        "ValidationError",
+    ),
+    "a flow is read without a net": Mutation(
+        "tests.fuzz.store_probes.parse",
+        lambda text, file: msgspec.convert(tomllib.loads(text.decode()), Flow),
+        "flows",
+        "TOMLDecodeError",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_promise_that_is_taken_out_is_missed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fuzzer that never finds anything may be looking at nothing."""
+    mutation = MUTATIONS[name]
+    monkeypatch.setattr(mutation.name, mutation.becomes)
+    report = run_seeds(TARGETS[mutation.target], range(mutation.inputs))
+    assert any(mutation.said in finding.what for finding in report.findings)
