@@ -54,7 +54,7 @@ class Caretaker:
         """The flow's own limits do not wait for a gateway that is down: a person learns of it."""
         event = TimePassed()
         plan = decide(snapshot, event, flow, self._engine.store.now_ms())
-        ends = plan.record.wake_ms is None
+        ends = plan.record.wake_ms is None and snapshot.record.wake_ms is not None
         if ends or plan.action_changed or plan.record.reviews != snapshot.record.reviews:
             with suppress(GatewayError):
                 await self._engine.settle(snapshot, event, flow)

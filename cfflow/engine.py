@@ -159,6 +159,8 @@ class Engine:
         began = time.perf_counter() if began is None else began
         for _ in range(_RACES_MAX):
             plan = decide(snapshot, event, flow, self.store.now_ms())
+            if plan.is_quiet:
+                return await self.store.answer(snapshot, plan.answers_ms)
             committed = await self.store.commit(plan)
             match committed:
                 case Committed(outcome=Outcome.OK, snapshot=Snapshot() as written):

@@ -26,6 +26,21 @@ CALLS = {
 _NOT_FOUND: Final = 404
 
 
+def _answered_ms(snapshot: Snapshot, what: Ask) -> int:
+    """Return up to when this question answers notifications: 0 if it is not the right one."""
+    notice, record = snapshot.notice, snapshot.record
+    if notice is None:
+        return 0
+    ours = notice.cf_payment_id in {"", record.cf_payment_id}
+    lost = record.operation is not None or record.given_up_ms is not None
+    right = {
+        Ask.PAYMENTS: True,
+        Ask.PAYMENT: ours,
+        Ask.ORDER: record.cf_payment_id is None and not lost,
+    }
+    return notice.at_ms if right.get(what) else 0
+
+
 async def ask(
     gateway: GatewayClient, snapshot: Snapshot, what: Ask, flow: Flow, asked_ms: int
 ) -> Event | None:
@@ -35,7 +50,7 @@ async def ask(
     `GatewayError` when there is no answer; no money moves by asking.
     """
     limit_s = flow.pay.timeout_s
-    notice_ms = snapshot.notice.at_ms if snapshot.notice else 0
+    notice_ms = _answered_ms(snapshot, what)
     order_id, ours = snapshot.order_id, snapshot.record.cf_payment_id
     if what is Ask.PAYMENT and ours is not None:
         entity = await gateway.fetch_payment(order_id, ours, timeout_s=limit_s)

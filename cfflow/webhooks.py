@@ -11,7 +11,8 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from decimal import Decimal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -106,7 +107,8 @@ class _AnyData(msgspec.Struct):
 _envelope = msgspec.json.Decoder(_Envelope)
 _payment_data = msgspec.json.Decoder(_PaymentData)
 _any_data = msgspec.json.Decoder(_AnyData)
-_json = msgspec.json.Decoder()
+#: As the feed decodes it, so that whatever is accepted can be handed out.
+_json = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class Verifier:
@@ -162,8 +164,9 @@ class Verifier:
 def _given(headers: Headers) -> dict[str, str]:
     """Return the headers that are read, by lower-case name; a name given twice counts once."""
     try:
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
-        texts = [(_text(name).lower(), value) for name, value in pairs]
+        items = getattr(headers, "items", None)
+        pairs: Any = headers if items is None else items()
+        texts = [(_text(name).lower(), value) for name, value in pairs if value is not None]
     except (TypeError, ValueError):
         raise InvalidInput("on_webhook needs headers: a mapping, or pairs") from None
     return {name: _text(value).strip() for name, value in texts if name in _READ}
@@ -179,14 +182,14 @@ def _notification(raw: bytes, key: str) -> Notification:
         if not _TYPE.fullmatch(envelope.type):
             raise _refused("malformed", "the event's type is out of form")
         if envelope.type in PAYMENT_EVENTS:
-            return _about_payment(envelope, key)
-        return _about_anything(envelope, key)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+            return _about_payment(envelope, raw, key)
+        return _about_anything(envelope, raw, key)
+    except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError):
         # Without the decoder's own words: they may quote the body.
         raise _refused("malformed", "the body is no event of the gateway's") from None
 
 
-def _about_payment(envelope: _Envelope, key: str) -> Notification:
+def _about_payment(envelope: _Envelope, raw: bytes, key: str) -> Notification:
     data = _payment_data.decode(envelope.data)
     order_id, attempt = data.order.order_id, str(data.payment.cf_payment_id)
     if not (_ORDER_ID.fullmatch(order_id) and _ATTEMPT.fullmatch(attempt)):
@@ -196,17 +199,17 @@ def _about_payment(envelope: _Envelope, key: str) -> Notification:
         order_id=order_id,
         cf_payment_id=attempt,
         said=_SAID.get(data.payment.payment_status or "", ""),
-        marks=_marks(envelope, order_id, key),
+        marks=_marks(raw, f"{envelope.type} {order_id}", key),
     )
 
 
-def _about_anything(envelope: _Envelope, key: str) -> Notification:
+def _about_anything(envelope: _Envelope, raw: bytes, key: str) -> Notification:
     _json.decode(envelope.data)  # Whoever reads the feed must be able to.
     order_id = _order_named(envelope.data)
     return Notification(
         type=envelope.type,
         order_id=order_id,
-        marks=_marks(envelope, order_id, key),
+        marks=_marks(raw, f"{envelope.type} {order_id}", key),
         data=bytes(envelope.data),
     )
 
@@ -220,14 +223,13 @@ def _order_named(data: msgspec.Raw) -> str:
     return next((name for name in named if name and _ORDER_ID.fullmatch(name)), "")
 
 
-def _marks(envelope: _Envelope, order_id: str, key: str) -> tuple[str, ...]:
+def _marks(raw: bytes, about: str, key: str) -> tuple[str, ...]:
     """Return how a second one like it is known: by content, and by the key if it has one.
 
     The key is not signed, so it only counts together with what is.
     """
-    about = f"{envelope.type} {order_id} ".encode()
-    content = _mark(b"content " + about + bytes(envelope.data))
-    return (content, _mark(b"key " + about + key.encode("utf-8", "replace"))) if key else (content,)
+    content = _mark(b"content " + raw)
+    return (content, _mark(f"key {about} {key}".encode("utf-8", "replace"))) if key else (content,)
 
 
 def _mark(what: bytes) -> str:

@@ -32,6 +32,8 @@ __all__ = ["Report", "Worker"]
 
 _BACKOFF_MAX_S: Final = 300.0
 _BACKOFF_S: Final = 1.0
+#: Past this the longest pause is reached anyway, and a float has an end.
+_DOUBLINGS_MAX: Final = 16
 
 #: A payment that is due again at once would be claimed again at once.
 _AGAIN_MS: Final = 1_000
@@ -229,7 +231,7 @@ class Worker:
         self._failures[snapshot.id] = failures
         if len(self._failures) > _FAILURES_MAX:
             del self._failures[next(iter(self._failures))]
-        longest_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2**failures)
+        longest_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** min(failures, _DOUBLINGS_MAX))
         pause_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311  jitter
         self._trouble(trouble, payment_id=snapshot.id, retry_s=round(pause_s, 3))
         await self._defer(snapshot, self._store.now_ms() + round(pause_s * 1000))

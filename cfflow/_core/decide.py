@@ -42,6 +42,9 @@ __all__ = [
 
 _SEEN_MAX: Final = 32
 
+#: Where the customer may still pay.
+_WAITING: Final = frozenset({State.INITIATED, State.OTP_PENDING})
+
 
 class Answered(msgspec.Struct, frozen=True):
     """The gateway answered our step, and perhaps the inquiry that followed at once."""
@@ -249,12 +252,15 @@ def _warn_of_strangers(draft: Draft, attempts: tuple[Observation, ...]) -> None:
 
 
 def _warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> None:
-    """An attempt of no payment here holds or took money too: the customer may have paid twice."""
+    """An attempt of no payment here holds or took money: the customer pays twice, or is about to.
+
+    Told while ours still waits: once it has its money nobody may look at the others again.
+    """
     known = draft.snapshot.claimed_elsewhere | {draft.get("cf_payment_id")}
     takers = [o for o in attempts if o.cf_payment_id not in known and prove(o).state in HOLDS]
-    if draft.state in HOLDS and takers:
+    if draft.state in HOLDS | _WAITING and takers:
         ids = ", ".join(str(o.cf_payment_id) for o in takers[:8])
-        draft.review("two_holds", f"attempt {ids}, of no payment here, holds or took money too")
+        draft.review("two_holds", f"attempt {ids}, of no payment here, holds or took money")
 
 
 def _warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:

@@ -74,6 +74,19 @@ class Plan(msgspec.Struct, frozen=True):
     answers_ms: int = 0
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether it only says that a notification was answered, and nothing has changed by it.
+
+        Such an answer is no new version: the customer's own step must not lose a race to it.
+        """
+        was, notice = self.previous, self.before.notice
+        if notice is None or notice.at_ms > self.answers_ms or self.walked or self.action_changed:
+            return False
+        counted = ("version", "updated_ms", "asked_ms", "polls", "wake_ms")
+        same = {name: getattr(was, name) for name in counted}
+        return not self.assured and msgspec.structs.replace(self.record, **same) == was
+
+    @property
     def record(self) -> Record:
         """The record that this plan writes."""
         return self.snapshot.record

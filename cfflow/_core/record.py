@@ -260,8 +260,8 @@ def attempt_of(record: Record) -> Attempt:
 class Notice(msgspec.Struct, frozen=True, array_like=True):
     """A notification that no inquiry has answered yet.
 
-    `cf_payment_id` is the attempt that it is about, which need not be ours; `said` is the
-    state in which it would leave us nothing to ask for.
+    `cf_payment_id` is the attempt that it is about, which need not be ours, and `*` after
+    two about different ones; `said` is the state in which it would leave nothing to ask for.
     """
 
     at_ms: int

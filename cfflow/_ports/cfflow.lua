@@ -8,7 +8,8 @@
 --        <n>                      the record of payment n: msgpack array, [schema, version, token, ...]
 --        <n>a                     its next_action, while the customer has something to do
 --        <n>n                     msgpack [at_ms, cf_payment_id, said]: a notification that no inquiry
---                                 has answered yet; `said`: the state in which it is no news
+--                                 has answered yet; `*`: about more than one attempt; `said`: the state
+--                                 in which it is no news
 --   NS:{P}:wake            zset   payment id -> when somebody must look at it, ms
 --   NS:{P}:s:<state>       zset   payment id -> when it was created, ms
 --   NS:{P}:review          zset   payment id -> when it was created, ms; while a review is open
@@ -333,15 +334,15 @@ local function claim()
 end
 
 -- Which payments a notification is about: the one that has its attempt; else those that wait
--- for one; else the newest, which then learns of an attempt that is nobody's. None, where it
--- names no attempt.
+-- for one, or that hold or took money beside it; else the newest, which then learns of an
+-- attempt that is nobody's. None, where it names no attempt.
 local function concerned(attempts, cf_payment_id)
   local waiting = {}
   for n, attempt in ipairs(cf_payment_id == '' and {} or attempts) do
     if attempt[2] == cf_payment_id then
       return { n }
     end
-    if attempt[2] == '' and attempt[1] == 'created' then
+    if HOLDS[attempt[1]] or (attempt[2] == '' and attempt[1] == 'created') then
       waiting[#waiting + 1] = n
     end
   end
@@ -360,11 +361,14 @@ local function notify()
   for _, n in ipairs(concerned(attempts, cf_payment_id)) do
     local told = attempts[n][2] == cf_payment_id and attempts[n][1] == said
     if not told and redis.call('HEXISTS', order, n) == 1 then
-      local held = redis.call('HGET', order, n .. 'n')
-      local before = held and cmsgpack.unpack(held) or { 0, attempts[n][2], '' }
-      -- Two in one millisecond are two; one about a stranger's attempt must not be forgotten.
-      local at, stranger = math.max(now, before[1] + 1), before[2] ~= attempts[n][2]
-      local notice = { at, stranger and before[2] or cf_payment_id, stranger and '' or said }
+      local held, notice = redis.call('HGET', order, n .. 'n'), { now, cf_payment_id, said }
+      if held then
+        local before = cmsgpack.unpack(held)
+        local same = before[2] == cf_payment_id
+        -- Two in one millisecond are two. What they say differently, only an inquiry answers.
+        notice = { math.max(now, before[1] + 1), same and cf_payment_id or '*', '' }
+        notice[3] = same and before[3] == said and said or ''
+      end
       redis.call('HSET', order, n .. 'n', cmsgpack.pack(notice))
       redis.call('ZADD', KEYS[2], ms(now), order_id .. '.' .. n)
       woken[#woken + 1] = n
@@ -378,6 +382,18 @@ local function notify()
     trim(KEYS[3], KEYS[4], 1, tonumber(ARGV[5]))
   end
   return { 'ok', now, new and 0 or 1, woken }
+end
+
+-- answer: KEYS wake order          ARGV id n token answers_ms wake_ms
+-- An inquiry has answered the notifications up to then, and there is nothing new to write down.
+local function answer()
+  local held = redis.call('HMGET', KEYS[2], ARGV[3], ARGV[3] .. 'n')
+  local _, _, token = head(held[1] or EMPTY)
+  if token == ARGV[4] and held[2] and cmsgpack.unpack(held[2])[1] <= tonumber(ARGV[5]) then
+    redis.call('HDEL', KEYS[2], ARGV[3] .. 'n')
+    index_wake(KEYS[1], ARGV[2], ARGV[6])
+  end
+  return { 'ok', now_ms() }
 end
 
 -- defer: KEYS wake order           ARGV id n token wake_ms
@@ -403,7 +419,7 @@ local function overdue()
 end
 
 -- purge: KEYS order wake review s:<state>...   ARGV order_id mark_ms token...
--- The whole order, if its payments are exactly those of these tokens.
+-- The whole order, if its payments are exactly those of these tokens, with no news of any.
 local function purge()
   local order, order_id, now = KEYS[1], ARGV[2], now_ms()
   local attempts = attempts_of(redis.call('HGET', order, 'o'))
@@ -413,7 +429,7 @@ local function purge()
   local paid = false
   for n, attempt in ipairs(attempts) do
     local _, _, token = head(redis.call('HGET', order, n) or EMPTY)
-    if token ~= ARGV[n + 3] then
+    if token ~= ARGV[n + 3] or redis.call('HEXISTS', order, n .. 'n') == 1 then
       return { 'conflict', now }
     end
     paid = paid or attempt[1] == 'captured'
@@ -692,6 +708,7 @@ local commands = {
   read = read_all,
   defer = defer,
   notify = notify,
+  answer = answer,
   overdue = overdue,
   purge = purge,
   budget = budget,

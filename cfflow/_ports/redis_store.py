@@ -11,25 +11,30 @@ import msgspec
 from cfflow._core.chart import State
 from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
-from cfflow._core.record import SCHEMA, Record, Snapshot, Step
+from cfflow._core.record import SCHEMA, Record, Snapshot
 from cfflow._ports.budget_ledger import RedisLedger
 from cfflow._ports.keys import PARTITIONS, Keys
+from cfflow._ports.redis_answers import (
+    action_change,
+    committed,
+    opening,
+    readable,
+    review_change,
+    snapshots,
+    started,
+)
 from cfflow._ports.redis_feed import RedisFeed
 from cfflow._ports.redis_link import RedisLink
 from cfflow._ports.redis_url import shown
 from cfflow._ports.store import (
-    ACTION_MAX_B,
     MARK_MS,
     PAID_MARK_MS,
     Committed,
     Noted,
     Notification,
-    Outcome,
     Overdue,
     Page,
     Started,
-    decode_attempts,
-    encode_action,
     encode_attempt,
     encode_events,
     encode_notification,
@@ -37,7 +42,7 @@ from cfflow._ports.store import (
     oldest_of,
     snapshot_of,
 )
-from cfflow.errors import AlreadyPaid, ConfigError, Conflict, StoreError
+from cfflow.errors import ConfigError, StoreUnavailable
 
 __all__ = ["RedisStore"]
 
@@ -148,7 +153,7 @@ class RedisStore:
                 n or "",
             ),
         )
-        return _started(order_id, answer)
+        return started(order_id, answer)
 
     async def load(self, order_id: str, n: int) -> Snapshot | None:
         """Return a payment, None where there is none."""
@@ -161,16 +166,16 @@ class RedisStore:
         record = msgspec.structs.replace(plan.record, token=token_urlsafe(_TOKEN_B))
         keys, args = self._commit_call(plan, record)
         if not (plan.opens and self._min_replicas):
-            return _committed(plan.snapshot, record, await self.link.script(keys, args))
+            return committed(plan.snapshot, record, await self.link.script(keys, args))
         answer, replicas = await self.link.replicated(keys, args, self._min_replicas)
-        committed = _committed(plan.snapshot, record, answer)
         enough = replicas >= self._min_replicas
-        return msgspec.structs.replace(committed, replicated=enough)
+        done = committed(plan.snapshot, record, answer)
+        return msgspec.structs.replace(done, replicated=enough)
 
     def _commit_call(self, plan: Plan, record: Record) -> tuple[Sequence[str], Sequence[Any]]:
         keys, snapshot = self.keys, plan.snapshot
         place = keys.partition(snapshot.order_id)
-        action, blob = _action_change(plan)
+        action, blob = action_change(plan)
         return (
             keys.order(snapshot.order_id),
             keys.wake(place),
@@ -193,8 +198,8 @@ class RedisStore:
             self._feed_max,
             "" if record.wake_ms is None else record.wake_ms,
             record.created_ms,
-            _opening(plan),
-            _review_change(plan),
+            opening(plan),
+            review_change(plan),
             action,
             blob,
             plan.previous.token,
@@ -208,26 +213,44 @@ class RedisStore:
     async def notify(self, notification: Notification) -> Noted:
         """Make the payments that a notification is about due now; tell the feed once."""
         keys, order_id = self.keys, notification.order_id
-        place = keys.partition(order_id or next(iter(notification.marks), ""))
-        answer = await self.link.script(
-            (
-                keys.order_prefix(place) + order_id,
-                keys.wake(place),
-                keys.events(place),
-                keys.groups(place),
-                *(keys.mark(place, name) for name in notification.marks),
-            ),
-            (
-                "notify",
-                order_id,
-                notification.cf_payment_id,
-                notification.said,
-                self._feed_max,
-                MARK_MS,
-                encode_notification(notification, self.now_ms()),
-            ),
+        place = keys.partition(order_id)
+        named = (
+            keys.order(order_id),
+            keys.wake(place),
+            keys.events(place),
+            keys.groups(place),
+            *(keys.mark(place, name) for name in notification.marks),
         )
+        args = (
+            "notify",
+            order_id,
+            notification.cf_payment_id,
+            notification.said,
+            self._feed_max,
+            MARK_MS,
+            encode_notification(notification, self.now_ms()),
+        )
+        answer = await self._kept(named, args)
         return Noted(tuple(int(n) for n in answer[3]), duplicate=bool(answer[2]))
+
+    async def _kept(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+        """Run the script and have its replicas keep what it wrote, where some must."""
+        if not self._min_replicas:
+            return await self.link.script(keys, args)
+        answer, replicas = await self.link.replicated(keys, args, self._min_replicas)
+        if replicas < self._min_replicas:
+            raise StoreUnavailable("too few replicas have the notification")
+        return answer
+
+    async def answer(self, snapshot: Snapshot, answers_ms: int) -> Snapshot:
+        """Be done with a payment's notifications up to then, without a new version of it."""
+        place, record = self.keys.partition(snapshot.order_id), snapshot.record
+        wake_ms = "" if record.wake_ms is None else record.wake_ms
+        await self.link.script(
+            (self.keys.wake(place), self.keys.order(snapshot.order_id)),
+            ("answer", snapshot.id, snapshot.n, record.token, answers_ms, wake_ms),
+        )
+        return msgspec.structs.replace(snapshot, notice=None)
 
     async def flow_text(self, order_id: str, digest: str) -> bytes | None:
         """Return the text of the flow with which a payment began."""
@@ -258,7 +281,7 @@ class RedisStore:
             )
             for part in parts
         ]
-        return _readable(await self.link.scripts(calls))
+        return readable(await self.link.scripts(calls))
 
     def _turns(self, limit: int) -> Sequence[tuple[int, int]]:
         """Return which partitions to claim from, each with how often it had its turn.
@@ -320,78 +343,4 @@ class RedisStore:
             ((self.keys.wake(place),), ("read", self.keys.order_prefix(place), *ids))
             for place, ids in places.items()
         ]
-        return _snapshots(await self.link.scripts(calls))
-
-
-def _started(order_id: str, answer: list[Any]) -> Started:
-    if answer[0] == b"purged":
-        n = int(answer[2])
-        raise AlreadyPaid(f"order {order_id} was paid by {order_id}.{n}, which has been purged")
-    status, _, n, blob, action, packed = answer
-    if not blob:
-        raise Conflict(f"order {order_id} has moved: its payment {int(n)} is not the next one")
-    return Started(
-        cast("Any", status.decode()), snapshot_of(f"{order_id}.{n}", blob, action, packed)
-    )
-
-
-def _opening(plan: Plan) -> str:
-    if not plan.opens:
-        return ""
-    operation = plan.record.operation
-    return "pay" if operation is not None and operation.step is Step.PAY else "step"
-
-
-def _committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committed:
-    outcome, at_ms = Outcome(answer[0].decode()), int(answer[1])
-    if outcome is Outcome.OK:
-        attempts = decode_attempts(answer[2])
-        kept = msgspec.structs.replace(snapshot, record=record, attempts=attempts)
-        return Committed(outcome, at_ms, kept)
-    if outcome is Outcome.CONFLICT:
-        return Committed(outcome, at_ms, snapshot_of(snapshot.id, *answer[2:6]))
-    if outcome is Outcome.RESTARTED:
-        return Committed(outcome, at_ms, since_ms=int(answer[2]))
-    in_the_way = outcome in {Outcome.CLAIMED, Outcome.HOLDER, Outcome.BLOCKED}
-    return Committed(outcome, at_ms, None, int(answer[2]) if in_the_way else 0)
-
-
-def _action_change(plan: Plan) -> tuple[str, bytes]:
-    if not plan.action_changed:
-        return "keep", b""
-    if plan.snapshot.next_action is None:
-        return "drop", b""
-    blob = encode_action(plan.snapshot.next_action)
-    return ("set", blob) if len(blob) <= ACTION_MAX_B else ("drop", b"")
-
-
-def _review_change(plan: Plan) -> str:
-    was, now = bool(plan.previous.open_reviews), bool(plan.record.open_reviews)
-    return "keep" if was is now else str(int(now))
-
-
-def _snapshots(answers: Sequence[Any]) -> list[Snapshot]:
-    return [_snapshot(row) for answer in answers for row in answer[2] if row[1]]
-
-
-def _snapshot(row: Sequence[Any]) -> Snapshot:
-    identifier, *found = row
-    return snapshot_of(identifier.decode(), *found)
-
-
-def _readable(answers: Sequence[Any]) -> list[Snapshot]:
-    """Return the claimed payments that can be read; one that cannot must not stop the others.
-
-    They share its lease and would come back with it for ever. It is reported when it comes
-    alone, which it does once the others have gone their ways.
-    """
-    found: list[Snapshot] = []
-    trouble: StoreError | None = None
-    for row in (row for answer in answers for row in answer[2] if row[1]):
-        try:
-            found.append(_snapshot(row))
-        except StoreError as error:
-            trouble = error
-    if trouble is not None and not found:
-        raise trouble
-    return found
+        return snapshots(await self.link.scripts(calls))

@@ -194,8 +194,17 @@ class Store(Protocol):
         """Make the payments that a notification is about due now; tell the feed once.
 
         It is about the one that has its attempt; where none has, about those that have no
-        attempt yet, or else about the newest. One that says already what is said stays
-        asleep, and one that names no attempt wakes nobody.
+        attempt yet or that hold or took money, or else about the newest. One that says
+        already what is said stays asleep, and one that names no attempt wakes nobody.
+        Raises `StoreUnavailable` when too few replicas have it, where some must.
+        """
+        ...
+
+    async def answer(self, snapshot: Snapshot, answers_ms: int) -> Snapshot:
+        """Be done with a payment's notifications up to then, without a new version of it.
+
+        It wakes when its record says so again. Somebody who has moved it since has answered,
+        or left it due. Returns the payment without its notice.
         """
         ...
 

@@ -200,17 +200,28 @@ class MemoryStore:
             attempt = order.attempts[n - 1]
             told = (attempt.cf_payment_id, attempt.state) == (cf_payment_id, notification.said)
             if not told and n in order.records:
-                before = order.notices.get(n, Notice(0, attempt.cf_payment_id))
-                order.notices[n] = _later(before, attempt, notification, now_ms)
+                order.notices[n] = _notice(order.notices.get(n), notification, now_ms)
                 self._wakes[payment_id(notification.order_id, n)] = now_ms
                 woken.append(n)
-        new = all(self._marks.get(mark, 0) <= now_ms for mark in notification.marks)
-        self._marks |= dict.fromkeys(notification.marks, now_ms + MARK_MS)
+        self._marks = {mark: until for mark, until in self._marks.items() if until > now_ms}
+        new = not any(mark in self._marks for mark in notification.marks)
+        self._marks = dict.fromkeys(notification.marks, now_ms + MARK_MS) | self._marks
         if new:
             entry = encode_notification(notification, now_ms)
             self.events.append(entry)
             self._feed.append(notification.order_id, [entry])
         return Noted(tuple(woken), duplicate=not new)
+
+    async def answer(self, snapshot: Snapshot, answers_ms: int) -> Snapshot:
+        """Be done with a payment's notifications up to then, without a new version of it."""
+        order = self._orders.get(snapshot.order_id)
+        notice = order.notices.get(snapshot.n) if order else None
+        if order and notice and notice.at_ms <= answers_ms:
+            same = decode_record(order.records[snapshot.n]).token == snapshot.record.token
+            if same:
+                del order.notices[snapshot.n]
+                self._index_wake(snapshot.id, snapshot.record.wake_ms)
+        return msgspec.structs.replace(snapshot, notice=None)
 
     async def flow_text(self, order_id: str, digest: str) -> bytes | None:
         """Return the text of the flow with which a payment began."""
@@ -246,7 +257,7 @@ class MemoryStore:
         if order is None or len(order.attempts) != len(payments):
             return False
         held = [decode_record(order.records[n]).token for n in sorted(order.records)]
-        if held != [snapshot.record.token for snapshot in payments]:
+        if order.notices or held != [snapshot.record.token for snapshot in payments]:
             return False
         order.records.clear()
         order.actions.clear()
@@ -302,17 +313,20 @@ def _concerned(attempts: Sequence[Attempt], cf_payment_id: str) -> Sequence[int]
     for n, attempt in enumerate(attempts, 1):
         if attempt.cf_payment_id == cf_payment_id:
             return [n]
-        if attempt.state is State.CREATED and not attempt.cf_payment_id:
+        unpaid = attempt.state is State.CREATED and not attempt.cf_payment_id
+        if unpaid or attempt.state in HOLDS:
             waiting.append(n)
     return waiting or [len(attempts)][: len(attempts)]
 
 
-def _later(before: Notice, attempt: Attempt, new: Notification, now_ms: int) -> Notice:
-    """Return the notice that follows one; one about a stranger's attempt is not forgotten."""
+def _notice(before: Notice | None, new: Notification, now_ms: int) -> Notice:
+    """Return what is noted now; what two say differently, only an inquiry answers."""
+    if before is None:
+        return Notice(now_ms, new.cf_payment_id, new.said)
     at_ms = max(now_ms, before.at_ms + 1)
-    if before.cf_payment_id != attempt.cf_payment_id:
-        return Notice(at_ms, before.cf_payment_id)
-    return Notice(at_ms, new.cf_payment_id, new.said)
+    if before.cf_payment_id != new.cf_payment_id:
+        return Notice(at_ms, "*")
+    return Notice(at_ms, new.cf_payment_id, new.said if before.said == new.said else "")
 
 
 def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] | None:

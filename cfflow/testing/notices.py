@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pytest
 
 from cfflow._core.chart import State
 from cfflow._core.draft import Plan
@@ -84,6 +85,16 @@ class NoticeConformance(Suite):
         await written(store, await begin(store, "order_1"), wake_ms=None)
         assert (await store.notify(a_notification("88"))).payments == (2,)
         assert await claimed(store) == ["order_1.2"]
+
+    @pytest.mark.parametrize("state", [State.AUTHORIZED, State.CAPTURED])
+    async def test_an_attempt_of_nobodys_wakes_those_that_hold_or_took_money(
+        self, store: Store, state: State
+    ) -> None:
+        """The customer paid twice, and only these can tell."""
+        first = await asleep(store, abandoned=True)
+        await written(store, await begin(store, "order_1"), state=State.FAILED, wake_ms=None)
+        await written(store, first, state=state, wake_ms=None)
+        assert (await store.notify(a_notification("88"))).payments == (1,)
 
     async def test_an_attempt_of_nobodys_wakes_the_newest_where_none_waits(
         self, store: Store
@@ -192,14 +203,77 @@ class NoticeConformance(Suite):
         assert await notice_of(store) is None
         assert await claimed(store) == []
 
-    async def test_one_about_a_stranger_is_not_covered_by_a_later_one(self, store: Store) -> None:
+    @pytest.mark.parametrize("order", [("88", "77"), ("77", "88")])
+    async def test_two_about_different_attempts_cover_neither(
+        self, store: Store, order: tuple[str, str]
+    ) -> None:
         """Whoever asks next must ask for all attempts of the order."""
         await asleep(store)
-        await store.notify(a_notification("88"))
-        await store.notify(a_notification("77", said="captured"))
+        for cf_payment_id in order:
+            await store.notify(a_notification(cf_payment_id, said="captured"))
         notice = await notice_of(store)
         assert notice is not None
-        assert (notice.cf_payment_id, notice.said) == ("88", "")
+        assert (notice.cf_payment_id, notice.said) == ("*", "")
+
+    @pytest.mark.parametrize("order", [("captured", "failed"), ("failed", "captured")])
+    async def test_two_that_contradict_each_other_are_answered_by_an_inquiry_only(
+        self, store: Store, order: tuple[str, str]
+    ) -> None:
+        """They come in any order, so the later one need not be the newer one."""
+        held = await asleep(store)
+        for said in order:
+            await store.notify(a_notification(said=said))
+        await written(store, held, state=State.FAILED, wake_ms=None)
+        assert await notice_of(store) is not None
+        assert await claimed(store) == ["order_1.1"]
+
+    async def test_an_answer_that_changes_nothing_is_no_version(self, store: Store) -> None:
+        """The customer's own step over that version still goes through."""
+        held = await asleep(store)
+        await store.notify(a_notification())
+        (found,) = await store.claim(100, _LEASE_MS)
+        assert found.notice is not None
+        answered = await store.answer(found, found.notice.at_ms)
+        assert (answered.record, answered.notice) == (held.record, None)
+        assert await notice_of(store) is None
+        assert await claimed(store) == []
+        assert (await store.commit(a_plan(held))).outcome is Outcome.OK
+
+    async def test_an_answer_gives_the_payment_its_own_wake_time_back(self, store: Store) -> None:
+        """The flow's schedule goes on where it was."""
+        await asleep(store, wake_ms=store.now_ms() - 1)
+        await store.notify(a_notification())
+        (found,) = await store.claim(100, _LEASE_MS)
+        assert found.notice is not None
+        await store.answer(found, found.notice.at_ms)
+        assert await claimed(store) == ["order_1.1"]
+
+    async def test_an_answer_to_an_older_one_leaves_the_newer_due(self, store: Store) -> None:
+        """What came after the question is not answered by it."""
+        await asleep(store)
+        await store.notify(a_notification())
+        (found,) = await store.claim(100, _LEASE_MS)
+        await store.notify(a_notification())
+        assert found.notice is not None
+        await store.answer(found, found.notice.at_ms)
+        assert await notice_of(store) is not None
+        assert await claimed(store) == ["order_1.1"]
+
+    async def test_an_answer_about_a_payment_that_has_moved_is_nothing(self, store: Store) -> None:
+        """Whoever moved it has left it due."""
+        await asleep(store)
+        await store.notify(a_notification())
+        (found,) = await store.claim(100, _LEASE_MS)
+        await written(store, found, wake_ms=None)
+        assert found.notice is not None
+        await store.answer(found, found.notice.at_ms)
+        assert await claimed(store) == ["order_1.1"]
+
+    async def test_an_order_with_news_is_not_purged(self, store: Store) -> None:
+        """A worker asks first."""
+        held = await asleep(store, state=State.FAILED)
+        await store.notify(a_notification())
+        assert not await store.purge([held])
 
     async def test_a_conflict_shows_the_notice_that_is_there_now(self, store: Store) -> None:
         """What is decided again is decided on all that is known."""

@@ -57,6 +57,11 @@ def test_all_attempts_are_asked_for_when_it_is_about_another(state: State) -> No
     assert what_to_ask(noted(a_payment(state), "stranger"), LATER) is Ask.PAYMENTS
 
 
+def test_all_attempts_are_asked_for_after_two_that_differ() -> None:
+    """One of them was about a stranger's."""
+    assert what_to_ask(noted(a_payment(State.AUTHORIZED), "*"), LATER) is Ask.PAYMENTS
+
+
 def test_the_order_is_asked_for_before_anything_was_paid() -> None:
     """Somebody pays it elsewhere; without a notification there would be nothing to ask yet."""
     held = a_created()
@@ -102,7 +107,37 @@ def test_the_same_news_from_a_step_answers_it() -> None:
     assert (seen.record.state, seen.notice) == (State.CAPTURED, None)
 
 
+@pytest.mark.parametrize("state", [State.INITIATED, State.OTP_PENDING])
+def test_an_answer_without_news_is_quiet(state: State) -> None:
+    """A version for it would cost the customer's own step its race."""
+    event = inquired(entity("PENDING"), asked_ms=LATER)
+    held = noted(told(a_payment(state), event, LATER))
+    assert decide(held, msgspec.structs.replace(event, notice_ms=LATER), NATIVE, LATER).is_quiet
+
+
+def test_an_answer_with_news_is_not_quiet() -> None:
+    """It is committed."""
+    held = noted(a_payment(State.INITIATED))
+    event = msgspec.structs.replace(inquired(taken(), asked_ms=LATER), notice_ms=LATER)
+    assert not decide(held, event, NATIVE, LATER).is_quiet
+
+
+def test_an_answer_that_counts_is_not_quiet() -> None:
+    """Without a notification an inquiry moves the schedule on."""
+    held = a_payment(State.INITIATED)
+    assert not decide(held, inquired(entity("PENDING"), asked_ms=LATER), NATIVE, LATER).is_quiet
+
+
 # an attempt of nobody's
+
+
+@pytest.mark.parametrize("state", [State.INITIATED, State.OTP_PENDING])
+def test_money_elsewhere_is_reviewed_while_ours_still_waits(state: State) -> None:
+    """Once ours has its money too, nobody may ask for the others again."""
+    seen = told(
+        a_payment(state), listed(entity("PENDING"), a_strangers(taken()), asked_ms=LATER), LATER
+    )
+    assert reasons(seen) == ["two_holds"]
 
 
 @pytest.mark.parametrize("stranger", [entity(is_captured=False), taken()], ids=["held", "taken"])

@@ -92,9 +92,12 @@ async def test_it_moves_no_money_facts_by_itself(shop: Shop) -> None:
 
 
 async def test_the_payment_in_the_customers_hand_stays_good(shop: Shop) -> None:
-    """A notification is no commit: the step on the page before it goes through."""
+    """Neither it nor the inquiry after it is a version: the customer's step goes through."""
     payment, _ = await shop.at_otp()
+    before = shop.performed("fetch_payment")
     await tell(shop, event(payment.order_id, payment.cf_payment_id, "PENDING"))
+    await Worker(shop.cashier).run_once()
+    assert shop.performed("fetch_payment") == before + 1
     payment = await shop.cashier.submit_otp(payment, "111000")
     assert payment.state is State.CAPTURED
 
@@ -139,6 +142,38 @@ async def test_a_customer_who_paid_twice_is_noticed(shop: Shop) -> None:
     assert (await shop.cashier.get(payment.id)).review == ("two_holds",)
 
 
+async def test_a_customer_who_paid_elsewhere_first_is_noticed_too(shop: Shop) -> None:
+    """The list is seen while ours still waits for its OTP, and the OTP is right."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("native_otp", order_id=order_id)
+    elsewhere = await shop.cashier.gateway.pay(
+        session, UPI(channel="collect", upi_id="somebody@gocash")
+    )
+    payment = await shop.cashier.pay(payment, session, card())
+    await shop.cashier.gateway.simulate(str(elsewhere.cf_payment_id), "SUCCESS")
+    await tell(shop, event(order_id, elsewhere.cf_payment_id))
+    await Worker(shop.cashier).run_once()
+    payment = await shop.cashier.submit_otp(payment.id, "111000")
+    assert (payment.state, payment.review) == (State.CAPTURED, ("two_holds",))
+
+
+async def test_a_question_about_ours_does_not_answer_one_about_a_strangers(shop: Shop) -> None:
+    """A refused step asks about its own attempt at once; the worker still asks for the list."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("native_otp", order_id=order_id)
+    elsewhere = await shop.cashier.gateway.pay(
+        session, UPI(channel="collect", upi_id="somebody@gocash")
+    )
+    payment = await shop.cashier.pay(payment, session, card())
+    for attempt in (payment, elsewhere):
+        await shop.cashier.gateway.simulate(str(attempt.cf_payment_id), "SUCCESS")
+    await tell(shop, event(order_id, elsewhere.cf_payment_id))
+    with pytest.raises(cfflow.GatewayRejected):
+        await shop.cashier.submit_otp(payment, "111000")
+    await Worker(shop.cashier).run_once()
+    assert (await shop.cashier.get(payment.id)).review == ("two_holds",)
+
+
 async def test_what_is_known_already_costs_no_inquiry(shop: Shop) -> None:
     """After a sale whose end we saw: the gateway's rate limit is for others."""
     payment, _ = await shop.at_otp()
@@ -163,6 +198,20 @@ async def test_one_that_comes_during_a_step_waits_for_its_end(shop: Shop) -> Non
     await submitting
     await Worker(shop.cashier).run_once()
     assert shop.performed("fetch_payment") == before + 1
+
+
+async def test_a_notification_that_cannot_be_answered_for_days_is_still_tried(shop: Shop) -> None:
+    """The pauses grow to their longest and stay there; the gateway is not asked ever faster."""
+    payment, body = await approved(shop)
+    worker = Worker(shop.cashier)
+    worker._failures[payment.id] = 5_000
+    await tell(shop, body)
+    shop.fault("fetch_payment", "status_before", status=404)
+    await worker.run_once()
+    assert await shop.store.claim(10, 1_000) == []
+    shop.pass_time(301)
+    await worker.run_once()
+    assert (await shop.cashier.get(payment.id)).state is State.CAPTURED
 
 
 # what is told

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from http.client import HTTPMessage
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,14 @@ def verifier(*others: str) -> Verifier:
 def read(body: bytes, headers: Headers | None = None, *others: str) -> Notification:
     """Read a notification that was signed now, unless other headers are given."""
     return verifier(*others).read(headers or signed(body, NOW_MS), body, NOW_MS)
+
+
+def message(headers: dict[str, str]) -> Any:
+    """Return headers as `http.server` has them: no `Mapping`, and still a mapping."""
+    found = HTTPMessage()
+    for name, value in headers.items():
+        found[name] = value
+    return found
 
 
 def reason(headers: Headers, body: bytes) -> str:
@@ -97,8 +107,10 @@ def test_a_tolerance_without_an_end_is_refused(tolerance_s: float) -> None:
         {name.upper(): value for name, value in signed(event(), NOW_MS).items()},
         list(signed(event(), NOW_MS).items()),
         [(name.encode(), value.encode()) for name, value in signed(event(), NOW_MS).items()],
+        {**signed(event(), NOW_MS), "x-idempotency-key": None},
+        message(signed(event(), NOW_MS)),
     ],
-    ids=["upper case", "pairs", "bytes"],
+    ids=["upper case", "pairs", "bytes", "one that is None", "a message of the standard library"],
 )
 def test_headers_come_as_frameworks_have_them(headers: Headers) -> None:
     """Any case, a mapping or pairs, text or bytes."""
@@ -218,6 +230,7 @@ def test_any_other_event_is_handed_on_as_it_is(data: bytes, order_id: str) -> No
         b'{"type": "A B", "data": {}}',
         b'{"type": "OTHER_WEBHOOK"}',
         b'{"type": "OTHER_WEBHOOK", "data": {"a": ]}}',
+        b'{"type": "OTHER_WEBHOOK", "data": {"a": 1e-99999999999999999999}}',
         b'{"type": "OTHER_WEBHOOK", "data": ' + b"[" * 60_000 + b"}",
         b'{"type": "PAYMENT_SUCCESS_WEBHOOK", "data": null}',
         b'{"type": "PAYMENT_SUCCESS_WEBHOOK", "data": {"order": {"order_id": "order_1"}}}',
@@ -243,6 +256,19 @@ def test_a_refusal_quotes_nothing_of_the_body() -> None:
 
 
 # what is the same again
+
+
+def test_a_header_that_is_none_is_no_key() -> None:
+    """What some frameworks' glue makes of a missing header must not make all events the same."""
+    headers: dict[str, Any] = {**signed(event(), NOW_MS), "x-idempotency-key": None}
+    assert len(read(event(), headers).marks) == 1
+
+
+def test_what_happens_again_at_another_time_is_no_duplicate() -> None:
+    """A subscription goes on hold and comes back: each has its own `event_time`."""
+    bodies = (b'{"type": "T", "event_time": "%d", "data": {}}' % n for n in (1, 2))
+    first, second = (read(body).marks for body in bodies)
+    assert first != second
 
 
 def test_a_retry_has_the_marks_of_the_first() -> None:

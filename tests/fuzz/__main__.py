@@ -23,6 +23,8 @@ from tests.fuzz.targets import TARGETS, run_share
 #: So many findings of a target are told; one fault is often met a thousand times.
 _TOLD_MAX: Final = 10
 
+_PROGRESS: Final = 100_000
+
 
 def main() -> int:
     """Run what the command line names and return the exit status."""
@@ -35,6 +37,7 @@ def main() -> int:
     try:
         for report in _reports(list(_shares(chosen, asked.first, asked.inputs)), asked.workers):
             totals[report.target].add(report)
+            _tell_progress(sum(total.tried for total in totals.values()), report.tried)
     except BrokenProcessPool:
         _say("FAILED: a process died, its stack is above; the totals are of what was done before")
         return 1
@@ -95,6 +98,12 @@ def _replay(target: Target, seed: int) -> int:
     if not found:
         _say("nothing found")
     return int(bool(found))
+
+
+def _tell_progress(tried: int, now: int) -> None:
+    """Say every hundred thousand inputs that there is no end yet."""
+    if tried // _PROGRESS > (tried - now) // _PROGRESS:
+        _say(f"{tried} inputs tried")
 
 
 def _tell(reports: Iterable[Report], took_s: float) -> None:

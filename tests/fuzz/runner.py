@@ -8,7 +8,6 @@ too much memory. A target says further ones by raising `Broken`.
 from __future__ import annotations
 
 import contextlib
-import gc
 import resource
 import signal
 import sys
@@ -208,7 +207,6 @@ def _limited_time() -> Iterator[None]:
     def ring(number: int, frame: FrameType | None) -> None:
         raise TooSlow
 
-    gc.collect()
     before = signal.signal(signal.SIGVTALRM, ring)
     try:
         yield

@@ -61,7 +61,7 @@ MUTATIONS: Final = {
     ),
     "a flow is read without a net": Mutation(
         "tests.fuzz.store_probes.parse",
-        lambda text, file: msgspec.convert(tomllib.loads(text.decode()), Flow),
+        lambda text, **_: msgspec.convert(tomllib.loads(text.decode()), Flow),
         "flows",
         "TOMLDecodeError",
     ),

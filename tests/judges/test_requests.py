@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -173,7 +174,7 @@ async def by_hand(till: Till) -> None:
     await till.pay("native_otp", card("9" * 16))
 
 
-async def run(version: str) -> list[Raw]:
+async def run(version: str) -> tuple[Raw, ...]:
     """Make every run under one version of the API and return what was sent."""
     async with running_emulator() as emulator, a_recorder(emulator) as recorder:
         till = Till(emulator, recorder, version)
@@ -182,36 +183,34 @@ async def run(version: str) -> list[Raw]:
             await otp_and_holds(till)
             await lost_and_found(till)
             await by_hand(till)
-        return [raw_of(sent) for sent in recorder.requests]
+        return tuple(raw_of(each) for each in recorder.requests)
 
 
-@pytest.fixture(scope="module")
-def sent() -> dict[str, list[Raw]]:
-    """Every request of every run, by the version of the API."""
-    return {version: asyncio.run(run(version)) for version in VERSIONS}
+@cache
+def sent(version: str) -> tuple[Raw, ...]:
+    """Return every request of every run under one version of the API; made once."""
+    return asyncio.run(run(version))
 
 
 pytestmark = pytest.mark.xdist_group("requests")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_request_is_what_the_gateways_models_say(
-    sent: dict[str, list[Raw]], version: str
-) -> None:
+def test_every_request_is_what_the_gateways_models_say(version: str) -> None:
     """Path, headers, body, credentials and keys, of all calls in whole runs."""
     wrong = {
         f"{number} {raw.verb} {raw.target}": found
-        for number, raw in enumerate(sent[version])
+        for number, raw in enumerate(sent(version))
         if (found := verdict(raw, SECRETS))
     }
     assert wrong == {}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_runs_make_every_call_in_every_form(sent: dict[str, list[Raw]], version: str) -> None:
+def test_the_runs_make_every_call_in_every_form(version: str) -> None:
     """What was not sent was not judged."""
-    assert {call_of(raw) for raw in sent[version]} == set(CALLS)
-    bodies = [msgspec.json.decode(raw.body) for raw in sent[version] if raw.body]
+    assert {call_of(raw) for raw in sent(version)} == set(CALLS)
+    bodies = [msgspec.json.decode(raw.body) for raw in sent(version) if raw.body]
     paid = [body["payment_method"] for body in bodies if "payment_method" in body]
     forms = {(name, fields["channel"]) for method in paid for name, fields in method.items()}
     channels = {("card", "link"), ("card", "post"), ("emi", "link"), ("emi", "post")}
@@ -222,22 +221,21 @@ def test_the_runs_make_every_call_in_every_form(sent: dict[str, list[Raw]], vers
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_key_stands_for_one_request_byte_for_byte(
-    sent: dict[str, list[Raw]], version: str
-) -> None:
+def test_a_key_stands_for_one_request_byte_for_byte(version: str) -> None:
     """The same key comes again only with the same path, version and body (GATEWAY 5)."""
     by_key = defaultdict(set)
-    for raw in sent[version]:
+    for raw in sent(version):
         headers = dict(raw.headers)
         if "x-idempotency-key" in headers:
             same = (raw.target, headers["x-api-version"], raw.body)
             by_key[headers["x-idempotency-key"]].add(same)
     assert {key: len(said) for key, said in by_key.items() if len(said) > 1} == {}
-    keyed = sum("x-idempotency-key" in dict(raw.headers) for raw in sent[version])
+    keyed = sum("x-idempotency-key" in dict(raw.headers) for raw in sent(version))
     assert keyed > len(by_key), "the runs hold a request that was sent again"
 
 
-def test_a_request_never_comes_under_the_number_of_another(sent: dict[str, list[Raw]]) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_request_never_comes_under_the_number_of_another(version: str) -> None:
     """Support finds one call by its x-request-id, also one that was sent again."""
-    numbers = [dict(raw.headers)["x-request-id"] for raws in sent.values() for raw in raws]
+    numbers = [dict(raw.headers)["x-request-id"] for raw in sent(version)]
     assert len(set(numbers)) == len(numbers)
