@@ -8,9 +8,8 @@ from enum import StrEnum
 from typing import Final
 
 import msgspec
-from transitions import MachineError
 
-from cfflow._core.chart import OPEN, State, Trigger, fire
+from cfflow._core.chart import OPEN, State, Trigger
 from cfflow._core.draft import PAY_MARGIN_MS
 from cfflow._core.due import Ask, due_hold, resendable, what_to_ask
 from cfflow._core.flow import Flow
@@ -22,6 +21,7 @@ from cfflow._core.record import (
     EntryKind,
     Snapshot,
     Step,
+    reached,
 )
 from cfflow._core.steps import allowed_steps
 from cfflow.advice import ADVICE
@@ -120,17 +120,17 @@ def history_of(snapshot: Snapshot) -> tuple[HistoryEntry, ...]:
 def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry, State]:
     at = moment(snapshot.record.created_ms + entry.offset_ms)
     if entry.kind == EntryKind.TRANSITION:
-        reached = _reached(state, entry.code)
+        next_state = reached(state, entry.code)
         told = HistoryEntry(
             at=at,
             kind="transition",
             what=_word(TRIGGERS, entry.code),
             from_state=state,
-            to_state=reached,
+            to_state=next_state,
             call=_word(CALLS, entry.by) if entry.by >= 0 else None,
             proof=entry.text,
         )
-        return told, reached
+        return told, next_state
     if entry.kind == EntryKind.OPERATION:
         what = f"{_word(STEPS, entry.code)} #{entry.by}"
         return HistoryEntry(at=at, kind="operation", what=what, proof=entry.text), state
@@ -142,14 +142,6 @@ def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry
 def _word(words: Sequence[StrEnum], code: int) -> str:
     """Return the word of a code; a newer version may have appended some."""
     return words[code].value if 0 <= code < len(words) else "?"
-
-
-def _reached(state: State, code: int) -> State:
-    """Return where this edge leads; one that our chart has not leaves the state as it was."""
-    try:
-        return fire(state, TRIGGERS[code]) if code >= 0 else state
-    except (IndexError, MachineError):
-        return state
 
 
 def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:

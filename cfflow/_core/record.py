@@ -15,6 +15,7 @@ from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Final
 
 import msgspec
+from transitions import MachineError
 
 from cfflow._core.actions import NextAction
 from cfflow._core.chart import HOLDS, State, Trigger, fire
@@ -38,6 +39,7 @@ __all__ = [
     "attempt_of",
     "entry",
     "payment_id",
+    "reached",
     "split_id",
 ]
 
@@ -317,6 +319,17 @@ def split_id(text: str) -> tuple[str, int] | None:
     return order_id, int(n)
 
 
+def reached(state: State, code: int) -> State:
+    """Return where this edge leads; one that our chart has not leaves the state as it was.
+
+    A newer version may have walked it; the payment is worth more than its history.
+    """
+    try:
+        return fire(state, TRIGGERS[code]) if code >= 0 else state
+    except (IndexError, MachineError):
+        return state
+
+
 def appended(record: Record, entries: tuple[Entry, ...]) -> tuple[tuple[Entry, ...], State | None]:
     """Return the history with these entries behind it, and where it begins if not in `created`.
 
@@ -332,5 +345,5 @@ def appended(record: Record, entries: tuple[Entry, ...]) -> tuple[tuple[Entry, .
             continue
         gone = history.pop(0)
         if gone.kind == EntryKind.TRANSITION:
-            begins = fire(begins, TRIGGERS[gone.code])
+            begins = reached(begins, gone.code)
     return tuple(history), None if begins is State.CREATED else begins

@@ -26,7 +26,7 @@ from redis.connection import HiredisRespSerializer
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
-    ClusterDownError,
+    ClusterError,
     ConnectionError,  # noqa: A004  redis-py's own name
     MasterDownError,
     NoPermissionError,
@@ -55,7 +55,8 @@ _PASSING: Final = (
     ConnectionError,
     TimeoutError,
     BusyLoadingError,
-    ClusterDownError,
+    # Down, or its nodes do not agree who has a slot: what redis-py follows for a while only.
+    ClusterError,
     MasterDownError,
     TryAgainError,
     RedisClusterException,

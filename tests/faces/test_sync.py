@@ -269,7 +269,7 @@ def test_closing_cuts_off_what_takes_too_long(deaf: str) -> None:
         cashier.close(limit_s=0.05)
         paying.join()
     assert raised == [cfflow.OutcomeUnknown]
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
 
 
 def test_nothing_is_left_after_the_block(bank: EmulatorProcess, redis_url: str) -> None:
@@ -363,7 +363,7 @@ def test_closing_ends_the_loop_over_a_feed(bank: EmulatorProcess) -> None:
     cashier.close()
     reader.join()
     assert raised == ["this orchestrator was closed: connect again"]
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize("ender", ["stop", "SIGTERM", "close"])

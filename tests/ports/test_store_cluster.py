@@ -154,6 +154,25 @@ async def test_a_cluster_that_is_down_is_unavailable(tmp_path: Path) -> None:
     await store.aclose()
 
 
+async def test_a_slot_that_nobody_will_have_is_unavailable(tmp_path: Path) -> None:
+    """Two nodes that send us to each other: nothing is wrong with the command."""
+    nodes = [Server(valkey_binary(), tmp_path / name, cluster=True) for name in ("one", "two")]
+    pair = Cluster(nodes).start()
+    store = RedisStore(pair.url, deadline_s=1)
+    try:
+        await store.open()
+        order_id = orders_of(store, 0)[0]
+        slot = key_slot(store.keys.order(order_id).encode())
+        for node, other in (nodes, nodes[::-1]):
+            node.run("FLUSHALL")
+            node.run("CLUSTER", "SETSLOT", slot, "NODE", other.run("CLUSTER", "MYID").decode())
+        with pytest.raises(StoreUnavailable):
+            await store.load(order_id, 1)
+    finally:
+        await store.aclose()
+        pair.kill()
+
+
 def give(cluster: Cluster, slot: int, owner: Server) -> None:
     """Move a slot and what it holds to another node, as a resharding does."""
     moved: dict[bytes, bytes] = {}
@@ -162,6 +181,8 @@ def give(cluster: Cluster, slot: int, owner: Server) -> None:
             moved[key] = node.run("DUMP", key)
             node.run("DEL", key)
     name = owner.run("CLUSTER", "MYID").decode()
+    # The newest word wins: what others said of the slot before, and still comes, is outdone.
+    owner.run("CLUSTER", "BUMPEPOCH")
     for node in (owner, *cluster.nodes):
         node.run("CLUSTER", "SETSLOT", slot, "NODE", name)
     for key, dumped in moved.items():

@@ -21,7 +21,7 @@ from cfflow._core.record import Review, Snapshot
 from cfflow._ports.redis_link import RedisLink
 from cfflow._ports.redis_store import RedisStore
 from cfflow._ports.redis_url import shown
-from cfflow._ports.store import Outcome, Page
+from cfflow._ports.store import Notification, Outcome, Page
 from cfflow.errors import ConfigError, StoreError, StoreUnavailable
 from cfflow.testing.plans import FLOW, a_plan, a_record
 from tests.ports.servers import Proxy, Server, free_port, running, valkey_binary
@@ -543,13 +543,15 @@ async def test_it_uses_no_command_that_a_busy_or_a_sharded_server_regrets(
     await again.load("order_1", 1)
     await again.overdue()
     await again.defer(snapshot, 1)
+    await again.notify(Notification(type="T", order_id="order_1", cf_payment_id="1", marks=("m",)))
+    await again.answer(snapshot, 2**60)
     await commit_once(again, snapshot, polls=1)
     assert await again.purge([await begin(again, "order_2")])
     await again.aclose()
     from_clients = {"evalsha", "eval", "hget", "hmget", "hsetnx", "info", "client|setinfo"}
     from_the_script = {"time", "hset", "hdel", "zadd", "zrem", "zscore", "xadd", "xlen"}
     from_the_script |= {"zrangebyscore", "zrevrangebyscore", "zrange", "zcount"}
-    from_the_script |= {"exists", "hlen", "del", "pexpire", "info"}
+    from_the_script |= {"exists", "hexists", "hlen", "del", "set", "pexpire", "info"}
     from_this_test = {"config|resetstat"}
     assert set(valkey_server.calls()) <= from_clients | from_the_script | from_this_test
 
