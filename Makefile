@@ -31,8 +31,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy --no-error-summary
 
+# Three at least: tests wait for servers and clocks more than they compute.
 unit: $(READY)
-	$(BIN)/pytest --quiet
+	PYTEST_XDIST_AUTO_NUM_WORKERS=$$($(BIN)/python -c 'import os; print(max(3, os.cpu_count() or 1))') $(BIN)/pytest --quiet
 
 bench: $(READY)
 	@$(BIN)/python -m bench

@@ -29,13 +29,11 @@ def verdict() -> Verdict:
     return msgspec.json.decode(done.stdout, type=Verdict)
 
 
-@pytest.mark.xdist_group("chaos")
 def test_nothing_is_taken_twice_and_nothing_is_lost(verdict: Verdict) -> None:
     """Whoever was killed: every payment is final, waits for somebody, or was told to a person."""
     assert verdict.findings == []
 
 
-@pytest.mark.xdist_group("chaos")
 def test_everybody_was_killed_and_money_moved_all_the_same(verdict: Verdict) -> None:
     """An audit of nothing would find nothing."""
     assert min(verdict.killed.get(kind, 0) for kind in ("driver", "worker", "redis")) >= 2

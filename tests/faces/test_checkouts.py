@@ -23,7 +23,7 @@ from tests.engine.signing import event, signed
 from tests.faces.faces_kit import CFFLOW, LIMIT_S, ROOT, Quiet, environment
 from tests.ports.servers import Server, free_port, valkey_binary
 
-pytestmark = [pytest.mark.xdist_group("examples"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 PYTHON = [sys.executable, "-u"]
 #: How each shop is served on a port, and which worker runs beside it.

@@ -21,7 +21,7 @@ from cfflow.emulator import EmulatorProcess
 from tests.faces.faces_kit import CFFLOW, ROOT, Till, environment, run, spawn
 from tests.ports.servers import Server, redis7_binary
 
-pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 COMMANDS = (
     "demo",

@@ -13,7 +13,7 @@ import pytest
 from cfflow.emulator import EmulatorProcess
 from tests.faces.faces_kit import ROOT, run
 
-pytestmark = [pytest.mark.xdist_group("cli_emulator"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 SUBCOMMANDS = ("fault", "chaos", "clock", "ledger", "webhooks", "resend", "reset")
 METHOD = {"upi": {"channel": "collect", "upi_id": "testsuccess@gocash"}}

@@ -22,7 +22,7 @@ from cfflow.testing.feeds import tell
 from cfflow.testing.plans import begin
 from tests.faces.faces_kit import CFFLOW, ROOT, Till, environment, run
 
-pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  (\w+)\.1  (\w+): (\w+) -> (\w+)  \(.+\)")
 TEA = ["initiate", "require_otp", "reject_otp", "hold", "capture"]

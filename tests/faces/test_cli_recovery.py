@@ -19,7 +19,7 @@ from cfflow._ports.embedded import EmbeddedServer
 from cfflow.emulator import EmulatorProcess
 from tests.faces.faces_kit import CFFLOW, CUSTOMER, Till, card, environment, to_otp
 
-pytestmark = [pytest.mark.xdist_group("cli_recovery"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 WHO = ("--actor", "asha", "--note", "asked the bank")
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faces.faces_kit import CFFLOW
 
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 #: What the demo promises to take at most.
 LIMIT_S = 60

@@ -11,7 +11,7 @@ import pytest
 from cfflow.emulator import EmulatorProcess
 from tests.faces.faces_kit import LIMIT_S, ROOT, environment
 
-pytestmark = [pytest.mark.xdist_group("examples"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 #: What each example is given on standard input, and what it must say, in this order.
 EXAMPLES: dict[str, tuple[str, list[str]]] = {

@@ -13,8 +13,6 @@ from cfflow._ports.catalog import Catalog
 from cfflow.graph import mermaid
 from tests.faces.faces_kit import Till
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 Edge = tuple[str, str, str]
 
 CHART = [(trigger.value, source.value, target.value) for trigger, source, target in EDGES]

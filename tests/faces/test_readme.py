@@ -13,7 +13,7 @@ from cfflow.emulator import EmulatorProcess
 from cfflow.graph import mermaid
 from tests.faces.faces_kit import LIMIT_S, ROOT, environment
 
-pytestmark = [pytest.mark.xdist_group("examples"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 README = (ROOT / "README.md").read_text()
 PAGES = sorted(

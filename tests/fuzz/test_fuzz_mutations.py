@@ -13,8 +13,6 @@ from cfflow._core.record import Record
 from tests.fuzz.runner import run_seeds
 from tests.fuzz.targets import TARGETS
 
-pytestmark = pytest.mark.xdist_group("fuzz")
-
 
 class Mutation(NamedTuple):
     """A name of the code, what it becomes, and which target says what about it."""

@@ -25,8 +25,6 @@ from tests.ports.test_wire import TAKEN
 
 patient = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-pytestmark = pytest.mark.xdist_group("fuzz")
-
 
 def _packed(value: Any) -> bytes:
     """Return msgpack of a value; integers that it has no room for become texts."""

@@ -206,8 +206,6 @@ NAMES: Final = (
     *("fetch_payments", "fetch_payment", "simulate", "fetch_simulation"),
 )
 
-pytestmark = pytest.mark.xdist_group("contract")
-
 
 @pytest.fixture(scope="module")
 def fuzzed() -> Iterator[Fuzz]:

@@ -18,7 +18,7 @@ import pytest
 from cfflow.emulator import EmulatorProcess
 from tests.judges.receiver import Receiver
 
-pytestmark = [pytest.mark.xdist_group("node_sdk"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 FOLDER: Final = Path(__file__).parent / "node"
 LOCK: Final = FOLDER / "package-lock.json"

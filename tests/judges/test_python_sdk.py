@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 TERMINATED = {"TERMINATED", "TERMINATION_REQUESTED"}
 
 pytestmark = [
-    pytest.mark.xdist_group("python_sdk"),
     # The SDK was generated for an older pydantic.
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),
 ]

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from tests.judges.python_sdk import Merchant
 
 pytestmark = [
-    pytest.mark.xdist_group("python_sdk"),
     # The SDK was generated for an older pydantic.
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),
 ]

@@ -192,9 +192,6 @@ def sent(version: str) -> tuple[Raw, ...]:
     return asyncio.run(run(version))
 
 
-pytestmark = pytest.mark.xdist_group("requests")
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_request_is_what_the_gateways_models_say(version: str) -> None:
     """Path, headers, body, credentials and keys, of all calls in whole runs."""
