@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from cfflow.emulator import running_emulator
 from cfflow.emulator.admin_orders import ACTS
 from cfflow.emulator.outbox import WebhookSettings
-from tests.emulator.emulator_kit import HOLDS, Shop, a_shop, an_order, upi
+from tests.emulator.emulator_kit import HOLDS, Shop, an_order, upi
 from tests.emulator.receiver import sell
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def one_shop() -> AsyncIterator[Shop]:
-    """One emulator for the whole module."""
-    async with running_emulator() as emulator, a_shop(emulator) as merchant:
-        yield merchant
 
 
 @pytest.fixture

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from cfflow.emulator import Chaos, ConnectionDropped, Fault, Faults, create_app, running_emulator
+from cfflow.emulator import Chaos, ConnectionDropped, Fault, Faults, create_app
 from cfflow.emulator.faults import KINDS
-from tests.emulator.emulator_kit import Shop, a_shop
+from tests.emulator.emulator_kit import Shop
 
 HEADERS = {
     "x-api-version": "2025-01-01",
     "x-client-id": "cfflow-test-id",
     "x-client-secret": "cfflow-test-secret",
 }
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def one_shop() -> AsyncIterator[Shop]:
-    """One emulator for the whole module."""
-    async with running_emulator() as emulator, a_shop(emulator) as merchant:
-        yield merchant
 
 
 @pytest.fixture

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from cfflow.emulator import ConnectionDropped, Fault, Faults, create_app, running_emulator
-from tests.emulator.emulator_kit import Shop, a_shop
+from cfflow.emulator import ConnectionDropped, Fault, Faults, create_app
+from tests.emulator.emulator_kit import Shop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def one_shop() -> AsyncIterator[Shop]:
-    """One emulator for the whole module."""
-    async with running_emulator() as emulator, a_shop(emulator) as merchant:
-        yield merchant
 
 
 @pytest.fixture

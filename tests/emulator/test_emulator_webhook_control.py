@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from cfflow.emulator import WebhookSettings, running_emulator
-from tests.emulator.emulator_kit import Shop, a_shop
-from tests.emulator.receiver import Receiver, a_receiver, sell, verified
+from cfflow.emulator import WebhookSettings
+from tests.emulator.emulator_kit import Shop
+from tests.emulator.receiver import Receiver, sell, verified
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def one_receiver() -> AsyncIterator[Receiver]:
-    """One receiver for the whole module."""
-    async with a_receiver() as receiver:
-        yield receiver
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def one_shop(one_receiver: Receiver) -> AsyncIterator[Shop]:
-    """One emulator for the whole module, whose webhooks go to the receiver."""
-    async with (
-        running_emulator(webhook_url=f"{one_receiver.url}/hook") as emulator,
-        a_shop(emulator) as merchant,
-    ):
-        yield merchant
 
 
 @pytest.fixture
@@ -41,10 +22,10 @@ def receiver(one_receiver: Receiver) -> Receiver:
 
 
 @pytest.fixture
-def shop(one_shop: Shop, receiver: Receiver) -> Shop:
+def shop(one_hooked_shop: Shop, receiver: Receiver) -> Shop:
     """The merchant, with nothing on its way."""
-    one_shop.emulator.app.reset()
-    return one_shop
+    one_hooked_shop.emulator.app.reset()
+    return one_hooked_shop
 
 
 async def ask(shop: Shop, method: str, path: str, body: object = None, status: int = 200) -> Any:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from cfflow.emulator import (
     Bank,
@@ -20,33 +18,16 @@ from cfflow.emulator import (
 )
 from cfflow.emulator.letters import ALTERATIONS, Alteration
 from tests.emulator.emulator_kit import HOLDS, SALES, Shop, a_shop, an_order, card, pay, upi
-from tests.emulator.receiver import Receiver, a_receiver, sell, simulate, verified
+from tests.emulator.receiver import Receiver, sell, simulate, verified
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def one_receiver() -> AsyncIterator[Receiver]:
-    """One receiver for the whole module."""
-    async with a_receiver() as receiver:
-        yield receiver
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def one_shop(one_receiver: Receiver) -> AsyncIterator[Shop]:
-    """One emulator for the whole module, whose webhooks go to the receiver."""
-    async with (
-        running_emulator(webhook_url=f"{one_receiver.url}/hook") as emulator,
-        a_shop(emulator) as merchant,
-    ):
-        yield merchant
-
-
 @pytest.fixture
-def shop(one_shop: Shop, receiver: Receiver) -> Shop:
+def shop(one_hooked_shop: Shop, receiver: Receiver) -> Shop:
     """The merchant, with nothing on its way."""
-    one_shop.emulator.app.reset()
-    return one_shop
+    one_hooked_shop.emulator.app.reset()
+    return one_hooked_shop
 
 
 @pytest.fixture

@@ -61,6 +61,15 @@ async def approved(shop: Shop) -> tuple[Payment, bytes]:
     return payment, event(payment.order_id, payment.cf_payment_id)
 
 
+async def paid_twice(shop: Shop) -> tuple[Payment, str]:
+    """Return a payment that waits for its OTP, and an attempt that another page has begun."""
+    order_id, session = await shop.order()
+    payment = await shop.cashier.start("native_otp", order_id=order_id)
+    method = UPI(channel="collect", upi_id="somebody@gocash")
+    elsewhere = await shop.cashier.gateway.pay(session, method)
+    return await shop.cashier.pay(payment, session, card()), str(elsewhere.cf_payment_id)
+
+
 async def told(shop: Shop) -> list[FeedNotification]:
     """Return the notifications in the feed."""
     async with shop.cashier.events("test") as feed:
@@ -129,29 +138,19 @@ async def test_an_order_paid_on_another_page_is_noticed_at_once(shop: Shop) -> N
 
 async def test_a_customer_who_paid_twice_is_noticed(shop: Shop) -> None:
     """The second attempt is nobody's here; the payment that took money is reviewed."""
-    order_id, session = await shop.order()
-    payment = await shop.cashier.start("native_otp", order_id=order_id)
-    elsewhere = await shop.cashier.gateway.pay(
-        session, UPI(channel="collect", upi_id="somebody@gocash")
-    )
-    payment = await shop.cashier.pay(payment, session, card())
+    payment, elsewhere = await paid_twice(shop)
     payment = await shop.cashier.submit_otp(payment, "111000")
-    await shop.cashier.gateway.simulate(str(elsewhere.cf_payment_id), "SUCCESS")
-    await tell(shop, event(order_id, elsewhere.cf_payment_id))
+    await shop.cashier.gateway.simulate(elsewhere, "SUCCESS")
+    await tell(shop, event(payment.order_id, elsewhere))
     await Worker(shop.cashier).run_once()
     assert (await shop.cashier.get(payment.id)).review == ("two_holds",)
 
 
 async def test_a_customer_who_paid_elsewhere_first_is_noticed_too(shop: Shop) -> None:
     """The list is seen while ours still waits for its OTP, and the OTP is right."""
-    order_id, session = await shop.order()
-    payment = await shop.cashier.start("native_otp", order_id=order_id)
-    elsewhere = await shop.cashier.gateway.pay(
-        session, UPI(channel="collect", upi_id="somebody@gocash")
-    )
-    payment = await shop.cashier.pay(payment, session, card())
-    await shop.cashier.gateway.simulate(str(elsewhere.cf_payment_id), "SUCCESS")
-    await tell(shop, event(order_id, elsewhere.cf_payment_id))
+    payment, elsewhere = await paid_twice(shop)
+    await shop.cashier.gateway.simulate(elsewhere, "SUCCESS")
+    await tell(shop, event(payment.order_id, elsewhere))
     await Worker(shop.cashier).run_once()
     payment = await shop.cashier.submit_otp(payment.id, "111000")
     assert (payment.state, payment.review) == (State.CAPTURED, ("two_holds",))
@@ -159,15 +158,10 @@ async def test_a_customer_who_paid_elsewhere_first_is_noticed_too(shop: Shop) ->
 
 async def test_a_question_about_ours_does_not_answer_one_about_a_strangers(shop: Shop) -> None:
     """A refused step asks about its own attempt at once; the worker still asks for the list."""
-    order_id, session = await shop.order()
-    payment = await shop.cashier.start("native_otp", order_id=order_id)
-    elsewhere = await shop.cashier.gateway.pay(
-        session, UPI(channel="collect", upi_id="somebody@gocash")
-    )
-    payment = await shop.cashier.pay(payment, session, card())
-    for attempt in (payment, elsewhere):
-        await shop.cashier.gateway.simulate(str(attempt.cf_payment_id), "SUCCESS")
-    await tell(shop, event(order_id, elsewhere.cf_payment_id))
+    payment, elsewhere = await paid_twice(shop)
+    for attempt in (str(payment.cf_payment_id), elsewhere):
+        await shop.cashier.gateway.simulate(attempt, "SUCCESS")
+    await tell(shop, event(payment.order_id, elsewhere))
     with pytest.raises(cfflow.GatewayRejected):
         await shop.cashier.submit_otp(payment, "111000")
     await Worker(shop.cashier).run_once()

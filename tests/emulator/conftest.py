@@ -1,0 +1,35 @@
+"""One emulator for a whole module; its `shop` fixture says in which state a test finds it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from cfflow.emulator import running_emulator
+from tests.emulator.emulator_kit import Shop, a_shop
+from tests.emulator.receiver import Receiver, a_receiver
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one_shop() -> AsyncIterator[Shop]:
+    """A merchant of an emulator that sends its webhooks to nobody."""
+    async with running_emulator() as emulator, a_shop(emulator) as merchant:
+        yield merchant
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one_receiver() -> AsyncIterator[Receiver]:
+    """The receiver of the module's webhooks."""
+    async with a_receiver() as receiver:
+        yield receiver
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one_hooked_shop(one_receiver: Receiver) -> AsyncIterator[Shop]:
+    """A merchant of an emulator whose webhooks go to the receiver."""
+    async with (
+        running_emulator(webhook_url=f"{one_receiver.url}/hook") as emulator,
+        a_shop(emulator) as merchant,
+    ):
+        yield merchant
