@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import httpx
+import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -58,15 +59,29 @@ def emulator(
         typer.Option(min=0, max=1, metavar="CHANCE", help="How likely a call meets a fault."),
     ] = None,
     chaos_seed: Annotated[int, typer.Option(help="The same seed, the same faults.")] = 0,
+    options: Annotated[
+        str, typer.Option(metavar="JSON", help='How its bank behaves: {"confirm_after_s": 60}')
+    ] = "{}",
+    seed: Annotated[
+        int | None, typer.Option(help="Of its ids and chances; another one each time.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a local Cashfree until it is stopped; or, with a command, steer one that runs."""
     if context.invoked_subcommand is not None:
         return
     try:
-        from cfflow.emulator import Chaos, serve  # noqa: PLC0415  the emulator is an extra
+        from cfflow.emulator import (  # noqa: PLC0415  the emulator is an extra
+            BankOptions,
+            Chaos,
+            serve,
+        )
     except ImportError as missing:
         raise CfflowError(str(missing)) from None
+    try:
+        behaviour = msgspec.json.decode(options, type=BankOptions)
+    except msgspec.DecodeError as error:
+        raise typer.BadParameter(str(error), param_hint="--options") from None
 
     def announce(base_url: str) -> None:
         _announce(base_url, client_id, client_secret, as_json=as_json)
@@ -77,8 +92,9 @@ def emulator(
             port=port,
             client_id=client_id,
             client_secret=client_secret,
+            options=behaviour,
             # Other ids at each start: a store that outlives the emulator must not meet them again.
-            seed=secrets.randbits(31),
+            seed=secrets.randbits(31) if seed is None else seed,
             rate_limits=rate_limits,
             webhook_url=webhook_url,
             webhook_version=webhook_version,
@@ -127,6 +143,10 @@ def fault(
     retry: Annotated[
         int | None, typer.Option(metavar="SECONDS", help="What a 429 says of when to come again.")
     ] = None,
+    code: Annotated[str | None, typer.Option(help="The error's code.")] = None,
+    error_type: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="The error's type.")
+    ] = None,
     order: Order = None,
     clear: Annotated[bool, typer.Option("--clear", help="Forget every rule, and chaos.")] = False,
     url: Url = None,
@@ -136,7 +156,7 @@ def fault(
     if (call is None) != (kind is None):
         raise typer.BadParameter("a fault needs a call and a kind", param_hint="CALL KIND")
     given: dict[str, Any] = {"status": status, "delay_s": delay, "retry_s": retry, "after": after}
-    given |= {"probability": probability, "order_id": order}
+    given |= {"probability": probability, "order_id": order, "code": code, "type": error_type}
     rule = {name: value for name, value in given.items() if value is not None}
     rule |= {"call": call, "kind": kind, "count": count or None}
     if clear:
@@ -194,7 +214,7 @@ def clock(
     if as_json:
         print_json(told)
     else:
-        _say(f"{told['now']}, {told['offset_s']:g} s ahead")
+        _say(f"{told['now']}, {told['offset_s']:.0f} s ahead")
 
 
 @_group.command()
@@ -216,7 +236,9 @@ def ledger(
         return
     fields = ("at", "effect", "amount", "order_id", "cf_payment_id")
     entries = (entry | {"amount": f"{entry['amount']:.2f}"} for entry in told["ledger"])
-    _print_table(fields, entries, "The ledger is empty.")
+    filtered = any(value is not None for value in asked.values())
+    nothing = "No such effect in the ledger." if filtered else "The ledger is empty."
+    _print_table(fields, entries, nothing)
 
 
 @_group.command()
@@ -227,6 +249,10 @@ def webhooks(
         str | None, typer.Option(metavar="URL", help="Where they go from now on.")
     ] = None,
     copies: Annotated[int | None, typer.Option(help="Deliver every event so often.")] = None,
+    timestamps: Annotated[
+        Literal["emulator", "machine"] | None,
+        typer.Option(help="Whose clock they tell, once its own was set forward."),
+    ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Keep them back from now on.")] = False,
     release: Annotated[bool, typer.Option("--release", help="Let go what is held.")] = False,
     sequence: Annotated[
@@ -236,11 +262,8 @@ def webhooks(
     as_json: AsJson = False,
 ) -> None:
     """List the webhooks and what became of them; or say how they are to be delivered."""
-    changes: dict[str, Any] = {}
-    if send_to is not None:
-        changes["url"] = send_to
-    if copies is not None:
-        changes["copies"] = copies
+    given = {"url": send_to, "copies": copies, "timestamps": timestamps}
+    changes = {name: value for name, value in given.items() if value is not None}
     if changes:
         _ask("PUT", "webhooks/settings", url, changes)
     if hold:

@@ -34,7 +34,8 @@ def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
         )
     if record.abandoned or record.state not in OPEN:
         state = "abandoned" if record.abandoned else record.state
-        raise IllegalStep(f"{snapshot.id}: it is {state} already, the order is free")
+        means = "the order is paid" if record.state is State.CAPTURED else "the order is free"
+        raise IllegalStep(f"{snapshot.id}: it is {state} already, {means}")
     draft = Draft(snapshot, flow, now_ms)
     draft.set(abandoned=True, asked_ms=0, polls=0)
     draft.next_action = None

@@ -50,6 +50,10 @@ Delay = Annotated[float, msgspec.Meta(ge=0, le=DELAY_S_MAX)]
 HttpStatus = Annotated[int, msgspec.Meta(ge=200, le=599)]
 
 
+# An error's code or type: the gateway's are of small letters.
+Word = Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$")]
+
+
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A rule: what happens to the next `count` calls that match.
 
@@ -58,7 +62,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     `delay_*` or the drips of a `slow_body` take, in real seconds. count: how often, then the
     rule is gone; None for ever. order_id: only calls about this order. after: the first so
     many calls that match pass. probability: how likely a call that matches is struck.
-    retry_s: what a 429 says of when to come again, in seconds.
+    retry_s: what a 429 says of when to come again, in seconds. code, type: the error's own
+    words in a `status_*`, where the usual ones are not what is wanted.
     """
 
     call: Call
@@ -70,6 +75,8 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     after: Annotated[int, msgspec.Meta(ge=0)] = 0
     probability: Chance = 1.0
     retry_s: Annotated[int, msgspec.Meta(ge=0)] = 60
+    code: Word | None = None
+    type: Word | None = None
 
     def matches(self, call: str, order_id: str | None) -> bool:
         """Whether this call is one of those that the rule is about."""

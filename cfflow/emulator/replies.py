@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -11,9 +13,20 @@ from starlette.responses import Response
 
 from cfflow.emulator import wire
 from cfflow.emulator.checks import IST
+from cfflow.emulator.faults import KINDS, Call
+from cfflow.emulator.letters import Alteration
 from cfflow.emulator.outbox import Delivery, DeliveryAttempt
 
 PREFIX = "/_emulator"
+
+_ENUM = re.compile(r"Invalid enum value .* at `\$\.(\w+)")
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "call": get_args(Call),
+    "calls": get_args(Call),
+    "kind": (*KINDS, "chaos"),
+    "kinds": KINDS,
+    "alter": get_args(Alteration),
+}
 
 Body = TypeVar("Body")
 
@@ -25,8 +38,15 @@ def reply(body: object, status: int = 200) -> Response:
 
 def refusal(error: Exception, status: int = 400) -> Response:
     """What was wrong, as `{"message"}`."""
-    message = error.args[0] if isinstance(error, LookupError) and error.args else error
-    return reply({"message": str(message)}, status)
+    said = str(error.args[0] if isinstance(error, LookupError) and error.args else error)
+    return reply({"message": said + _choices(said)}, status)
+
+
+def _choices(said: str) -> str:
+    """What a word may be where one is none of them: the decoder tells only its place."""
+    place = _ENUM.search(said)
+    words = _WORDS.get(place[1], ()) if place else ()
+    return f": it is one of {', '.join(words)}" if words else ""
 
 
 async def read(request: Request, kind: type[Body]) -> Body:

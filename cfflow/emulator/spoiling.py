@@ -75,8 +75,8 @@ def with_status(fault: Fault, call: str) -> Spoiled:
         counted_by = COUNTED_BY.get(call, "app_id")
         admission = Admission(False, limit, 0, fault.retry_s, counted_by)
         return Spoiled(Answer(429, calls.refusal_body(rate_limited())), admission=admission)
-    code = "bank_processing_failure" if status == 502 else "internal_error"
-    body = wire.error(code, "the emulator was told to fail here", "api_error")
+    code = fault.code or ("bank_processing_failure" if status == 502 else "internal_error")
+    body = wire.error(code, "the emulator was told to fail here", fault.type or "api_error")
     return Spoiled(Answer(status, wire.encode(body)))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 DEBUG = False
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or secrets.token_urlsafe(40)
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+TIME_ZONE = "Asia/Kolkata"
 ROOT_URLCONF = "views"
 MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",

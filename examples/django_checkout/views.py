@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
@@ -38,6 +39,7 @@ NOTES = {
     "OtpLimit": "Not yet: please wait for the OTP that is on its way.",
     "RateLimited": "Too many customers at once. Nothing was taken: please try again.",
     "StoreUnavailable": "We cannot look at your payment now. Please come back in a moment.",
+    "WrongOtp": "That OTP was not right.",
 }
 
 
@@ -73,7 +75,7 @@ def order(_: HttpRequest) -> HttpResponse:
         CUSTOMER,
         order_id=order_id,
         order_meta={
-            "return_url": f"{settings.SHOP_URL}/orders/{order_id}",
+            "return_url": f"{settings.SHOP_URL}/orders/{order_id}/back",
             "notify_url": f"{settings.SHOP_URL}/webhooks/cashfree",
         },
     )
@@ -98,6 +100,13 @@ def show(request: HttpRequest, order_id: str) -> HttpResponse:
     return render(request, "checkout.html", shown)
 
 
+def back(_: HttpRequest, order_id: str) -> HttpResponse:
+    """The customer comes back from the bank, which proves nothing: ask."""
+    with suppress(cfflow.CfflowError):
+        cashier.refresh(newest(order_id))
+    return HttpResponseRedirect(f"/orders/{order_id}")
+
+
 def status(_: HttpRequest, order_id: str) -> HttpResponse:
     """The same for programs."""
     state = newest(order_id).state
@@ -113,7 +122,8 @@ def press(request: HttpRequest, order_id: str, button: str) -> HttpResponse:
         return HttpResponseRedirect(f"{place}?note={type(error).__name__}")
     if isinstance(payment.next_action, Redirect):
         return HttpResponseRedirect(payment.next_action.url)
-    return HttpResponseRedirect(place)
+    wrong = button == "otp" and payment.state == "otp_pending"
+    return HttpResponseRedirect(f"{place}?note=WrongOtp" if wrong else place)
 
 
 def take(order_id: str, button: str, given: Mapping[str, str]) -> Payment:
@@ -161,6 +171,7 @@ urlpatterns = [
     path("", require_GET(basket)),
     path("orders", require_POST(order)),
     path("orders/<slug:order_id>", require_GET(show)),
+    path("orders/<slug:order_id>/back", require_GET(back)),
     path("orders/<slug:order_id>/status", require_GET(status)),
     # Django's crash reports leave out what was posted here.
     path("orders/<slug:order_id>/<slug:button>", sensitive_post_parameters()(require_POST(press))),

@@ -11,7 +11,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import parse_qsl
 
 import pages
@@ -69,7 +69,7 @@ async def order(request: Request) -> RedirectResponse:
         CUSTOMER,
         order_id=order_id,
         order_meta={
-            "return_url": f"{SHOP_URL}/orders/{order_id}",
+            "return_url": f"{SHOP_URL}/orders/{order_id}/back",
             "notify_url": f"{SHOP_URL}/webhooks/cashfree",
         },
     )
@@ -91,6 +91,14 @@ async def show(request: Request, order_id: str, note: str = "") -> HTMLResponse:
     return HTMLResponse(pages.payment(await newest(request, order_id), note))
 
 
+@app.get("/orders/{order_id}/back")
+async def back(request: Request, order_id: str) -> RedirectResponse:
+    """The customer comes back from the bank, which proves nothing: ask."""
+    with suppress(cfflow.CfflowError):
+        await cashier(request).refresh(await newest(request, order_id))
+    return RedirectResponse(f"/orders/{order_id}", 303)
+
+
 @app.get("/orders/{order_id}/status")
 async def status(request: Request, order_id: str) -> dict[str, str | bool]:
     """The same for programs."""
@@ -101,7 +109,7 @@ async def status(request: Request, order_id: str) -> dict[str, str | bool]:
 @app.post("/orders/{order_id}/{button}")
 async def press(request: Request, order_id: str, button: str) -> RedirectResponse:
     """A button was pressed: take its step on the payment that the page has shown, or none."""
-    given = dict(parse_qsl((await request.body()).decode()))
+    given = dict(parse_qsl((await request.body()).decode(errors="replace")))
     place = f"/orders/{order_id}"
     try:
         payment = await take(cashier(request), order_id, button, given)
@@ -109,7 +117,8 @@ async def press(request: Request, order_id: str, button: str) -> RedirectRespons
         return RedirectResponse(f"{place}?note={type(error).__name__}", 303)
     if isinstance(payment.next_action, Redirect):
         return RedirectResponse(payment.next_action.url, 303)
-    return RedirectResponse(place, 303)
+    wrong = button == "otp" and payment.state == "otp_pending"
+    return RedirectResponse(f"{place}?note=WrongOtp" if wrong else place, 303)
 
 
 async def take(

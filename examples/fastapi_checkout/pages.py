@@ -16,6 +16,7 @@ NOTES = {
     "OtpLimit": "Not yet: please wait for the OTP that is on its way.",
     "RateLimited": "Too many customers at once. Nothing was taken: please try again.",
     "StoreUnavailable": "We cannot look at your payment now. Please come back in a moment.",
+    "WrongOtp": "That OTP was not right.",
 }
 STATES = {
     State.CREATED: "Please choose how to pay.",

@@ -16,6 +16,7 @@ from cfflow.emulator.admin_orders import ACTS
 from cfflow.emulator.faults import KINDS, Call
 from cfflow.emulator.letters import ALTERATIONS
 from cfflow.emulator.records import Effect
+from tests.ports.servers import missing
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "emulator-api.md"
 HEADING = re.compile(r"^### `((?:GET|POST|PUT|DELETE)[^`]*?) (/_emulator[^`]*)`$", re.MULTILINE)
@@ -67,6 +68,8 @@ def test_the_manual_s_examples_work() -> None:
     script = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL))
     bash = shutil.which("bash")
     assert bash is not None
+    if shutil.which("curl") is None:
+        missing("curl is not installed")
     with EmulatorProcess() as emulator:
         script = script.replace("http://127.0.0.1:8040/_emulator", emulator.admin_url)
         done = subprocess.run(

@@ -91,6 +91,27 @@ async def test_a_429_is_the_gateway_s_own(shop: Shop) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("status", "code", "type_"),
+    [
+        (400, "request_failed", "validation_error"),
+        (502, "bad_gateway", "bad_gateway_error"),
+        (503, "request_failed", "api_connection_error"),
+    ],
+)
+async def test_an_error_may_have_other_words(
+    shop: Shop, status: int, code: str, type_: str
+) -> None:
+    """The types that the gateway knows and no call of the emulator gives by itself."""
+    order = await shop.held()
+    rule = Fault(call="authorize", kind="status_before", status=status, code=code, type=type_)
+    shop.emulator.faults.add(rule)
+    answer = await shop.authorize(order, action="VOID")
+    said = answer.json()
+    assert (answer.status_code, said["code"], said["type"]) == (status, code, type_)
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("kind", ["status_before", "status_after"])
 @pytest.mark.parametrize(
     ("status", "code"), [(500, "internal_error"), (502, "bank_processing_failure")]

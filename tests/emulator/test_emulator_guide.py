@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
@@ -18,6 +19,7 @@ from cfflow.emulator.methods import BANKS, UPI_SCRIPTS, UPI_UNKNOWN
 from cfflow.emulator.records import DEFAULT_ACCOUNTS, Effect
 from cfflow.emulator.wire import VERSIONS
 from tests.faces.faces_kit import ROOT, run
+from tests.ports.servers import missing
 
 GUIDE = (ROOT / "docs" / "guides" / "emulator.md").read_text()
 ORIGIN = "http://127.0.0.1:8040"
@@ -44,6 +46,8 @@ def origin(emulator: EmulatorProcess) -> str:
 @pytest.fixture(scope="module")
 def played(emulator: EmulatorProcess) -> str:
     """What the guide's shell commands say, one after the other."""
+    if shutil.which("curl") is None:
+        missing("curl is not installed")
     script = "set -euo pipefail\n" + "\n".join(blocks("sh"))
     done = subprocess.run(
         ["/bin/bash", "-c", script.replace(ORIGIN, origin(emulator))],

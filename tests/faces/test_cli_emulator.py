@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from cfflow.emulator import EmulatorProcess
-from tests.faces.faces_kit import ROOT, run
+from tests.faces.faces_kit import ROOT, environment, run
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -99,7 +100,8 @@ def test_the_ledger_lists_effects(emulator: EmulatorProcess) -> None:
     lines = steer(emulator, "ledger", "--order", "tea_2", "--effect", "captured").stdout.split()
     assert lines[:5] == ["AT", "EFFECT", "AMOUNT", "ORDER_ID", "CF_PAYMENT_ID"]
     assert lines[6:9] == ["captured", "170.00", "tea_2"]
-    assert steer(emulator, "ledger", "--order", "nobody").stdout == "The ledger is empty.\n"
+    nothing = steer(emulator, "ledger", "--order", "nobody").stdout
+    assert nothing == "No such effect in the ledger.\n"
 
 
 def test_webhooks_are_listed_held_and_sent_again(emulator: EmulatorProcess) -> None:
@@ -123,6 +125,74 @@ def test_webhooks_can_be_sent_elsewhere(emulator: EmulatorProcess) -> None:
     sell(emulator, "tea_1")
     [sent] = told(emulator, "webhooks")["webhooks"]
     assert sent["url"] == f"{NOBODY}/other"
+
+
+def test_webhooks_can_tell_the_machine_s_time(emulator: EmulatorProcess) -> None:
+    """For a receiver that knows nothing of a clock that was set forward."""
+    told(emulator, "webhooks", "--timestamps", "machine")
+    url = f"{emulator.admin_url}/webhooks/settings"
+    assert httpx.get(url, trust_env=False).json()["timestamps"] == "machine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "choice"),
+    [
+        (("fault", "foo", "lost_after"), "fetch_payments"),
+        (("fault", "pay", "foo"), "lost_after"),
+        (("chaos", "0.5", "--kind", "foo"), "lost_after"),
+    ],
+)
+def test_a_word_that_is_none_names_those_that_are(
+    emulator: EmulatorProcess, arguments: tuple[str, ...], choice: str
+) -> None:
+    """Nobody knows them by heart."""
+    done = steer(emulator, *arguments)
+    assert done.returncode == 2
+    assert choice in done.stderr.replace("\n", " ")
+
+
+def test_a_fault_may_have_words_of_its_own(emulator: EmulatorProcess) -> None:
+    """For the errors that no call gives by itself."""
+    words = ("--status", "400", "--code", "request_failed", "--type", "validation_error")
+    assert steer(emulator, "fault", "pay", "status_before", *words).returncode == 0
+    (rule,) = told(emulator, "fault")["faults"]
+    assert (rule["code"], rule["type"]) == ("request_failed", "validation_error")
+
+
+def _session_of_a_new_one(*options: str) -> str:
+    """Start an emulator, create an order there, and stop it; the order's session."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cfflow", "emulator", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    try:
+        assert process.stdout is not None
+        base_url = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["base_url"]
+        body = {"order_id": "tea", "order_amount": 170, "order_currency": "INR"}
+        body["customer_details"] = {"customer_id": "asha", "customer_phone": "9898989898"}
+        headers = {"x-api-version": "2025-01-01", "x-client-id": "cfflow-test-id"}
+        headers["x-client-secret"] = "cfflow-test-secret"
+        order = httpx.post(f"{base_url}/orders", json=body, headers=headers, trust_env=False)
+        return str(order.json()["payment_session_id"])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_it_starts_with_a_bank_that_behaves_otherwise() -> None:
+    """And with ids that are the same each time."""
+    options = ("--options", '{"otp": "222333"}', "--seed", "7", "--json")
+    sessions = [_session_of_a_new_one(*options) for _ in range(2)]
+    assert sessions[0] == sessions[1]
+
+
+def test_options_that_make_no_sense_are_wrong_usage() -> None:
+    """Named, before anything listens."""
+    done = run("emulator", "--options", '{"otpp": "1"}')
+    assert done.returncode == 2
+    assert "otpp" in done.stderr
 
 
 def test_a_reset_empties_it(emulator: EmulatorProcess) -> None:

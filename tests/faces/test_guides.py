@@ -5,11 +5,25 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from typing import get_args
+
+import msgspec
 
 from cfflow.advice import ADVICE
+from cfflow.webhooks import BODY_MAX_B, TOLERANCE_S, Reason, Receipt
 from tests.faces.faces_kit import ROOT
 
 _OPENS = {"review", "Disputed"}
+
+WEBHOOKS = (ROOT / "docs" / "guides" / "webhooks.md").read_text()
+
+
+def test_the_guide_to_webhooks_names_what_the_code_knows() -> None:
+    """Every reason of a refusal, every field of a receipt, and the two limits."""
+    words = [*get_args(Reason), *msgspec.structs.asdict(Receipt(type="T"))]
+    assert [word for word in words if f"`{word}`" not in WEBHOOKS] == []
+    assert f"{BODY_MAX_B // 1024} KiB" in WEBHOOKS
+    assert (TOLERANCE_S, "over an hour ago" in WEBHOOKS) == (3600.0, True)
 
 
 def opened_in_code() -> Iterator[str]:
