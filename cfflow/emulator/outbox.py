@@ -145,8 +145,7 @@ class Outbox:
         """
         settings = msgspec.convert(msgspec.structs.asdict(self.settings) | changes, WebhookSettings)
         for url in settings.urls:
-            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-                raise ValueError("a webhook URL begins with http:// or https:// and a host")
+            _check(url)
         if "seed" in changes:
             self._random.seed(settings.seed)
         self.settings = settings
@@ -184,8 +183,10 @@ class Outbox:
         """Let one more attempt be due at once, held or not: the same body and key.
 
         alter: make it wrong, as in `letters.ALTERATIONS`. url: another receiver from now on.
-        Raises `ValueError` when it has no URL to go to.
+        Raises `ValueError` when it has no URL to go to, or one that is none.
         """
+        if url is not None:
+            _check(url)
         delivery.url = url or delivery.url or next(iter(self.settings.urls), None)
         if delivery.url is None:
             raise ValueError(f"{delivery.id} has no URL to go to")
@@ -281,3 +282,8 @@ class Outbox:
             if oldest.waiting:
                 return
             del self.deliveries[oldest.id]
+
+
+def _check(url: str) -> None:
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise ValueError("a webhook URL begins with http:// or https:// and a host")

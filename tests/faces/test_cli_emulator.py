@@ -225,6 +225,15 @@ def test_what_the_emulator_cannot_mean_is_wrong_usage(
     assert "Usage: cfflow emulator" in done.stderr
 
 
+def test_a_webhook_goes_to_no_address_that_is_none(emulator: EmulatorProcess) -> None:
+    """Neither from now on nor this once."""
+    sell(emulator, "tea")
+    for command in (("webhooks",), ("resend", "tea")):
+        done = steer(emulator, *command, "--send-to", "nonsense")
+        assert done.returncode == 2
+        assert "a webhook URL begins with" in done.stderr
+
+
 def test_an_unknown_webhook_is_said_in_one_line(emulator: EmulatorProcess) -> None:
     """Status 1, and the id that was asked for."""
     done = steer(emulator, "resend", "nobody")
