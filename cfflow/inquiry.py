@@ -31,11 +31,10 @@ def _answered_ms(snapshot: Snapshot, what: Ask) -> int:
     notice, record = snapshot.notice, snapshot.record
     if notice is None:
         return 0
-    ours = notice.cf_payment_id in {"", record.cf_payment_id}
     lost = record.operation is not None or record.given_up_ms is not None
     right = {
         Ask.PAYMENTS: True,
-        Ask.PAYMENT: ours,
+        Ask.PAYMENT: notice.is_about(record),
         Ask.ORDER: record.cf_payment_id is None and not lost,
     }
     return notice.at_ms if right.get(what) else 0

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from cfflow._core.chart import State
+from cfflow._ports.checks import ORDER_ID
 from cfflow._ports.sealed import Sealed
 from cfflow._ports.store import Notification
 from cfflow.errors import ConfigError, InvalidInput, InvalidSignature
@@ -43,7 +44,6 @@ _READ: Final = frozenset({_SIGNATURE, _TIMESTAMP, _KEY})
 
 _MILLISECONDS: Final = re.compile(r"[0-9]{10,15}")
 _TYPE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
-_ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{3,45}")
 _ATTEMPT: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _MARK_B: Final = 16
 
@@ -192,7 +192,7 @@ def _notification(raw: bytes, key: str) -> Notification:
 def _about_payment(envelope: _Envelope, raw: bytes, key: str) -> Notification:
     data = _payment_data.decode(envelope.data)
     order_id, attempt = data.order.order_id, str(data.payment.cf_payment_id)
-    if not (_ORDER_ID.fullmatch(order_id) and _ATTEMPT.fullmatch(attempt)):
+    if not (ORDER_ID.fullmatch(order_id) and _ATTEMPT.fullmatch(attempt)):
         raise _refused("malformed", "the order's or the payment's id is out of form")
     return Notification(
         type=envelope.type,
@@ -220,7 +220,7 @@ def _order_named(data: msgspec.Raw) -> str:
     except (msgspec.MsgspecError, ValueError):
         return ""
     named = (part.order_id for part in (found.order, found.refund, found.dispute) if part)
-    return next((name for name in named if name and _ORDER_ID.fullmatch(name)), "")
+    return next((name for name in named if name and ORDER_ID.fullmatch(name)), "")
 
 
 def _marks(raw: bytes, about: str, key: str) -> tuple[str, ...]:

@@ -71,9 +71,8 @@ def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
         turn_of_order = record.state is State.CREATED and expired and record.polls % 2 == 1
         return Ask.ORDER if turn_of_order else Ask.PAYMENTS
     if record.cf_payment_id is not None:
-        notice = snapshot.notice
         # A notification about an attempt of nobody's: the list shows it, and ours as well.
-        ours = notice is None or notice.cf_payment_id in {"", record.cf_payment_id}
+        ours = snapshot.notice is None or snapshot.notice.is_about(record)
         return Ask.PAYMENT if ours else Ask.PAYMENTS
     if snapshot.notice is not None:
         return Ask.ORDER

@@ -270,9 +270,13 @@ class Notice(msgspec.Struct, frozen=True, array_like=True):
     cf_payment_id: str = ""
     said: str = ""
 
+    def is_about(self, record: Record) -> bool:
+        """Say whether it is about this record's own attempt and no other."""
+        return self.cf_payment_id == record.cf_payment_id
+
     def is_told_by(self, record: Record) -> bool:
         """Say whether this record says already what the notification said."""
-        return self.cf_payment_id == record.cf_payment_id and self.said == record.state
+        return self.is_about(record) and self.said == record.state
 
 
 class Snapshot(msgspec.Struct, frozen=True):

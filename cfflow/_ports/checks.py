@@ -11,6 +11,7 @@ from cfflow._core.record import split_id
 from cfflow.errors import InvalidInput, PaymentNotFound
 
 __all__ = [
+    "ORDER_ID",
     "check_currency",
     "check_metadata",
     "check_order_id",
@@ -21,7 +22,7 @@ __all__ = [
 ]
 
 #: GATEWAY 8: 3 to 45 characters of letters, digits, `_` and `-`.
-_ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{3,45}")
+ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{3,45}")
 _OTP: Final = re.compile(r"[0-9]{4,8}")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _SESSION_MAX: Final = 1024
@@ -31,7 +32,7 @@ _WORD_MAX: Final = 500
 
 def check_order_id(order_id: object) -> str:
     """Return an order id; raises `InvalidInput` for one that the gateway would refuse."""
-    if not isinstance(order_id, str) or not _ORDER_ID.fullmatch(order_id):
+    if not isinstance(order_id, str) or not ORDER_ID.fullmatch(order_id):
         raise InvalidInput(
             f"order_id {str(order_id)[:60]!r} must be 3 to 45 letters, digits, '_' or '-'"
         )
@@ -41,7 +42,7 @@ def check_order_id(order_id: object) -> str:
 def check_payment_id(payment_id: object) -> tuple[str, int]:
     """Return (order id, n) of a payment id; what is none was never stored."""
     place = split_id(payment_id) if isinstance(payment_id, str) else None
-    if place is None or not _ORDER_ID.fullmatch(place[0]):
+    if place is None or not ORDER_ID.fullmatch(place[0]):
         raise PaymentNotFound(
             f"{str(payment_id)[:60]!r} is no payment id; one looks like order_8123.1"
         )
