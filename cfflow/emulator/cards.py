@@ -57,12 +57,8 @@ EMI_BANKS = frozenset(
 )
 TENURE_MONTHS_MAX = 120
 # Read and accepted, as of a card from abroad, and never kept.
-_PASSING_TEXTS = (
-    "card_holder_name",
-    "card_alias",
-    "card_bank_name",
-    "token_reference_id",
-    "token_type",
+# What an international card's customer may be asked for.
+ADDRESS = (
     "address_line_one",
     "address_line_two",
     "city",
@@ -71,6 +67,14 @@ _PASSING_TEXTS = (
     "country_code",
     "state",
     "state_code",
+)
+_PASSING_TEXTS = (
+    "card_holder_name",
+    "card_alias",
+    "card_bank_name",
+    "token_reference_id",
+    "token_type",
+    *ADDRESS,
 )
 
 _CARD_NUMBER = re.compile(r"[0-9]{12,19}")

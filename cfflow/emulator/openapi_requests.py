@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from cfflow.emulator.bank import SIMULATED_STATUSES
-from cfflow.emulator.cards import EMI_BANKS, TENURE_MONTHS_MAX
+from cfflow.emulator.cards import ADDRESS, EMI_BANKS, TENURE_MONTHS_MAX
 from cfflow.emulator.methods import CARDLESS_EMI, PAY_LATER, WALLETS
 from cfflow.emulator.openapi_answers import (
     AMOUNT,
@@ -56,16 +56,6 @@ _CARD_FIELDS: Mapping[str, Schema] = {
     "card_alias": _text_or_none(),
 }
 _PLAIN_CARD = ("card_number", "card_expiry_mm", "card_expiry_yy", "card_cvv")
-_ADDRESS = (
-    "address_line_one",
-    "address_line_two",
-    "city",
-    "zip_code",
-    "country",
-    "country_code",
-    "state",
-    "state_code",
-)
 _CARD: Schema = {
     "type": "object",
     "required": ["channel"],
@@ -75,7 +65,7 @@ _CARD: Schema = {
         "cryptogram": SOME_TEXT,
         "token_requestor_id": SOME_TEXT,
         "card_display": {"type": "string", "pattern": "^[0-9]{4}$"},
-        **{name: _text_or_none() for name in _ADDRESS},
+        **{name: _text_or_none() for name in ADDRESS},
     },
     "anyOf": [
         {"required": ["instrument_id"]},
