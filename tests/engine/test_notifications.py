@@ -163,7 +163,8 @@ async def test_a_question_about_ours_does_not_answer_one_about_a_strangers(shop:
         await shop.cashier.gateway.simulate(attempt, "SUCCESS")
     await tell(shop, event(payment.order_id, elsewhere))
     with pytest.raises(cfflow.GatewayRejected):
-        await shop.cashier.submit_otp(payment, "111000")
+        # By id: read just now, with the notification beside it.
+        await shop.cashier.submit_otp(payment.id, "111000")
     await Worker(shop.cashier).run_once()
     assert (await shop.cashier.get(payment.id)).review == ("two_holds",)
 
