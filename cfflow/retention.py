@@ -50,7 +50,5 @@ class Retention:
         record = payment.record
         if record.state not in _ENDS or record.wake_ms is not None or record.open_reviews:
             return False
-        if payment.notice is not None:
-            return False
         retention_s = (await self._reader.flow_of(payment)).end.retention_s
         return self._reader.store.now_ms() >= record.updated_ms + retention_s * 1000
