@@ -18,6 +18,7 @@ from cfflow.emulator.calls import Incoming
 from cfflow.emulator.clock import Clock
 from cfflow.emulator.exchange import (
     Answer,
+    DatedSend,
     Headers,
     decode_body,
     peer_address,
@@ -101,6 +102,7 @@ class EmulatorApp(Starlette):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: the gateway's own calls here, the rest by Starlette."""
         path = scope["path"] if scope["type"] == "http" else ""
+        send = DatedSend(send, self._clock) if path else send
         if path.startswith(f"{PREFIX}/") and not path.startswith(f"{pages_html.VIEW}/"):
             await self._serve(scope, receive, send)
         else:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from decimal import Decimal
+from email.utils import formatdate
 from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from cfflow.emulator.clock import Clock
 from cfflow.emulator.limits import Admission
 from cfflow.emulator.refusals import Refused, invalid
 
@@ -135,6 +137,26 @@ def answer_start(
     if admission is not None:
         headers += _rate_limit_headers(admission)
     return {"type": "http.response.start", "status": answer.status, "headers": headers}
+
+
+class DatedSend:
+    """An ASGI `send` that dates every answer by the emulator's clock, as the gateway does.
+
+    A client can learn from it what that clock shows, also after time was skipped.
+    """
+
+    def __init__(self, send: Send, clock: Clock) -> None:
+        self._send = send
+        self._clock = clock
+        # `transport_of` finds the socket by the object that uvicorn's `send` belongs to.
+        self.__self__ = getattr(send, "__self__", None)
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        """Pass one message on; the one that begins an answer gets the date."""
+        if message["type"] == "http.response.start":
+            date = formatdate(self._clock.now(), usegmt=True).encode()
+            message["headers"] = [*message.get("headers", ()), (b"date", date)]
+        await self._send(message)
 
 
 async def drop_connection(receive: Receive, send: Send) -> None:

@@ -231,6 +231,7 @@ def _config(app: EmulatorApp) -> uvicorn.Config:
         log_level="error",
         access_log=False,
         server_header=False,
+        date_header=False,  # the app dates its answers by the emulator's own clock
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
