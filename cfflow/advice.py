@@ -20,6 +20,21 @@ ADVICE: Final[dict[str, str]] = {
     "attempt_claimed": (
         "another payment of the order has this attempt; resolve this one as what it is without it"
     ),
+    "other_order": (
+        "the gateway answered about another order: nothing of it was used; ask its support why"
+    ),
+    "order_not_found": (
+        "check client id, secret and environment: it may be another account's order; if they are"
+        " right, ask the gateway's support, then resolve"
+    ),
+    "order_amount_differs": (
+        "the gateway's order is not of the amount that start was given: find out which is right,"
+        " refund or collect the difference, then acknowledge"
+    ),
+    "currency_differs": (
+        "the gateway's currency is not the one that start was given: find out which is right,"
+        " then acknowledge"
+    ),
     "other_attempt": (
         "the gateway acted on another attempt of the order: check both with the bank, then resolve"
     ),

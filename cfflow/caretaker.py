@@ -13,9 +13,10 @@ from typing import Final
 
 from cfflow._core.decide import Disputed, TimePassed, decide
 from cfflow._core.draft import Plan
-from cfflow._core.due import HoldEnd, due_hold, in_flight, resend, resendable
+from cfflow._core.due import HoldEnd, due_hold, in_flight, resend, resend_is_due
 from cfflow._core.flow import Flow
 from cfflow._core.record import Snapshot, Step
+from cfflow._core.siblings import why_barred
 from cfflow._ports.logs import Log
 from cfflow.calls import authorize_begin, authorize_call
 from cfflow.engine import Begin, Engine
@@ -47,21 +48,21 @@ class Caretaker:
             raise
         if seen is snapshot:
             # Nothing to ask: only the clock has moved, and with it the next wake.
-            seen = await self._engine.settle(snapshot, TimePassed(), flow)
+            passed = TimePassed(self._engine.store.now_ms())
+            seen = await self._engine.settle(snapshot, passed, flow)
         return await self._end_hold(await self._send_again(seen, flow), flow)
 
     async def _let_time_pass(self, snapshot: Snapshot, flow: Flow) -> None:
         """The flow's own limits do not wait for a gateway that is down: a person learns of it."""
         event = TimePassed()
         plan = decide(snapshot, event, flow, self._engine.store.now_ms())
-        ends = plan.record.wake_ms is None and snapshot.record.wake_ms is not None
-        if ends or plan.action_changed or plan.record.reviews != snapshot.record.reviews:
+        if plan.action_changed or plan.record.reviews != snapshot.record.reviews:
             with suppress(GatewayError):
                 await self._engine.settle(snapshot, event, flow)
 
     async def _send_again(self, seen: Snapshot, flow: Flow) -> Snapshot:
         now_ms = self._engine.store.now_ms()
-        if not resendable(seen, now_ms):
+        if not resend_is_due(seen, flow, now_ms):
             return seen
         return await self._carry_out(seen, resend(seen, flow, now_ms), resend, flow)
 
@@ -72,6 +73,8 @@ class Caretaker:
             return seen
         if end is HoldEnd.REVIEW:
             detail = "abandoned" if seen.record.abandoned else "it lapses soon"
+            waits = why_barred(seen, Step.VOID)
+            detail = f"{detail}; {waits}" if waits else detail
             event = Disputed("hold_ends_soon", f"the money is held, and {detail}: decide")
             return await self._engine.settle(seen, event, flow)
         gateway, voids = self._engine.gateway, end is HoldEnd.VOID

@@ -121,7 +121,10 @@ def _limit(text: str) -> tuple[str, int | None]:
 @app.command()
 def adopt(
     order_id: Annotated[str, typer.Argument(metavar="ORDER", help="An order's id, order_8123")],
-    flow: Annotated[str, typer.Option(help="The flow of attempts that no payment here knows.")],
+    flow: Annotated[
+        list[str],
+        typer.Option(help="A flow for attempts that no payment here knows; one for each method."),
+    ],
     flows: FlowFiles = None,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,

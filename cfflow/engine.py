@@ -382,7 +382,10 @@ def _uncommitted(plan: Plan, committed: Committed) -> CfflowError:
         return PaymentNotFound(f"{plan.snapshot.id} is not in the store any more")
     if committed.outcome is Outcome.BLOCKED:
         other = f"{plan.snapshot.order_id}.{committed.other}"
-        return IllegalStep(f"{plan.snapshot.id}: a review on {other} must be resolved first")
+        return IllegalStep(
+            f"{plan.snapshot.id}: {other} has a step open, an attempt that is not over, or a"
+            " review that must be resolved first"
+        )
     if committed.outcome is Outcome.RESTARTED:
         return StoreUnavailable(f"{plan.snapshot.id}: the store keeps restarting; nothing was sent")
     return StoreError(f"{plan.snapshot.id} was written by a newer cfflow: it is read-only here")

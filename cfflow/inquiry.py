@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cfflow._core.decide import Event, Inquired, OrderSeen
+from cfflow._core.decide import Event, Inquired, NotFound, OrderSeen
 from cfflow._core.due import Ask
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Call
@@ -45,11 +45,30 @@ async def ask(
 ) -> Event | None:
     """Make one inquiry about a payment and return its answer; None where there is nothing to ask.
 
-    `asked_ms` is the store's time now: an answer is as old as its question. Raises
-    `GatewayError` when there is no answer; no money moves by asking.
+    `asked_ms` is the store's time now: an answer is as old as its question. That the gateway
+    does not know the order or the attempt is an answer too (404). Raises `GatewayError` when
+    there is no answer; no money moves by asking.
     """
-    limit_s = flow.pay.timeout_s
     notice_ms = _answered_ms(snapshot, what)
+    try:
+        return await _ask(gateway, snapshot, what, flow, asked_ms, notice_ms)
+    except GatewayRejected as refusal:
+        if refusal.status != _NOT_FOUND:
+            raise
+    if what is Ask.ORDER:
+        return OrderSeen("NOT_FOUND", asked_ms, notice_ms=notice_ms)
+    return NotFound(asked_ms, notice_ms)
+
+
+async def _ask(
+    gateway: GatewayClient,
+    snapshot: Snapshot,
+    what: Ask,
+    flow: Flow,
+    asked_ms: int,
+    notice_ms: int,
+) -> Event | None:
+    limit_s = flow.pay.timeout_s
     order_id, ours = snapshot.order_id, snapshot.record.cf_payment_id
     if what is Ask.PAYMENT and ours is not None:
         entity = await gateway.fetch_payment(order_id, ours, timeout_s=limit_s)
@@ -60,12 +79,14 @@ async def ask(
         seen = tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in found)
         return Inquired(seen, asked_ms, everything=True, notice_ms=notice_ms)
     if what is Ask.ORDER:
-        try:
-            order = await gateway.fetch_order(order_id, timeout_s=limit_s)
-        except GatewayRejected as refusal:
-            if refusal.status != _NOT_FOUND:
-                raise
-            return OrderSeen("NOT_FOUND", asked_ms, notice_ms=notice_ms)
-        expires_ms = timestamp_ms(order.order_expiry_time)
-        return OrderSeen(order.order_status or "", asked_ms, expires_ms, notice_ms)
+        order = await gateway.fetch_order(order_id, timeout_s=limit_s)
+        return OrderSeen(
+            order.order_status or "",
+            asked_ms,
+            timestamp_ms(order.order_expiry_time),
+            notice_ms,
+            order.order_id,
+            order.order_amount,
+            order.order_currency,
+        )
     return None

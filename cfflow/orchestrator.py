@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, Literal, Self
@@ -150,7 +151,11 @@ class Orchestrator(Reader):
             raise InvalidInput("method must be one of cfflow's, such as Card or UPI")
 
         body = pay_body(session, method, save_instrument=save_instrument, offer_id=offer_id)
-        begin = partial(begin_pay, instrument=method.instrument())
+        begin = partial(
+            begin_pay,
+            instrument=method.instrument(),
+            gateway_ms=self.gateway.clock.earliest_ms(),
+        )
         held, fresh = await self._held(payment, expected_version)
         call = pay_call(self.gateway, body)
         return await self.shown(await self.engine.step(held, begin, call, fresh=fresh))
@@ -219,14 +224,20 @@ class Orchestrator(Reader):
         order_id, n = place_of(payment)
         return await self.shown(await self.engine.inquire(await self.snapshot(order_id, n)))
 
-    async def adopt(self, order_id: str, *, flow: str) -> list[Payment]:
+    async def adopt(self, order_id: str, *, flow: str | Sequence[str]) -> list[Payment]:
         """Rebuild an order's payments from the gateway's list of its attempts; return them all.
 
         For a store that was lost or rolled back. `flow` is for attempts that no payment of
-        the store knows. Idempotent; moves no money and invents none. Raises `Conflict` while
-        a pay of the order is open, `GatewayError` when the gateway does not answer.
+        the store knows: one name, or several where the order was paid by several methods;
+        each attempt gets the first one that takes its method. Times are the gateway's.
+        Idempotent; moves no money and invents none. Raises `InvalidInput` for a method that
+        none of the flows takes, `Conflict` while a pay of the order is open, `GatewayError`
+        when the gateway does not answer.
         """
-        rules = self.flows.named(flow)
+        names = (flow,) if isinstance(flow, str) else tuple(flow)
+        if not names:
+            raise InvalidInput("adopt needs the name of a flow")
+        rules = [self.flows.named(name) for name in names]
         found = await adopt_order(self.engine, check_order_id(order_id), rules)
         return [await self.shown(snapshot) for snapshot in found]
 

@@ -13,6 +13,7 @@ from cfflow._core.chart import State
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Failure
 from cfflow._core.record import Record, Snapshot, Step
+from cfflow._core.siblings import why_barred
 
 __all__ = ["OpenOperation", "Otp", "Payment", "payment_of", "snapshot_in"]
 
@@ -92,12 +93,14 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 def payment_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Payment:
     """Return the payment that a snapshot shows now; it remembers the snapshot for its next step.
 
-    An OTP page that has expired asks for nothing any more, even before a commit says so.
+    An OTP page that has expired asks for nothing any more, even before a commit says so. Nor
+    does a payment of an order whose money is known to be with another attempt already.
     """
     record = snapshot.record
     otp = _otp(record, flow)
     expired = record.otp is not None and now_ms >= record.otp.expires_ms
-    over = record.state is State.OTP_PENDING and expired
+    barred = snapshot.twins or why_barred(snapshot, Step.SUBMIT_OTP) is not None
+    over = (record.state is State.OTP_PENDING and expired) or barred
     payment = Payment(
         id=snapshot.id,
         order_id=snapshot.order_id,

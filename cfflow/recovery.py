@@ -8,40 +8,60 @@ it is. Cut off anywhere, it is simply called again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cfflow._core.chart import State
 from cfflow._core.decide import Adopted
-from cfflow._core.flow import Flow
+from cfflow._core.flow import METHODS, Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import Snapshot, Step
 from cfflow._core.steps import create
 from cfflow._ports.wire import observe_entity
 from cfflow.engine import Engine
-from cfflow.errors import Conflict
+from cfflow.errors import Conflict, InvalidInput
 
 __all__ = ["adopt_order"]
 
 
-async def adopt_order(engine: Engine, order_id: str, flow: Flow) -> list[Snapshot]:
+async def adopt_order(engine: Engine, order_id: str, flows: Sequence[Flow]) -> list[Snapshot]:
     """Return all payments of an order, after every attempt of it belongs to one.
 
-    `flow` is for payments that have to be begun. Raises `GatewayError` when the gateway
-    does not answer, and leaves what it has done so far; no money moves.
+    `flows` are for payments that have to be begun: each attempt gets the first one that takes
+    its method. Raises `InvalidInput` where none does, before anything is written, and
+    `GatewayError` when the gateway does not answer. No money moves.
     """
     known = [await _caught_up(engine, found) for found in await engine.reader.of_order(order_id)]
     asked_ms = engine.store.now_ms()
     found = await engine.gateway.fetch_payments(order_id)
     attempts = [observe_entity(entity, Call.FETCH_PAYMENTS) for entity in found]
-    for attempt in _unclaimed(attempts, known):
-        empty = next((payment for payment in known if _waits_for_attempt(payment)), None)
+    chosen = [(attempt, _flow_for(attempt, flows)) for attempt in _unclaimed(attempts, known)]
+    for attempt, flow in chosen:
+        empty = await _waiting(engine, known, attempt)
         if empty is None:
-            empty = await _begun(engine, order_id, len(known) + 1, flow, attempt.currency)
+            empty = await _begun(engine, order_id, len(known) + 1, flow, attempt)
             known.append(empty)
         rules = await engine.reader.flow_of(empty)
         event = Adopted(attempt, asked_ms, secrets.token_hex(4))
         known[empty.n - 1] = await engine.settle(empty, event, rules)
     return known
+
+
+def _flow_for(attempt: Observation, flows: Sequence[Flow]) -> Flow:
+    """Return the first flow that takes an attempt's method; the first of all if none is shown.
+
+    Raises `InvalidInput`: under a flow that was never meant for it, the wrong things would
+    happen to its hold.
+    """
+    if attempt.method is None or attempt.method not in METHODS:
+        return flows[0]
+    for flow in flows:
+        if attempt.method in flow.methods:
+            return flow
+    names = ", ".join(flow.name for flow in flows)
+    raise InvalidInput(
+        f"attempt {attempt.cf_payment_id} was paid by {attempt.method}, which {names} does not"
+        " take: name a flow that does, beside it"
+    )
 
 
 async def _caught_up(engine: Engine, snapshot: Snapshot) -> Snapshot:
@@ -64,21 +84,32 @@ def _unclaimed(attempts: Iterable[Observation], known: Iterable[Snapshot]) -> li
     return sorted(lost, key=lambda attempt: attempt.began_ms or attempt.paid_ms or 0)
 
 
-def _waits_for_attempt(payment: Snapshot) -> bool:
-    record = payment.record
-    empty = record.cf_payment_id is None and record.operation is None
-    return record.state is State.CREATED and empty and not record.abandoned
+async def _waiting(
+    engine: Engine, known: Iterable[Snapshot], attempt: Observation
+) -> Snapshot | None:
+    """Return a payment that was started and never paid, and whose flow takes this attempt."""
+    for payment in known:
+        record = payment.record
+        empty = record.cf_payment_id is None and record.operation is None
+        if record.state is State.CREATED and empty and not record.abandoned:
+            flow = await engine.reader.flow_of(payment)
+            if attempt.method is None or attempt.method in flow.methods:
+                return payment
+    return None
 
 
 async def _begun(
-    engine: Engine, order_id: str, n: int, flow: Flow, currency: str | None
+    engine: Engine, order_id: str, n: int, flow: Flow, attempt: Observation
 ) -> Snapshot:
+    """Begin a payment as old as its attempt is, by the gateway's own time of it."""
+    now_ms = engine.store.now_ms()
     record = create(
         flow,
-        engine.store.now_ms(),
+        now_ms,
         nonce=secrets.token_hex(4),
-        currency=currency or "INR",
+        currency=attempt.currency or "INR",
         amount=None,
         metadata=None,
+        created_ms=min(attempt.began_ms or attempt.paid_ms or now_ms, now_ms),
     )
     return (await engine.store.start(order_id, record, flow, n=n)).snapshot

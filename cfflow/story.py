@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 
 from cfflow._core.chart import OPEN, State, Trigger
-from cfflow._core.draft import PAY_MARGIN_MS
 from cfflow._core.due import Ask, due_hold, resendable, what_to_ask
 from cfflow._core.flow import Flow
+from cfflow._core.people import resolvable_states
 from cfflow._core.record import (
     CALLS,
     STEPS,
@@ -23,6 +23,7 @@ from cfflow._core.record import (
     Step,
     reached,
 )
+from cfflow._core.schedule import PAY_MARGIN_MS
 from cfflow._core.steps import allowed_steps
 from cfflow.advice import ADVICE
 from cfflow.payment import moment
@@ -187,8 +188,10 @@ def _peoples(snapshot: Snapshot) -> tuple[str, ...]:
     """Return what only a person decides to call."""
     record = snapshot.record
     abandons = record.operation is None and record.state in OPEN and not record.abandoned
-    reviewed = ("acknowledge", "resolve") if record.open_reviews else ()
-    return (*(("abandon",) if abandons else ()), *reviewed)
+    reviewed = ("acknowledge",) if record.open_reviews else ()
+    # Where no other state can be reached, acknowledging is all that is left to decide.
+    moves = record.open_reviews and resolvable_states(snapshot)
+    return (*(("abandon",) if abandons else ()), *reviewed, *(("resolve",) if moves else ()))
 
 
 def _open(snapshot: Snapshot, now_ms: int) -> str | None:

@@ -199,7 +199,6 @@ class Worker:
             await self._put_back(snapshot, trouble)
             return
         self._unreached = False
-        self._failures.pop(snapshot.id, None)
         was, now = snapshot.record, seen.record
         if (was.state, was.operation) != (now.state, now.operation):
             self._counts["resolved"] += 1
@@ -208,7 +207,13 @@ class Worker:
             await self._wait_for_step(snapshot, now.wake_ms)
             return
         soon_ms = self._store.now_ms() + _AGAIN_MS
-        if now.wake_ms is not None and now.wake_ms < soon_ms:
+        is_due = now.wake_ms is not None and now.wake_ms < soon_ms
+        if is_due and now.asked_ms == was.asked_ms:
+            # Stale, or not about this payment: asking again at once would bring the same.
+            await self._put_back(seen, GatewayUnavailable("the answer settles nothing"))
+            return
+        self._failures.pop(snapshot.id, None)
+        if is_due:
             await self._defer(seen, soon_ms)
 
     async def _wait_for_step(self, snapshot: Snapshot, wake_ms: int) -> None:

@@ -15,9 +15,9 @@ import msgspec
 from cfflow._core.chart import FINAL, State
 from cfflow._core.draft import Draft
 from cfflow._core.observation import Observation, prove
-from cfflow._core.record import Operation, Step
+from cfflow._core.record import CLOCK_ERROR_MS, Operation, Step
 
-__all__ = ["absorb", "claim"]
+__all__ = ["absorb", "claim", "compare_order"]
 
 _BEFORE_MONEY: Final = frozenset({State.CREATED, State.INITIATED, State.OTP_PENDING})
 
@@ -36,13 +36,14 @@ def absorb(draft: Draft, observation: Observation, asked_ms: int) -> None:
     """Apply a payment entity that was asked for at `asked_ms`; one that is not ours is skipped."""
     if observation.cf_payment_id != draft.get("cf_payment_id") or not observation.is_entity:
         return
-    draft.asked(asked_ms)
     target = prove(observation).state
     if target is not None and not _agrees(draft, observation, target, asked_ms):
         return
+    draft.asked(asked_ms)
+    compare_order(draft, observation.order_amount, observation.currency)
     _held_amount(draft, observation)
     if target is not None:
-        _move(draft, observation, target)
+        _move(draft, observation, target, asked_ms)
     _settle_operation(draft, observation, asked_ms)
 
 
@@ -51,24 +52,41 @@ def _agrees(draft: Draft, observation: Observation, target: State, asked_ms: int
     backwards = draft.state is State.AUTHORIZED and target is State.FAILED
     if draft.state is target or not (backwards or draft.state in FINAL | {State.FAILED}):
         return True
-    # Going back needs a question that is surely younger; within one millisecond none is.
-    if asked_ms < draft.was.moved_ms + backwards:
-        # The question is older than our last move: ask again rather than believe it.
-        draft.set(asked_ms=0, polls=0)
+    # Going back needs a question that is surely younger; within one millisecond none is. One
+    # from the future was timed before the store's clock went back: nobody knows how old it is.
+    is_fresh = draft.was.moved_ms + backwards <= asked_ms <= draft.now_ms + CLOCK_ERROR_MS
+    if not is_fresh:
+        # It does not count as asked, so the same question is due again.
         return False
     if draft.state in FINAL:
+        draft.asked(asked_ms)
         draft.review(f"contradicts_{draft.state}", f"the gateway says {observation.summary()}")
         return False
     return True
 
 
-def _move(draft: Draft, observation: Observation, target: State) -> None:
+def compare_order(draft: Draft, charged: Decimal | None, currency: str | None) -> None:
+    """Open a review where the gateway's order is not the one that `start` was given.
+
+    `charged` is the order's own amount: fees and offers may change what is paid of it. The
+    payment shows the gateway's value; which of the two is right only a person knows.
+    """
+    amount, started_in = draft.was.amount, draft.was.currency
+    if amount is not None and charged is not None and amount != charged:
+        detail = f"start was given {amount}, the gateway's order is of {charged}"
+        draft.review("order_amount_differs", detail)
+    if currency is not None and currency.upper() != started_in:
+        detail = f"start was given {started_in}, the gateway has {currency[:8]}"
+        draft.review("currency_differs", detail)
+
+
+def _move(draft: Draft, observation: Observation, target: State, asked_ms: int) -> None:
     """Walk to the state that was proven, and take the facts that belong to it."""
     came_from = draft.state
     draft.walk_to(target, observation)
     # The customer's turn is over for good; what was left of it is of no use to anybody.
     draft.set(otp=None)
-    _flow_reviews(draft, came_from, target)
+    _flow_reviews(draft, observation, came_from, target, asked_ms)
     if came_from is State.FAILED and target is not State.FAILED:
         draft.set(failure=None)
         draft.review("late_authorization", f"after it had failed: {observation.summary()}")
@@ -80,18 +98,29 @@ def _move(draft: Draft, observation: Observation, target: State) -> None:
         _captured_amount(draft, observation, first=came_from is not State.CAPTURED)
 
 
-def _flow_reviews(draft: Draft, came_from: State, target: State) -> None:
-    """The gateway did something else than the flow asked for: say so, never repair it."""
+def _flow_reviews(
+    draft: Draft, observation: Observation, came_from: State, target: State, asked_ms: int
+) -> None:
+    """The gateway did something else than the flow asked for: say so, never repair it.
+
+    A time is over only when an answer was asked for after its end.
+    """
     operation: Operation | None = draft.get("operation")
     automatic = draft.flow.capture == "automatic"
-    polled = draft.now_ms >= draft.was.moved_ms + draft.flow.poll.after_s[0] * 1000
+    polled = asked_ms >= draft.was.moved_ms + draft.flow.poll.after_s[0] * 1000
     still_held = came_from is target is State.AUTHORIZED and operation is None
     if automatic and still_held and polled:
         draft.review("held_not_captured", "an automatic flow's money is still only held")
+    ends_ms = draft.get("hold_expires_ms")
+    if came_from is target is State.AUTHORIZED and ends_ms is not None and asked_ms >= ends_ms:
+        draft.review("hold_lapsed", "the hold is past its end and the gateway still shows it")
     asked = operation is not None and operation.step is Step.CAPTURE
     if draft.get("abandoned") and target is State.CAPTURED is not came_from and not asked:
         draft.review("abandoned_and_paid", "its order was free for another payment by then")
-    if not automatic and target is State.CAPTURED and came_from in _BEFORE_MONEY | {State.FAILED}:
+    # CAPTURE shows that the money was held first, whoever asked for it to be taken.
+    at_once = observation.authorization_action != "CAPTURE"
+    before_hold = came_from in _BEFORE_MONEY | {State.FAILED}
+    if not automatic and target is State.CAPTURED and before_hold and at_once:
         draft.review("captured_without_hold", "a manual flow's money was taken at once")
 
 
@@ -109,13 +138,20 @@ def _held_amount(draft: Draft, observation: Observation) -> None:
 
 
 def _hold_end(draft: Draft, observation: Observation) -> None:
-    """The mandate's own end wins; else the hold lapses by the flow, from the bank's own time."""
+    """The mandate's own end wins; else the hold lapses by the flow, from the bank's own time.
+
+    Where the kind of card is learned later, the end is reckoned again from the same time.
+    """
     if observation.hold_expires_ms is not None:
-        draft.set(hold_expires_ms=observation.hold_expires_ms)
-    elif draft.get("hold_expires_ms") is None:
-        began_ms = observation.paid_ms or draft.now_ms
-        lasts_ms = draft.flow.hold_rules.expires_after_s * 1000
-        draft.set(hold_expires_ms=min(began_ms, draft.now_ms) + lasts_ms)
+        draft.set(hold_expires_ms=observation.hold_expires_ms, hold_began_ms=None)
+        return
+    began_ms = draft.get("hold_began_ms")
+    learned = began_ms is not None and observation.card_kind is not None
+    if draft.get("hold_expires_ms") is None or learned:
+        if began_ms is None:
+            began_ms = min(observation.paid_ms or draft.now_ms, draft.now_ms)
+        lasts_ms = draft.flow.hold_rules.lasts_s(observation.card_kind) * 1000
+        draft.set(hold_expires_ms=began_ms + lasts_ms, hold_began_ms=began_ms)
 
 
 def _captured_amount(draft: Draft, observation: Observation, *, first: bool) -> None:
@@ -162,7 +198,8 @@ def _settle_authorize(
 ) -> None:
     if pending and observation.authorization_action == _WANTED[operation.step]:
         if not operation.accepted:
-            draft.set(operation=msgspec.structs.replace(operation, accepted=True))
+            accepted = msgspec.structs.replace(operation, accepted=True)
+            draft.set(operation=accepted, since_ms=draft.now_ms)
     elif draft.state is _REACHES[operation.step]:
         draft.close_operation("done")
     elif draft.state in FINAL | {State.FAILED}:

@@ -8,16 +8,17 @@ guess is made that costs one refused call at worst, and marked as one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 import msgspec
 
 from cfflow._core.absorb import absorb, claim
 from cfflow._core.actions import AskOtp, NextAction
 from cfflow._core.chart import State, Trigger
-from cfflow._core.draft import LATE_PAY_MS, PAY_MARGIN_MS, Draft
+from cfflow._core.draft import Draft
+from cfflow._core.matching import is_older, matches
 from cfflow._core.observation import Observation, prove
 from cfflow._core.record import STEPS, EntryKind, Operation, OtpTurn, Step
+from cfflow._core.schedule import LATE_PAY_MS, PAY_MARGIN_MS
 
 __all__ = [
     "authenticate_answered",
@@ -27,13 +28,6 @@ __all__ = [
     "pay_answered",
     "show",
 ]
-
-
-#: Two clocks may differ by so much, and the younger attempt still be ours.
-_SKEW_MS: Final = 30_000
-
-#: No two clocks differ by so much: such an attempt was there before our pay.
-_OLD_MS: Final = 600_000
 
 
 def pay_answered(draft: Draft, observation: Observation, sequence: int) -> None:
@@ -87,7 +81,7 @@ def authenticate_answered(draft: Draft, observation: Observation, sequence: int)
         return
     if operation is None or operation.sequence != sequence:
         if status == "SUCCESS" and _was_submit(draft, sequence):
-            draft.set(otp=msgspec.structs.replace(otp, accepted=True))
+            _accept(draft)
         return
     _use(draft, operation.step)
     if draft.state is State.OTP_PENDING:
@@ -106,10 +100,17 @@ def _judge(draft: Draft, step: Step, observation: Observation, *, accepted: bool
         draft.fire(Trigger.RESEND_OTP, observation)
         draft.set(otp=msgspec.structs.replace(draft.get("otp"), sent_ms=draft.now_ms))
     elif step is Step.SUBMIT_OTP and accepted:
-        draft.set(otp=msgspec.structs.replace(draft.get("otp"), accepted=True))
+        _accept(draft)
     elif step is Step.SUBMIT_OTP:
         draft.fire(Trigger.REJECT_OTP, observation)
         draft.set(otp=msgspec.structs.replace(draft.get("otp"), unsure=False))
+
+
+def _accept(draft: Draft) -> None:
+    """The OTP was right: from now on the bank owes an answer about the money."""
+    otp: OtpTurn = draft.get("otp")
+    if not otp.accepted:
+        draft.set(otp=msgspec.structs.replace(otp, accepted=True), since_ms=draft.now_ms)
 
 
 def count_lost_otp(draft: Draft, asked_ms: int) -> None:
@@ -123,7 +124,9 @@ def count_lost_otp(draft: Draft, asked_ms: int) -> None:
     if operation.step is Step.RESEND_OTP:
         draft.set(otp=msgspec.structs.replace(draft.get("otp"), sent_ms=draft.now_ms))
     else:
-        draft.set(otp=msgspec.structs.replace(draft.get("otp"), unsure=True))
+        # It may have been right, and then the bank owes an answer since it was sent.
+        otp = msgspec.structs.replace(draft.get("otp"), unsure=True)
+        draft.set(otp=otp, since_ms=max(draft.get("since_ms"), operation.started_ms))
     draft.close_operation("answer lost, counted as used")
 
 
@@ -134,6 +137,9 @@ def _use(draft: Draft, step: Step) -> None:
     submits = otp.submits_used + (step is Step.SUBMIT_OTP)
     resends = otp.resends_used + (step is Step.RESEND_OTP)
     draft.set(otp=msgspec.structs.replace(otp, submits_used=submits, resends_used=resends))
+    if step is Step.SUBMIT_OTP and submits >= draft.flow.otp.submits_max:
+        # No try is left, so the customer's turn is over and the bank has to say how it ended.
+        draft.set(since_ms=draft.now_ms)
 
 
 def _close(draft: Draft, sequence: int, outcome: str) -> None:
@@ -170,26 +176,37 @@ def end_turn(draft: Draft) -> None:
         draft.next_action = None
 
 
-def find_pay(draft: Draft, attempts: Iterable[Observation], asked_ms: int) -> None:
-    """Look for the attempt of a lost pay among all attempts of the order."""
+def find_pay(
+    draft: Draft, attempts: Iterable[Observation], asked_ms: int, *, whole: bool = True
+) -> None:
+    """Look for the attempt of a lost pay among all attempts of the order.
+
+    An attempt is ruled out only by proof: its id was known before the pay was written down,
+    another payment owns it, or the gateway's own clock shows that it began before. One other
+    attempt that agrees in method, channel, amount and last four digits is ours. If there are
+    others, and none or several agree, a person decides: giving the pay up beside an attempt
+    that may be its own would let the customer pay twice. A list that is not `whole` can show
+    our attempt and never its absence.
+    """
+    if whole:
+        draft.asked(asked_ms)
     operation: Operation | None = draft.get("operation")
     if operation is None or operation.step is not Step.PAY or asked_ms < operation.started_ms:
-        draft.asked(asked_ms)
         return
-    taken = draft.snapshot.claimed_elsewhere | set(operation.known)
-    possible = [o for o in attempts if o.cf_payment_id not in taken and _possible(operation, o)]
-    exact = [o for o in possible if _same(operation.channel, o.channel) and _young(operation, o)]
-    draft.asked(asked_ms)
-    if len(exact) == 1 and prove(exact[0]).state is State.FAILED and not _over(draft, asked_ms):
+    known = draft.snapshot.claimed_elsewhere | set(operation.known)
+    unknown = [o for o in attempts if o.cf_payment_id not in known and not is_older(operation, o)]
+    ours = [o for o in unknown if matches(operation, o)]
+    if len(ours) == 1 and prove(ours[0]).state is State.FAILED and not _over(draft, asked_ms):
         # Perhaps an older try of the customer's, with ours still on its way: look again.
         return
-    if len(exact) == 1 and not _awaited_elsewhere(draft):
-        _adopt(draft, operation, exact[0], asked_ms)
-    elif possible:
-        ids = ", ".join(str(o.cf_payment_id) for o in possible[:8])
+    if len(ours) == 1 and not _awaited_elsewhere(draft):
+        _adopt(draft, operation, ours[0], asked_ms)
+    elif ours or (whole and unknown and _missed_twice(draft, operation, asked_ms)):
+        ids = ", ".join(str(o.cf_payment_id) for o in unknown[:8])
         draft.review("ambiguous_attempt", f"which of these attempts is ours: {ids}?")
-    else:
-        _miss(draft, operation, asked_ms)
+    elif whole and not unknown and _missed_twice(draft, operation, asked_ms):
+        draft.close_operation("never arrived")
+        draft.set(given_up_ms=draft.now_ms, since_ms=draft.now_ms)
 
 
 def _awaited_elsewhere(draft: Draft) -> bool:
@@ -198,31 +215,11 @@ def _awaited_elsewhere(draft: Draft) -> bool:
     return any(draft.now_ms < other.given_up_ms + LATE_PAY_MS for _, other in others)
 
 
-def _possible(operation: Operation, observation: Observation) -> bool:
-    """Whether this attempt can be ours; what either side does not say rules nothing out."""
-    if observation.began_ms is not None and observation.began_ms < operation.started_ms - _OLD_MS:
-        return False
-    amounts = {observation.payment_amount, observation.order_amount}
-    same_amount = operation.amount is None or operation.amount in amounts or amounts == {None}
-    same_method = _same(operation.method, observation.method)
-    return same_amount and same_method and _same(operation.last_four, observation.last_four)
-
-
-def _young(operation: Operation, observation: Observation) -> bool:
-    """Whether it began with our pay, give or take two clocks; an older one is nobody's guess."""
-    began_ms = observation.began_ms
-    return began_ms is None or began_ms >= operation.started_ms - _SKEW_MS
-
-
 def _over(draft: Draft, asked_ms: int) -> bool:
     """Whether our own call must have arrived by now, if it ever does."""
     operation: Operation = draft.get("operation")
     whole_ms = operation.started_ms + round(draft.flow.pay.timeout_s * 1000)
     return asked_ms >= max(operation.limit_ms, whole_ms) + PAY_MARGIN_MS
-
-
-def _same(ours: str | None, theirs: str | None) -> bool:
-    return ours is None or theirs is None or ours == theirs
 
 
 def _adopt(draft: Draft, operation: Operation, found: Observation, asked_ms: int) -> None:
@@ -238,14 +235,16 @@ def _adopt(draft: Draft, operation: Operation, found: Observation, asked_ms: int
     draft.close_operation("found by inquiry")
 
 
-def _miss(draft: Draft, operation: Operation, asked_ms: int) -> None:
-    """Row 11: only two inquiries a margin apart, both past the time limit, mean "no attempt"."""
+def _missed_twice(draft: Draft, operation: Operation, asked_ms: int) -> bool:
+    """Keep that this inquiry did not find our attempt; True for the second one that counts.
+
+    Row 11: only two inquiries a margin apart, both past the time limit, mean "no attempt".
+    """
     # A call that broke off early may still be on its way for as long as it was given.
     whole_ms = operation.started_ms + round(draft.flow.pay.timeout_s * 1000)
     if asked_ms < max(operation.limit_ms, whole_ms):
-        return
+        return False
     if operation.missed_ms is None:
         draft.set(operation=msgspec.structs.replace(operation, missed_ms=asked_ms))
-    elif asked_ms - operation.missed_ms >= PAY_MARGIN_MS:
-        draft.close_operation("never arrived")
-        draft.set(given_up_ms=draft.now_ms)
+        return False
+    return asked_ms - operation.missed_ms >= PAY_MARGIN_MS

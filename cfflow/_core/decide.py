@@ -6,11 +6,12 @@ facts; deciding the same fact twice, late or out of order is harmless.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Final
 
 import msgspec
 
-from cfflow._core.absorb import absorb, claim
+from cfflow._core.absorb import absorb, claim, compare_order
 from cfflow._core.actions import NextAction
 from cfflow._core.answers import (
     authenticate_answered,
@@ -21,11 +22,12 @@ from cfflow._core.answers import (
     show,
 )
 from cfflow._core.chart import HOLDS, State, Trigger
-from cfflow._core.draft import PAY_MARGIN_MS, Draft, Plan
+from cfflow._core.draft import Draft, Plan
 from cfflow._core.due import KEY_LIFE_MS
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation, prove
 from cfflow._core.record import Operation, Snapshot, Step
+from cfflow._core.schedule import PAY_MARGIN_MS, owed_since_ms, watch_end_ms
 
 __all__ = [
     "Adopted",
@@ -34,6 +36,7 @@ __all__ = [
     "Ended",
     "Event",
     "Inquired",
+    "NotFound",
     "OrderSeen",
     "Refused",
     "TimePassed",
@@ -87,6 +90,16 @@ class OrderSeen(msgspec.Struct, frozen=True):
     asked_ms: int
     expires_ms: int | None = None
     notice_ms: int = 0
+    order_id: str | None = None
+    amount: Decimal | None = None
+    currency: str | None = None
+
+
+class NotFound(msgspec.Struct, frozen=True):
+    """The gateway does not know the order or the attempt that it was asked about."""
+
+    asked_ms: int
+    notice_ms: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -119,24 +132,48 @@ class Disputed(msgspec.Struct, frozen=True):
 
 
 class TimePassed(msgspec.Struct, frozen=True):
-    """Somebody looked at the clock and could not ask: only local limits pass, no money moves."""
+    """Only the clock has moved on; local limits pass and no money moves.
+
+    `passed_ms`: a worker came then and found nothing to ask. Where the gateway could not be
+    asked it is None, and the moment stays due.
+    """
+
+    passed_ms: int | None = None
 
 
-Event = Answered | Inquired | Adopted | OrderSeen | Refused | Ended | Disputed | TimePassed
+Event = (
+    Answered | Inquired | Adopted | OrderSeen | NotFound | Refused | Ended | Disputed | TimePassed
+)
+
+#: An order that was just made may not be known on all of the gateway's machines yet.
+_FOUND_WITHIN_MS: Final = 60_000
 
 
 def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
     """Return the plan that this event makes of this payment."""
     draft = Draft(snapshot, flow, now_ms)
+    _apply(draft, event)
+    end_turn(draft)
+    _too_long(draft)
+    _warn_of_twins(draft)
+    return draft.plan(
+        assured=bool(isinstance(event, Inquired | Adopted) and event.nonce),
+        answers_ms=event.notice_ms if isinstance(event, Inquired | OrderSeen | NotFound) else 0,
+    )
+
+
+def _apply(draft: Draft, event: Event) -> None:
     match event:
         case Answered():
-            _answered(draft, event)
+            _answered(draft, event, _of_this_order(draft, event.observations))
         case Inquired():
-            _inquired(draft, event)
+            _inquired(draft, event, _of_this_order(draft, event.observations))
         case Adopted():
             _adopted(draft, event)
         case OrderSeen():
             _order_seen(draft, event)
+        case NotFound():
+            _not_found(draft, event)
         case Refused():
             _refused(draft, event)
         case Ended():
@@ -144,18 +181,30 @@ def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
         case Disputed():
             draft.review(event.reason, event.detail)
         case TimePassed():
+            draft.asked(event.passed_ms or 0)
             _check_key(draft)
-    end_turn(draft)
-    _too_long(draft)
-    _warn_of_twins(draft)
-    return draft.plan(
-        assured=bool(isinstance(event, Inquired | Adopted) and event.nonce),
-        answers_ms=event.notice_ms if isinstance(event, Inquired | OrderSeen) else 0,
-    )
 
 
-def _answered(draft: Draft, event: Answered) -> None:
-    for observation in event.observations:
+def _of_this_order(draft: Draft, observations: tuple[Observation, ...]) -> tuple[Observation, ...]:
+    """Return what is about this order; an answer about another one proves nothing here.
+
+    It is not dropped in silence: the gateway, or what lies between, has mixed up two orders.
+    """
+    order_id = draft.snapshot.order_id
+    own = tuple(o for o in observations if o.order_id in {None, order_id})
+    if len(own) < len(observations):
+        other = next(o for o in observations if o not in own)
+        _warn_of_mixed_orders(draft, f"attempt {other.cf_payment_id} of order {other.order_id}")
+    return own
+
+
+def _warn_of_mixed_orders(draft: Draft, shown: str) -> None:
+    detail = f"asked about {draft.snapshot.order_id}, answered with {shown}"
+    draft.review("other_order", detail[:300])
+
+
+def _answered(draft: Draft, event: Answered, observations: tuple[Observation, ...]) -> None:
+    for observation in observations:
         if observation.call is Call.PAY:
             pay_answered(draft, observation, event.sequence)
         elif observation.call is Call.AUTHENTICATE:
@@ -173,36 +222,44 @@ def _warn_of_other(draft: Draft, observation: Observation) -> None:
         draft.review("other_attempt", f"the gateway acted on attempt {other}, not on ours")
 
 
-def _inquired(draft: Draft, event: Inquired) -> None:
+def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ...]) -> None:
     ours = draft.get("cf_payment_id")
+    # A list that was mixed with another order's shows what it shows, and nothing by silence.
+    whole = len(observations) == len(event.observations)
     if ours is None and event.everything:
-        find_pay(draft, event.observations, event.asked_ms)
-    elif all(observation.cf_payment_id != ours for observation in event.observations):
-        # An answer about somebody else's attempt: we asked, and know no more.
-        draft.asked(event.asked_ms)
+        find_pay(draft, observations, event.asked_ms, whole=whole)
     if event.nonce:
-        _distrust(draft, event)
+        _distrust(draft, event, observations)
     if event.everything:
-        _warn_of_late_pay(draft, event.observations)
-        _warn_of_strangers(draft, event.observations)
-        _remember(draft, event.observations)
-    for observation in event.observations:
+        _warn_of_late_pay(draft, observations)
+        _warn_of_strangers(draft, observations)
+        _remember(draft, observations)
+    if event.everything and whole:
+        _end_watch(draft, event.asked_ms)
+    for observation in observations:
         if ours is not None and observation.cf_payment_id == ours:
             absorb(draft, observation, event.asked_ms)
             count_lost_otp(draft, event.asked_ms)
     if event.everything:
-        _warn_of_second_taker(draft, event.observations)
+        _warn_of_second_taker(draft, observations)
     _check_key(draft)
 
 
-def _distrust(draft: Draft, event: Inquired) -> None:
+def _end_watch(draft: Draft, asked_ms: int) -> None:
+    """A given-up pay is looked for until a whole list, asked after the watch's end, has come."""
+    ends_ms = watch_end_ms(draft.was)
+    if ends_ms is not None and asked_ms >= ends_ms:
+        draft.set(given_up_ms=None)
+
+
+def _distrust(draft: Draft, event: Inquired, observations: tuple[Observation, ...]) -> None:
     """The store came back without its last moments: a pay of ours may be missing from it."""
     draft.set(nonce=event.nonce)
     ours = {*draft.get("seen"), *event.named, draft.get("cf_payment_id")}
     known = draft.snapshot.claimed_elsewhere | ours
     alive = [
         str(o.cf_payment_id)
-        for o in event.observations
+        for o in observations
         if o.cf_payment_id not in known and prove(o).state is not State.FAILED
     ]
     if draft.state is State.CREATED and draft.get("operation") is None and alive:
@@ -211,16 +268,31 @@ def _distrust(draft: Draft, event: Inquired) -> None:
 
 
 def _adopted(draft: Draft, event: Adopted) -> None:
-    """Claim an attempt that the gateway lists and no payment knows; its own words decide."""
-    unused = draft.state is State.CREATED and not draft.was.abandoned
-    free = unused and draft.get("cf_payment_id") is None
-    taken = event.observation.cf_payment_id in draft.snapshot.claimed_elsewhere
-    if not free or draft.get("operation") is not None or taken:
+    """Give this payment an attempt that the gateway lists and no payment knows.
+
+    What happened to it happened at the gateway's own times, not when it was adopted.
+    """
+    if not _adopts(draft):
         return
-    draft.set(nonce=event.nonce)
-    claim(draft, event.observation)
-    draft.fire(Trigger.INITIATE, event.observation)
-    absorb(draft, event.observation, event.asked_ms)
+    for observation in _of_this_order(draft, (event.observation,)):
+        if observation.cf_payment_id in draft.snapshot.claimed_elsewhere:
+            continue
+        draft.set(nonce=event.nonce)
+        began_ms = observation.began_ms or observation.paid_ms or draft.now_ms
+        draft.happened_ms = began_ms
+        claim(draft, observation)
+        draft.fire(Trigger.INITIATE, observation)
+        draft.happened_ms = observation.paid_ms or began_ms
+        absorb(draft, observation, event.asked_ms)
+        draft.happened_ms = draft.now_ms
+        draft.set(since_ms=draft.now_ms)
+        draft.note("adopted from the gateway's list")
+
+
+def _adopts(draft: Draft) -> bool:
+    """Say whether this payment can be given an attempt: one that has never had any."""
+    unused = draft.state is State.CREATED and not draft.was.abandoned
+    return unused and draft.get("cf_payment_id") is None and draft.get("operation") is None
 
 
 def _warn_of_twins(draft: Draft) -> None:
@@ -256,11 +328,17 @@ def _warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> No
 
     Told while ours still waits: once it has its money nobody may look at the others again.
     """
+    operation: Operation | None = draft.get("operation")
     known = draft.snapshot.claimed_elsewhere | {draft.get("cf_payment_id")}
     takers = [o for o in attempts if o.cf_payment_id not in known and prove(o).state in HOLDS]
-    if draft.state in HOLDS | _WAITING and takers:
-        ids = ", ".join(str(o.cf_payment_id) for o in takers[:8])
-        draft.review("two_holds", f"attempt {ids}, of no payment here, holds or took money")
+    if operation is not None and operation.step is Step.PAY:
+        # One that is not ruled out may be this pay's own attempt: `find_pay` decides that.
+        takers = [o for o in takers if o.cf_payment_id in operation.known]
+    if not takers:
+        return
+    ids = ", ".join(str(o.cf_payment_id) for o in takers[:8])
+    detail = f"attempt {ids}, of no payment here, holds or took money"
+    draft.review("two_holds" if draft.state in HOLDS | _WAITING else "unclaimed_money", detail)
 
 
 def _warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
@@ -283,8 +361,26 @@ def _remember(draft: Draft, attempts: tuple[Observation, ...]) -> None:
         draft.set(seen=tuple(name for name in seen if name and name != ours)[-_SEEN_MAX:])
 
 
-def _order_seen(draft: Draft, event: OrderSeen) -> None:
+def _not_found(draft: Draft, event: NotFound) -> None:
+    """It may be another account's order: no answer will ever come under these credentials."""
     draft.asked(event.asked_ms)
+    if event.asked_ms >= owed_since_ms(draft.record_now()) + _FOUND_WITHIN_MS:
+        draft.review(
+            "order_not_found",
+            "the gateway does not know this order or attempt: are client id, secret and"
+            " environment those of the account that made it?",
+        )
+    _check_key(draft)
+
+
+def _order_seen(draft: Draft, event: OrderSeen) -> None:
+    if event.order_id not in {None, draft.snapshot.order_id}:
+        _warn_of_mixed_orders(draft, f"order {event.order_id}")
+        return
+    if draft.get("given_up_ms") is None:
+        # A pay that was given up shows in the list of attempts, never in the order.
+        draft.asked(event.asked_ms)
+    compare_order(draft, event.amount, event.currency)
     if event.expires_ms is not None:
         draft.set(order_expires_ms=event.expires_ms)
     # An order may be made after its payment was started, but not for ever.
@@ -335,7 +431,7 @@ def _surely_over(draft: Draft, operation: Operation) -> bool:
 
     And an inquiry since then saw the hold untouched, so that none of its calls acted.
     """
-    over_ms = operation.started_ms + round(draft.flow.pay.timeout_s * 1000) + PAY_MARGIN_MS
+    over_ms = operation.key_since_ms + round(draft.flow.pay.timeout_s * 1000) + PAY_MARGIN_MS
     return operation.missed_ms is not None and operation.missed_ms >= over_ms
 
 
@@ -344,18 +440,15 @@ def _check_key(draft: Draft) -> None:
     operation: Operation | None = draft.get("operation")
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
         return
-    if draft.now_ms - operation.started_ms > KEY_LIFE_MS:
+    if draft.now_ms - operation.key_since_ms > KEY_LIFE_MS:
         draft.review("key_too_old", f"{operation.step} of unknown outcome is over a day old")
 
 
 def _too_long(draft: Draft) -> None:
     """What the bank owes for longer than the flow waits goes to a person; we still ask."""
-    lapses_ms = draft.get("hold_expires_ms")
-    if draft.state is State.AUTHORIZED and lapses_ms is not None and draft.now_ms >= lapses_ms:
-        draft.review("hold_lapsed", "the hold is past its end and the gateway still shows it")
     operation: Operation | None = draft.get("operation")
-    waiting = draft.state in {State.INITIATED, State.OTP_PENDING} or draft.get("confirming")
-    since_ms = draft.get("moved_ms") if operation is None else operation.started_ms
+    waiting = draft.state in _WAITING or draft.get("confirming")
+    since_ms = owed_since_ms(draft.record_now())
     too_long = draft.now_ms - since_ms >= draft.flow.poll.review_after_s * 1000
     if too_long and (operation is not None or waiting):
         what = operation.step if operation else draft.state

@@ -6,39 +6,31 @@ Nothing here reads a clock or a network: every decision is told what time it is.
 
 from __future__ import annotations
 
-import zlib
 from typing import Any, Final
 
 import msgspec
 
-from cfflow._core.chart import FINAL, State, Trigger, fire, walk
+from cfflow._core.chart import State, Trigger, fire, walk
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Observation
 from cfflow._core.record import (
     CALLS,
+    CLOCK_ERROR_MS,
+    SCHEMA,
     STEPS,
     TRIGGERS,
     Entry,
     EntryKind,
+    Operation,
     Record,
     Review,
     Snapshot,
-    Step,
     appended,
     entry,
 )
+from cfflow._core.schedule import next_wake
 
-__all__ = ["LATE_PAY_MS", "PAY_MARGIN_MS", "Draft", "Plan", "Walked", "act_on_hold_ms", "next_wake"]
-
-#: A pay still on its way may arrive after its time limit; "no attempt" counts only when
-#: two inquiries this far apart saw none (GATEWAY 3, row 11).
-PAY_MARGIN_MS: Final = 15_000
-
-#: A pay that was given up is looked for among the order's attempts for so long.
-LATE_PAY_MS: Final = 24 * 3600 * 1000
-
-#: A worker looks at a step this long after the step's own time limit.
-_GRACE_MS: Final = 1_000
+__all__ = ["Draft", "Plan", "Walked"]
 
 #: So many reviews are kept; beyond, the oldest that somebody acknowledged goes first.
 _REASON_MAX: Final = 16
@@ -104,7 +96,9 @@ class Draft:
         self.snapshot = snapshot
         self.flow = flow
         self.now_ms = now_ms
-        self.was = snapshot.record
+        #: When what this decision records happened: now, but for an attempt that is adopted.
+        self.happened_ms = now_ms
+        self.was = _on_this_clock(snapshot.record, now_ms)
         self.state = self.was.state
         self.next_action = snapshot.next_action
         self._changes: dict[str, Any] = {}
@@ -138,8 +132,8 @@ class Draft:
                 request_id="" if observation is None else observation.request_id,
             )
         )
-        self.set(moved_ms=self.now_ms, polls=0, asked_ms=0)
         if source is not self.state:
+            self.set(moved_ms=self._happened(), since_ms=self.now_ms)
             self.next_action = None
 
     def walk_to(self, target: State, observation: Observation) -> None:
@@ -169,7 +163,7 @@ class Draft:
         if operation is None:
             return
         self.tell_operation(outcome)
-        self.set(operation=None, asked_ms=self.now_ms, polls=0)
+        self.set(operation=None)
 
     def tell_operation(self, what: str) -> None:
         """Write into the history what became of the open operation."""
@@ -183,16 +177,29 @@ class Draft:
         self._entries.append(entry(self._offset(), EntryKind.NOTE, 0, -1, what))
 
     def asked(self, at_ms: int) -> None:
-        """Count an inquiry that left something to ask for."""
-        self.set(asked_ms=at_ms, polls=self.get("polls") + 1)
+        """Keep when an inquiry was asked that answered for this payment.
+
+        One that was asked in the future of this clock was timed by another one, before the
+        store's clock went back. It settles no moment.
+        """
+        if at_ms <= self.now_ms:
+            self.set(asked_ms=max(at_ms, self.get("asked_ms")))
+
+    def record_now(self) -> Record:
+        """Return the record as it would be written now, but for its history and wake time."""
+        return msgspec.structs.replace(self.was, **self._changes, state=self.state)
+
+    def _happened(self) -> int:
+        return max(self.was.created_ms, min(self.happened_ms, self.now_ms))
 
     def _offset(self) -> int:
-        return max(0, self.now_ms - self.was.created_ms)
+        return max(0, self._happened() - self.was.created_ms)
 
     def plan(self, *, opens: bool = False, assured: bool = False, answers_ms: int = 0) -> Plan:
         """Freeze the draft into a plan."""
         history, begins = appended(self.was, tuple(self._entries))
         self.set(
+            schema=SCHEMA,
             version=self.was.version + 1,
             state=self.state,
             updated_ms=self.now_ms,
@@ -207,7 +214,7 @@ class Draft:
             snapshot=Snapshot(
                 self.snapshot.order_id,
                 self.snapshot.n,
-                _with_wake(record, self.flow, self.now_ms),
+                msgspec.structs.replace(record, wake_ms=next_wake(record, self.flow)),
                 self.next_action,
                 self.snapshot.attempts,
                 notice,
@@ -221,115 +228,32 @@ class Draft:
         )
 
 
-def _with_wake(record: Record, flow: Flow, now_ms: int) -> Record:
-    return msgspec.structs.replace(record, wake_ms=next_wake(record, flow, now_ms))
+def _on_this_clock(record: Record, now_ms: int) -> Record:
+    """Return a record none of whose past moments lies in the future.
 
-
-def next_wake(record: Record, flow: Flow, now_ms: int) -> int | None:
-    """Return when somebody must look at this payment again, None at its end.
-
-    The end is `captured` or `voided` with nothing open, and `failed` once nobody waits
-    for a late authorization any more. Everything else has a wake time (DESIGN 9.3).
+    One does only after the store's clock went back. Without this a payment would sleep
+    until the clock has caught up, and an open step would count as on its way for so long.
     """
-    wake_ms = _next_look(record, flow, now_ms)
-    given_up_ms = record.given_up_ms
-    if given_up_ms is None or now_ms >= given_up_ms + LATE_PAY_MS:
-        return wake_ms
-    # A pay that was given up may still arrive, whatever became of the payment since.
-    poll_ms = max(now_ms, _poll_at(record, flow))
-    return poll_ms if wake_ms is None else min(wake_ms, poll_ms)
-
-
-def _next_look(record: Record, flow: Flow, now_ms: int) -> int | None:
+    latest_ms = now_ms + CLOCK_ERROR_MS
+    past = ("moved_ms", "asked_ms", "since_ms", "given_up_ms")
+    early = {name: now_ms for name in past if (getattr(record, name) or 0) > latest_ms}
     operation = record.operation
-    if operation is not None and not operation.accepted:
-        return max(operation.limit_ms + _GRACE_MS, _missed_until(record), _poll_after(record, flow))
-    if operation is not None or record.confirming:
-        return _poll_at(record, flow)
-    if record.state in FINAL:
-        return None
-    if record.state is State.FAILED:
-        ends_ms = record.moved_ms + flow.end.late_watch_s * 1000
-        return min(_poll_at(record, flow), ends_ms) if now_ms < ends_ms else None
-    return _WAKES[record.state](record, flow, now_ms)
+    if operation is not None and operation.started_ms > latest_ms:
+        begun_anew = _begun_at(operation, now_ms)
+        return msgspec.structs.replace(record, **early, operation=begun_anew)
+    return msgspec.structs.replace(record, **early) if early else record
 
 
-def _poll_at(record: Record, flow: Flow) -> int:
-    """When the flow's schedule asks again, counted from the last answer or move."""
-    intervals = flow.poll.after_s
-    interval_ms = intervals[min(record.polls, len(intervals) - 1)] * 1000
-    since_ms = record.asked_ms or record.moved_ms or record.created_ms
-    return since_ms + interval_ms + _jitter_ms(record, interval_ms)
+def _begun_at(operation: Operation, now_ms: int) -> Operation:
+    """Return an operation as if its call had been sent now, with its whole time limit.
 
-
-def _jitter_ms(record: Record, interval_ms: int) -> int:
-    """Up to a tenth more, so that payments of one moment are not all asked about in one.
-
-    Drawn from the payment itself: a decision knows no randomness.
+    How long the call has been on its way is not known any more, so it gets all of it again.
     """
-    share = zlib.crc32(f"{record.nonce}{record.polls}".encode()) % 1000
-    return interval_ms * share // 10_000
-
-
-def _poll_after(record: Record, flow: Flow) -> int:
-    """As `_poll_at`, but an operation that nobody asked about yet does not wait for it."""
-    return _poll_at(record, flow) if record.asked_ms else 0
-
-
-def _missed_until(record: Record) -> int:
-    operation = record.operation
-    if operation is None or operation.step is not Step.PAY or operation.missed_ms is None:
-        return 0
-    return operation.missed_ms + PAY_MARGIN_MS
-
-
-def _wake_created(record: Record, flow: Flow, now_ms: int) -> int:
-    """An order that nobody paid is asked about when it expires."""
-    expires_ms = record.order_expires_ms or record.created_ms + flow.poll.review_after_s * 1000
-    return expires_ms if now_ms < expires_ms else _poll_at(record, flow)
-
-
-def _wake_initiated(record: Record, flow: Flow, _now_ms: int) -> int:
-    return _poll_at(record, flow)
-
-
-def _wake_otp_pending(record: Record, flow: Flow, now_ms: int) -> int:
-    """While the customer may type, the bank owes nothing, unless an OTP's answer was lost."""
-    otp = record.otp
-    if otp is None or otp.accepted or now_ms >= otp.expires_ms:
-        return _poll_at(record, flow)
-    if otp.submits_used >= flow.otp.submits_max:
-        return _poll_at(record, flow)
-    return min(otp.expires_ms, _poll_at(record, flow)) if otp.unsure else otp.expires_ms
-
-
-def act_on_hold_ms(record: Record, flow: Flow) -> int:
-    """Return when a hold that nobody captured or voided must end by the flow.
-
-    So long before it lapses as the flow says, but never in the first three quarters of its
-    life: a mandate of two hours does not end when it begins.
-    """
-    ends_ms = record.hold_expires_ms or 0
-    life_ms = max(0, ends_ms - record.moved_ms)
-    return ends_ms - min(flow.hold_rules.act_before_expiry_s * 1000, life_ms // 4)
-
-
-def _wake_authorized(record: Record, flow: Flow, now_ms: int) -> int:
-    """A hold is looked at before it lapses; an automatic flow expects the money sooner.
-
-    An abandoned one ends at once: it is looked at until it has.
-    """
-    if record.abandoned:
-        return _poll_at(record, flow) if record.asked_ms else now_ms
-    if flow.capture == "automatic" or record.hold_expires_ms is None:
-        return _poll_at(record, flow)
-    act_ms = act_on_hold_ms(record, flow)
-    return act_ms if now_ms < act_ms else _poll_at(record, flow)
-
-
-_WAKES: Final = {
-    State.CREATED: _wake_created,
-    State.INITIATED: _wake_initiated,
-    State.OTP_PENDING: _wake_otp_pending,
-    State.AUTHORIZED: _wake_authorized,
-}
+    return msgspec.structs.replace(
+        operation,
+        started_ms=now_ms,
+        limit_ms=now_ms + max(0, operation.limit_ms - operation.last_sent_ms),
+        key_began_ms=min(operation.key_since_ms, now_ms),
+        sent_ms=now_ms,
+        missed_ms=None,
+    )

@@ -11,9 +11,18 @@ from typing import Final
 import msgspec
 
 from cfflow._core.chart import State
-from cfflow._core.draft import LATE_PAY_MS, Draft, Plan, act_on_hold_ms
+from cfflow._core.draft import Draft, Plan
 from cfflow._core.flow import Flow
-from cfflow._core.record import BLOCKS_PAY, Operation, Record, Snapshot, Step
+from cfflow._core.record import (
+    BLOCKS_PAY,
+    Operation,
+    OperationStatus,
+    Record,
+    Snapshot,
+    Step,
+)
+from cfflow._core.schedule import act_on_hold_ms, grid_after, owed_since_ms
+from cfflow._core.siblings import AUTHORIZES, why_barred
 from cfflow._core.steps import renewed
 from cfflow.errors import IllegalStep
 
@@ -24,6 +33,7 @@ __all__ = [
     "due_hold",
     "in_flight",
     "resend",
+    "resend_is_due",
     "resendable",
     "what_to_ask",
 ]
@@ -35,12 +45,19 @@ KEY_LIFE_MS: Final = 23 * 3600 * 1000
 _HANDS_OFF: Final = BLOCKS_PAY | {
     "attempt_claimed",
     "captured_over_hold",
+    "currency_differs",
     "hold_ends_soon",
     "key_too_old",
+    "order_amount_differs",
+    "order_not_found",
     "other_attempt",
+    "other_order",
     "step_refused",
-    "two_holds",
 }
+
+#: A hold waits so long before its end for another attempt of the order to be over; then a
+#: person decides, since neither waiting nor acting is safe any more.
+_LAST_HOUR_MS: Final = 3600 * 1000
 
 
 class Ask(StrEnum):
@@ -55,7 +72,7 @@ class Ask(StrEnum):
 def in_flight(snapshot: Snapshot, now_ms: int) -> bool:
     """Say whether a step may still be on its way: somebody else is waiting for its answer."""
     operation = snapshot.record.operation
-    return operation is not None and not operation.accepted and now_ms < operation.limit_ms
+    return operation is not None and operation.status(now_ms) is OperationStatus.SENDING
 
 
 def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
@@ -65,11 +82,9 @@ def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
         return Ask.NOTHING
     if record.operation is not None and (record.cf_payment_id is None or _names_order(record)):
         return Ask.PAYMENTS
-    if record.given_up_ms is not None and now_ms < record.given_up_ms + LATE_PAY_MS:
-        # The pay that was given up may still arrive, and then nobody has claimed it.
-        expired = record.order_expires_ms is not None and now_ms >= record.order_expires_ms
-        turn_of_order = record.state is State.CREATED and expired and record.polls % 2 == 1
-        return Ask.ORDER if turn_of_order else Ask.PAYMENTS
+    if record.given_up_ms is not None:
+        # The pay that was given up may still arrive, and only the list shows its attempt.
+        return Ask.PAYMENTS
     if record.cf_payment_id is not None:
         # A notification about an attempt of nobody's: the list shows it, and ours as well.
         ours = snapshot.notice is None or snapshot.notice.is_about(record)
@@ -82,8 +97,7 @@ def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
 def _names_order(record: Record) -> bool:
     """Whether the open step named the order only: what it did may show on another attempt."""
     operation = record.operation
-    authorizes = operation is not None and operation.step in {Step.CAPTURE, Step.VOID}
-    return authorizes and operation is not None and not operation.accepted
+    return operation is not None and operation.step in AUTHORIZES and not operation.accepted
 
 
 def resendable(snapshot: Snapshot, now_ms: int) -> bool:
@@ -93,14 +107,25 @@ def resendable(snapshot: Snapshot, now_ms: int) -> bool:
     is surely over, and only while the gateway still remembers the key (DESIGN 4).
     """
     operation = snapshot.record.operation
-    if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
+    if operation is None or operation.status(now_ms) is not OperationStatus.NOT_DONE:
         return False
-    missed_ms = operation.missed_ms
-    if _may_take_another(snapshot.record, operation):
+    if _may_take_another(snapshot.record, operation) or why_barred(snapshot, operation.step):
         return False
-    over = missed_ms is not None and missed_ms >= operation.limit_ms and now_ms >= missed_ms
-    fresh = now_ms - operation.started_ms <= KEY_LIFE_MS
-    return over and fresh and snapshot.record.state is State.AUTHORIZED
+    fresh = now_ms - operation.key_since_ms <= KEY_LIFE_MS
+    return fresh and snapshot.record.state is State.AUTHORIZED
+
+
+def resend_is_due(snapshot: Snapshot, flow: Flow, now_ms: int) -> bool:
+    """Say whether a worker may send the open capture or void again now.
+
+    At most once after each moment of the flow's schedule, so that a step which is lost again
+    and again is sent ever more rarely. A person's own call does not wait.
+    """
+    operation = snapshot.record.operation
+    if operation is None or not resendable(snapshot, now_ms):
+        return False
+    since_ms = owed_since_ms(snapshot.record)
+    return grid_after(snapshot.record, flow, since_ms, operation.last_sent_ms) <= now_ms
 
 
 def _may_take_another(record: Record, operation: Operation) -> bool:
@@ -127,11 +152,12 @@ def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     operation: Operation = draft.get("operation")
     draft.tell_operation("sent again")
     limit_ms = now_ms + round(flow.pay.timeout_s * 1000)
-    again = msgspec.structs.replace(operation, limit_ms=limit_ms, sends=operation.sends + 1)
+    again = msgspec.structs.replace(
+        operation, limit_ms=limit_ms, sent_ms=now_ms, sends=operation.sends + 1
+    )
     if operation.replayed:
         again = renewed(draft, again)
-    # The polls go on where they were: a step that is lost again and again comes ever more rarely.
-    draft.set(operation=again, asked_ms=now_ms)
+    draft.set(operation=again)
     return draft.plan(opens=True)
 
 
@@ -143,21 +169,35 @@ class HoldEnd(StrEnum):
     REVIEW = "review"
 
 
+_STEP_OF: Final = {HoldEnd.VOID: Step.VOID, HoldEnd.CAPTURE: Step.CAPTURE}
+
+
 def due_hold(snapshot: Snapshot, flow: Flow, now_ms: int) -> HoldEnd | None:
     """Return how this hold has to end now: it lapses soon, or its payment was abandoned.
 
-    None while there is time, while the bank still works on it, and while a review says
-    that a person looks at this money.
+    None while there is time, while the bank still works on it, while a review says that a
+    person looks at this money, and while another attempt of the order must be over first.
     """
     record = snapshot.record
     if record.state is not State.AUTHORIZED or record.operation is not None or record.confirming:
         return None
     if any(review.reason in _HANDS_OFF for review in record.open_reviews):
         return None
+    if not record.abandoned and not _lapses_soon(record, flow, now_ms):
+        return None
+    end = _wanted_end(record, flow)
+    if end is not HoldEnd.REVIEW and why_barred(snapshot, _STEP_OF[end]):
+        return HoldEnd.REVIEW if _in_last_hour(record, now_ms) else None
+    return end
+
+
+def _in_last_hour(record: Record, now_ms: int) -> bool:
+    return record.hold_expires_ms is None or now_ms >= record.hold_expires_ms - _LAST_HOUR_MS
+
+
+def _wanted_end(record: Record, flow: Flow) -> HoldEnd:
     if record.abandoned:
         return HoldEnd(flow.end.abandoned_hold)
-    if not _lapses_soon(record, flow, now_ms):
-        return None
     late = any(review.reason == "late_authorization" for review in record.open_reviews)
     # Money that came after the customer was told of a failure is nobody's to take unasked.
     taken_unasked = late and flow.hold_rules.on_expiry == "capture"

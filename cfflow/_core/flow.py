@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from itertools import pairwise
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -56,7 +57,10 @@ class OtpRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PollRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When to ask again while the bank owes an answer; the last interval repeats."""
+    """When to ask while the bank owes an answer: seconds since the wait began, each later.
+
+    After the last offset it is asked again every so many seconds as the last one says.
+    """
 
     after_s: Annotated[tuple[_Seconds, ...], Meta(min_length=1, max_length=32)] = (
         5,
@@ -76,6 +80,10 @@ class HoldRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expires_after_s: Annotated[int, Meta(ge=60, le=HOLD_MAX_S)] = HOLD_MAX_S
     act_before_expiry_s: _Seconds = 21_600
     on_expiry: Literal["void", "capture", "review"] = "void"
+
+    def lasts_s(self, kind: str | None) -> int:
+        """Return how long a hold lasts."""
+        return self.expires_after_s
 
 
 class EndRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,11 +115,13 @@ class Flow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return self.hold or HoldRules()
 
 
-def parse(text: bytes, *, file: str = "flow") -> Flow:
+def parse(text: bytes, *, file: str = "flow", stored: bool = False) -> Flow:
     """Return the flow that this TOML text describes.
 
-    `file` names the text in errors. Raises `FlowError` with file, key and reason for
-    bytes that are not TOML, unknown keys, impossible values and contradictions.
+    `file` names the text in errors. `stored`: it was kept with a payment, perhaps by version
+    0.1, whose `poll.after_s` were intervals that could repeat. A running payment must not
+    stop because of that, so repeated ones count once. Raises `FlowError` with file, key and
+    reason for bytes that are not TOML, unknown keys, impossible values and contradictions.
     """
     try:
         document = tomllib.loads(text.decode())
@@ -127,6 +137,11 @@ def parse(text: bytes, *, file: str = "flow") -> Flow:
         flow = msgspec.convert(document, Flow)
     except msgspec.ValidationError as error:
         raise FlowError(f"{file}: {_reason(str(error))}") from None
+    if stored:
+        offsets = tuple(sorted(set(flow.poll.after_s)))
+        flow = msgspec.structs.replace(
+            flow, poll=msgspec.structs.replace(flow.poll, after_s=offsets)
+        )
     _check(flow, file)
     digest = hashlib.sha256(text).hexdigest()[:12]
     return msgspec.structs.replace(flow, digest=digest, source=text)
@@ -156,5 +171,8 @@ def _check(flow: Flow, file: str) -> None:
         raise FlowError(f"{file}: methods: the same method is named twice")
     if flow.capture == "manual" and not set(flow.methods) <= {"card", "upi"}:
         raise FlowError(f"{file}: methods: the gateway holds money only for card and upi")
-    if list(flow.poll.after_s) != sorted(flow.poll.after_s):
-        raise FlowError(f"{file}: poll.after_s: the intervals must not shrink")
+    after_s = flow.poll.after_s
+    if any(later <= earlier for earlier, later in pairwise(after_s)):
+        raise FlowError(
+            f"{file}: poll.after_s: offsets from one beginning, each later than the last"
+        )

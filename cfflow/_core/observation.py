@@ -75,6 +75,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None = None
     message: str = ""
     request_id: str = ""
+    card_kind: str | None = None
 
     @property
     def is_entity(self) -> bool:

@@ -11,7 +11,7 @@ from decimal import Decimal
 import msgspec
 from transitions import MachineError
 
-from cfflow._core.chart import FINAL, OPEN, State, walk
+from cfflow._core.chart import FINAL, OPEN, State, Trigger, walk
 from cfflow._core.draft import Draft, Plan
 from cfflow._core.due import in_flight
 from cfflow._core.flow import Flow
@@ -19,7 +19,7 @@ from cfflow._core.money import amount_of
 from cfflow._core.record import Review, Snapshot
 from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
 
-__all__ = ["abandon", "acknowledge", "resolve"]
+__all__ = ["abandon", "acknowledge", "resolvable_states", "resolve"]
 
 
 def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
@@ -37,7 +37,7 @@ def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
         means = "the order is paid" if record.state is State.CAPTURED else "the order is free"
         raise IllegalStep(f"{snapshot.id}: it is {state} already, {means}")
     draft = Draft(snapshot, flow, now_ms)
-    draft.set(abandoned=True, asked_ms=0, polls=0)
+    draft.set(abandoned=True, since_ms=now_ms)
     draft.next_action = None
     draft.note("abandoned")
     return draft.plan()
@@ -53,6 +53,8 @@ def acknowledge(
         raise InvalidInput(f"{snapshot.id}: no open review {reason!r}; open: {known}")
     draft = Draft(snapshot, flow, now_ms)
     _close_reviews(draft, {reason}, actor, note)
+    # What the review kept from being done goes on from here.
+    draft.set(since_ms=now_ms)
     draft.note(f"{reason} acknowledged by {actor}")
     return draft.plan()
 
@@ -69,8 +71,9 @@ def resolve(
 ) -> Plan:
     """Take a person's word for where this payment is, while a review is open.
 
-    Closes the open step and every open review. Raises `IllegalStep` where the chart has no
-    way there, `InvalidAmount` for a captured amount over the hold.
+    The present state may be named too: it closes the open step and every open review. Raises
+    `IllegalStep` for a state that `resolvable_states` does not list, `InvalidAmount` for a
+    captured amount over the hold.
     """
     record = snapshot.record
     if in_flight(snapshot, now_ms):
@@ -87,21 +90,48 @@ def resolve(
     draft.close_operation(f"resolved by {actor}")
     if state is not record.state:
         draft.set(otp=None, confirming=False)
-    draft.set(given_up_ms=None, asked_ms=now_ms, polls=0)
+    draft.set(given_up_ms=None, since_ms=now_ms)
     draft.note(f"resolved as {state} by {actor}")
     return draft.plan()
 
 
+def resolvable_states(snapshot: Snapshot) -> tuple[State, ...]:
+    """Return the other states that a person may say this payment is in.
+
+    Those that the chart leads to, and that the payment can live in: `initiated` needs an
+    attempt, and `otp_pending` an OTP page, which a UPI payment never has.
+    """
+    record = snapshot.record
+    attempted = record.cf_payment_id is not None
+    impossible = {record.state}
+    if not attempted:
+        impossible.add(State.INITIATED)
+    if record.otp is None or record.otp.accepted:
+        impossible.add(State.OTP_PENDING)
+    return tuple(
+        state
+        for state in State
+        if state not in impossible and _way(record.state, state, attempted=attempted)
+    )
+
+
+def _way(source: State, target: State, *, attempted: bool) -> tuple[Trigger, ...]:
+    try:
+        return walk(source, target, attempted=attempted)
+    except MachineError:
+        return ()
+
+
 def _walk(draft: Draft, state: State, word: str) -> None:
     """Walk the chart's edges to a state; a final state has none, whoever asks."""
-    try:
-        triggers = walk(draft.state, state, attempted=draft.get("cf_payment_id") is not None)
-    except MachineError:
-        triggers = ()
-    if draft.state is not state and not triggers:
+    if draft.state is state:
+        return
+    possible = resolvable_states(draft.snapshot)
+    if state not in possible:
         way = "has no way out" if draft.state in FINAL else f"has no way to {state}"
-        raise IllegalStep(f"{draft.snapshot.id}: {draft.state} {way} in the chart")
-    for trigger in triggers:
+        known = f"; possible: {', '.join(possible)}" if possible else ""
+        raise IllegalStep(f"{draft.snapshot.id}: {draft.state} {way} in the chart{known}")
+    for trigger in _way(draft.state, state, attempted=draft.get("cf_payment_id") is not None):
         draft.fire(trigger, None, word)
 
 

@@ -23,6 +23,7 @@ from cfflow._core.observation import Call, Failure
 
 __all__ = [
     "BLOCKS_PAY",
+    "CLOCK_ERROR_MS",
     "HISTORY_MAX",
     "SCHEMA",
     "Attempt",
@@ -30,24 +31,30 @@ __all__ = [
     "EntryKind",
     "Notice",
     "Operation",
+    "OperationStatus",
     "OtpTurn",
     "Record",
     "Review",
     "Snapshot",
     "Step",
     "appended",
-    "attempt_of",
     "entry",
     "payment_id",
     "reached",
     "split_id",
+    "step_bit",
 ]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 HISTORY_MAX: Final = 64
 
-#: Open reviews that keep the order from taking a new pay until a person resolves them.
-BLOCKS_PAY: Final = frozenset({"ambiguous_attempt", "unclaimed_money"})
+#: Two processes know the store's clock to some milliseconds each. What lies in the future by
+#: more than this was written before the clock went back.
+CLOCK_ERROR_MS: Final = 5_000
+
+#: Open reviews about money, or an attempt, that may be the customer's second one. Until a
+#: person closes them no step that can take money is sent for this order.
+BLOCKS_PAY: Final = frozenset({"ambiguous_attempt", "two_holds", "unclaimed_money"})
 
 
 class Step(StrEnum):
@@ -132,15 +139,28 @@ def entry(offset_ms: int, kind: EntryKind, code: int, by: int, text: str) -> Ent
     return Entry(offset_ms, kind, code, by, _WORD_NUMBERS.get(text, text))
 
 
+class OperationStatus(StrEnum):
+    """What is known of an open operation; `Operation.status` is the only place that derives it."""
+
+    SENDING = "sending"
+    UNKNOWN = "unknown"
+    NOT_DONE = "not_done"
+    ACCEPTED = "accepted"
+
+
 class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """A step on its way: committed before its call, closed by its outcome.
 
     `body` is the frozen request of capture and void, byte for byte; the bodies of pay and
-    authenticate hold card data and OTPs and are never kept. `limit_ms` is when the call
-    must be over; before it an inquiry that sees nothing proves nothing. `missed_ms` is when
-    an inquiry was asked that saw nothing of it: no attempt, or a hold that nobody touched.
-    `replayed`: the gateway repeated a stored error under this key, so the key is used up.
-    `sends` counts the calls made under it: each sender speaks for its own call only.
+    authenticate hold card data and OTPs and are never kept. `started_ms` is when the step
+    began: a renewal under a new key never changes it, so that a person is called in time.
+    `limit_ms` is when the call must be over; before it an inquiry that sees nothing proves
+    nothing. `missed_ms` is when an inquiry was asked that saw nothing of it: no attempt, or
+    an untouched hold. `replayed`: the gateway repeated a stored error under this key, so the
+    key is used up. `sends` counts the calls made under it: a refusal is about one call only.
+    `key_began_ms` is when its key was first used and `sent_ms` when the newest call was
+    written down; 0 means `started_ms`. `gateway_ms` is the earliest time that the gateway's
+    own clock can have shown when a pay was written down; None where it was not known.
     """
 
     step: Step
@@ -159,6 +179,34 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     missed_ms: int | None = None
     replayed: bool = False
     sends: int = 1
+    key_began_ms: int = 0
+    sent_ms: int = 0
+    gateway_ms: int | None = None
+
+    @property
+    def key_since_ms(self) -> int:
+        """When the gateway first saw this key."""
+        return self.key_began_ms or self.started_ms
+
+    @property
+    def last_sent_ms(self) -> int:
+        """When the newest call of this step was written down."""
+        return self.sent_ms or self.started_ms
+
+    def status(self, now_ms: int) -> OperationStatus:
+        """Return what is known of this step at this time of the store's clock.
+
+        A time well before the step began means that the store's clock went back. How long
+        the call has been on its way is not known then, so an inquiry has to decide.
+        """
+        if self.accepted:
+            return OperationStatus.ACCEPTED
+        if self.started_ms - CLOCK_ERROR_MS <= now_ms < self.limit_ms:
+            return OperationStatus.SENDING
+        seen_untouched = self.missed_ms is not None and self.limit_ms <= self.missed_ms <= now_ms
+        if seen_untouched and self.step in {Step.CAPTURE, Step.VOID}:
+            return OperationStatus.NOT_DONE
+        return OperationStatus.UNKNOWN
 
 
 class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -188,7 +236,14 @@ class Review(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """One payment. The store's script reads the first three fields by position."""
+    """One payment. The store's script reads the first three fields by position.
+
+    `moved_ms` is when the present state was entered. `asked_ms` is when the last inquiry was
+    asked that answered for this payment. `since_ms` is when the wait began that the schedule
+    counts from (`schedule.py`). `polls` was a count of inquiries in schema 1 and is not read.
+    `hold_began_ms`: the hold's end was reckoned from then by the flow; None where the gateway
+    named the end.
+    """
 
     schema: int = SCHEMA
     version: int = 0
@@ -222,6 +277,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     confirming: bool = False
     seen: tuple[str, ...] = ()
     given_up_ms: int | None = None
+    since_ms: int = 0
+    hold_began_ms: int | None = None
 
     @property
     def open_reviews(self) -> tuple[Review, ...]:
@@ -238,7 +295,8 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     """What the order's entry says of one of its payments: its state and its gateway id.
 
     `blocks`: a review is open on it that keeps the whole order from a new pay. `given_up_ms`:
-    when a pay of it was given up that may still arrive.
+    when a pay of it was given up that may still arrive. `bars`: the steps that the order's
+    other payments may not begin now, one bit each (`step_bit`).
     """
 
     state: State
@@ -246,17 +304,12 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     abandoned: bool = False
     blocks: bool = False
     given_up_ms: int = 0
+    bars: int = 0
 
 
-def attempt_of(record: Record) -> Attempt:
-    """Return what the order's entry says of a payment with this record."""
-    return Attempt(
-        record.state,
-        record.cf_payment_id or "",
-        record.abandoned,
-        record.blocks_pay,
-        record.given_up_ms or 0,
-    )
+def step_bit(step: Step) -> int:
+    """Return the bit of a step in `Attempt.bars`."""
+    return 1 << STEPS.index(step)
 
 
 class Notice(msgspec.Struct, frozen=True, array_like=True):

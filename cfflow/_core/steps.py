@@ -16,10 +16,12 @@ import msgspec
 
 from cfflow._core.actions import AskOtp, Redirect
 from cfflow._core.chart import State, Trigger
-from cfflow._core.draft import Draft, Plan, next_wake
+from cfflow._core.draft import Draft, Plan
 from cfflow._core.flow import Flow
 from cfflow._core.money import amount_of
-from cfflow._core.record import BLOCKS_PAY, Operation, OtpTurn, Record, Snapshot, Step
+from cfflow._core.record import Operation, OtpTurn, Record, Snapshot, Step
+from cfflow._core.schedule import next_wake
+from cfflow._core.siblings import why_barred
 from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit
 
 __all__ = [
@@ -60,8 +62,13 @@ def create(
     currency: str,
     amount: Decimal | None,
     metadata: dict[str, Any] | None,
+    created_ms: int | None = None,
 ) -> Record:
-    """Return the record of a payment that has just been started."""
+    """Return the record of a payment that has just been started.
+
+    `created_ms` is for one that is adopted: it is as old as its attempt.
+    """
+    created_ms = now_ms if created_ms is None else created_ms
     record = Record(
         flow=flow.name,
         digest=flow.digest,
@@ -69,23 +76,32 @@ def create(
         currency=currency,
         amount=amount,
         metadata=metadata,
-        created_ms=now_ms,
+        created_ms=created_ms,
         updated_ms=now_ms,
-        moved_ms=now_ms,
+        moved_ms=created_ms,
+        since_ms=now_ms,
         version=1,
     )
-    return msgspec.structs.replace(record, wake_ms=next_wake(record, flow, now_ms))
+    return msgspec.structs.replace(record, wake_ms=next_wake(record, flow))
 
 
-def begin_pay(snapshot: Snapshot, flow: Flow, now_ms: int, instrument: Instrument) -> Plan:
-    """Open a pay. One payment is one attempt, so only `created` permits it."""
+def begin_pay(
+    snapshot: Snapshot,
+    flow: Flow,
+    now_ms: int,
+    instrument: Instrument,
+    *,
+    gateway_ms: int | None = None,
+) -> Plan:
+    """Open a pay. One payment is one attempt, so only `created` permits it.
+
+    `gateway_ms` is the earliest time that the gateway's clock can show now, None where it is
+    not known. Only by that clock can an attempt be too old to be this pay's.
+    """
     record = snapshot.record
     _permit(snapshot, Step.PAY, State.CREATED)
     if instrument.method not in flow.methods:
         raise _illegal(snapshot, f"flow {flow.name} does not take {instrument.method}")
-    for review in record.open_reviews:
-        if review.reason in BLOCKS_PAY:
-            raise _illegal(snapshot, f"review {review.reason} must be resolved before a new pay")
     return _open(
         Draft(snapshot, flow, now_ms),
         Step.PAY,
@@ -94,6 +110,7 @@ def begin_pay(snapshot: Snapshot, flow: Flow, now_ms: int, instrument: Instrumen
         channel=instrument.channel,
         last_four=instrument.last_four,
         known=tuple(sorted(snapshot.claimed_elsewhere | set(record.seen))[-_KNOWN_MAX:]),
+        gateway_ms=gateway_ms,
     )
 
 
@@ -122,6 +139,11 @@ def begin_resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
 def leave_otp(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     """Let the customer go to the bank's own page. No call is made: the attempt lives on."""
     _otp_page(snapshot, None, now_ms)
+    barred = why_barred(snapshot, Step.SUBMIT_OTP)
+    if snapshot.twins or barred is not None:
+        # On the bank's page the customer would pay as surely as with an OTP on ours.
+        reason = barred or "another payment of the order has its money"
+        raise _illegal(snapshot, f"leave_otp: {reason}")
     action = snapshot.next_action
     if not isinstance(action, AskOtp) or action.redirect_to_bank is None:
         raise _illegal(snapshot, "the way to the bank's page is not known; its answer was lost")
@@ -161,9 +183,7 @@ def begin_authorize(
 
     `freeze` makes the request's body out of the amount, which only a capture has.
     """
-    _permit(snapshot, step, State.AUTHORIZED)
-    if snapshot.record.confirming:
-        raise _illegal(snapshot, f"{step}: the bank is still confirming another capture or void")
+    _permit_authorize(snapshot, step)
     exact = amount_to_capture(snapshot, amount) if step is Step.CAPTURE else None
     return _open(
         Draft(snapshot, flow, now_ms),
@@ -178,7 +198,7 @@ def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...
     """Return the names of the calls that would be permitted now, for `why` and for pages."""
     instrument = Instrument(flow.methods[0])
     attempts: dict[str, Callable[[], object]] = {
-        "pay": lambda: _pay_alone(snapshot, begin_pay(snapshot, flow, now_ms, instrument)),
+        "pay": lambda: begin_pay(snapshot, flow, now_ms, instrument),
         "submit_otp": lambda: begin_submit(snapshot, flow, now_ms),
         "resend_otp": lambda: begin_resend(snapshot, flow, now_ms),
         "leave_otp": lambda: leave_otp(snapshot, flow, now_ms),
@@ -186,7 +206,8 @@ def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...
         "void": lambda: _permit_authorize(snapshot, Step.VOID),
     }
     names = []
-    for name, attempt in attempts.items():
+    # The store refuses every step beside another payment of the order that has its money.
+    for name, attempt in attempts.items() if not snapshot.twins else ():
         try:
             attempt()
         except CfflowError:
@@ -195,19 +216,10 @@ def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...
     return (*names, "refresh")
 
 
-def _pay_alone(snapshot: Snapshot, plan: Plan) -> Plan:
-    """Refuse what the store would: another payment holds money, or its review blocks the order."""
-    if snapshot.twins or any(attempt.blocks for _, attempt in snapshot.others):
-        raise _illegal(snapshot, "another payment of the order stands in the way")
-    return plan
-
-
 def _permit_authorize(snapshot: Snapshot, step: Step) -> None:
     _permit(snapshot, step, State.AUTHORIZED)
     if snapshot.record.confirming:
         raise _illegal(snapshot, f"{step}: the bank is still confirming another capture or void")
-    if snapshot.twins:
-        raise _illegal(snapshot, f"{step}: another payment of the order holds money too")
 
 
 def _open(
@@ -221,6 +233,7 @@ def _open(
     channel: str | None = None,
     last_four: str | None = None,
     known: tuple[str, ...] = (),
+    gateway_ms: int | None = None,
 ) -> Plan:
     sequence = draft.was.sequence + 1
     operation = Operation(
@@ -236,19 +249,24 @@ def _open(
         channel=channel,
         last_four=last_four,
         known=known,
+        gateway_ms=gateway_ms,
     )
-    draft.set(operation=operation, sequence=sequence, asked_ms=0, polls=0)
+    draft.set(operation=operation, sequence=sequence)
     # No step of any kind while another payment of the order holds or took its money.
     return draft.plan(opens=True)
 
 
 def renewed(draft: Draft, operation: Operation) -> Operation:
-    """Return an open operation under the next number and a key that was never used."""
+    """Return an open operation under the next number and a key that was never used.
+
+    When the step began stays as it is: a gateway that fails for ever must not keep renewing
+    the time after which a person is called.
+    """
     sequence = draft.was.sequence + 1
     draft.set(sequence=sequence)
     key = _key(draft, operation.step, sequence)
     return msgspec.structs.replace(
-        operation, sequence=sequence, key=key, started_ms=draft.now_ms, replayed=False, sends=1
+        operation, sequence=sequence, key=key, key_began_ms=draft.now_ms, replayed=False, sends=1
     )
 
 
@@ -267,6 +285,9 @@ def _permit(snapshot: Snapshot, step: Step | None, state: State) -> None:
         raise _illegal(snapshot, f"{wanted}: {record.operation.step} is still open")
     if record.state is not state:
         raise _illegal(snapshot, f"{wanted} needs a payment in {state}; this one is {record.state}")
+    barred = None if step is None else why_barred(snapshot, step)
+    if barred is not None:
+        raise _illegal(snapshot, barred)
 
 
 def _otp_page(snapshot: Snapshot, step: Step | None, now_ms: int) -> OtpTurn:

@@ -74,7 +74,7 @@ class Catalog:
 
     def remember(self, text: bytes, digest: str) -> Flow:
         """Take a flow's text out of the store: a payment keeps the rules it began with."""
-        flow = parse(text, file=f"stored flow {digest}")
+        flow = parse(text, file=f"stored flow {digest}", stored=True)
         self._by_digest[digest] = flow
         return flow
 

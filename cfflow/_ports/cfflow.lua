@@ -3,8 +3,9 @@
 -- KEYS, all of one partition P (its hash tag keeps them in one slot; NS is the namespace)
 --
 --   NS:{P}:o:<order_id>    hash   one order
---        o                        msgpack [[state, cf_payment_id, abandoned, blocks, given_up_ms], ...],
---                                 one per payment
+--        o                        msgpack [[state, cf_payment_id, abandoned, blocks, given_up_ms, bars],
+--                                 ...], one per payment; `bars`: the steps that the other payments may
+--                                 not begin now, one bit each
 --        <n>                      the record of payment n: msgpack array, [schema, version, token, ...]
 --        <n>a                     its next_action, while the customer has something to do
 --        <n>n                     msgpack [at_ms, cf_payment_id, said]: a notification that no inquiry
@@ -133,7 +134,7 @@ local function start()
     end
   end
   local n = #attempts + 1
-  attempts[n] = { 'created', '', false, false, 0 }
+  attempts[n] = { 'created', '', false, false, 0, 0 }
   packed = cmsgpack.pack(attempts)
   local id = order_id .. '.' .. n
   if redis.call('EXISTS', KEYS[5]) == 0 then
@@ -156,7 +157,9 @@ local function forbidden(attempts, n, cf_payment_id, opens)
     if other ~= n and opens ~= '' and HOLDS[attempt[1]] then
       return 'holder', other
     end
-    if other ~= n and opens == 'pay' and attempt[4] then
+    -- Written by a cfflow that knew no bits yet: its open review bars a pay, whose bit is 1.
+    local bars = attempt[6] or (attempt[4] and 1) or 0
+    if other ~= n and opens ~= '' and bit.band(bars, tonumber(opens)) ~= 0 then
       return 'blocked', other
     end
   end
@@ -204,7 +207,7 @@ end
 
 -- commit: KEYS order wake s:was s:is review events run groups
 --         ARGV id n schema version token record state cf_payment_id feed_max wake_ms
---              created_ms opens(''|pay|step) review(1|0|keep) action(keep|drop|set) action_blob
+--              created_ms opens(''|bit of the step) review(1|0|keep) action(keep|drop|set) action_blob
 --              version_token attempt twins committed_ms(''|ms) answers_ms event...
 -- `twins`: how many other payments the caller knew to hold money. One more makes the commit a
 -- conflict, so that it is decided again with both in view; and the other one is woken up.

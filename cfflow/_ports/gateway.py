@@ -22,6 +22,7 @@ import msgspec
 from cfflow._core.money import amount_of
 from cfflow._core.observation import Call
 from cfflow._ports.environment import API_VERSIONS, base_url_of
+from cfflow._ports.gateway_clock import GatewayClock
 from cfflow._ports.logs import Log, default_log
 from cfflow._ports.methods import PaymentMethod, pay_body
 from cfflow._ports.sealed import Sealed, sealed
@@ -110,6 +111,7 @@ class GatewayClient:
                 raise ConfigError(f"{name} is empty or has a character that no header can carry")
         self.base_url: Final = base_url_of(environment)
         self.api_version: Final = api_version
+        self.clock: Final = GatewayClock()
         self._transport = transport
         self._closed = False
         self._timeout_s = timeout_s
@@ -359,6 +361,7 @@ class GatewayClient:
                 )
                 response = await self._transport.handle_async_request(request)
                 await response.aread()
+                self.clock.read(response.headers.get("date"))
                 response.request = request
                 return response
         except Exception as error:  # noqa: BLE001  any of them carries the request's frames

@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from cfflow._core.draft import Plan
-from cfflow._core.record import Record, Snapshot, Step
+from cfflow._core.record import Record, Snapshot, step_bit
 from cfflow._ports.store import (
     ACTION_MAX_B,
     Committed,
@@ -45,11 +45,9 @@ def started(order_id: str, answer: list[Any]) -> Started:
 
 
 def opening(plan: Plan) -> str:
-    """Return what a plan opens, in the script's words."""
-    if not plan.opens:
-        return ""
+    """Return the bit of the step that a plan opens, as the script compares it; "" for none."""
     operation = plan.record.operation
-    return "pay" if operation is not None and operation.step is Step.PAY else "step"
+    return str(step_bit(operation.step)) if plan.opens and operation is not None else ""
 
 
 def committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committed:

@@ -17,7 +17,8 @@ from cfflow._core.actions import NextAction
 from cfflow._core.chart import State
 from cfflow._core.draft import Plan
 from cfflow._core.flow import Flow
-from cfflow._core.record import Attempt, Notice, Record, Snapshot, attempt_of, split_id
+from cfflow._core.record import Attempt, Notice, Record, Snapshot, split_id
+from cfflow._core.siblings import attempt_of
 from cfflow._ports.feed import FeedStore
 from cfflow.errors import StoreError
 

@@ -22,10 +22,10 @@ from cfflow._core.record import (
     Notice,
     Record,
     Snapshot,
-    Step,
-    attempt_of,
     payment_id,
+    step_bit,
 )
+from cfflow._core.siblings import attempt_of
 from cfflow._ports.budget_ledger import MemoryLedger
 from cfflow._ports.server_clock import monotonic_ms
 from cfflow._ports.store import (
@@ -332,7 +332,7 @@ def _notice(before: Notice | None, new: Notification, now_ms: int) -> Notice:
 def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] | None:
     """Say which other payment of the order stands in the way of this plan."""
     operation = plan.record.operation
-    pays = plan.opens and operation is not None and operation.step is Step.PAY
+    opened = step_bit(operation.step) if plan.opens and operation is not None else 0
     for other, attempt in enumerate(attempts, 1):
         if other == plan.snapshot.n:
             continue
@@ -340,7 +340,7 @@ def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] |
             return Outcome.CLAIMED, other
         if plan.opens and attempt.state in HOLDS:
             return Outcome.HOLDER, other
-        if pays and attempt.blocks:
+        if attempt.bars & opened:
             return Outcome.BLOCKED, other
     return None
 

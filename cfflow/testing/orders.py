@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from cfflow._core.chart import State
-from cfflow._core.record import Operation, Review, Snapshot, Step
+from cfflow._core.record import Operation, Review, Snapshot, Step, step_bit
+from cfflow._core.siblings import attempt_of
 from cfflow._ports.store import Outcome, Store
 from cfflow.errors import AlreadyPaid, Conflict
 from cfflow.testing.plans import FLOW, a_plan, a_record, begin, due, ids, written
@@ -24,6 +25,18 @@ _ENDED: Final = {"state": State.FAILED, "wake_ms": None}
 def a_step(step: Step) -> Operation:
     """Return an operation that opens this step."""
     return Operation(step=step, sequence=1, key="k1", started_ms=1, limit_ms=2)
+
+
+#: Situations of a payment that holds no money, as changes of its record.
+_BESIDE: Final[dict[str, dict[str, Any]]] = {
+    "over": _ENDED,
+    "alive": {"state": State.OTP_PENDING},
+    "pay open": {"state": State.CREATED, "operation": a_step(Step.PAY)},
+    "OTP on its way": {"state": State.OTP_PENDING, "operation": a_step(Step.SUBMIT_OTP)},
+    "void open": {"state": State.FAILED, "operation": a_step(Step.VOID)},
+    "unknown money": {"state": State.FAILED, "reviews": (Review("unclaimed_money", 1),)},
+    "other review": {"state": State.FAILED, "reviews": (Review("late_authorization", 1),)},
+}
 
 
 async def paid(store: Store, order_id: str) -> Snapshot:
@@ -104,12 +117,17 @@ class OrderConformance(Suite):
         await written(store, first, reviews=(closed,))
         await written(store, second, opens=True, operation=a_step(Step.PAY))
 
-    @pytest.mark.parametrize("step", [Step.SUBMIT_OTP, Step.RESEND_OTP, Step.CAPTURE, Step.VOID])
-    async def test_it_blocks_no_other_step(self, store: Store, step: Step) -> None:
-        """The customer who pays already may go on."""
+    @pytest.mark.parametrize("step", Step)
+    @pytest.mark.parametrize("situation", _BESIDE)
+    async def test_a_step_waits_for_what_the_orders_entry_bars(
+        self, store: Store, situation: str, step: Step
+    ) -> None:
+        """Every situation of another payment, and every step beside it."""
         first, second = await two_payments(store)
-        await written(store, first, reviews=(Review("ambiguous_attempt", 1),))
-        await written(store, second, opens=True, operation=a_step(step))
+        first = await written(store, first, **_BESIDE[situation])
+        barred = attempt_of(first.record).bars & step_bit(step)
+        done = await store.commit(a_plan(second, opens=True, operation=a_step(step)))
+        assert done.outcome is (Outcome.BLOCKED if barred else Outcome.OK)
 
     async def test_only_a_review_of_unknown_money_blocks_a_pay(self, store: Store) -> None:
         """Others are about a payment's own money, not about the order's."""

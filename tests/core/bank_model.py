@@ -16,6 +16,7 @@ from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import HISTORY_MAX, Operation, Record, Snapshot, Step
 from tests.core.core_kit import AMOUNT, BANK_PAGE, CHART, DAY, otp_said, paid, proven, states_walked
+from tests.core.schedule_model import expected_wake
 
 MONEY = {State.AUTHORIZED, State.CAPTURED, State.VOIDED}
 ORDER_LIVES_MS = 3 * DAY
@@ -143,7 +144,8 @@ def check(before: Snapshot, plan: Plan, event: Event | None, flow: Flow, now_ms:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=Record) == record
     _check_money(was, record)
     _check_operation(was, record, event)
-    _check_wake(record, flow, now_ms)
+    assert record.wake_ms == expected_wake(record, flow)
+    _check_since(was, record, event)
     _check_turn(plan.snapshot, flow, now_ms)
     _check_proof(was, record, event)
     if event is not None:
@@ -181,11 +183,21 @@ def _check_operation(was: Record, record: Record, event: Event | None) -> None:
     assert record.sequence >= was.sequence
 
 
-def _check_wake(record: Record, flow: Flow, now_ms: int) -> None:
-    watched = now_ms < record.moved_ms + flow.end.late_watch_s * 1000
-    done = record.state in FINAL or (record.state is State.FAILED and not watched)
-    at_end = done and record.operation is None and not record.confirming
-    assert (record.wake_ms is None) is at_end
+def _check_since(was: Record, record: Record, event: Event | None) -> None:
+    """The wait begins anew only by what really happened, never by having been asked about."""
+    if record.since_ms == was.since_ms:
+        return
+    was_accepted = was.operation is not None and was.operation.accepted
+    now_accepted = record.operation is not None and record.operation.accepted
+    otp_was, otp_is = was.otp, record.otp
+    turn_moved = otp_was is not None and otp_is is not None and otp_was != otp_is
+    assert (
+        record.state is not was.state
+        or record.moved_ms != was.moved_ms
+        or (now_accepted and not was_accepted)
+        or record.given_up_ms != was.given_up_ms
+        or turn_moved
+    ), event
 
 
 def _check_turn(held: Snapshot, flow: Flow, now_ms: int) -> None:

@@ -396,10 +396,15 @@ def test_a_call_that_is_over_may_be_asked_about_at_once() -> None:
 
 def test_an_unclosed_operation_of_any_kind_is_reported_when_the_bank_owes_too_long() -> None:
     """After the flow's patience a person looks, and asking goes on."""
-    for held in (opened(a_created(), Step.PAY, T0), a_payment(State.INITIATED), an_otp_page()):
-        before = told(held, TimePassed(), T0 + DAY - 1)
+    page_ends_ms = NATIVE.otp.expires_after_s * SECOND
+    for held, later_ms in (
+        (opened(a_created(), Step.PAY, T0), 0),
+        (a_payment(State.INITIATED), 0),
+        (an_otp_page(), page_ends_ms),
+    ):
+        before = told(held, TimePassed(), T0 + later_ms + DAY - 1)
         assert reasons(before) == []
-        late = told(before, TimePassed(), T0 + DAY)
+        late = told(before, TimePassed(), T0 + later_ms + DAY)
         assert reasons(late) == ["no_answer"]
         assert late.record.wake_ms is not None
 

@@ -128,8 +128,9 @@ def test_a_full_shelf_of_settled_reviews_makes_room_for_a_new_one() -> None:
 
 
 def test_somebody_elses_attempt_moves_nothing() -> None:
-    """A list without ours, an answer about another id: we asked, and know no more."""
+    """An answer about another id says nothing of ours, so the same question stays due."""
     held = leave_otp(an_otp_page(), NATIVE, T0).snapshot
     before = held.record
     held = told(held, inquired(entity("FAILED", cf_payment_id=FOREIGN), asked_ms=LIMIT), LIMIT)
-    assert (held.record.state, held.record.polls) == (before.state, before.polls + 1)
+    assert (held.record.state, held.record.asked_ms) == (before.state, before.asked_ms)
+    assert held.record.wake_ms == before.wake_ms

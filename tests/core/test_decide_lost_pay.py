@@ -14,13 +14,15 @@ from cfflow._core.due import Ask, what_to_ask
 from cfflow._core.flow import PayRules
 from cfflow._core.observation import Observation
 from cfflow._core.record import Attempt, Snapshot, Step
-from cfflow._core.steps import Instrument
+from cfflow._core.steps import Instrument, begin_pay
 from cfflow.errors import IllegalStep
 from tests.core.core_kit import (
     AMOUNT,
     BANK_PAGE,
+    CARD,
     DAY,
     FOREIGN,
+    NATIVE,
     OURS,
     SECOND,
     T0,
@@ -45,6 +47,13 @@ LIMIT = T0 + 10 * SECOND
 def a_lost_pay(amount: Decimal | None = AMOUNT) -> Snapshot:
     """Return a payment whose pay went out at T0 and was never answered."""
     return opened(a_created(amount=amount), Step.PAY, T0)
+
+
+def asked_twice(held: Snapshot, *seen: Observation) -> Snapshot:
+    """Return the payment after two inquiries that count, 15 seconds apart."""
+    for asked_ms in (LIMIT, LIMIT + 15 * SECOND):
+        held = told(held, listed(*seen, asked_ms=asked_ms), asked_ms)
+    return held
 
 
 def test_a_lost_pay_is_found_and_its_page_inferred() -> None:
@@ -82,28 +91,106 @@ def test_a_lost_pay_may_be_found_far_along(seen: Observation, state: State) -> N
     assert held.record.amount_held == AMOUNT
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"method": "upi"},
-        {"payment_amount": Decimal(99)},
-        {"last_four": "2222"},
-    ],
-)
-def test_an_attempt_that_differs_is_not_ours(other: dict[str, object]) -> None:
-    """Method, amount and last four digits must agree, each of them."""
-    seen = entity("PENDING", cf_payment_id=FOREIGN, **other)
+#: How an attempt may differ from what was asked for, in what both sides show.
+DIFFERENCES: list[dict[str, object]] = [
+    {"method": "upi"},
+    {"payment_amount": Decimal(99)},
+    {"payment_amount": AMOUNT - Decimal("0.01")},
+    {"order_amount": Decimal(99), "payment_amount": Decimal(98)},
+    {"last_four": "2222"},
+    {"channel": "link"},
+]
+
+
+@pytest.mark.parametrize("other", DIFFERENCES)
+@pytest.mark.parametrize("status", ["PENDING", "FAILED", "SUCCESS"])
+def test_a_difference_never_rules_an_attempt_out(other: dict[str, object], status: str) -> None:
+    """It may be ours all the same: the pay stays open and a person decides, no second pay."""
+    seen = entity(status, cf_payment_id=FOREIGN, **other)
     held = told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT)
-    assert held.record.cf_payment_id is None
-    assert held.record.operation is not None
-    held = told(held, listed(seen, entity("PENDING"), asked_ms=LIMIT + 1), LIMIT + 1)
+    assert (held.record.cf_payment_id, reasons(held)) == (None, [])
+    held = asked_twice(a_lost_pay(), seen)
+    assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
+    assert FOREIGN not in held.record.seen
+    with pytest.raises(IllegalStep):
+        begun(held, Step.PAY, LIMIT + DAY)
+
+
+@pytest.mark.parametrize("other", DIFFERENCES)
+def test_the_attempt_that_agrees_is_ours_beside_one_that_differs(other: dict[str, object]) -> None:
+    """One pay makes one attempt: once ours is found, the other one is not it."""
+    differs = entity("PENDING", cf_payment_id=FOREIGN, **other)
+    held = told(a_lost_pay(), listed(differs, asked_ms=LIMIT), LIMIT)
+    held = told(held, listed(differs, entity("PENDING"), asked_ms=LIMIT + 1), LIMIT + 1)
     assert held.record.cf_payment_id == OURS
+
+
+@pytest.mark.parametrize(
+    "made_by_the_gateway",
+    [
+        {"payment_amount": AMOUNT + Decimal("0.50"), "order_amount": AMOUNT},
+        {"payment_amount": AMOUNT - Decimal(1), "order_amount": AMOUNT},
+        {"payment_amount": None, "order_amount": None},
+        {"method": None},
+        {"method": "emi"},
+        {"last_four": None},
+        {"channel": None},
+        {"began_ms": T0 - 60 * SECOND},
+        {"began_ms": T0 + 900 * SECOND},
+    ],
+    ids=str,
+)
+def test_what_the_gateway_changes_by_itself_is_no_difference(
+    made_by_the_gateway: dict[str, object],
+) -> None:
+    """Fees, offers, other names, missing digits; and no clock but the gateway's own counts."""
+    seen = entity("PENDING", **made_by_the_gateway)
+    assert told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
+
+
+#: The gateway's clock in the tests below: nothing like the store's.
+GATEWAY_T0 = T0 - 900 * SECOND
+
+
+def a_timed_pay() -> Snapshot:
+    """Return a lost pay that was written down when the gateway's clock showed GATEWAY_T0."""
+    return begin_pay(a_created(), NATIVE, T0, CARD, gateway_ms=GATEWAY_T0).snapshot
+
+
+@pytest.mark.parametrize("status", ["PENDING", "FAILED", "SUCCESS"])
+def test_an_attempt_from_before_by_the_gateways_own_clock_is_not_ours(status: str) -> None:
+    """With the same card and all; the pay is given up, and may be made again."""
+    old = entity(status, cf_payment_id=FOREIGN, began_ms=GATEWAY_T0 - 32 * SECOND)
+    held = asked_twice(a_timed_pay(), old)
+    assert held.record.operation is None
+    assert held.record.given_up_ms is not None
+
+
+def test_an_attempt_within_the_gateways_own_spread_of_clocks_may_be_ours() -> None:
+    """Its machines' clocks differ: only what began well before is ruled out."""
+    seen = entity("PENDING", began_ms=GATEWAY_T0 - 30 * SECOND)
+    assert told(a_timed_pay(), listed(seen, asked_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
+
+
+@pytest.mark.parametrize("off_ms", [-3600 * SECOND, -900 * SECOND, 0, 900 * SECOND, 3600 * SECOND])
+@pytest.mark.parametrize("old", [False, True])
+def test_the_stores_clock_changes_no_verdict(off_ms: int, old: bool) -> None:
+    """It stands ahead or behind by any amount: ours is found, and an older one ruled out."""
+    at_ms = T0 + off_ms
+    record = msgspec.structs.replace(a_created().record, created_ms=at_ms, since_ms=at_ms)
+    held = msgspec.structs.replace(a_created(), record=record)
+    held = begin_pay(held, NATIVE, at_ms, CARD, gateway_ms=T0).snapshot
+    began_ms = T0 - 60 * SECOND if old else T0 + SECOND
+    seen = entity("PENDING", began_ms=began_ms)
+    for asked_ms in (at_ms + 10 * SECOND, at_ms + 25 * SECOND):
+        held = told(held, listed(seen, asked_ms=asked_ms), asked_ms)
+    assert held.record.cf_payment_id == (None if old else OURS)
+    assert (held.record.given_up_ms is not None) is old
 
 
 def test_an_attempt_on_another_channel_alone_is_not_adopted_silently() -> None:
     """The bank may answer link where post was asked: perhaps ours, so a person looks."""
-    seen = entity("PENDING", channel="link")
-    held = told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT)
+    held = asked_twice(a_lost_pay(), entity("PENDING", channel="link"))
     assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
 
 

@@ -83,7 +83,7 @@ def test_what_a_flow_leaves_out_has_the_documented_defaults() -> None:
         (BASE + "[otp]\nexpires_after_s = 301\n", "otp.expires_after_s", "300"),
         (BASE + "[poll]\nafter_s = []\n", "poll.after_s", "length"),
         (BASE + "[poll]\nafter_s = [0]\n", "poll.after_s", "1"),
-        (BASE + "[poll]\nafter_s = [5, 4]\n", "poll.after_s", "shrink"),
+        (BASE + "[poll]\nafter_s = [5, 4]\n", "poll.after_s", "each later"),
         (BASE + '[poll]\nreview_after_s = "1"\n', "poll.review_after_s", "int"),
         (BASE + "[end]\nlate_watch_s = -1\n", "end.late_watch_s", "0"),
         (BASE + "[end]\nretention_s = 0\n", "end.retention_s", "1"),

@@ -147,13 +147,28 @@ async def test_a_customer_who_paid_twice_is_noticed(shop: Shop) -> None:
 
 
 async def test_a_customer_who_paid_elsewhere_first_is_noticed_too(shop: Shop) -> None:
-    """The list is seen while ours still waits for its OTP, and the OTP is right."""
+    """Ours is not completed: until a person closes the review no OTP is asked for or sent."""
     payment, elsewhere = await paid_twice(shop)
     await shop.cashier.gateway.simulate(elsewhere, "SUCCESS")
     await tell(shop, event(payment.order_id, elsewhere))
     await Worker(shop.cashier).run_once()
+    for step in (
+        shop.cashier.submit_otp(payment.id, "111000"),
+        shop.cashier.leave_otp(payment.id),
+    ):
+        with pytest.raises(cfflow.IllegalStep, match="two_holds"):
+            await step
+    shown = await shop.cashier.get(payment.id)
+    assert (shown.state, shown.review, shown.next_action) == (
+        State.OTP_PENDING,
+        ("two_holds",),
+        None,
+    )
+    allowed = (await shop.cashier.why(payment.id)).allowed
+    assert {"submit_otp", "leave_otp"}.isdisjoint(allowed)
+    await shop.cashier.acknowledge(payment.id, "two_holds", actor="desk", note="refunded it")
     payment = await shop.cashier.submit_otp(payment.id, "111000")
-    assert (payment.state, payment.review) == (State.CAPTURED, ("two_holds",))
+    assert (payment.state, payment.review) == (State.CAPTURED, ())
 
 
 async def test_a_question_about_ours_does_not_answer_one_about_a_strangers(shop: Shop) -> None:

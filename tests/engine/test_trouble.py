@@ -23,7 +23,8 @@ from cfflow import (
     State,
     StoreUnavailable,
 )
-from cfflow._core.draft import PAY_MARGIN_MS, Plan
+from cfflow._core.draft import Plan
+from cfflow._core.schedule import PAY_MARGIN_MS
 from cfflow._ports.store import Committed
 from cfflow.testing import FakeClock, MemoryStore
 from tests.engine.shop import OTP, Shop, card, open_shop

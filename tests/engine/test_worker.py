@@ -178,9 +178,10 @@ async def test_a_refused_end_of_a_hold_calls_a_person_and_is_not_tried_for_ever(
 async def test_an_abandoned_hold_ends_as_the_flow_says(
     shop: Shop, flow: str, state: State, reviews: Sequence[str]
 ) -> None:
-    """Voided at once, or a person is told; never captured."""
+    """Voided at the schedule's first moment, or a person is told; never captured."""
     payment = await held(shop, flow)
     await shop.cashier.abandon(payment)
+    shop.pass_time(6)
     await Worker(shop.cashier).run_once()
     now = await shop.cashier.get(payment)
     assert (now.state, now.review) == (state, reviews)

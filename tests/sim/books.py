@@ -25,6 +25,7 @@ from cfflow._core.record import (
 )
 from cfflow._ports.store import decode_record
 from cfflow.testing import MemoryStore
+from tests.core.schedule_model import expected_wake
 from tests.sim.network import payment_of_key
 from tests.sim.story import Story
 from tests.sim.truth import Truth
@@ -196,6 +197,9 @@ class Books:
 
     def _check_wake(self, name: str, record: Record) -> None:
         indexed = self._store._wakes.get(name)
+        flow = self.flow_of(record.flow)
+        if record.wake_ms != expected_wake(record, flow):
+            self._complain(f"{name}: wakes at {record.wake_ms}, not as the schedule says")
         if record.wake_ms is None and not self.at_end(record):
             self._complain(f"{name}: is not at its end, and nobody will look at it again")
         order_id, _, n = name.rpartition(".")
@@ -210,7 +214,9 @@ class Books:
         if record.operation is not None or record.confirming:
             return False
         watched_ms = record.moved_ms + self.flow_of(record.flow).end.late_watch_s * 1000
-        late = record.state is State.FAILED and record.updated_ms < watched_ms
+        late = record.state is State.FAILED and record.asked_ms < watched_ms
+        if record.given_up_ms is not None:
+            return False
         return record.state in FINAL | {State.FAILED} and not late
 
     def _check_order(self, name: str, record: Record) -> None:

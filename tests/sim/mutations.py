@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cfflow._core import absorb, answers, chart, decide, draft, due
+from cfflow._core import absorb, answers, chart, decide, draft, due, matching, schedule, siblings
 from cfflow._core.chart import State, Trigger
 from cfflow._core.draft import Draft, Plan
 from cfflow._core.flow import Flow
@@ -140,12 +140,7 @@ def _twice(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def no_attempt_believed_at_once() -> AbstractContextManager[None]:
     """One inquiry that shows no attempt is taken for "the pay never arrived"."""
-
-    def hasty(sketch: Draft, _operation: Operation, _asked_ms: int) -> None:
-        sketch.close_operation("never arrived")
-        sketch.set(given_up_ms=sketch.now_ms)
-
-    return changed(answers, "_miss", hasty)
+    return changed(answers, "_missed_twice", lambda *_: True)
 
 
 @contextmanager
@@ -175,11 +170,7 @@ def _before(state: State) -> State:
 @contextmanager
 def foreign_attempt_claimed() -> Iterator[None]:
     """A lost pay claims any attempt of its order that nobody has."""
-
-    def ours(operation: Operation, observation: Observation) -> bool:
-        return True
-
-    with changed(answers, "_possible", ours), changed(answers, "_same", lambda *_: True):
+    with replaced(matching.matches, lambda *_: True), replaced(matching.is_older, lambda *_: False):
         yield
 
 
@@ -206,10 +197,10 @@ def server_error_taken_for_a_refusal() -> AbstractContextManager[None]:
 
 def payment_forgotten() -> AbstractContextManager[None]:
     """Nobody is told to look at a payment again while the customer is away."""
-    next_wake = draft.next_wake
+    next_wake = schedule.next_wake
 
-    def never(record: Record, flow: Flow, now_ms: int) -> int | None:
-        return None if record.state is State.INITIATED else next_wake(record, flow, now_ms)
+    def never(record: Record, flow: Flow) -> int | None:
+        return None if record.state is State.INITIATED else next_wake(record, flow)
 
     return replaced(next_wake, never)
 
@@ -252,13 +243,57 @@ def restart_not_noticed() -> AbstractContextManager[None]:
 def old_nonce_after_a_loss() -> AbstractContextManager[None]:
     """After a loss of data the keys of forgotten steps come again."""
 
-    def trusting(sketch: Draft, event: decide.Inquired) -> None:
+    def trusting(
+        sketch: Draft, event: decide.Inquired, observations: tuple[Observation, ...]
+    ) -> None:
         nonce = sketch.get("nonce")
-        distrust(sketch, event)
+        distrust(sketch, event, observations)
         sketch.set(nonce=nonce)
 
     distrust = decide._distrust
     return changed(decide, "_distrust", trusting)
+
+
+def ruled_out_by_amount() -> AbstractContextManager[None]:
+    """An attempt of another amount counts as somebody else's, without any proof."""
+    is_older = matching.is_older
+
+    def other_amount(operation: Operation, observation: Observation) -> bool:
+        shown = {observation.payment_amount, observation.order_amount} - {None}
+        differs = operation.amount is not None and shown and operation.amount not in shown
+        return bool(differs) or is_older(operation, observation)
+
+    return replaced(is_older, other_amount)
+
+
+def refresh_restarts_the_schedule() -> AbstractContextManager[None]:
+    """Asking about a payment begins its wait anew."""
+    asked = Draft.asked
+
+    def restarting(sketch: Draft, at_ms: int) -> None:
+        asked(sketch, at_ms)
+        sketch.set(since_ms=sketch.now_ms)
+
+    return changed(Draft, "asked", restarting)
+
+
+def renewal_restarts_the_review_clock() -> AbstractContextManager[None]:
+    """A step that is sent under a new key counts as a new step."""
+
+    def anew(sketch: Draft, operation: Operation) -> Operation:
+        return replace(renewed(sketch, operation), started_ms=sketch.now_ms)
+
+    return replaced(renewed, anew)
+
+
+def foreign_taker_ignored() -> AbstractContextManager[None]:
+    """The customer has paid on another page, and is asked to pay here as well."""
+    return replaced(siblings.why_barred, lambda *_: None)
+
+
+def contradicting_entity_believed() -> AbstractContextManager[None]:
+    """An answer about another order moves this one's payment."""
+    return changed(decide, "_of_this_order", lambda _, observations: observations)
 
 
 Mutation = Callable[[], AbstractContextManager[None]]
@@ -285,4 +320,9 @@ MUTATIONS: dict[Mutation, tuple[str, ...] | None] = {
     late_pay_not_noticed: ("stuck",),
     restart_not_noticed: ("busy",),
     old_nonce_after_a_loss: ("busy",),
+    ruled_out_by_amount: ("lost_after", "late_answer"),
+    refresh_restarts_the_schedule: None,
+    renewal_restarts_the_review_clock: ("error_stored",),
+    foreign_taker_ignored: ("lost_after",),
+    contradicting_entity_believed: ("mixed",),
 }

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cfflow._core.draft import PAY_MARGIN_MS
 from cfflow._core.record import Snapshot
+from cfflow._core.schedule import PAY_MARGIN_MS
 from cfflow._core.steps import SEND_WITHIN_MS
 from cfflow.errors import (
     CfflowError,

@@ -1,0 +1,240 @@
+"""Facts that contradict what the merchant told `start`, or that are about another order."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from cfflow._core.chart import State
+from cfflow._core.decide import Adopted, Event, NotFound, OrderSeen
+from cfflow._core.observation import Observation
+from cfflow._core.people import acknowledge
+from cfflow._core.record import Snapshot, Step
+from tests.core.core_kit import (
+    AMOUNT,
+    DAY,
+    HOUR,
+    NATIVE,
+    OURS,
+    PREAUTH,
+    SECOND,
+    T0,
+    a_created,
+    a_payment,
+    answered,
+    entity,
+    inquired,
+    listed,
+    opened,
+    reasons,
+    taken,
+    told,
+)
+
+OTHER = Decimal("1.00")
+LIMIT = T0 + 10 * SECOND
+
+
+def a_lost_pay(amount: Decimal | None = AMOUNT) -> Snapshot:
+    """Return a payment whose pay went out at T0 and was never answered."""
+    return opened(a_created(amount=amount), Step.PAY, T0)
+
+
+def the_detail(held: Snapshot) -> str:
+    """Return the detail of the only open review."""
+    (review,) = held.record.open_reviews
+    return review.detail
+
+
+# the order's amount and currency
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "PENDING", "FAILED", "VOID"])
+def test_another_order_amount_than_start_was_given_is_reviewed(status: str) -> None:
+    """With both values, whatever the attempt's state; the payment shows the gateway's."""
+    held = a_payment(State.INITIATED)
+    seen = entity(status, is_captured=True, payment_amount=OTHER, order_amount=OTHER)
+    held = told(held, inquired(seen, asked_ms=T0 + SECOND), T0 + SECOND)
+    assert reasons(held) == ["order_amount_differs"]
+    assert str(AMOUNT) in the_detail(held)
+    assert str(OTHER) in the_detail(held)
+    assert held.record.amount_held == OTHER
+
+
+@pytest.mark.parametrize("paid_amount", [AMOUNT + 2, AMOUNT - 2])
+def test_fees_and_offers_are_no_difference(paid_amount: Decimal) -> None:
+    """What is paid of an order may differ from it; the order itself is the one that was meant."""
+    seen = taken(payment_amount=paid_amount, order_amount=AMOUNT)
+    held = told(a_payment(State.INITIATED), inquired(seen, asked_ms=T0 + 1), T0 + 1)
+    assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
+    assert held.record.amount_held == paid_amount
+
+
+def test_a_payment_started_without_an_amount_takes_the_gateways_word() -> None:
+    """There is nothing to contradict."""
+    held = told(a_lost_pay(None), listed(taken(order_amount=OTHER), asked_ms=LIMIT), LIMIT)
+    assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
+
+
+def test_another_currency_is_reviewed() -> None:
+    """With both; the same one in other letters is the same."""
+    held = a_payment(State.INITIATED)
+    same = told(held, inquired(taken(currency="inr"), asked_ms=T0 + 1), T0 + 1)
+    assert reasons(same) == []
+    other = told(held, inquired(taken(currency="USD"), asked_ms=T0 + 1), T0 + 1)
+    assert reasons(other) == ["currency_differs"]
+    assert {"INR", "USD"} <= set(the_detail(other).replace(",", "").split())
+
+
+def test_a_lost_pay_and_an_adopted_attempt_go_through_the_same_check() -> None:
+    """However a payment came by its attempt."""
+    seen = taken(payment_amount=AMOUNT, order_amount=OTHER)
+    found = told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT)
+    assert (found.record.cf_payment_id, reasons(found)) == (OURS, ["order_amount_differs"])
+    adopted = told(a_created(), Adopted(seen, T0, "n1"), T0)
+    assert (adopted.record.state, reasons(adopted)) == (State.CAPTURED, ["order_amount_differs"])
+
+
+def test_the_order_itself_is_compared_before_anybody_has_paid() -> None:
+    """A page that asks for the order learns of it in time."""
+    event = OrderSeen("ACTIVE", T0, T0 + DAY, amount=OTHER, currency="INR", order_id="order_1")
+    assert reasons(told(a_created(), event, T0)) == ["order_amount_differs"]
+
+
+def test_an_acknowledged_difference_is_not_reviewed_again() -> None:
+    """A person has decided; the same fact is no news."""
+    held = a_payment(State.INITIATED)
+    event = inquired(taken(order_amount=OTHER), asked_ms=T0 + 1)
+    held = told(held, event, T0 + 1)
+    word = {"reason": "order_amount_differs", "actor": "desk", "note": "refunded"}
+    held = acknowledge(held, NATIVE, T0 + 2, **word).snapshot
+    assert reasons(told(held, inquired(taken(order_amount=OTHER), asked_ms=T0 + 3), T0 + 3)) == []
+
+
+# another order
+
+ELSEWHERE = "order_2"
+
+
+def elsewhere(**fields: object) -> Observation:
+    """Return an entity with our attempt's id that names another order."""
+    return taken(order_id=ELSEWHERE, **fields)
+
+
+@pytest.mark.parametrize(
+    ("held", "event"),
+    [
+        (a_payment(State.INITIATED), inquired(elsewhere(), asked_ms=T0 + 1)),
+        (a_payment(State.INITIATED), listed(elsewhere(), asked_ms=T0 + 1)),
+        (a_lost_pay(), listed(elsewhere(), asked_ms=LIMIT)),
+        (a_created(), Adopted(elsewhere(), T0, "n1")),
+        (a_created(), OrderSeen("EXPIRED", T0 + 1, order_id=ELSEWHERE)),
+    ],
+    ids=["one", "list", "lost pay", "adopted", "order"],
+)
+def test_an_answer_about_another_order_proves_nothing(held: Snapshot, event: Event) -> None:
+    """No state, no attempt, no moment of the schedule; a person learns what came instead."""
+    after = told(held, event, LIMIT)
+    same = ("state", "cf_payment_id", "amount_held", "captured_amount", "asked_ms", "operation")
+    for name in same:
+        assert getattr(after.record, name) == getattr(held.record, name), name
+    assert reasons(after) == ["other_order"]
+    assert ELSEWHERE in the_detail(after)
+
+
+def test_a_capture_answered_about_another_order_stays_open() -> None:
+    """What it did is not known: an inquiry decides."""
+    held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0, PREAUTH)
+    held = told(held, answered(held, elsewhere(), asked_ms=T0), T0, PREAUTH)
+    assert held.record.state is State.AUTHORIZED
+    assert held.record.operation is not None
+
+
+def test_a_list_with_another_orders_attempt_still_shows_ours() -> None:
+    """What is about this order counts as always."""
+    mixed = entity("PENDING", cf_payment_id="777", order_id=ELSEWHERE)
+    held = told(a_lost_pay(), listed(mixed, entity(order_id="order_1"), asked_ms=LIMIT), LIMIT)
+    assert held.record.cf_payment_id == OURS
+
+
+# what the bank did with a hold
+
+
+@pytest.mark.parametrize("confirmed", ["SUCCESS", "PENDING"])
+def test_a_hold_that_was_captured_in_the_dashboard_was_held_first(confirmed: str) -> None:
+    """CAPTURE says so, whoever asked for it: no false `captured_without_hold`."""
+    seen = taken(authorization_action="CAPTURE", authorization_status=confirmed)
+    held = told(a_payment(State.INITIATED, PREAUTH), inquired(seen, asked_ms=LIMIT), LIMIT, PREAUTH)
+    assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
+    adopted = told(a_created(PREAUTH), Adopted(seen, T0, "n1"), T0, PREAUTH)
+    assert (adopted.record.state, reasons(adopted)) == (State.CAPTURED, [])
+
+
+def test_money_that_was_taken_at_once_is_still_reviewed() -> None:
+    """Nothing shows a hold: the account does not hold money."""
+    held = told(
+        a_payment(State.INITIATED, PREAUTH), inquired(taken(), asked_ms=LIMIT), LIMIT, PREAUTH
+    )
+    assert reasons(held) == ["captured_without_hold"]
+
+
+def test_only_an_answer_asked_after_the_holds_end_shows_that_it_was_not_released() -> None:
+    """A refused capture is no such answer, and neither is the clock."""
+    held = a_payment(State.AUTHORIZED, PREAUTH)
+    ends_ms = held.record.hold_expires_ms
+    assert ends_ms is not None
+    late = opened(held, Step.CAPTURE, ends_ms + HOUR, PREAUTH)
+    assert reasons(late) == []
+    early = told(held, inquired(entity(), asked_ms=ends_ms - 1), ends_ms + HOUR, PREAUTH)
+    assert reasons(early) == []
+    shown = told(held, inquired(entity(), asked_ms=ends_ms), ends_ms, PREAUTH)
+    assert reasons(shown) == ["hold_lapsed"]
+
+
+# an order that the gateway does not know
+
+
+@pytest.mark.parametrize("state", [State.INITIATED, State.OTP_PENDING, State.AUTHORIZED])
+def test_an_order_that_the_gateway_does_not_know_is_reviewed(state: State) -> None:
+    """Not in its first minute, when not every machine of the gateway may know it yet."""
+    held = a_payment(state, PREAUTH)
+    wait_ms = held.record.otp.expires_ms - T0 if held.record.otp else 0
+    early = told(held, NotFound(T0 + wait_ms + 59 * SECOND), T0 + wait_ms + 59 * SECOND, PREAUTH)
+    assert (early.record.state, reasons(early)) == (state, [])
+    late_ms = T0 + wait_ms + 60 * SECOND
+    late = told(early, NotFound(late_ms), late_ms, PREAUTH)
+    assert (late.record.state, reasons(late)) == (state, ["order_not_found"])
+    assert "secret" in the_detail(late)
+    assert late.record.asked_ms == late_ms
+
+
+# adopted attempts keep the gateway's times
+
+
+def test_what_is_adopted_happened_when_the_gateway_says() -> None:
+    """Yesterday's capture stays yesterday's; that it was adopted now stands in the history."""
+    began_ms, paid_ms = T0 - DAY, T0 - DAY + 40 * SECOND
+    seen = taken(began_ms=began_ms, paid_ms=paid_ms)
+    held = a_created()
+    record = held.record
+    old = Snapshot(
+        "order_1",
+        1,
+        type(record)(
+            **{name: getattr(record, name) for name in record.__struct_fields__}
+            | {"created_ms": began_ms, "moved_ms": began_ms}
+        ),
+    )
+    adopted = told(old, Adopted(seen, T0, "n1"), T0).record
+    assert adopted.moved_ms == paid_ms
+    offsets = [entry.offset_ms for entry in adopted.history]
+    assert offsets == [0, 40 * SECOND, 40 * SECOND, DAY]
+    assert adopted.history[-1].text == "adopted from the gateway's list"
+
+
+def test_a_time_of_tomorrow_is_not_believed() -> None:
+    """A gateway's clock that is ahead puts nothing into our future."""
+    seen = taken(began_ms=T0 + DAY, paid_ms=T0 + DAY)
+    adopted = told(a_created(), Adopted(seen, T0, "n1"), T0).record
+    assert adopted.moved_ms == T0
