@@ -68,6 +68,7 @@ PURE = {
     "tomllib",
     "transitions",
     "typing",
+    "uuid",
     "zlib",
 }
 IMPURE_CALLS = {
@@ -86,6 +87,11 @@ IMPURE_CALLS = {
     "today",
     "urandom",
     "utcnow",
+    "uuid1",
+    "uuid4",
+    "uuid6",
+    "uuid7",
+    "uuid8",
     "write_bytes",
     "write_text",
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
+from uuid import UUID, uuid5
 
 import msgspec
 
@@ -34,6 +35,7 @@ __all__ = [
     "begin_resend",
     "begin_submit",
     "create",
+    "idempotency_key",
     "leave_otp",
     "renewed",
 ]
@@ -44,6 +46,10 @@ SEND_WITHIN_MS: Final = 2_000
 
 #: Of the attempt ids known to the order, the last so many are frozen with a pay.
 _KNOWN_MAX: Final = 32
+
+#: cfflow's own namespace of idempotency keys. Never changed: with another one, the same step
+#: would have another key.
+_KEYS: Final = UUID("9972b366-ce53-4eb4-a4dd-734aab38c571")
 
 
 class Instrument(msgspec.Struct, frozen=True):
@@ -270,9 +276,18 @@ def renewed(draft: Draft, operation: Operation) -> Operation:
     )
 
 
+def idempotency_key(payment: str, step: Step, sequence: int, nonce: str) -> str:
+    """Return the idempotency key of one step: a UUID made from the step's own name (GATEWAY 5).
+
+    The gateway types its keys as UUIDs. A name-based one can be derived again from the
+    payment's id, the step, its number and the payment's nonce. The nonce is in it because
+    a store that lost its last commits counts the same numbers again.
+    """
+    return str(uuid5(_KEYS, f"{payment}-{step}-{sequence}-{nonce}"))
+
+
 def _key(draft: Draft, step: Step, sequence: int) -> str:
-    """Derive the idempotency key (GATEWAY 5); the nonce outlives a store that was rolled back."""
-    return f"{draft.snapshot.id}-{step}-{sequence}-{draft.was.nonce}"
+    return idempotency_key(draft.snapshot.id, step, sequence, draft.was.nonce)
 
 
 def _permit(snapshot: Snapshot, step: Step | None, state: State) -> None:

@@ -7,7 +7,6 @@ client's one seam makes `RateLimited` of it: nothing was sent, so nothing is unk
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -98,7 +97,7 @@ def _said(status: int, headers: list[tuple[bytes, bytes]]) -> Said | None:
     if _LIMIT not in fields and _REMAINING not in fields and status != _TOO_MANY:
         return None
     limit, remaining = _whole(fields.get(_LIMIT)), _whole(fields.get(_REMAINING))
-    wait_s = _wait_s(fields) if status == _TOO_MANY or remaining == 0 else 0.0
+    wait_s = _wait_s(headers) if status == _TOO_MANY or remaining == 0 else 0.0
     return Said(limit or None, remaining, wait_s, fields.get(b"x-ratelimit-type") == b"ip")
 
 
@@ -107,9 +106,13 @@ def _whole(text: bytes | None) -> int | None:
     return int(text) if text is not None and text.isdigit() and len(text) < 10 else None
 
 
-def _wait_s(fields: Mapping[bytes, bytes]) -> float:
-    """Return how long the gateway, or a proxy before it, wants to be left alone."""
-    for name in (b"x-ratelimit-retry", b"retry-after"):
+def _wait_s(headers: list[tuple[bytes, bytes]]) -> float:
+    """Return how many seconds the gateway, or a proxy before it, wants no call.
+
+    The first header that names a sane number counts. The pages write them in different case.
+    """
+    fields = {name.lower(): value for name, value in headers}
+    for name in (b"x-ratelimit-retry", b"x-ratelimit-reset", b"retry-after"):
         with suppress(ValueError):
             wait_s = float(fields.get(name, b""))
             if 0 <= wait_s <= _WAIT_MAX_S:

@@ -139,7 +139,8 @@ def _knows_more(body: ErrorAnswer) -> bool:
 
 
 def _retry_after_s(response: httpx.Response) -> float:
-    for name in ("x-ratelimit-retry", "retry-after"):
+    """Return how many seconds a 429 asks us to wait: the first header that names a sane number."""
+    for name in ("x-ratelimit-retry", "x-ratelimit-reset", "retry-after"):
         try:
             seconds = float(response.headers.get(name, ""))
         except ValueError:

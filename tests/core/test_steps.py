@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from itertools import product
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from cfflow._core.chart import State
 from cfflow._core.decide import Refused, TimePassed
 from cfflow._core.money import amount_of
 from cfflow._core.record import Attempt, Review, Snapshot, Step
-from cfflow._core.steps import Instrument, allowed_steps, leave_otp
+from cfflow._core.steps import Instrument, allowed_steps, idempotency_key, leave_otp
 from cfflow.errors import IllegalStep, InvalidAmount, OtpLimit
 from tests.core.core_kit import (
     AMOUNT,
@@ -82,7 +83,7 @@ def test_no_step_begins_while_another_is_open(first: Step, second: Step) -> None
     assert allowed_steps(held, NATIVE, LATER) == ("refresh",)
 
 
-def test_sequence_and_key_never_repeat_and_carry_the_nonce() -> None:
+def test_sequence_and_key_never_repeat() -> None:
     """A refused pay is followed by another number, another key."""
     held, keys = a_created(), set()
     for number in (1, 2, 3):
@@ -92,7 +93,26 @@ def test_sequence_and_key_never_repeat_and_carry_the_nonce() -> None:
         keys.add(held.record.operation.key)
         held = told(held, Refused(number, "refused: card_unsupported"), T0)
     assert len(keys) == 3
-    assert all("order_1.1" in key and "n0" in key for key in keys)
+    assert keys == {idempotency_key("order_1.1", Step.PAY, n, "n0") for n in (1, 2, 3)}
+
+
+def test_a_key_is_a_uuid_made_from_the_step_s_name() -> None:
+    """Always the same for the same step, and never the same for two."""
+    keys = [
+        idempotency_key(payment, step, sequence, nonce)
+        for payment, step, sequence, nonce in product(
+            ("order_1.1", "order_1.2", "order_11.1"), Step, (1, 2, 11), ("n0", "n1")
+        )
+    ]
+    assert len(set(keys)) == len(keys)
+    assert {UUID(key).version for key in keys} == {5}
+    assert all(str(UUID(key)) == key for key in keys)
+
+
+def test_the_key_of_a_step_stays_what_it_is() -> None:
+    """A process of another version that takes over must derive the same key."""
+    key = idempotency_key("order_1.1", Step.PAY, 1, "0a1b2c3d")
+    assert key == "1977495f-3c33-5211-bb32-f2a9efa9288d"
 
 
 def test_a_pay_freezes_what_tells_whose_attempt_it_is_and_no_body() -> None:

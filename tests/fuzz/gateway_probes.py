@@ -45,6 +45,7 @@ _STATUSES: Final = (200,) * 12 + (201, 204, 302, 400, 401, 404, 409, 422, 429, 5
 _HEADERS: Final = {
     "x-request-id": "r-1",
     "x-ratelimit-retry": "7",
+    "x-ratelimit-reset": "11",
     "retry-after": "60",
     "x-idempotency-replayed": "true",
     "content-type": "application/json",

@@ -221,7 +221,8 @@ CALLS: Final = {
 
 _FORMS: Final = {
     "x-request-id": re.compile(r"[A-Za-z0-9-]{16,64}"),
-    "x-idempotency-key": re.compile(r"[\x21-\x7e]{8,64}"),
+    # The reference types it as `string<UUID>`.
+    "x-idempotency-key": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     "x-client-id": re.compile(r"[\x21-\x7e]+"),
     "x-client-secret": re.compile(r"[\x21-\x7e]+"),
 }

@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -84,7 +85,7 @@ class Till:
         self._orders += 1
         order_id = f"order_{self.version}_{self._orders}"
         made = await self.cashier.gateway.create_order(
-            "170.00", CUSTOMER, order_id=order_id, key=f"order-{order_id}", **order
+            "170.00", CUSTOMER, order_id=order_id, key=str(uuid4()), **order
         )
         payment = await self.cashier.start(flow, order_id=order_id, amount="170.00")
         paid = await tolerant(

@@ -11,7 +11,7 @@ from tests.judges.request_schemas import Raw, call_of, verdict
 
 SECRETS = ("the-id", "the-secret")
 BASE = (("Host", "127.0.0.1"), ("x-api-version", "2025-01-01"), ("x-request-id", "0" * 32))
-KEY = ("x-idempotency-key", "pay-1-0a1b2c3d")
+KEY = ("x-idempotency-key", "1977495f-3c33-5211-bb32-f2a9efa9288d")
 CREDENTIALS = (("x-client-id", "the-id"), ("x-client-secret", "the-secret"))
 CARD = {
     "channel": "post",
@@ -113,6 +113,7 @@ BROKEN: dict[str, tuple[Raw, str]] = {
     "no key on a capture": (without(a_capture("1.00"), KEY[0]), "x-idempotency-key is missing"),
     "no key on a pay": (without(a_pay(), KEY[0]), "x-idempotency-key is missing"),
     "a key out of form": (changed(a_pay(), KEY[0], "a b"), "x-idempotency-key is out"),
+    "a key that is no UUID": (changed(a_pay(), KEY[0], "pay-1-0a1b"), "x-idempotency-key is out"),
     "a header twice": (with_header(a_pay(), *KEY), "comes 2 times"),
     "a cookie": (with_header(FETCH, "Cookie", "a=b"), "cookie does not belong"),
     "a form": (changed(a_pay(), "content-type", "application/x-www-form-urlencoded"), "not JSON"),

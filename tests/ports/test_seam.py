@@ -133,6 +133,14 @@ REFUSED: dict[str, tuple[Reply, bool]] = {
 LIMITED: dict[str, tuple[dict[str, str], float]] = {
     "with its seconds": ({"x_ratelimit_retry": "7"}, 7),
     "with retry-after": ({"retry_after": "9"}, 9),
+    "with the reset's seconds": ({"x_ratelimit_reset": "11"}, 11),
+    "with both": ({"x_ratelimit_reset": "11", "x_ratelimit_retry": "7"}, 7),
+    "with both, the first one nonsense": (
+        {"x_ratelimit_reset": "11", "x_ratelimit_retry": "soon"},
+        11,
+    ),
+    "with the reset as a date": ({"x_ratelimit_reset": "1790000000"}, 60),
+    "with the reset in the past": ({"x_ratelimit_reset": "-1", "retry_after": "9"}, 9),
     "without": ({}, 60),
     "with nonsense": ({"x_ratelimit_retry": "soon"}, 60),
     "with no number": ({"x_ratelimit_retry": "nan"}, 60),

@@ -26,7 +26,7 @@ from cfflow._core.record import (
 from cfflow._ports.store import decode_record
 from cfflow.testing import MemoryStore
 from tests.core.schedule_model import expected_wake
-from tests.sim.network import payment_of_key
+from tests.sim.origins import Origin, Origins
 from tests.sim.story import Story
 from tests.sim.truth import Truth
 
@@ -49,6 +49,7 @@ class Books:
         flow_of: Callable[[str], Flow],
         story: Story,
         complain: Callable[[str], None],
+        origins: Origins,
     ) -> None:
         self.records: dict[str, Record] = {}
         self.operations: dict[str, Operation] = {}
@@ -63,6 +64,7 @@ class Books:
         self.flow_of = flow_of
         self._story = story
         self._complain = complain
+        self._origins = origins
         self._blobs: dict[str, bytes] = {}
         self._leases: dict[str, tuple[int, int]] = {}
         self._events = 0
@@ -93,8 +95,9 @@ class Books:
         blobs = {payment_id(o, n): b for o, order in store for n, b in order.records.items()}
         known = {name: decode_record(blob) for name, blob in blobs.items()}
         for key in self.operations:
-            past = known.get(payment_of_key(key))
-            if past is None or not _knows(past, key):
+            origin = self._origins.find(key)
+            past = None if origin is None else known.get(origin.payment_id)
+            if origin is None or past is None or not _knows(past, origin):
                 self.forgotten.add(key)
         self.records, self._blobs, self._leases = known, blobs, {}
         self._events = len(self._store.events)
@@ -111,6 +114,15 @@ class Books:
                 self._complain(f"{snapshot.id}: purged too early")
             if not self.at_end(record):
                 self._complain(f"{snapshot.id}: purged before its end")
+
+    def openers_of(self, name: str, step: str) -> list[str]:
+        """Return who has opened steps of this kind on a payment."""
+        found = {key: self._origins.find(key) for key in self.openers}
+        return [
+            self.openers[key]
+            for key, origin in found.items()
+            if origin and (origin.payment_id, origin.step) == (name, step)
+        ]
 
     def overruled(self, name: str) -> bool:
         """Whether a person has let this payment go on although a review was open on it."""
@@ -161,6 +173,9 @@ class Books:
             return
         if operation.key not in self.operations:
             self.openers[operation.key] = who
+            nonces = {record.nonce} | ({was.nonce} if was else set())
+            if not self._origins.learn(name, operation, nonces):
+                self._complain(f"{name}: the key of {operation.step} is not made from its name")
         self.operations[operation.key] = operation
         self.opened_ms[operation.key] = record.updated_ms
         order_id = name.rpartition(".")[0]
@@ -263,9 +278,9 @@ class Books:
             self._complain(f"{name}: left {was.state} for {record.state}")
 
 
-def _knows(record: Record, key: str) -> bool:
-    """Whether a record has heard of the operation of this key."""
-    return int(key.rsplit("-", 2)[1]) <= record.sequence and key.endswith(record.nonce)
+def _knows(record: Record, origin: Origin) -> bool:
+    """Whether a record has heard of the operation that this key was made for."""
+    return origin.sequence <= record.sequence and origin.nonce == record.nonce
 
 
 def _by_person(record: Record) -> bool:

@@ -19,6 +19,7 @@ from cfflow.emulator.calls import route
 from cfflow.emulator.clock import Clock
 from cfflow.emulator.records import LedgerEntry
 from tests.sim.loop import VirtualLoop
+from tests.sim.origins import Origin, Origins
 from tests.sim.process import ACTION, Action, Process
 from tests.sim.story import Story
 from tests.sim.weather import Fate, Weather
@@ -48,6 +49,7 @@ class Sent:
     api_version: str
     limit_s: float
     at_s: float
+    origin: Origin | None = None
     told: str = ""
     told_at_s: float = 0.0
     arrived_at_s: list[float] = field(default_factory=list)
@@ -56,10 +58,10 @@ class Sent:
     @property
     def payment_id(self) -> str:
         """The payment whose step this is; "" for an inquiry, which carries no key."""
-        return payment_of_key(self.key)
+        return "" if self.origin is None else self.origin.payment_id
 
     def __str__(self) -> str:
-        about = self.key or "/".join(self.ids)
+        about = self.origin or self.key or "/".join(self.ids)
         return f"#{self.number} {self.call} {about}"
 
 
@@ -100,7 +102,14 @@ class Network:
     """Carries requests to the bank and answers back, as the weather has it."""
 
     def __init__(
-        self, loop: VirtualLoop, bank: Bank, clock: Clock, weather: Weather, story: Story
+        self,
+        loop: VirtualLoop,
+        bank: Bank,
+        clock: Clock,
+        *,
+        weather: Weather,
+        story: Story,
+        origins: Origins,
     ) -> None:
         self.sent: list[Sent] = []
         self.watcher: Watcher | None = None
@@ -111,6 +120,7 @@ class Network:
         self._clock = clock
         self._weather = weather
         self._story = story
+        self._origins = origins
         self._faults = Faults()
         self._app = create_app(bank, faults=self._faults, clock=clock)
 
@@ -145,17 +155,19 @@ class Network:
         headers = request.headers
         call, ids = route(request.method, request.url.path.removeprefix("/pg"))
         action = ACTION.get()
+        key = headers.get("x-idempotency-key", "")
         sent = Sent(
             number=len(self.sent) + 1,
             process=process,
             action=action,
             call=call,
             ids=ids,
-            key=headers.get("x-idempotency-key", ""),
+            key=key,
             body=request.content,
             api_version=headers.get("x-api-version", ""),
             limit_s=request.extensions["timeout"]["read"],
             at_s=self._loop.time(),
+            origin=self._origins.find(key),
         )
         if action is not None and call in STEPS:
             action.sent.append(sent)
@@ -266,11 +278,6 @@ def at_once(work: Coroutine[Any, Any, Any]) -> Any:
         return done.value
     work.close()
     raise RuntimeError("it had to wait, which nothing in here may do")
-
-
-def payment_of_key(key: str) -> str:
-    """Return the payment id in an idempotency key, `<payment id>-<step>-<number>-<nonce>`."""
-    return key.rsplit("-", 3)[0]
 
 
 def _spoiled(fate: Fate, said: Said) -> httpx.Response:

@@ -133,7 +133,7 @@ class Rules:
     def _check_asked(self, sent: Sent) -> None:
         """A merchant asked for it, and one call of theirs sends one step."""
         action = sent.action
-        step = sent.key.rsplit("-", 3)[1]
+        step = sent.origin.step if sent.origin else ""
         if action is None or action.name not in {step, WORKER}:
             name = action.name if action else "nobody"
             self._complain(f"{sent}: {name} asked for something else")
@@ -144,11 +144,12 @@ class Rules:
 
     def _worker_may(self, sent: Sent, step: str) -> bool:
         """A worker repeats what a merchant asked for, and ends a hold as the flow says."""
-        stem = f"{sent.payment_id}-{step}-"
-        openers = [who for key, who in self._books.openers.items() if key.startswith(stem)]
+        openers = self._books.openers_of(sent.payment_id, step)
         if any(not who.startswith(WORKERS) for who in openers):
             return sent.call == "authorize"
-        record = self._books.records[sent.payment_id]
+        record = self._books.records.get(sent.payment_id)
+        if record is None:
+            return False
         flow = self._books.flow_of(record.flow)
         if record.abandoned and step == "void":
             return flow.end.abandoned_hold == "void"

@@ -35,6 +35,7 @@ from tests.sim.disk import Command, Disk
 from tests.sim.flows import CATALOG, FAST_HOLD_S, flows_of
 from tests.sim.loop import VirtualLoop
 from tests.sim.network import BASE_URL, BankClock, Network, Sent, SimTransport
+from tests.sim.origins import Origins
 from tests.sim.postman import Postman
 from tests.sim.process import Process, adopt
 from tests.sim.rules import Rules
@@ -109,10 +110,20 @@ class World:
         self._fast = self.rng.random() < 0.7
         self.bank = Bank(options=self._options(), seed=seed)
         bank_clock = BankClock(self._now_s)
-        self.network = Network(self.loop, self.bank, bank_clock, self.weather, self.story)
+        origins = Origins()
+        self.network = Network(
+            self.loop,
+            self.bank,
+            bank_clock,
+            weather=self.weather,
+            story=self.story,
+            origins=origins,
+        )
         self.store = MemoryStore(self.clock)
         self.truth = Truth(self.bank, self._now_s, self.complain)
-        self.books = Books(self.store, self.truth, CATALOG.named, self.story, self.complain)
+        self.books = Books(
+            self.store, self.truth, CATALOG.named, self.story, self.complain, origins=origins
+        )
         self.rules = Rules(self.books, self.truth, self.loop.time, self.complain)
         self.accidents = Accidents(
             self.store, self.books, loop=self.loop, rng=self.rng, story=self.story, rough=rough
