@@ -16,7 +16,7 @@ from cfflow._core.flow import Flow
 from cfflow._core.observation import Call, Observation
 from cfflow._core.record import HISTORY_MAX, Operation, Record, Snapshot, Step
 from tests.core.core_kit import AMOUNT, BANK_PAGE, CHART, DAY, otp_said, paid, proven, states_walked
-from tests.core.schedule_model import expected_wake
+from tests.core.schedule_model import expected_wake, since_may_change
 
 MONEY = {State.AUTHORIZED, State.CAPTURED, State.VOIDED}
 ORDER_LIVES_MS = 3 * DAY
@@ -187,17 +187,7 @@ def _check_since(was: Record, record: Record, event: Event | None) -> None:
     """The wait begins anew only by what really happened, never by having been asked about."""
     if record.since_ms == was.since_ms:
         return
-    was_accepted = was.operation is not None and was.operation.accepted
-    now_accepted = record.operation is not None and record.operation.accepted
-    otp_was, otp_is = was.otp, record.otp
-    turn_moved = otp_was is not None and otp_is is not None and otp_was != otp_is
-    assert (
-        record.state is not was.state
-        or record.moved_ms != was.moved_ms
-        or (now_accepted and not was_accepted)
-        or record.given_up_ms != was.given_up_ms
-        or turn_moved
-    ), event
+    assert since_may_change(was, record), event
 
 
 def _check_turn(held: Snapshot, flow: Flow, now_ms: int) -> None:

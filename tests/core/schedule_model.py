@@ -46,6 +46,23 @@ def expected_wake(record: Record, flow: Flow) -> int | None:
     return min((moment for moment in moments if moment > record.asked_ms), default=None)
 
 
+def since_may_change(was: Record, record: Record) -> bool:
+    """Say whether something has happened by which a wait begins anew."""
+    was_accepted = was.operation is not None and was.operation.accepted
+    now_accepted = record.operation is not None and record.operation.accepted
+    before, after = was.otp, record.otp
+    turn_moved = before is not None and after is not None and before != after
+    a_persons_word = was.abandoned != record.abandoned or _closed(was) != _closed(record)
+    moved = record.state is not was.state or record.moved_ms != was.moved_ms
+    accepted = now_accepted and not was_accepted
+    given_up = record.given_up_ms != was.given_up_ms
+    return moved or accepted or given_up or turn_moved or a_persons_word
+
+
+def _closed(record: Record) -> int:
+    return sum(review.acknowledged_ms is not None for review in record.reviews)
+
+
 def _is_sending(record: Record) -> bool:
     operation = record.operation
     open_call = operation is not None and not operation.accepted

@@ -6,7 +6,7 @@ are the same object as before has not changed and costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
 from transitions import MachineError
@@ -25,10 +25,14 @@ from cfflow._core.record import (
 )
 from cfflow._ports.store import decode_record
 from cfflow.testing import MemoryStore
-from tests.core.schedule_model import expected_wake
+from tests.core.schedule_model import expected_wake, since_may_change
+from tests.sim.beside import why_not
 from tests.sim.origins import Origin, Origins
 from tests.sim.story import Story
 from tests.sim.truth import Truth
+
+#: What every order of every world is of.
+ORDER_AMOUNT = Decimal("170.00")
 
 _HOLDING = {"authorized", "captured"}
 _PROVED_BY = {
@@ -58,6 +62,8 @@ class Books:
         self.gone: set[str] = set()
         self.forgotten: set[str] = set()
         self.openers: dict[str, str] = {}
+        #: Payments whose attempt was found by a pay that knew nothing of the gateway's clock.
+        self.untimed: set[str] = set()
         self.opened_ms: dict[str, int] = {}
         self._store = store
         self._truth = truth
@@ -131,6 +137,15 @@ class Books:
             return False
         return any(r.acknowledged_ms for r in record.reviews) or _by_person(record)
 
+    def order_is_overruled(self, order_id: str) -> bool:
+        """Whether a person has spoken about any payment of this order."""
+        names = [name for name in self.records if name.rpartition(".")[0] == order_id]
+        return any(self.overruled(name) for name in names)
+
+    def unowned(self, attempts: Iterable[str]) -> set[str]:
+        """Return those attempts that belong to no payment here."""
+        return set(attempts) - {record.cf_payment_id for record in self.records.values()}
+
     def claimed(self, ids: list[str], until_ms: int) -> None:
         """A worker has taken payments for a while: nobody else may have them meanwhile."""
         now_ms = self._store.now_ms()
@@ -155,18 +170,23 @@ class Books:
         for secret in self.secrets:
             if secret in blob:
                 self._complain(f"{name}: a secret stands in the record")
+        self._look_at_claim(name, record, was)
         self._check_version(name, record, was)
         moves = self._check_history(name, record, was)
         self._check_wake(name, record)
+        if was and record.since_ms != was.since_ms and not since_may_change(was, record):
+            self._complain(f"{name}: its wait began anew, and nothing had happened")
         self._check_order(name, record)
         self._check_truth(name, record)
         self._check_money(name, record, was)
         return moves
 
     def _check_operation(self, who: str, name: str, record: Record, was: Record | None) -> None:
-        """A step is opened while no other payment of its order holds money."""
+        """A step is opened while nothing of its order could make it the second one."""
         operation = record.operation
         before = was.operation if was else None
+        if operation and before and operation.started_ms != before.started_ms:
+            self._complain(f"{name}: the open {operation.step} began anew")
         if operation is None or (
             before and before.sends == operation.sends and before.key == operation.key
         ):
@@ -179,9 +199,20 @@ class Books:
         self.operations[operation.key] = operation
         self.opened_ms[operation.key] = record.updated_ms
         order_id = name.rpartition(".")[0]
-        for other, known in self.records.items():
-            if other.rpartition(".")[0] == order_id and other != name and known.state in HOLDS:
-                self._complain(f"{name}: {operation.step} beside {other}, which is {known.state}")
+        others = [
+            (other, known)
+            for other, known in self.records.items()
+            if other.rpartition(".")[0] == order_id and other != name
+        ]
+        reason = why_not(operation.step, was or record, others)
+        if reason:
+            self._complain(f"{name}: {operation.step} was opened {reason}")
+
+    def _look_at_claim(self, name: str, record: Record, was: Record | None) -> None:
+        """Without the gateway's clock an older attempt of the same card looks like ours."""
+        lost = was.operation if was and was.cf_payment_id is None else None
+        if lost and record.cf_payment_id and lost.gateway_ms is None:
+            self.untimed.add(name)
 
     def _check_version(self, name: str, record: Record, was: Record | None) -> None:
         wanted = was.version + 1 if was else 1
@@ -262,10 +293,14 @@ class Books:
         # payment is over, before its pay has arrived, gives that attempt away.
         given = owner in self.records and _by_person(self.records[owner])
         adopted = name.rpartition(".")[0] in self.adopted
-        if owner != name and not (record.open_reviews or adopted or given):
+        if owner != name and not (record.open_reviews or adopted or given or name in self.untimed):
             self._complain(f"{name}: attempt {cf_payment_id} belongs to {owner}")
 
     def _check_money(self, name: str, record: Record, was: Record | None) -> None:
+        differs = record.amount not in {None, ORDER_AMOUNT}
+        reviewed = any(review.reason == "order_amount_differs" for review in record.reviews)
+        if differs and record.state in HOLDS and not (reviewed or _by_person(record)):
+            self._complain(f"{name}: start was given {record.amount}, and no person knows")
         held, taken = record.amount_held, record.captured_amount
         if taken is not None and (taken < 0 or (held is not None and taken > held)):
             self._complain(f"{name}: captured {taken} of {held}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -41,6 +42,7 @@ class Sale:
     session: str
     flow: str
     card: str
+    amount: str | None = "170.00"
     seen: list[Payment] = field(default_factory=list)
 
     def keep(self, payment: object) -> None:
@@ -91,7 +93,14 @@ class Caller:
         }
 
     async def serve(self, sale: Sale, steps: int) -> None:
-        """Make so many calls about one order, with pauses between them."""
+        """Make so many calls about one order, with pauses between them.
+
+        Mostly it fetches the order first, as a checkout does that shows what is to be paid;
+        so it knows the gateway's clock.
+        """
+        if self._rng.random() < 0.8:
+            with suppress(CfflowError, Died):
+                await self._orchestrator.gateway.fetch_order(sale.order_id)
         for _ in range(steps):
             name, target = self._choose(sale)
             clicks = 2 if self._rng.random() < 0.12 else 1
@@ -156,7 +165,7 @@ class Caller:
     # what they call
 
     async def _start(self, sale: Sale, _: Payment | str) -> Payment:
-        return await self._orchestrator.start(sale.flow, order_id=sale.order_id, amount="170.00")
+        return await self._orchestrator.start(sale.flow, order_id=sale.order_id, amount=sale.amount)
 
     async def _pay(self, sale: Sale, target: Payment | str) -> Payment:
         return await self._orchestrator.pay(target, sale.session, self._method(sale))
@@ -200,7 +209,8 @@ class Caller:
 
     async def _adopt(self, sale: Sale, _: Payment | str) -> None:
         self._rules.adopts(sale.order_id)
-        for payment in await self._orchestrator.adopt(sale.order_id, flow=sale.flow):
+        flows = (sale.flow, "redirect", "upi")
+        for payment in await self._orchestrator.adopt(sale.order_id, flow=flows):
             sale.keep(payment)
 
     def _method(self, sale: Sale) -> PaymentMethod:

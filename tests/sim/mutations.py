@@ -14,7 +14,7 @@ from cfflow._core.chart import State, Trigger
 from cfflow._core.draft import Draft, Plan
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Observation
-from cfflow._core.record import Operation, Record, Snapshot
+from cfflow._core.record import Attempt, Operation, Record, Snapshot
 from cfflow._core.steps import renewed
 from cfflow._ports import seam
 from cfflow._ports.gateway import GatewayClient
@@ -288,7 +288,19 @@ def renewal_restarts_the_review_clock() -> AbstractContextManager[None]:
 
 def foreign_taker_ignored() -> AbstractContextManager[None]:
     """The customer has paid on another page, and is asked to pay here as well."""
-    return replaced(siblings.why_barred, lambda *_: None)
+    return changed(decide, "_warn_of_second_taker", lambda *_: None)
+
+
+@contextmanager
+def siblings_ignored() -> Iterator[None]:
+    """A step goes out beside another payment of the order that is not over."""
+
+    def bits(record: Record) -> Attempt:
+        return replace(attempt_of(record), bars=0)
+
+    attempt_of = siblings.attempt_of
+    with replaced(siblings.why_barred, lambda *_: None), replaced(attempt_of, bits):
+        yield
 
 
 def contradicting_entity_believed() -> AbstractContextManager[None]:
@@ -325,4 +337,5 @@ MUTATIONS: dict[Mutation, tuple[str, ...] | None] = {
     renewal_restarts_the_review_clock: ("error_stored",),
     foreign_taker_ignored: ("lost_after",),
     contradicting_entity_believed: ("mixed",),
+    siblings_ignored: None,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cfflow._core.record import Snapshot
+from cfflow._core.record import Snapshot, Step
 from cfflow._core.schedule import PAY_MARGIN_MS
 from cfflow._core.steps import SEND_WITHIN_MS
 from cfflow.errors import (
@@ -23,7 +23,7 @@ from cfflow.errors import (
 from tests.sim.books import Books
 from tests.sim.network import STEPS, Sent
 from tests.sim.process import WORKER, WORKERS, Action
-from tests.sim.truth import Truth, world_s
+from tests.sim.truth import STRANGER, Truth, world_s
 
 #: A process that slept longer than this after its commit does not send any more.
 _SEND_WITHIN_S = (SEND_WITHIN_MS + 20) / 1000
@@ -54,6 +54,7 @@ class Rules:
         self._complain = complain
         self._steps: dict[str, list[Sent]] = {}
         self._asked: dict[str, float] = {}
+        self._lists: dict[str, list[Sent]] = {}
         self._fetches: dict[str, list[float]] = {}
 
     def sending(self, sent: Sent) -> None:
@@ -64,6 +65,7 @@ class Rules:
         before = self._steps.setdefault(sent.payment_id, [])
         self._check_written(sent)
         self._check_asked(sent)
+        self._check_known_money(sent)
         same = [other for other in before if other.key == sent.key]
         others = [other for other in before if other.key != sent.key and other.call == sent.call]
         if sent.call == "authorize":
@@ -84,6 +86,8 @@ class Rules:
         if sent.told == "answered" and sent.call.startswith("fetch_payment"):
             order_id = sent.ids[0]
             self._asked[order_id] = max(self._asked.get(order_id, 0.0), sent.at_s)
+            if sent.call == "fetch_payments":
+                self._lists.setdefault(order_id, []).append(sent)
 
     def purged(self, payments: Sequence[Snapshot]) -> None:
         """An order has left the store: its numbers begin anew."""
@@ -141,6 +145,25 @@ class Rules:
             self._complain(f"{sent}: a worker did that by itself")
         elif action.name != WORKER and len(action.sent) > 1:
             self._complain(f"{sent}: one {action.name} has sent {len(action.sent)} steps")
+
+    def _check_known_money(self, sent: Sent) -> None:
+        """What can take money is not sent while a stranger's money of the order is known."""
+        step = sent.origin.step if sent.origin else None
+        record = self._books.records.get(sent.payment_id)
+        if step not in {Step.PAY, Step.SUBMIT_OTP} or record is None:
+            return
+        order_id = self._order_of(sent)
+        asked_s = world_s(record.asked_ms)
+        # The list that this record's last inquiry was: what it showed has been committed.
+        lists = [seen for seen in self._lists.get(order_id, ()) if abs(seen.at_s - asked_s) < 0.2]
+        if not lists or self._books.order_is_overruled(order_id):
+            return
+        for name, money_s in self._truth.money_s.items():
+            strangers = self._truth.owners[name] == STRANGER and name in self._books.unowned(
+                [str(attempt.cf_payment_id) for attempt in self._truth.attempts(order_id)]
+            )
+            if strangers and all(money_s < seen.arrived_at_s[0] for seen in lists):
+                self._complain(f"{sent}: attempt {name} had the order's money, as a list showed")
 
     def _worker_may(self, sent: Sent, step: str) -> bool:
         """A worker repeats what a merchant asked for, and ends a hold as the flow says."""

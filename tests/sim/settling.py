@@ -56,7 +56,7 @@ class Settling:
                 continue
             world.rules.adopts(sale.order_id)
             try:
-                await orchestrator.adopt(sale.order_id, flow=sale.flow)
+                await orchestrator.adopt(sale.order_id, flow=(sale.flow, "redirect", "upi"))
             except CfflowError as error:
                 # A pay is open: the next round gets through, or a person is told of it.
                 world.story.tell("rescue", f"cannot adopt {sale.order_id}: {error}")

@@ -40,6 +40,7 @@ class Truth:
         self.keys: dict[str, str] = {}
         self.captured: dict[str, Decimal] = {}
         self.began_s: dict[str, float] = {}
+        self.money_s: dict[str, float] = {}
         self._bank = bank
         self._now = now
         self._complain = complain
@@ -55,6 +56,10 @@ class Truth:
                 begun.append(name)
                 self.owners[name], self.keys[name] = owner, key
                 self.began_s[name] = world_s(entry.at * 1000)
+            if entry.effect in {"authorized", "captured"}:
+                self.money_s.setdefault(name, world_s(entry.at * 1000))
+            elif entry.effect in {"voided", "released"}:
+                self.money_s.pop(name, None)
             if entry.effect == "captured":
                 self.captured[name] = entry.amount
             self._add(name, entry.effect)

@@ -30,6 +30,7 @@ NETWORK_FAULTS = (
     "busy",
     "rejected",
     "stale",
+    "mixed",
 )
 
 #: What can become of one command to the store.
@@ -103,6 +104,7 @@ class Weather:
             "busy": self._busy,
             "rejected": self._rejected,
             "stale": self._stale,
+            "mixed": self._mixed,
         }
 
     def pause_s(self) -> float:
@@ -206,3 +208,7 @@ class Weather:
     def _stale(self, _limit_s: float, _pay: bool) -> Fate:
         """Another server of the gateway answers, which knows an older state of an attempt."""
         return Fate("", (self.pause_s(),), answer_after_s=self.pause_s(), spoil="stale")
+
+    def _mixed(self, _limit_s: float, _pay: bool) -> Fate:
+        """Somewhere on the way two orders' answers change places: this one is another's."""
+        return Fate("", (self.pause_s(),), answer_after_s=self.pause_s(), spoil="mixed")

@@ -274,7 +274,9 @@ class World:
                 self._now_s() - _OLDEST_S,
             )
             session = self.bank.session_of(made)
-            sale = Sale(order_id, session, flow, self.rng.choice(CARDS))
+            # Now and then the merchant's idea of the amount is wrong, or there is none.
+            amount = self.rng.choice(("170.00",) * 8 + (None, "169.99"))
+            sale = Sale(order_id, session, flow, self.rng.choice(CARDS), amount)
             self.sales.append(sale)
             self.books.secrets += [session.encode(), sale.card.encode()]
             self.story.tell("world", f"{order_id} is sold by {flow}{' on hold' if tagged else ''}")
