@@ -15,7 +15,8 @@ import msgspec
 from cfflow._core.chart import FINAL, State
 from cfflow._core.draft import Draft
 from cfflow._core.observation import Observation, prove
-from cfflow._core.record import CLOCK_ERROR_MS, Operation, Step
+from cfflow._core.operation import CLOCK_ERROR_MS
+from cfflow._core.record import Operation, Step
 
 __all__ = ["absorb", "claim", "compare_order"]
 

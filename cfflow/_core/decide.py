@@ -21,11 +21,19 @@ from cfflow._core.answers import (
     pay_answered,
     show,
 )
-from cfflow._core.chart import HOLDS, State, Trigger
+from cfflow._core.attempts import (
+    distrust,
+    warn_of_late_pay,
+    warn_of_other,
+    warn_of_second_taker,
+    warn_of_strangers,
+    warn_of_twins,
+)
+from cfflow._core.chart import State, Trigger
 from cfflow._core.draft import Draft, Plan
 from cfflow._core.due import KEY_LIFE_MS
 from cfflow._core.flow import Flow
-from cfflow._core.observation import Call, Observation, prove
+from cfflow._core.observation import Call, Observation
 from cfflow._core.record import Operation, Snapshot, Step
 from cfflow._core.schedule import PAY_MARGIN_MS, owed_since_ms, watch_end_ms
 
@@ -155,7 +163,7 @@ def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
     _apply(draft, event)
     end_turn(draft)
     _too_long(draft)
-    _warn_of_twins(draft)
+    warn_of_twins(draft)
     return draft.plan(
         assured=bool(isinstance(event, Inquired | Adopted) and event.nonce),
         answers_ms=event.notice_ms if isinstance(event, Inquired | OrderSeen | NotFound) else 0,
@@ -210,16 +218,9 @@ def _answered(draft: Draft, event: Answered, observations: tuple[Observation, ..
         elif observation.call is Call.AUTHENTICATE:
             authenticate_answered(draft, observation, event.sequence)
         else:
-            _warn_of_other(draft, observation)
+            warn_of_other(draft, observation)
             absorb(draft, observation, event.asked_ms)
     show(draft, event.next_action)
-
-
-def _warn_of_other(draft: Draft, observation: Observation) -> None:
-    """Capture and void name the order: this one acted on an attempt that is not ours."""
-    other = observation.cf_payment_id
-    if observation.call is Call.AUTHORIZE and other not in {None, draft.get("cf_payment_id")}:
-        draft.review("other_attempt", f"the gateway acted on attempt {other}, not on ours")
 
 
 def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ...]) -> None:
@@ -229,10 +230,10 @@ def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ..
     if ours is None and event.everything:
         find_pay(draft, observations, event.asked_ms, whole=whole)
     if event.nonce:
-        _distrust(draft, event, observations)
+        distrust(draft, observations, nonce=event.nonce, named=event.named)
     if event.everything:
-        _warn_of_late_pay(draft, observations)
-        _warn_of_strangers(draft, observations)
+        warn_of_late_pay(draft, observations)
+        warn_of_strangers(draft, observations)
         _remember(draft, observations)
     if event.everything and whole:
         _end_watch(draft, event.asked_ms)
@@ -241,7 +242,7 @@ def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ..
             absorb(draft, observation, event.asked_ms)
             count_lost_otp(draft, event.asked_ms)
     if event.everything:
-        _warn_of_second_taker(draft, observations)
+        warn_of_second_taker(draft, observations)
     _check_key(draft)
 
 
@@ -250,21 +251,6 @@ def _end_watch(draft: Draft, asked_ms: int) -> None:
     ends_ms = watch_end_ms(draft.was)
     if ends_ms is not None and asked_ms >= ends_ms:
         draft.set(given_up_ms=None)
-
-
-def _distrust(draft: Draft, event: Inquired, observations: tuple[Observation, ...]) -> None:
-    """The store came back without its last moments: a pay of ours may be missing from it."""
-    draft.set(nonce=event.nonce)
-    ours = {*draft.get("seen"), *event.named, draft.get("cf_payment_id")}
-    known = draft.snapshot.claimed_elsewhere | ours
-    alive = [
-        str(o.cf_payment_id)
-        for o in observations
-        if o.cf_payment_id not in known and prove(o).state is not State.FAILED
-    ]
-    if draft.state is State.CREATED and draft.get("operation") is None and alive:
-        ids = ", ".join(alive[:8])
-        draft.review("unclaimed_money", f"the store lost commits; attempt {ids} may be a lost pay")
 
 
 def _adopted(draft: Draft, event: Adopted) -> None:
@@ -293,63 +279,6 @@ def _adopts(draft: Draft) -> bool:
     """Say whether this payment can be given an attempt: one that has never had any."""
     unused = draft.state is State.CREATED and not draft.was.abandoned
     return unused and draft.get("cf_payment_id") is None and draft.get("operation") is None
-
-
-def _warn_of_twins(draft: Draft) -> None:
-    """Two payments of one order hold or took money: the customer may have paid twice."""
-    twins = draft.snapshot.twins
-    if draft.state not in HOLDS or not twins:
-        return
-    order_id, attempts = draft.snapshot.order_id, draft.snapshot.attempts
-    others = ", ".join(f"{order_id}.{n} (attempt {attempts[n - 1].cf_payment_id})" for n in twins)
-    ours = f"{draft.snapshot.id} (attempt {draft.get('cf_payment_id')})"
-    draft.review("two_holds", f"{ours} and {others} both hold or took money")
-
-
-def _warn_of_strangers(draft: Draft, attempts: tuple[Observation, ...]) -> None:
-    """An open capture or void named the order only: perhaps it acts on another attempt."""
-    operation: Operation | None = draft.get("operation")
-    if operation is None or operation.step not in {Step.CAPTURE, Step.VOID}:
-        return
-    known = draft.snapshot.claimed_elsewhere | {draft.get("cf_payment_id")}
-    for other in (o for o in attempts if o.cf_payment_id not in known):
-        if other.authorization_action == operation.step.name:
-            draft.review(
-                "other_attempt", f"{operation.step} shows on attempt {other.cf_payment_id}"
-            )
-        elif prove(other).state is State.AUTHORIZED:
-            draft.review(
-                "two_holds", f"attempt {other.cf_payment_id}, of no payment here, is held too"
-            )
-
-
-def _warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> None:
-    """An attempt of no payment here holds or took money: the customer pays twice, or is about to.
-
-    Told while ours still waits: once it has its money nobody may look at the others again.
-    """
-    operation: Operation | None = draft.get("operation")
-    known = draft.snapshot.claimed_elsewhere | {draft.get("cf_payment_id")}
-    takers = [o for o in attempts if o.cf_payment_id not in known and prove(o).state in HOLDS]
-    if operation is not None and operation.step is Step.PAY:
-        # One that is not ruled out may be this pay's own attempt: `find_pay` decides that.
-        takers = [o for o in takers if o.cf_payment_id in operation.known]
-    if not takers:
-        return
-    ids = ", ".join(str(o.cf_payment_id) for o in takers[:8])
-    detail = f"attempt {ids}, of no payment here, holds or took money"
-    draft.review("two_holds" if draft.state in HOLDS | _WAITING else "unclaimed_money", detail)
-
-
-def _warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
-    """A pay was given up, and now an attempt is there that nobody knew: perhaps that one."""
-    given_up_ms = draft.was.given_up_ms
-    known = draft.snapshot.claimed_elsewhere | {*draft.get("seen"), draft.get("cf_payment_id")}
-    late = [o.cf_payment_id for o in attempts if o.cf_payment_id not in known]
-    waiting = draft.get("operation") is not None and draft.get("cf_payment_id") is None
-    if given_up_ms is not None and late and not waiting:
-        ids = ", ".join(str(name) for name in late[:8])
-        draft.review("unclaimed_money", f"a pay was given up, and attempt {ids} appeared since")
 
 
 def _remember(draft: Draft, attempts: tuple[Observation, ...]) -> None:

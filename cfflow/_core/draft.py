@@ -13,9 +13,9 @@ import msgspec
 from cfflow._core.chart import State, Trigger, fire, walk
 from cfflow._core.flow import Flow
 from cfflow._core.observation import Observation
+from cfflow._core.operation import CLOCK_ERROR_MS
 from cfflow._core.record import (
     CALLS,
-    CLOCK_ERROR_MS,
     SCHEMA,
     STEPS,
     TRIGGERS,

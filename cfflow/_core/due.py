@@ -118,12 +118,15 @@ def resendable(snapshot: Snapshot, now_ms: int) -> bool:
 def resend_is_due(snapshot: Snapshot, flow: Flow, now_ms: int) -> bool:
     """Say whether a worker may send the open capture or void again now.
 
-    At most once after each moment of the flow's schedule, so that a step which is lost again
-    and again is sent ever more rarely. A person's own call does not wait.
+    The first time at once. Then at most once after each moment of the flow's schedule, so
+    that a step which is lost again and again is sent ever more rarely. A person's own call
+    does not wait.
     """
     operation = snapshot.record.operation
     if operation is None or not resendable(snapshot, now_ms):
         return False
+    if operation.last_sent_ms == operation.started_ms:
+        return True
     since_ms = owed_since_ms(snapshot.record)
     return grid_after(snapshot.record, flow, since_ms, operation.last_sent_ms) <= now_ms
 

@@ -9,7 +9,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cfflow._core import absorb, answers, chart, decide, draft, due, matching, schedule, siblings
+from cfflow._core import (
+    absorb,
+    answers,
+    attempts,
+    chart,
+    decide,
+    draft,
+    due,
+    matching,
+    schedule,
+    siblings,
+)
 from cfflow._core.chart import State, Trigger
 from cfflow._core.draft import Draft, Plan
 from cfflow._core.flow import Flow
@@ -227,12 +238,12 @@ def failed_never_revives() -> AbstractContextManager[None]:
 
 def twins_not_noticed() -> AbstractContextManager[None]:
     """Two payments of one order take money, and nobody is told."""
-    return changed(decide, "_warn_of_twins", lambda _: None)
+    return changed(decide, "warn_of_twins", lambda _: None)
 
 
 def late_pay_not_noticed() -> AbstractContextManager[None]:
     """The attempt of a pay that was given up appears, and nobody is told."""
-    return changed(decide, "_warn_of_late_pay", lambda *_: None)
+    return changed(decide, "warn_of_late_pay", lambda *_: None)
 
 
 def restart_not_noticed() -> AbstractContextManager[None]:
@@ -244,14 +255,12 @@ def old_nonce_after_a_loss() -> AbstractContextManager[None]:
     """After a loss of data the keys of forgotten steps come again."""
 
     def trusting(
-        sketch: Draft, event: decide.Inquired, observations: tuple[Observation, ...]
+        sketch: Draft, listed: tuple[Observation, ...], *, nonce: str, named: tuple[str, ...]
     ) -> None:
-        nonce = sketch.get("nonce")
-        distrust(sketch, event, observations)
-        sketch.set(nonce=nonce)
+        distrust(sketch, listed, nonce=sketch.get("nonce"), named=named)
 
-    distrust = decide._distrust
-    return changed(decide, "_distrust", trusting)
+    distrust = attempts.distrust
+    return changed(decide, "distrust", trusting)
 
 
 def ruled_out_by_amount() -> AbstractContextManager[None]:
@@ -288,7 +297,7 @@ def renewal_restarts_the_review_clock() -> AbstractContextManager[None]:
 
 def foreign_taker_ignored() -> AbstractContextManager[None]:
     """The customer has paid on another page, and is asked to pay here as well."""
-    return changed(decide, "_warn_of_second_taker", lambda *_: None)
+    return changed(decide, "warn_of_second_taker", lambda *_: None)
 
 
 @contextmanager
