@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from decimal import Context, Decimal, InvalidOperation
+from decimal import (
+    ROUND_HALF_DOWN,
+    ROUND_HALF_EVEN,
+    ROUND_HALF_UP,
+    Context,
+    Decimal,
+    InvalidOperation,
+)
 from typing import Final
 
 from cfflow.errors import InvalidAmount
 
-__all__ = ["PAISA", "amount_of"]
+__all__ = ["PAISA", "amount_of", "without_noise"]
 
 PAISA: Final = Decimal("0.01")
 
@@ -35,3 +42,21 @@ def amount_of(value: object, *, name: str = "amount") -> Decimal:
     if exact != amount:
         raise InvalidAmount(f"{name} has at most two decimals, got {value}")
     return exact
+
+
+def without_noise(amount: Decimal) -> Decimal:
+    """Return an amount of the gateway's with two decimals, without the noise of a float.
+
+    `1098.0000000000002` is 1098.00: the nearest paisa, which is less than half a paisa away.
+    An exact tie has no nearest one and stays as it is: it is a different amount. So does
+    what is no amount of money at all.
+    """
+    if not amount.is_finite() or amount.adjusted() > _AMOUNT_MAX.adjusted():
+        return amount
+    nearest = amount.quantize(PAISA, ROUND_HALF_EVEN, _EXACT)
+    if nearest == amount:
+        return nearest
+    # Compared, not subtracted: a difference would be rounded itself.
+    up = amount.quantize(PAISA, ROUND_HALF_UP, _EXACT)
+    down = amount.quantize(PAISA, ROUND_HALF_DOWN, _EXACT)
+    return nearest if up == down else amount

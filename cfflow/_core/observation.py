@@ -75,6 +75,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     currency: str | None = None
     message: str = ""
     request_id: str = ""
+    #: "credit", "debit" or "prepaid", of a card only.
     card_kind: str | None = None
 
     @property

@@ -16,7 +16,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from cfflow._core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
+from cfflow._core.money import without_noise
 from cfflow._core.observation import Call, Failure, Observation
+from cfflow._ports.instrument import instrument, method_name
 
 __all__ = [
     "Answer",
@@ -44,7 +46,8 @@ IST: Final = timezone(timedelta(hours=5, minutes=30))
 
 _Id = int | str | None
 
-_AMOUNT_MAX: Final = Decimal(10) ** 12
+#: The next paisa would be too much, also where rounding adds it.
+_AMOUNT_MAX: Final = Decimal("999999999999.99")
 
 _YEAR_10000_MS: Final = 253_402_300_800_000
 
@@ -224,9 +227,9 @@ def observe_pay(answer: PayAnswer) -> Observation:
         call=Call.PAY,
         cf_payment_id=_id(answer.cf_payment_id),
         action=answer.action,
-        method=answer.payment_method,
+        method=answer.payment_method and method_name(answer.payment_method),
         channel=answer.channel,
-        payment_amount=answer.payment_amount,
+        payment_amount=_money(answer.payment_amount),
         request_id=answer.request_id,
     )
 
@@ -246,7 +249,8 @@ def observe_authenticate(answer: AuthenticateAnswer) -> Observation:
 def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
     """Return what a payment entity says, whichever call it answers."""
     authorization = entity.authorization or Authorization()
-    method, channel, last_four = _instrument(entity.paid_with())
+    began_ms = timestamp_ms(entity.payment_time)
+    method, channel, last_four, card_kind = instrument(entity.paid_with(), entity.payment_group)
     return Observation(
         call=call,
         cf_payment_id=_id(entity.cf_payment_id),
@@ -255,19 +259,20 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
         is_captured=entity.is_captured,
         authorization_action=authorization.action,
         authorization_status=authorization.status,
-        captured_amount=authorization.captured_amount,
+        captured_amount=_money(authorization.captured_amount),
         hold_expires_ms=timestamp_ms(authorization.end_time),
         failure=_failure(entity.error_details),
         method=method,
         channel=channel,
         last_four=last_four,
-        payment_amount=entity.payment_amount,
-        order_amount=entity.order_amount,
-        began_ms=timestamp_ms(entity.payment_time),
-        paid_ms=timestamp_ms(entity.payment_completion_time or entity.payment_time),
+        payment_amount=_money(entity.payment_amount),
+        order_amount=_money(entity.order_amount),
+        began_ms=began_ms,
+        paid_ms=timestamp_ms(entity.payment_completion_time) or began_ms,
         currency=entity.payment_currency,
         message=entity.payment_message or "",
         request_id=entity.request_id,
+        card_kind=card_kind,
     )
 
 
@@ -321,10 +326,14 @@ def _id(value: _Id) -> str | None:
     return str(value) if value not in (None, "") else None
 
 
+def _money(amount: Decimal | None) -> Decimal | None:
+    return None if amount is None else without_noise(amount)
+
+
 def _check_amounts(*amounts: Decimal | None) -> None:
     """Money is finite and not negative, or the answer is not to be believed at all."""
     for amount in amounts:
-        if amount is not None and not (amount.is_finite() and 0 <= amount < _AMOUNT_MAX):
+        if amount is not None and not (amount.is_finite() and 0 <= amount <= _AMOUNT_MAX):
             raise ValueError("an amount in the answer is not an amount of money")
 
 
@@ -339,15 +348,3 @@ def _failure(details: ErrorDetails | None) -> Failure | None:
     )
     # It is kept in the store, and a bank's own words may name the card.
     return Failure(*(without_card_numbers(text or "")[:200] for text in texts))
-
-
-def _instrument(method: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
-    """Return (method, channel, last four digits) of an entity's `payment_method`."""
-    if len(method) != 1:
-        return None, None, None
-    name, fields = next(iter(method.items()))
-    if not isinstance(fields, dict):
-        return str(name), None, None
-    channel, number = fields.get("channel"), fields.get("card_number")
-    digits = number[-4:] if isinstance(number, str) and number[-4:].isdigit() else None
-    return str(name), channel if isinstance(channel, str) else None, digits

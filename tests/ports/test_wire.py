@@ -159,6 +159,7 @@ def test_the_pages_declined_payment_tells_why() -> None:
         began_ms=1627022706000,
         currency="INR",
         message="Transaction failed",
+        card_kind="credit",
     )
     assert prove(seen).row == 1
 
@@ -284,6 +285,7 @@ def test_an_amount_is_decoded_to_the_digit(text: str) -> None:
         '"-1"',
         "9" * 400,
         "1000000000000",
+        "999999999999.999",
         "true",
         "[]",
         "{}",
@@ -305,6 +307,32 @@ def test_what_is_no_amount_of_money_does_not_decode(kind: Any, shape: str, text:
     """Not finite, negative or beyond any payment: the whole answer is not believed."""
     with pytest.raises((msgspec.MsgspecError, ValueError)):
         believed(decoder(kind)((shape % text).encode()))
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("1098.0000000000002", "1098.00"),
+        ("1097.9999999999998", "1098.00"),
+        ("10.014", "10.01"),
+        ("10.016", "10.02"),
+        ("10", "10.00"),
+        ("10.005", "10.005"),
+        ("10.015", "10.015"),
+        ("10.00500000000000000000000000000000001", "10.01"),
+        ("10.00499999999999999999999999999999999", "10.00"),
+        ("0.004", "0.00"),
+        ("999999999999.99", "999999999999.99"),
+    ],
+)
+def test_the_noise_of_a_float_is_no_part_of_an_amount(text: str, seen: str) -> None:
+    """Less than half a paisa is rounded away; an exact tie is a different amount."""
+    both = f'{{"payment_amount": {text}, "order_amount": "{text}", '
+    body = f'{both}"authorization": {{"captured_amount": {text}}}}}'.encode()
+    found = observe_entity(believed(decoder(PaymentEntity)(body)), Call.FETCH_PAYMENT)
+    paid = observe_pay(believed(decoder(PayAnswer)(f'{{"payment_amount": {text}}}'.encode())))
+    amounts = (found.payment_amount, found.order_amount, found.captured_amount, paid.payment_amount)
+    assert [str(amount) for amount in amounts] == [seen] * 4
 
 
 @pytest.mark.parametrize("text", ["0.10", "1.00", "10.00", "170.00", "99999999.99"])
@@ -402,6 +430,53 @@ def test_what_was_paid_with_is_read_as_far_as_it_goes(method: object, read: obje
     """Odd shapes are no reason not to believe the money's own fields."""
     seen = entity(payment_method=method)
     assert (seen.method, seen.channel, seen.last_four) == read
+
+
+@pytest.mark.parametrize(
+    ("given", "method"),
+    [
+        ("wallet", "app"),
+        ("net_banking", "netbanking"),
+        ("bank_transfer", "banktransfer"),
+        ("pay_later", "paylater"),
+        ("credit_card", "card"),
+        ("debit_card", "card"),
+        ("prepaid_card", "card"),
+        ("card_emi", "emi"),
+        ("credit_card_emi", "emi"),
+        ("debit_card_emi", "emi"),
+        ("cardless_emi", "cardless_emi"),
+        ("upi", "upi"),
+    ],
+)
+def test_a_method_has_the_name_that_a_pay_takes(given: str, method: str) -> None:
+    """A lost pay is looked for by its method, and pages name a method differently."""
+    assert entity(payment_method={given: {}}).method == method
+    assert observe_pay(decode(PayAnswer, PAID | {"payment_method": given})).method == method
+
+
+@pytest.mark.parametrize(
+    ("group", "method", "kind"),
+    [
+        ("credit_card", {"card": {}}, "credit"),
+        ("DEBIT_CARD", {"card": {}}, "debit"),
+        ("prepaid_card", None, "prepaid"),
+        ("credit_card_emi", {"emi": {}}, "credit"),
+        (None, {"card": {"card_type": "debit_card"}}, "debit"),
+        ("card", {"credit_card": {"card_type": "CREDIT"}}, "credit"),
+        ("debit_card", {"card": {"card_type": "credit_card"}}, "debit"),
+        ("upi", {"upi": {"card_type": "credit_card"}}, None),
+        ("credit_line", {"paylater": {}}, None),
+        ("card", {"card": {"card_type": 7}}, None),
+        ("card", {"card": "credit_card"}, None),
+        (None, {}, None),
+    ],
+)
+def test_the_kind_of_a_card_is_read_from_whichever_says_it(
+    group: object, method: object, kind: str | None
+) -> None:
+    """How long a hold lasts depends on it; the group counts first."""
+    assert entity(payment_group=group, payment_method=method).card_kind == kind
 
 
 @pytest.mark.parametrize("name", ["error_code", "error_reason", "error_source"])
