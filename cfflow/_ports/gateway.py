@@ -23,6 +23,7 @@ from cfflow._core.money import amount_of
 from cfflow._core.observation import Call
 from cfflow._ports.environment import API_VERSIONS, base_url_of
 from cfflow._ports.gateway_clock import GatewayClock
+from cfflow._ports.lenient import UNREADABLE, decoder
 from cfflow._ports.logs import Log, default_log
 from cfflow._ports.methods import PaymentMethod, pay_body
 from cfflow._ports.sealed import Sealed, sealed
@@ -35,7 +36,6 @@ from cfflow._ports.wire import (
     PaymentEntity,
     Simulation,
     believed,
-    decoder,
     encode,
 )
 from cfflow.errors import CfflowError, ConfigError, GatewayUnavailable
@@ -384,7 +384,7 @@ def _read(call: Call, decode: Callable[[bytes], _D], response: httpx.Response) -
         return from_answer(call, response)
     try:
         return believed(decode(response.content))
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except UNREADABLE:
         # The decoder's own error would quote the answer.
         return undecodable(call, response)
 

@@ -7,14 +7,15 @@ that we know no more than before.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 import msgspec
 
 from cfflow._core.observation import Call
+from cfflow._ports.lenient import UNREADABLE, decoder
 from cfflow._ports.transport import NEVER_SENT
-from cfflow._ports.wire import ErrorAnswer, decoder, without_card_numbers
+from cfflow._ports.wire import ErrorAnswer, without_card_numbers
 from cfflow.errors import (
     CfflowError,
     GatewayAuthError,
@@ -47,6 +48,14 @@ _SECRET_MIN: Final = 3
 _decode_error = decoder(ErrorAnswer)
 
 
+class _Words(NamedTuple):
+    """What an error's body says; empty where it says nothing that can be read."""
+
+    message: str = ""
+    code: str = ""
+    type: str = ""
+
+
 def request_id_of(response: httpx.Response) -> str:
     """Return the gateway's own number for the call, "" where it gave none."""
     return str(response.headers.get("x-request-id", ""))[:80]
@@ -76,11 +85,11 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
     status = response.status_code
     said = _body(response)
     body = _without_secrets(said, response.request)
-    text = f"{call}: {status} {body.code or body.type or ''}: {body.message or 'no message'}"[:500]
+    text = f"{call}: {status} {body.code or body.type}: {body.message or 'no message'}"[:500]
     details: dict[str, Any] = {
         "status": status,
-        "code": body.code or "",
-        "type": body.type or "",
+        "code": body.code,
+        "type": body.type,
         "request_id": request_id_of(response),
     }
     if status in {401, 403}:
@@ -102,16 +111,16 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
     return GatewayUnavailable(text, **details)
 
 
-def _without_secrets(body: ErrorAnswer, request: httpx.Request) -> ErrorAnswer:
-    """Return an error's body without what the request carried, which it may echo."""
+def _without_secrets(body: _Words, request: httpx.Request) -> _Words:
+    """Return an error's words without what the request carried, which they may echo."""
     secrets = sorted(_secrets(request), key=len, reverse=True)
 
-    def clean(text: str | None) -> str:
+    def clean(text: str) -> str:
         for secret in secrets:
-            text = (text or "").replace(secret, "xxxx")
-        return without_card_numbers(text or "")
+            text = text.replace(secret, "xxxx")
+        return without_card_numbers(text)
 
-    return ErrorAnswer(message=clean(body.message), code=clean(body.code), type=clean(body.type))
+    return _Words(*map(clean, body))
 
 
 def _secrets(request: httpx.Request) -> set[str]:
@@ -125,16 +134,18 @@ def _secrets(request: httpx.Request) -> set[str]:
     return {text for text in found if isinstance(text, str) and len(text) >= _SECRET_MIN}
 
 
-def _body(response: httpx.Response) -> ErrorAnswer:
-    """An error's body helps people; one that is HTML or garbage changes nothing."""
+def _body(response: httpx.Response) -> _Words:
+    """Return an error's body, which helps people; one that is HTML or garbage changes nothing."""
     try:
-        return _decode_error(response.content)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return ErrorAnswer()
+        found = _decode_error(response.content)
+    except UNREADABLE:
+        return _Words()
+    code = "" if found.code is None else str(found.code)
+    return _Words(found.message or "", code, found.type or "")
 
 
-def _knows_more(body: ErrorAnswer) -> bool:
-    words = (body.message or "").lower()
+def _knows_more(body: _Words) -> bool:
+    words = body.message.lower()
     return body.code in _KNOWS_CODES or any(word in words for word in _KNOWS_WORDS)
 
 

@@ -1,14 +1,14 @@
 """The gateway's JSON on one side, observations and next actions on the other.
 
-Decoding is lenient where the gateway is free and strict where money hangs on it: unknown
-fields and unknown words pass through, ids come as numbers or strings, null and missing
-are the same; an amount that is no finite number does not decode.
+An answer is readable when the fields that decide are. They are marked with `Decides` and
+read strictly. Any other field is left out where it has another form. Unknown fields and
+unknown words pass through, ids come as numbers or strings, null and missing are the same;
+an amount that is no finite number does not decode.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, Final, TypeVar
@@ -19,6 +19,7 @@ from cfflow._core.actions import ApproveInApp, AskOtp, NextAction, Redirect, Sub
 from cfflow._core.money import without_noise
 from cfflow._core.observation import Call, Failure, Observation
 from cfflow._ports.instrument import instrument, method_name
+from cfflow._ports.lenient import UNREADABLE, Decides, decoder
 
 __all__ = [
     "Answer",
@@ -83,11 +84,11 @@ class PayData(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class PayAnswer(Answer, frozen=True, kw_only=True, gc=False):
     """The answer to pay: one attempt exists, and `action` says what comes next."""
 
-    cf_payment_id: _Id = None
+    cf_payment_id: Decides[_Id] = None
     payment_method: str | None = None
     channel: str | None = None
-    action: str | None = None
-    payment_amount: Decimal | None = None
+    action: Decides[str | None] = None
+    payment_amount: Decides[Decimal | None] = None
     data: PayData | None = None
 
     def check(self) -> None:
@@ -97,18 +98,18 @@ class PayAnswer(Answer, frozen=True, kw_only=True, gc=False):
 class AuthenticateAnswer(Answer, frozen=True, kw_only=True, gc=False):
     """The answer to an OTP submission or resend."""
 
-    cf_payment_id: _Id = None
+    cf_payment_id: Decides[_Id] = None
     action: str | None = None
-    authenticate_status: str | None = None
+    authenticate_status: Decides[str | None] = None
     payment_message: str | None = None
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was done with a hold, and whether the bank has confirmed it."""
 
-    action: str | None = None
-    status: str | None = None
-    captured_amount: Decimal | None = None
+    action: Decides[str | None] = None
+    status: Decides[str | None] = None
+    captured_amount: Decides[Decimal | None] = None
     start_time: str | None = None
     end_time: str | None = None
     approve_by: str | None = None
@@ -132,14 +133,14 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
     pay needs it, and a printed entity then shows no UPI id and no phone.
     """
 
-    cf_payment_id: _Id = None
-    order_id: str | None = None
-    payment_status: str | None = None
-    payment_amount: Decimal | None = None
-    order_amount: Decimal | None = None
+    cf_payment_id: Decides[_Id] = None
+    order_id: Decides[str | None] = None
+    payment_status: Decides[str | None] = None
+    payment_amount: Decides[Decimal | None] = None
+    order_amount: Decides[Decimal | None] = None
     payment_currency: str | None = None
-    is_captured: bool | None = None
-    authorization: Authorization | None = None
+    is_captured: Decides[bool | None] = None
+    authorization: Decides[Authorization | None] = None
     error_details: ErrorDetails | None = None
     payment_group: str | None = None
     payment_method: msgspec.Raw = _NOTHING
@@ -153,6 +154,15 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
         captured = self.authorization.captured_amount if self.authorization else None
         _check_amounts(self.payment_amount, self.order_amount, captured)
 
+    def unread(self) -> PaymentEntity:
+        """Return this attempt with its ids alone, which prove nothing.
+
+        Raises `ValueError` where its own id is missing: such an attempt is of no use.
+        """
+        if _id(self.cf_payment_id) is None:
+            raise ValueError("an attempt in the list has no id that can be read")
+        return PaymentEntity(cf_payment_id=self.cf_payment_id, order_id=self.order_id)
+
     def paid_with(self) -> dict[str, Any]:
         """Return the payment method's own fields by the method's name; empty if unsaid.
 
@@ -160,7 +170,7 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
         """
         try:
             found = _decode_json(self.payment_method)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except UNREADABLE:
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -169,9 +179,9 @@ class Order(Answer, frozen=True, kw_only=True, gc=False):
     """An order. Its `payment_session_id` pays it, so `repr` does not show it."""
 
     cf_order_id: _Id = None
-    order_id: str | None = None
-    order_status: str | None = None
-    order_amount: Decimal | None = None
+    order_id: Decides[str | None] = None
+    order_status: Decides[str | None] = None
+    order_amount: Decides[Decimal | None] = None
     order_currency: str | None = None
     order_expiry_time: str | None = None
     payment_session_id: str | None = None
@@ -197,28 +207,31 @@ class Simulation(Answer, frozen=True, kw_only=True, gc=False):
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The body of an error."""
+    """The body of an error. Nothing of it decides whether it can be read."""
 
     message: str | None = None
-    code: str | None = None
+    code: str | int | float | None = None
     type: str | None = None
-    help: str | None = None
-
-
-def decoder(kind: type[_T]) -> Callable[[bytes], _T]:
-    """Return a function that decodes one kind of answer; made once, used for every call.
-
-    It raises `msgspec.MsgspecError` or `ValueError` for bytes that are not such an answer.
-    """
-    return msgspec.json.Decoder(kind).decode
 
 
 def believed(found: _T) -> _T:
-    """Return a decoded answer; raises `ValueError` where one of its amounts is none."""
-    for answer in found if isinstance(found, list) else (found,):
-        if isinstance(answer, Answer):
-            answer.check()
+    """Return a decoded answer; raises `ValueError` where one of its amounts is none.
+
+    In a list such an attempt keeps its ids alone, so that it does not hide the others.
+    """
+    if isinstance(found, list):
+        found[:] = [_believed_entry(entry) for entry in found]
+    elif isinstance(found, Answer):
+        found.check()
     return found
+
+
+def _believed_entry(entry: PaymentEntity) -> PaymentEntity:
+    try:
+        entry.check()
+    except ValueError:
+        return entry.unread()
+    return entry
 
 
 def observe_pay(answer: PayAnswer) -> Observation:
@@ -338,7 +351,7 @@ def _check_amounts(*amounts: Decimal | None) -> None:
 
 
 def _failure(details: ErrorDetails | None) -> Failure | None:
-    if details is None:
+    if details is None or details == ErrorDetails():
         return None
     texts = (
         details.error_code,

@@ -465,6 +465,7 @@ def test_a_method_has_the_name_that_a_pay_takes(given: str, method: str) -> None
         (None, {"card": {"card_type": "debit_card"}}, "debit"),
         ("card", {"credit_card": {"card_type": "CREDIT"}}, "credit"),
         ("debit_card", {"card": {"card_type": "credit_card"}}, "debit"),
+        (7, {"card": {"card_type": "prepaid"}}, "prepaid"),
         ("upi", {"upi": {"card_type": "credit_card"}}, None),
         ("credit_line", {"paylater": {}}, None),
         ("card", {"card": {"card_type": 7}}, None),

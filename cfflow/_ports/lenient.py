@@ -1,0 +1,130 @@
+"""Decoding of JSON in which only some fields decide.
+
+A field that is marked with `Decides` is read strictly: JSON in which it has another form
+does not decode. Every other field is left out where it has another form. JSON of the usual
+form is decoded in one pass; only what fails is read again, field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin
+
+import msgspec
+
+__all__ = ["UNREADABLE", "Decides", "decoder"]
+
+_T = TypeVar("_T")
+
+_DECIDES: Final = msgspec.Meta(extra={"decides": True})
+
+#: Marks the type of a field that decides.
+Decides = Annotated[_T, _DECIDES]
+
+#: What decoding raises for bytes that are not what was asked for.
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+
+#: In place of an object, these stand for no object at all.
+_ABSENT: Final = frozenset({b"null", b"[]", b"{}", b'""'})
+_BLANKS: Final = b" \t\r\n"
+
+_Read = Callable[[bytes | msgspec.Raw], Any]
+
+_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class _Field(NamedTuple):
+    """How one field of a struct is read: its name here, its key in JSON, its own decoder."""
+
+    name: str
+    key: str
+    read: _Read
+    decides: bool
+
+
+def decoder(kind: type[_T]) -> Callable[[bytes], _T]:
+    """Return a function that decodes a struct or a list of structs.
+
+    It raises one of `UNREADABLE` for bytes that are no such JSON, or in which a field that
+    decides has another form. In a list such an entry becomes what its method `unread`
+    returns; this raises `ValueError` where the entry does not even have an id.
+    """
+    at_once = msgspec.json.Decoder(kind).decode
+
+    def decode(body: bytes) -> _T:
+        try:
+            return at_once(body)
+        except UNREADABLE:
+            found: _T = _reader(kind)(body)
+            return found
+
+    return decode
+
+
+def _reader(kind: Any) -> _Read:
+    """Return what reads a struct or a list of structs field by field."""
+    if get_origin(kind) is list:
+        return partial(_read_list, *get_args(kind))
+    return partial(_read_struct, kind)
+
+
+def _read_list(kind: Any, body: bytes | msgspec.Raw) -> list[Any]:
+    return [_read_entry(kind, entry) for entry in _list(body)]
+
+
+def _read_entry(kind: Any, entry: msgspec.Raw) -> Any:
+    found = _object(entry)
+    try:
+        return _built(kind, found)
+    except UNREADABLE:
+        # One entry that nobody can read must not hide the others.
+        return _built(kind, found, strict=False).unread()
+
+
+def _read_struct(kind: Any, body: bytes | msgspec.Raw) -> Any:
+    return _built(kind, _object(body))
+
+
+def _read_inner(kind: Any, body: msgspec.Raw) -> Any:
+    """Return a struct inside another one, None where an empty value stands for it."""
+    if bytes(body).translate(None, _BLANKS) in _ABSENT:
+        return None
+    return _read_struct(kind, body)
+
+
+def _built(kind: Any, found: Mapping[str, msgspec.Raw], *, strict: bool = True) -> Any:
+    """Return a struct of these fields, without those that have another form."""
+    values: dict[str, Any] = {}
+    for field in _fields(kind):
+        if field.key not in found:
+            continue
+        try:
+            values[field.name] = field.read(found[field.key])
+        except UNREADABLE:
+            if strict and field.decides:
+                raise
+    return kind(**values)
+
+
+@cache
+def _fields(kind: Any) -> tuple[_Field, ...]:
+    """Return how the fields of a struct are read; made when the first odd answer comes."""
+    return tuple(
+        _Field(
+            field.name,
+            field.encode_name,
+            _field_reader(field.type),
+            _DECIDES in getattr(field.type, "__metadata__", ()),
+        )
+        for field in msgspec.structs.fields(kind)
+    )
+
+
+def _field_reader(annotation: Any) -> _Read:
+    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    for part in get_args(plain):
+        if isinstance(part, type) and issubclass(part, msgspec.Struct):
+            return partial(_read_inner, part)
+    return msgspec.json.Decoder(plain).decode
