@@ -7,13 +7,14 @@ form is decoded in one pass; only what fails is read again, field by field.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin
 
 import msgspec
 
-__all__ = ["UNREADABLE", "Decides", "decoder"]
+__all__ = ["UNREADABLE", "Decides", "decoder", "without_lone_surrogates"]
 
 _T = TypeVar("_T")
 
@@ -28,6 +29,12 @@ UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 #: In place of an object, these stand for no object at all.
 _ABSENT: Final = frozenset({b"null", b"[]", b"{}", b'""'})
 _BLANKS: Final = b" \t\r\n"
+
+#: Each escape of a JSON text: a pair of surrogates, one that is alone, and all others.
+_ESCAPE: Final = re.compile(
+    rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.", re.DOTALL
+)
+_LONE_B: Final = len(rb"\ud83d")
 
 _Read = Callable[[bytes | msgspec.Raw], Any]
 
@@ -57,10 +64,19 @@ def decoder(kind: type[_T]) -> Callable[[bytes], _T]:
         try:
             return at_once(body)
         except UNREADABLE:
-            found: _T = _reader(kind)(body)
+            found: _T = _reader(kind)(without_lone_surrogates(body))
             return found
 
     return decode
+
+
+def without_lone_surrogates(body: bytes) -> bytes:
+    """Return JSON in which the replacement character stands for each half of a pair.
+
+    Half a pair is left where a text was cut inside an emoji. It is JSON, but msgspec does
+    not decode it, wherever it stands.
+    """
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if len(found[0]) == _LONE_B else found[0], body)
 
 
 def _reader(kind: Any) -> _Read:

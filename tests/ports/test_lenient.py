@@ -379,12 +379,34 @@ def test_only_the_field_that_is_odd_is_left_out(form: str) -> None:
     assert (seen.began_ms, seen.paid_ms) == (1627022706000, 1627022706000)
 
 
-@pytest.mark.parametrize("odd", [b'"\xff"', b"1e999999", b"9" * 5000])
+@pytest.mark.parametrize(
+    "odd", [b'"\xff"', b'"\\ud83d"', b'"cut \\ude00 \\uD83D"', b"1e999999", b"9" * 5000]
+)
 def test_a_field_that_decides_nothing_may_even_be_broken(odd: bytes) -> None:
     """Bytes that are no text, and numbers that nothing can hold."""
     body = json.dumps(ENTITY).encode().replace(b'"A898101"', odd)
     seen = observe_entity(decoder(PaymentEntity)(body), Call.FETCH_PAYMENT)
     assert decided(seen) == READ["fetch"](ENTITY)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (rb"\ud83d", "\ufffd"),
+        (rb"a\uDE00b", "a\ufffdb"),
+        (rb"\ude00\ud83d", "\ufffd\ufffd"),
+        (rb"\ud83d\ud83d\ude00", "\ufffd\N{GRINNING FACE}"),
+        (rb"\ud83d\ude00 \u20b9", "\N{GRINNING FACE} \N{INDIAN RUPEE SIGN}"),
+        (rb"\\ud83d", r"\ud83d"),
+        (rb"\\\ud83d", "\\\ufffd"),
+    ],
+)
+def test_half_an_emoji_is_replaced_and_the_rest_is_read(text: bytes, left: str) -> None:
+    """It is left where a text was cut; everything else of the answer is as it was."""
+    body = json.dumps(ENTITY | {"auth_id": 16381}).encode()
+    found = decoder(PaymentEntity)(body.replace(b"Transaction successful", text))
+    assert found.payment_message == left
+    assert decided(observe_entity(found, Call.FETCH_PAYMENT)) == READ["fetch"](ENTITY)
 
 
 def test_a_broken_body_is_read_neither_way() -> None:
