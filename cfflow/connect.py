@@ -25,7 +25,7 @@ from cfflow._ports.transport import GatewayTransport
 from cfflow.errors import ConfigError
 from cfflow.orchestrator import Orchestrator
 from cfflow.reader import Reader
-from cfflow.webhooks import TOLERANCE_S, Verifier
+from cfflow.webhooks import Verifier
 
 __all__ = ["VARIABLES", "connect", "gateway_client", "open_reader", "open_store", "settings_of"]
 
@@ -68,7 +68,7 @@ def connect(
     min_replicas: int = 0,
     limits: Mapping[str, int | None] | None = None,
     webhook_secrets: Iterable[str] = (),
-    webhook_tolerance_s: float = TOLERANCE_S,
+    webhook_tolerance_s: float | None = None,
     log: Log | None = None,
     store: Store | None = None,
     **unknown: Any,
@@ -85,7 +85,7 @@ def connect(
     replaces the one of `redis_url`. `min_replicas`: a step is sent only when so many replicas
     of the Redis have it, else `StoreUnavailable` and nothing happens; not on a cluster.
     `webhook_secrets`: those that sign notifications beside the client secret, while one is
-    being replaced; `webhook_tolerance_s`: how old one may be.
+    being replaced; `webhook_tolerance_s`: how old one may be, None for any age.
 
     Raises one `ConfigError` that names everything missing or unknown. No money moves.
     """

@@ -22,15 +22,12 @@ from cfflow._ports.sealed import Sealed
 from cfflow._ports.store import Notification
 from cfflow.errors import ConfigError, InvalidInput, InvalidSignature
 
-__all__ = ["BODY_MAX_B", "PAYMENT_EVENTS", "TOLERANCE_S", "Headers", "Receipt", "Verifier"]
+__all__ = ["BODY_MAX_B", "PAYMENT_EVENTS", "Headers", "Receipt", "Verifier"]
 
 Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
 #: Real ones are two to four kilobytes; a stranger's megabytes are not even hashed.
 BODY_MAX_B: Final = 65_536
-
-#: The gateway's last try comes 42 minutes after its first, perhaps under the first one's time.
-TOLERANCE_S: Final = 3600.0
 
 #: The only ones that are about a payment's fate; all others are handed to the feed as they are.
 PAYMENT_EVENTS: Final = frozenset(
@@ -114,16 +111,17 @@ _json = msgspec.json.Decoder(float_hook=Decimal)
 class Verifier:
     """Knows the gateway by its secrets. `tolerance_s`: how old or how early one may be.
 
-    Raises `ConfigError` for a tolerance or a secret that makes no sense.
+    None is any age: a notification moves no money, and a person may have the gateway send
+    one again days later. Raises `ConfigError` for a tolerance or a secret that makes no sense.
     """
 
-    def __init__(self, secrets: Iterable[Sealed[str]], *, tolerance_s: float = TOLERANCE_S) -> None:
+    def __init__(self, secrets: Iterable[Sealed[str]], *, tolerance_s: float | None = None) -> None:
         self._secrets: Final = tuple(secrets)
         if not self._secrets or not all(secret.reveal() for secret in self._secrets):
             raise ConfigError("a webhook secret is empty")
-        if not 0 < tolerance_s < float("inf"):
-            raise ConfigError(f"webhook_tolerance_s must be above 0, got {tolerance_s!r}")
-        self._tolerance_ms = tolerance_s * 1000
+        if tolerance_s is not None and not 0 < tolerance_s < float("inf"):
+            raise ConfigError(f"webhook_tolerance_s must be above 0 or None, got {tolerance_s!r}")
+        self._tolerance_ms = None if tolerance_s is None else tolerance_s * 1000
 
     def read(self, headers: Headers, body: bytes, now_ms: int) -> Notification:
         """Return what the gateway has said, `now_ms` by the store's clock.
@@ -147,7 +145,7 @@ class Verifier:
             raise _refused("bad_timestamp", f"{_TIMESTAMP} is not milliseconds since the epoch")
         if not self._signed(stamp, raw, signature):
             raise _refused("forged", "the signature is not the gateway's")
-        if abs(now_ms - int(stamp)) > self._tolerance_ms:
+        if self._tolerance_ms is not None and abs(now_ms - int(stamp)) > self._tolerance_ms:
             raise _refused("stale", "it was signed too long ago, or in the future")
         return _notification(raw, given.get(_KEY, ""))
 

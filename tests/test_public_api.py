@@ -68,7 +68,7 @@ CONNECT = {
     "min_replicas": 0,
     "limits": None,
     "webhook_secrets": (),
-    "webhook_tolerance_s": 3600.0,
+    "webhook_tolerance_s": None,
     "log": None,
     "store": None,
 }
