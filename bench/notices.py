@@ -121,5 +121,4 @@ def _signed(
     return {
         "x-webhook-signature": base64.b64encode(digest).decode(),
         "x-webhook-timestamp": stamp,
-        "x-idempotency-key": f"{payment.order_id}-{status}-{number}",
     }, body

@@ -66,7 +66,9 @@ class FeedNotification(msgspec.Struct, frozen=True, kw_only=True):
     """A notification of the gateway's, once: what it says of a payment is not proven by it.
 
     `type` is the event's. `data` is its decoded JSON, amounts as `Decimal`s; None for the
-    payment events, about which an inquiry tells more, and without personal data.
+    payment events that name an attempt: an inquiry tells more of it, and without personal
+    data. `content_id` is the same each time the gateway sends the same body: after a day one
+    may come again under another `id`. None in entries of older versions.
     """
 
     id: str
@@ -75,6 +77,7 @@ class FeedNotification(msgspec.Struct, frozen=True, kw_only=True):
     cf_payment_id: str | None
     data: Any
     at: datetime
+    content_id: str | None = None
 
 
 #: What a feed hands out.
@@ -106,6 +109,7 @@ class _Noted(msgspec.Struct, kw_only=True):
     cf_payment_id: str | None
     data: bytes | None
     at_ms: int
+    content_id: str | None = None
 
 
 class _Kind(msgspec.Struct):

@@ -36,13 +36,12 @@ PAYMENT_EVENTS: Final = frozenset(
 
 _SIGNATURE: Final = "x-webhook-signature"
 _TIMESTAMP: Final = "x-webhook-timestamp"
-_KEY: Final = "x-idempotency-key"
-_READ: Final = frozenset({_SIGNATURE, _TIMESTAMP, _KEY})
+_READ: Final = frozenset({_SIGNATURE, _TIMESTAMP})
 
 _MILLISECONDS: Final = re.compile(r"[0-9]{10,15}")
 _TYPE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 _ATTEMPT: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_MARK_B: Final = 16
+_CONTENT_ID_B: Final = 16
 
 #: In which state a payment tells us as much as this status does.
 _SAID: Final[Mapping[str, State]] = {
@@ -147,7 +146,7 @@ class Verifier:
             raise _refused("forged", "the signature is not the gateway's")
         if self._tolerance_ms is not None and abs(now_ms - int(stamp)) > self._tolerance_ms:
             raise _refused("stale", "it was signed too long ago, or in the future")
-        return _notification(raw, given.get(_KEY, ""))
+        return _notification(raw)
 
     def _signed(self, stamp: str, raw: bytes, signature: str) -> bool:
         """Say whether one of the secrets made this signature; all are tried, whatever comes."""
@@ -174,40 +173,39 @@ def _text(value: object) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def _notification(raw: bytes, key: str) -> Notification:
+def _notification(raw: bytes) -> Notification:
     try:
         envelope = _envelope.decode(raw)
         if not _TYPE.fullmatch(envelope.type):
             raise _refused("malformed", "the event's type is out of form")
         if envelope.type in PAYMENT_EVENTS:
-            return _about_payment(envelope, raw, key)
-        return _about_anything(envelope, raw, key)
+            return _about_payment(envelope, raw)
+        return _about_anything(envelope, raw)
     except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError):
         # Without the decoder's own words: they may quote the body.
         raise _refused("malformed", "the body is no event of the gateway's") from None
 
 
-def _about_payment(envelope: _Envelope, raw: bytes, key: str) -> Notification:
+def _about_payment(envelope: _Envelope, raw: bytes) -> Notification:
     data = _payment_data.decode(envelope.data)
     order_id, attempt = data.order.order_id, str(data.payment.cf_payment_id)
     if not (ORDER_ID.fullmatch(order_id) and _ATTEMPT.fullmatch(attempt)):
         raise _refused("malformed", "the order's or the payment's id is out of form")
     return Notification(
         type=envelope.type,
+        content_id=_content_id(raw),
         order_id=order_id,
         cf_payment_id=attempt,
         said=_SAID.get(data.payment.payment_status or "", ""),
-        marks=_marks(raw, f"{envelope.type} {order_id}", key),
     )
 
 
-def _about_anything(envelope: _Envelope, raw: bytes, key: str) -> Notification:
+def _about_anything(envelope: _Envelope, raw: bytes) -> Notification:
     _json.decode(envelope.data)  # Whoever reads the feed must be able to.
-    order_id = _order_named(envelope.data)
     return Notification(
         type=envelope.type,
-        order_id=order_id,
-        marks=_marks(raw, f"{envelope.type} {order_id}", key),
+        content_id=_content_id(raw),
+        order_id=_order_named(envelope.data),
         data=bytes(envelope.data),
     )
 
@@ -221,17 +219,15 @@ def _order_named(data: msgspec.Raw) -> str:
     return next((name for name in named if name and ORDER_ID.fullmatch(name)), "")
 
 
-def _marks(raw: bytes, about: str, key: str) -> tuple[str, ...]:
-    """Return how a second one like it is known: by content, and by the key if it has one.
+def _content_id(raw: bytes) -> str:
+    """Return what is the same whenever the same signed body comes again.
 
-    The key is not signed, so it only counts together with what is.
+    Made of the raw body alone. The timestamp is left out: a retry may be signed with a new
+    one. The key in the header is left out: it is not signed, so with another event's key
+    anybody could have a genuine event taken for a duplicate. Two events that look alike
+    have different times in their bodies.
     """
-    content = _mark(b"content " + raw)
-    return (content, _mark(f"key {about} {key}".encode("utf-8", "replace"))) if key else (content,)
-
-
-def _mark(what: bytes) -> str:
-    return hashlib.blake2b(what, digest_size=_MARK_B).hexdigest()
+    return hashlib.blake2b(raw, digest_size=_CONTENT_ID_B).hexdigest()
 
 
 def _refused(reason: Reason, text: str) -> InvalidSignature:

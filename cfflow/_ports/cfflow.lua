@@ -353,13 +353,13 @@ local function concerned(attempts, cf_payment_id)
   return #waiting > 0 and waiting or { newest }
 end
 
--- notify: KEYS order wake events groups mark...
+-- notify: KEYS order wake events groups mark
 --         ARGV order_id cf_payment_id said feed_max mark_ms entry
 -- A duplicate is not told again, but whoever it is about is always asked about again, unless
 -- the payment has come to where the notification says it is.
 local function notify()
   local order, order_id, cf_payment_id, said = KEYS[1], ARGV[2], ARGV[3], ARGV[4]
-  local now, woken, new = now_ms(), {}, true
+  local now, woken = now_ms(), {}
   local attempts = attempts_of(redis.call('HGET', order, 'o'))
   for _, n in ipairs(concerned(attempts, cf_payment_id)) do
     local told = attempts[n][2] == cf_payment_id and attempts[n][1] == said
@@ -377,9 +377,7 @@ local function notify()
       woken[#woken + 1] = n
     end
   end
-  for k = 5, #KEYS do
-    new = redis.call('SET', KEYS[k], '1', 'NX', 'PX', ARGV[6]) and new
-  end
+  local new = redis.call('SET', KEYS[5], '1', 'NX', 'PX', ARGV[6])
   if new then
     redis.call('XADD', KEYS[3], '*', 'e', ARGV[7])
     trim(KEYS[3], KEYS[4], 1, tonumber(ARGV[5]))

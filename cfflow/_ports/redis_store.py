@@ -219,7 +219,7 @@ class RedisStore:
             keys.wake(place),
             keys.events(place),
             keys.groups(place),
-            *(keys.mark(place, name) for name in notification.marks),
+            keys.mark(place, notification.content_id),
         )
         args = (
             "notify",

@@ -105,16 +105,17 @@ class Started(msgspec.Struct, frozen=True):
 class Notification(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway has sent us, once its signature was found right.
 
-    `order_id` and `cf_payment_id` are empty where it names none; `said` is the state in
-    which it tells us nothing new. `marks` know a second one like it; `data` is its own JSON,
-    kept for the feed where nobody here can read it.
+    `content_id` is the same whenever the same body comes again. `order_id` and
+    `cf_payment_id` are empty where it names none in our form; `said` is the state in which
+    it tells us nothing new. `data` is its own JSON, kept for the feed where it is about no
+    attempt.
     """
 
     type: str
+    content_id: str
     order_id: str = ""
     cf_payment_id: str = ""
     said: str = ""
-    marks: tuple[str, ...] = ()
     data: bytes | None = None
 
 
@@ -319,6 +320,7 @@ def encode_notification(notification: Notification, at_ms: int) -> bytes:
             "order_id": notification.order_id or None,
             "cf_payment_id": notification.cf_payment_id or None,
             "data": notification.data,
+            "content_id": notification.content_id,
             "at_ms": at_ms,
         }
     )

@@ -204,9 +204,9 @@ class MemoryStore:
                 self._wakes[payment_id(notification.order_id, n)] = now_ms
                 woken.append(n)
         self._marks = {mark: until for mark, until in self._marks.items() if until > now_ms}
-        new = not any(mark in self._marks for mark in notification.marks)
-        self._marks = dict.fromkeys(notification.marks, now_ms + MARK_MS) | self._marks
+        new = notification.content_id not in self._marks
         if new:
+            self._marks[notification.content_id] = now_ms + MARK_MS
             entry = encode_notification(notification, now_ms)
             self.events.append(entry)
             self._feed.append(notification.order_id, [entry])

@@ -22,7 +22,7 @@ _LEASE_MS = 60_000
 
 def a_notification(cf_payment_id: str = "77", **fields: Any) -> Notification:
     """Return a notification about an attempt of order_1."""
-    given = {"type": "PAYMENT_SUCCESS_WEBHOOK", "order_id": "order_1", "marks": ("content",)}
+    given = {"type": "PAYMENT_SUCCESS_WEBHOOK", "content_id": "c1", "order_id": "order_1"}
     return Notification(cf_payment_id=cf_payment_id, **{**given, **fields})
 
 
@@ -148,12 +148,13 @@ class NoticeConformance(Suite):
         assert await claimed(store) == ["order_1.1"]
         assert len(await self._noted(store)) == 1
 
-    async def test_one_mark_in_common_makes_a_duplicate(self, store: Store) -> None:
-        """Sent again under another key, or with other words under the same key."""
-        await store.notify(a_notification(marks=("content", "key")))
-        for marks in (("content", "other key"), ("other content", "key")):
-            assert (await store.notify(a_notification(marks=marks))).duplicate
-        assert not (await store.notify(a_notification(marks=("new", "newer")))).duplicate
+    async def test_other_content_is_no_duplicate(self, store: Store) -> None:
+        """Also where it is about the same attempt; and its content is in the feed with it."""
+        for content_id, duplicate in (("c1", False), ("c2", False), ("c1", True), ("c2", True)):
+            noted = await store.notify(a_notification(content_id=content_id))
+            assert noted.duplicate is duplicate
+        told = await self._noted(store)
+        assert [entry["content_id"] for entry in told] == ["c1", "c2"]
 
     # what it does to others
 

@@ -228,12 +228,35 @@ async def test_a_notification_that_cannot_be_answered_for_days_is_still_tried(sh
 
 
 async def test_one_is_told_in_the_feed_once_however_often_it_comes(shop: Shop) -> None:
-    """Under any key: the feed is for handlers, the wake is for the money."""
+    """Within a day, under any key: the feed is for handlers, the wake is for the money."""
     payment, body = await approved(shop)
     receipts = [await tell(shop, body, x_idempotency_key=key) for key in ("k1", "k1", "k2")]
     assert [receipt.duplicate for receipt in receipts] == [False, True, True]
     assert [receipt.payment_ids for receipt in receipts] == [(payment.id,)] * 3
     assert [item.cf_payment_id for item in await told(shop)] == [payment.cf_payment_id]
+
+
+async def test_after_a_day_it_is_told_again_under_the_same_content_id(shop: Shop) -> None:
+    """So that a handler can drop it: the gateway's dashboard sends any event again."""
+    payment, body = await approved(shop)
+    headers = signed(body, shop.store.now_ms())
+    receipts = []
+    for pause_s in (0, 86_000, 500):
+        shop.pass_time(pause_s)
+        receipts.append(await shop.cashier.on_webhook(headers, body))
+    assert [receipt.duplicate for receipt in receipts] == [False, True, False]
+    first, again = await told(shop)
+    assert (first.content_id, first.id) != (again.content_id, again.id)
+    assert first.content_id == again.content_id is not None
+    assert first.cf_payment_id == again.cf_payment_id == payment.cf_payment_id
+
+
+async def test_another_event_under_the_key_of_the_first_is_told_too(shop: Shop) -> None:
+    """The key is not signed: it cannot have a genuine event dropped."""
+    bodies = [event(bank_reference=reference) for reference in ("1", "2")]
+    receipts = [await tell(shop, body, x_idempotency_key="k1") for body in bodies]
+    assert [receipt.duplicate for receipt in receipts] == [False, False]
+    assert len({item.content_id for item in await told(shop)}) == 2
 
 
 async def test_an_unknown_event_is_acknowledged_and_handed_to_the_feed(shop: Shop) -> None:

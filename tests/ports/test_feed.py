@@ -20,7 +20,7 @@ from redis.asyncio.cluster import ClusterNode
 
 from cfflow._ports.redis_store import RedisStore
 from cfflow.errors import Conflict, InvalidInput, StoreUnavailable
-from cfflow.feed import Feed, FeedEvent, FeedGap, FeedItem
+from cfflow.feed import Feed, FeedEvent, FeedGap, FeedItem, FeedNotification
 from cfflow.testing import MemoryStore
 from cfflow.testing.feeds import drained, handled, lost, next_event, numbers, opened, tell
 from cfflow.testing.plans import begin
@@ -179,6 +179,18 @@ async def test_an_entry_that_cannot_be_read_is_a_gap_of_one(store: RedisStore) -
     found = await handled(await opened(store, "m"))
     assert (numbers(found), lost(found)) == ([1, 2], [1, 1])
     assert await drained(await opened(store, "m")) == []
+
+
+async def test_a_notification_that_an_older_version_wrote_is_read(store: RedisStore) -> None:
+    """It has no content id; all else of it is there."""
+    about = {"type": "REFUND", "order_id": "order_1", "cf_payment_id": None, "data": b"[1]"}
+    entry = {"kind": "notification", **about, "at_ms": 1_760_000_000_000}
+    feed = await opened(store, "m")
+    for more in ({}, {"content_id": "c1"}):
+        await raw(store, msgspec.msgpack.encode(entry | more))
+    old, new = (item for item in await drained(feed) if isinstance(item, FeedNotification))
+    assert (old.content_id, new.content_id) == (None, "c1")
+    assert (old.type, old.order_id, old.data) == ("REFUND", "order_1", [1])
 
 
 async def test_what_later_versions_add_is_passed_over(store: RedisStore) -> None:
