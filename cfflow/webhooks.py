@@ -1,7 +1,8 @@
 """Notifications in: (headers, raw body) → what the gateway has verifiably said.
 
 The signature is checked over the raw bytes, in constant time and against every secret that
-is valid now (GATEWAY 7). Nothing here knows a framework, a store or a clock of its own.
+is valid now (GATEWAY 7). What is signed is never refused for what it says: a refusal makes
+the gateway retry for nothing. Nothing here knows a framework, a store or a clock of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import msgspec
 
 from cfflow._core.chart import State
 from cfflow._ports.checks import ORDER_ID
+from cfflow._ports.lenient import UNREADABLE, decoder, without_lone_surrogates
 from cfflow._ports.sealed import Sealed
 from cfflow._ports.store import Notification
 from cfflow.errors import ConfigError, InvalidInput, InvalidSignature
@@ -70,39 +72,38 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Envelope(msgspec.Struct):
+    """What every event has; `data` may be of any form, or missing."""
+
     type: str
-    data: msgspec.Raw
-
-
-class _Order(msgspec.Struct):
-    order_id: str
-
-
-class _Payment(msgspec.Struct):
-    cf_payment_id: str | int
-    payment_status: str | None = None
-
-
-class _PaymentData(msgspec.Struct):
-    order: _Order
-    payment: _Payment
+    data: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Named(msgspec.Struct):
+    """A part of `data` that may name an order."""
+
     order_id: str | None = None
 
 
-class _AnyData(msgspec.Struct):
-    """Where other events may name an order; it is only handed on, so it need not be there."""
+class _Payment(msgspec.Struct):
+    """The attempt that a payment event is about."""
+
+    cf_payment_id: str | int | None = None
+    payment_status: str | None = None
+
+
+class _Data(msgspec.Struct):
+    """What is read of `data`, none of which has to be there: refunds, disputes and others too."""
 
     order: _Named | None = None
+    order_details: _Named | None = None
     refund: _Named | None = None
+    auto_refund: _Named | None = None
     dispute: _Named | None = None
+    payment: _Payment | None = None
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
-_payment_data = msgspec.json.Decoder(_PaymentData)
-_any_data = msgspec.json.Decoder(_AnyData)
+_decode_data = decoder(_Data)
 #: As the feed decodes it, so that whatever is accepted can be handed out.
 _json = msgspec.json.Decoder(float_hook=Decimal)
 
@@ -175,48 +176,74 @@ def _text(value: object) -> str:
 
 def _notification(raw: bytes) -> Notification:
     try:
-        envelope = _envelope.decode(raw)
-        if not _TYPE.fullmatch(envelope.type):
-            raise _refused("malformed", "the event's type is out of form")
-        if envelope.type in PAYMENT_EVENTS:
-            return _about_payment(envelope, raw)
-        return _about_anything(envelope, raw)
-    except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError):
+        envelope = _opened(raw)
+    except UNREADABLE:
         # Without the decoder's own words: they may quote the body.
         raise _refused("malformed", "the body is no event of the gateway's") from None
-
-
-def _about_payment(envelope: _Envelope, raw: bytes) -> Notification:
-    data = _payment_data.decode(envelope.data)
-    order_id, attempt = data.order.order_id, str(data.payment.cf_payment_id)
-    if not (ORDER_ID.fullmatch(order_id) and _ATTEMPT.fullmatch(attempt)):
-        raise _refused("malformed", "the order's or the payment's id is out of form")
-    return Notification(
-        type=envelope.type,
-        content_id=_content_id(raw),
-        order_id=order_id,
-        cf_payment_id=attempt,
-        said=_SAID.get(data.payment.payment_status or "", ""),
-    )
-
-
-def _about_anything(envelope: _Envelope, raw: bytes) -> Notification:
-    _json.decode(envelope.data)  # Whoever reads the feed must be able to.
-    return Notification(
-        type=envelope.type,
-        content_id=_content_id(raw),
-        order_id=_order_named(envelope.data),
-        data=bytes(envelope.data),
-    )
-
-
-def _order_named(data: msgspec.Raw) -> str:
+    if not _TYPE.fullmatch(envelope.type):
+        raise _refused("malformed", "the event's type is out of form")
     try:
-        found = _any_data.decode(data)
-    except (msgspec.MsgspecError, ValueError):
-        return ""
-    named = (part.order_id for part in (found.order, found.refund, found.dispute) if part)
-    return next((name for name in named if name and ORDER_ID.fullmatch(name)), "")
+        data = _decode_data(envelope.data)
+    except UNREADABLE:
+        data = _Data()
+    content_id = _content_id(raw)
+    about = _attempt(data) if envelope.type in PAYMENT_EVENTS else None
+    if about is not None:
+        order_id, cf_payment_id = about
+        return Notification(
+            type=envelope.type,
+            content_id=content_id,
+            order_id=order_id,
+            cf_payment_id=cf_payment_id,
+            said=_said(data),
+        )
+    return Notification(
+        type=envelope.type,
+        content_id=content_id,
+        order_id=_order(envelope.type, data),
+        data=_shown(envelope.data),
+    )
+
+
+def _opened(raw: bytes) -> _Envelope:
+    try:
+        return _envelope.decode(raw)
+    except msgspec.DecodeError:
+        return _envelope.decode(without_lone_surrogates(raw))
+
+
+def _attempt(data: _Data) -> tuple[str, str] | None:
+    """Return the order and the attempt of a payment event, None where either is not in our form.
+
+    Other systems of the merchant have other order ids, and no payment here can be theirs.
+    """
+    order_id = (data.order and data.order.order_id) or ""
+    given = data.payment.cf_payment_id if data.payment else None
+    attempt = "" if given is None else str(given)
+    is_ours = ORDER_ID.fullmatch(order_id) and _ATTEMPT.fullmatch(attempt)
+    return (order_id, attempt) if is_ours else None
+
+
+def _said(data: _Data) -> str:
+    return _SAID.get((data.payment and data.payment.payment_status) or "", "")
+
+
+def _order(kind: str, data: _Data) -> str:
+    """Return the order that an event names, "" where none has our form."""
+    parts = [data.order]
+    if kind not in PAYMENT_EVENTS:
+        parts += [data.order_details, data.refund, data.auto_refund, data.dispute]
+    named = (part.order_id or "" for part in parts if part)
+    return next((name for name in named if ORDER_ID.fullmatch(name)), "")
+
+
+def _shown(data: msgspec.Raw) -> bytes | None:
+    """Return an event's own JSON for the feed; None where the feed's reader could not read it."""
+    try:
+        _json.decode(data)
+    except (*UNREADABLE, ArithmeticError):
+        return None
+    return bytes(data)
 
 
 def _content_id(raw: bytes) -> str:

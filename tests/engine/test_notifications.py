@@ -259,6 +259,27 @@ async def test_another_event_under_the_key_of_the_first_is_told_too(shop: Shop) 
     assert len({item.content_id for item in await told(shop)}) == 2
 
 
+@pytest.mark.parametrize("order_id", ["WO#10027", "x" * 50])
+async def test_another_systems_payment_is_acknowledged_and_handed_to_the_feed(
+    shop: Shop, order_id: str
+) -> None:
+    """With its own data; a refusal would have the gateway send it again for nothing."""
+    receipt = await tell(shop, event(order_id, 77))
+    assert (receipt.order_id, receipt.cf_payment_id, receipt.payment_ids) == (None, None, ())
+    (item,) = await told(shop)
+    assert (item.type, item.order_id) == ("PAYMENT_SUCCESS_WEBHOOK", None)
+    assert item.data["order"]["order_id"] == order_id
+
+
+async def test_one_that_names_no_attempt_wakes_no_payment(shop: Shop) -> None:
+    """Its order has one that waits; nothing says that it is about this one."""
+    payment = await by_upi(shop)
+    receipt = await tell(shop, event(payment.order_id, None))
+    assert (receipt.order_id, receipt.payment_ids) == (payment.order_id, ())
+    (item,) = await told(shop)
+    assert (item.order_id, item.data["payment"]["cf_payment_id"]) == (payment.order_id, None)
+
+
 async def test_an_unknown_event_is_acknowledged_and_handed_to_the_feed(shop: Shop) -> None:
     """With its data, amounts exact, for whoever knows what it means."""
     body = b'{"type": "REFUND_STATUS_WEBHOOK", "data": {"refund": {"refund_amount": 1.10}}}'
