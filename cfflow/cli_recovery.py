@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.text import Text
 
+from cfflow._ports.checks import LEFT_OUT
 from cfflow.connect import connect
 from cfflow.orchestrator import Orchestrator
 from cfflow.payment import Payment
@@ -174,7 +175,7 @@ def resolve(
     actor: Actor,
     note: Note,
     amount: Annotated[
-        str | None, typer.Option(help="What was captured, in rupees; else the whole hold.")
+        str | None, typer.Option(help="What was captured, in rupees; left out: the whole hold.")
     ] = None,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
@@ -183,7 +184,11 @@ def resolve(
     _decide(
         redis_url,
         lambda orchestrator: orchestrator.resolve(
-            payment_id, state, amount=amount, actor=actor, note=note
+            payment_id,
+            state,
+            amount=LEFT_OUT if amount is None else amount,
+            actor=actor,
+            note=note,
         ),
         as_json=as_json,
     )

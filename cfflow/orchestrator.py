@@ -28,6 +28,9 @@ from cfflow._ports.budget import Budget
 from cfflow._ports.budget_ledger import ledger_of
 from cfflow._ports.catalog import Catalog
 from cfflow._ports.checks import (
+    LEFT_OUT,
+    LeftOut,
+    check_amount,
     check_currency,
     check_metadata,
     check_order_id,
@@ -196,19 +199,20 @@ class Orchestrator(Reader):
     async def capture(
         self,
         payment: Payment | str,
-        amount: Decimal | int | str | None = None,
+        amount: Decimal | int | str | LeftOut = LEFT_OUT,
         *,
         expected_version: int | None = None,
     ) -> Payment:
         """Take held money: all of it, or `amount` in rupees; the rest is released.
 
-        Exactly one capture per hold. While the bank has only accepted it, the payment
-        comes back with its `operation` open. While a lost capture is open, `amount` None means
-        that one's amount. Raises `InvalidAmount` (over the hold, three
+        Leave `amount` out to take the whole hold; None is an `InvalidAmount`. Exactly one
+        capture per hold. While the bank has only accepted it, the payment comes back with
+        its `operation` open. While a lost capture is open, leaving `amount` out means that
+        one's amount. Raises `InvalidAmount` (None, over the hold, three
         decimals, …), `IllegalStep`, `Conflict`, `OutcomeUnknown`: then `refresh`, or the
         same call again, which asks first and sends again only under the same key.
         """
-        exact = None if amount is None else amount_of(amount)
+        exact = check_amount(amount)
         return await self._authorize(payment, Step.CAPTURE, exact, expected_version)
 
     async def void(self, payment: Payment | str, *, expected_version: int | None = None) -> Payment:
@@ -273,20 +277,21 @@ class Orchestrator(Reader):
         payment: Payment | str,
         state: State | str,
         *,
-        amount: Decimal | int | str | None = None,
+        amount: Decimal | int | str | LeftOut = LEFT_OUT,
         actor: str,
         note: str,
     ) -> Payment:
         """Take a person's word for where a payment is, while a review is open on it.
 
-        Along the chart only; `amount` in rupees is what was captured, None for the whole
-        hold. Closes the open step and all reviews; makes no call and moves no money. Raises
-        `IllegalStep`, `InvalidAmount`, `Conflict` (a step is on its way).
+        Along the chart only. `amount` in rupees is what was captured; leave it out for the
+        whole hold, None is an `InvalidAmount`. Closes the open step and all reviews; makes no
+        call and moves no money. Raises `IllegalStep`, `InvalidAmount`, `Conflict` (a step is
+        on its way).
         """
         word = partial(
             resolve,
             state=state_named(state),
-            amount=None if amount is None else amount_of(amount),
+            amount=check_amount(amount),
             actor=check_word("actor", actor),
             note=check_word("note", note),
         )

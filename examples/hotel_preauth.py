@@ -40,7 +40,8 @@ async def check_in(desk: cfflow.Orchestrator, deposit: Decimal) -> Payment:
 async def check_out(desk: cfflow.Orchestrator, payment: Payment, bill: Decimal) -> Payment:
     """Take the bill, or release everything when there is nothing to pay."""
     try:
-        return await (desk.capture(payment, bill) if bill else desk.void(payment))
+        # Compared with 0: a bill that is missing by mistake must not release the money.
+        return await (desk.void(payment) if bill == 0 else desk.capture(payment, bill))
     except cfflow.OutcomeUnknown:
         # The bank may have acted: ask. What it did not do, the same call repeats later.
         return await desk.refresh(payment)

@@ -40,7 +40,7 @@ ORCHESTRATOR = {
     "submit_otp": f"{STEP}, otp, {KEPT}",
     "resend_otp": f"{STEP}, {KEPT}",
     "leave_otp": f"{STEP}, {KEPT}",
-    "capture": f"{STEP}, amount=None, {KEPT}",
+    "capture": f"{STEP}, amount=<left out>, {KEPT}",
     "void": f"{STEP}, {KEPT}",
     "refresh": STEP,
     "get": "payment_id",
@@ -52,7 +52,7 @@ ORCHESTRATOR = {
     "adopt": "order_id, *, flow",
     "abandon": f"{STEP}, {KEPT}",
     "acknowledge": f"{STEP}, reason, *, actor, note",
-    "resolve": f"{STEP}, state, *, amount=None, actor, note",
+    "resolve": f"{STEP}, state, *, amount=<left out>, actor, note",
     "on_webhook": "headers, body",
     "aclose": "",
 }

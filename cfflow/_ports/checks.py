@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+from enum import Enum
 from typing import Any, Final
 
 import msgspec
 
+from cfflow._core.money import amount_of
 from cfflow._core.record import split_id
-from cfflow.errors import InvalidInput, PaymentNotFound
+from cfflow.errors import InvalidAmount, InvalidInput, PaymentNotFound
 
 __all__ = [
+    "LEFT_OUT",
     "ORDER_ID",
+    "LeftOut",
+    "check_amount",
     "check_currency",
     "check_metadata",
     "check_order_id",
@@ -28,6 +34,31 @@ _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _SESSION_MAX: Final = 1024
 _METADATA_MAX_B: Final = 2048
 _WORD_MAX: Final = 500
+
+
+class LeftOut(Enum):
+    """The type of an argument's default that no caller can pass by mistake, as None can be."""
+
+    LEFT_OUT = "left out"
+
+    def __repr__(self) -> str:
+        return "<left out>"
+
+
+LEFT_OUT: Final = LeftOut.LEFT_OUT
+
+
+def check_amount(amount: object) -> Decimal | None:
+    """Return an amount that the caller passed, None where it was left out: all of it.
+
+    None is refused: it is what a form gives for a field whose name is misspelt, and would
+    take the whole hold instead of the bill.
+    """
+    if amount is LEFT_OUT:
+        return None
+    if amount is None:
+        raise InvalidAmount("amount is None; leave the argument out to mean the whole hold")
+    return amount_of(amount)
 
 
 def check_order_id(order_id: object) -> str:

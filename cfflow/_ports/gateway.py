@@ -38,7 +38,7 @@ from cfflow._ports.wire import (
     believed,
     encode,
 )
-from cfflow.errors import CfflowError, ConfigError, GatewayUnavailable
+from cfflow.errors import CfflowError, ConfigError, GatewayUnavailable, InvalidAmount
 
 __all__ = ["GatewayClient", "frozen_authorize"]
 
@@ -70,12 +70,13 @@ _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 def frozen_authorize(action: Literal["CAPTURE", "VOID"], amount: Decimal | None = None) -> bytes:
     """Return the body of an authorize call, byte for byte as it will be sent.
 
-    Raises `InvalidAmount` for an amount that has not at most two decimals.
+    A CAPTURE needs its `amount`, a VOID takes none: it is always whole. Raises
+    `InvalidAmount` for a missing one, one too many, or one with three decimals.
     """
-    body: dict[str, Any] = {"action": action}
-    if amount is not None:
-        body["amount"] = amount_of(amount)
-    return encode(body)
+    if action == "VOID" and amount is not None:
+        raise InvalidAmount("a VOID releases the whole hold and takes no amount")
+    exact = {} if action == "VOID" else {"amount": amount_of(amount)}
+    return encode({"action": action} | exact)
 
 
 class GatewayClient:

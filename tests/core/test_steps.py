@@ -12,7 +12,6 @@ import pytest
 from cfflow._core.actions import AskOtp, Redirect
 from cfflow._core.chart import State
 from cfflow._core.decide import Refused, TimePassed
-from cfflow._core.money import amount_of
 from cfflow._core.record import Attempt, Review, Snapshot, Step
 from cfflow._core.steps import Instrument, allowed_steps, idempotency_key, leave_otp
 from cfflow.errors import IllegalStep, InvalidAmount, OtpLimit
@@ -222,46 +221,6 @@ def test_an_accepted_otp_ends_the_customers_turn() -> None:
             begun(held, step, LATER + 60 * SECOND)
     with pytest.raises(IllegalStep):
         leave_otp(held, NATIVE, LATER)
-
-
-WRONG = [
-    "0",
-    "-1",
-    "0.001",
-    "10.011",
-    "1e-7",
-    "nan",
-    "sNaN",
-    "inf",
-    "-inf",
-    "1e12",
-    "1e999999",
-    "",
-    "ten",
-    1.5,
-    True,
-    None,
-    b"1",
-    10**5000,
-    Decimal("NaN"),
-    Decimal("-0.01"),
-]
-
-
-@pytest.mark.parametrize(
-    "value", WRONG, ids=[f"{type(v).__name__}{n}" for n, v in enumerate(WRONG)]
-)
-def test_what_is_no_amount_is_refused(value: object) -> None:
-    """Zero, negative, three decimals, a float, no number at all, or too large."""
-    with pytest.raises(InvalidAmount):
-        amount_of(value)
-
-
-@pytest.mark.parametrize(("value", "exact"), [(1, "1.00"), ("0.01", "0.01"), ("7.5", "7.50")])
-def test_an_amount_has_exactly_two_decimals(value: object, exact: str) -> None:
-    """Ints, strings and decimals come out exact."""
-    assert str(amount_of(value)) == exact
-    assert str(amount_of(Decimal(str(value)))) == exact
 
 
 @pytest.mark.parametrize("amount", ["10.02", "100", "0", "-5", "1.001"])

@@ -26,6 +26,7 @@ import msgspec
 from cfflow import UPI, Orchestrator, PaymentMethod, Worker
 from cfflow._ports import redis_link
 from cfflow._ports.catalog import Catalog
+from cfflow._ports.checks import LEFT_OUT
 from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.transport import GatewayTransport
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
@@ -127,7 +128,9 @@ ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
     "submit_otp": lambda o, job: o.submit_otp(job.payment_id, job.word),
     "resend_otp": lambda o, job: o.resend_otp(job.payment_id),
     "leave_otp": lambda o, job: o.leave_otp(job.payment_id),
-    "capture": lambda o, job: o.capture(job.payment_id, job.amount),
+    "capture": lambda o, job: o.capture(
+        job.payment_id, LEFT_OUT if job.amount is None else job.amount
+    ),
     "void": lambda o, job: o.void(job.payment_id),
     "refresh": lambda o, job: o.refresh(job.payment_id),
     "adopt": lambda o, job: o.adopt(job.order_id, flow=job.flow),

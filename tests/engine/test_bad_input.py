@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -48,6 +49,21 @@ async def test_an_amount_that_is_none_is_refused(shop: Shop, amount: Any) -> Non
         await shop.cashier.start("native_otp", order_id="order_1", amount=amount)
     with pytest.raises(InvalidAmount):
         await shop.cashier.capture("order_1.1", amount)
+
+
+async def test_a_missing_amount_never_takes_the_whole_hold(shop: Shop) -> None:
+    """A misspelt form field gives None: refused before the store is read, nothing is sent."""
+    held = await shop.held("5000.00")
+    missing: Any = {"amuont": "4200"}.get("amount")
+    for target in (held, held.id, "order_of_nobody.1"):
+        with pytest.raises(InvalidAmount, match="leave the argument out"):
+            await shop.cashier.capture(target, missing)
+        with pytest.raises(InvalidAmount):
+            await shop.cashier.capture(target, amount=missing)
+    assert shop.performed("authorize") == 0
+    assert (await shop.cashier.get(held)).version == held.version
+    captured = await shop.cashier.capture(held)
+    assert captured.captured_amount == Decimal("5000.00")
 
 
 @pytest.mark.parametrize("amount", ["170.01", "1000"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 import cfflow
 from cfflow import AskOtp, Payment, State, Worker
+from cfflow._ports.checks import LEFT_OUT
 from cfflow.testing import MemoryStore
 from tests.engine.shop import OTP, Shop, card, open_shop
 
@@ -226,13 +228,14 @@ async def test_a_resolved_pay_can_be_paid_again(shop: Shop) -> None:
         ("captured", "170.01", cfflow.InvalidAmount),
         ("captured", "0", cfflow.InvalidAmount),
         ("failed", "1.00", cfflow.InvalidInput),
-        ("paid", None, cfflow.InvalidInput),
+        ("captured", None, cfflow.InvalidAmount),
+        ("paid", LEFT_OUT, cfflow.InvalidInput),
     ],
 )
 async def test_a_word_that_makes_no_sense_is_refused(
-    shop: Shop, state: str, amount: str | None, error: type[cfflow.CfflowError]
+    shop: Shop, state: str, amount: Any, error: type[cfflow.CfflowError]
 ) -> None:
-    """More than the hold, nothing, an amount without a capture, a state that is none."""
+    """More than the hold, nothing, None, an amount without a capture, a state that is none."""
     payment, _ = await ambiguous(shop)
     with pytest.raises(error):
         await shop.cashier.resolve(payment, state, amount=amount, **WHO)

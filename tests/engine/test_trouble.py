@@ -452,6 +452,8 @@ async def test_only_the_same_capture_can_be_sent_again(shop: Shop) -> None:
         await shop.cashier.capture(held, "100")
     with pytest.raises(InvalidAmount, match="still open"):
         await shop.cashier.capture(lost.value.payment, "50")
+    with pytest.raises(InvalidAmount, match="leave the argument out"):
+        await shop.cashier.capture(lost.value.payment, None)  # type: ignore[arg-type]  # the point
     assert shop.effects(held.order_id).count("captured") == 0
 
 

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,22 @@ def test_a_sale_goes_from_the_order_to_the_money(bank: EmulatorProcess, redis_ur
         assert payment.state is State.CAPTURED
         assert [found.id for found in cashier.find(state="captured")] == [payment.id]
         assert "captured" in str(cashier.why(payment))
+
+
+def test_a_missing_amount_is_refused_and_one_left_out_is_the_whole_hold(
+    bank: EmulatorProcess, redis_url: str
+) -> None:
+    """A form's None takes nothing, in blocking code too."""
+    missing: Any = {"amuont": "170"}.get("amount")
+    with connect(bank, redis_url=redis_url) as cashier:
+        tags = {"cfflow_preauth": "true"}
+        order = cashier.gateway.create_order("170.00", CUSTOMER, order_tags=tags)
+        payment = cashier.start("preauth", order_id=order.order_id or "")
+        payment = cashier.pay(payment, order.payment_session_id or "", card())
+        payment = cashier.submit_otp(payment, "111000")
+        with pytest.raises(cfflow.InvalidAmount):
+            cashier.capture(payment, missing)
+        assert cashier.capture(payment).captured_amount == Decimal("170.00")
 
 
 def test_an_error_is_the_one_that_the_call_raised(bank: EmulatorProcess) -> None:

@@ -203,13 +203,22 @@ async def test_a_frozen_capture_is_sent_under_its_own_version_byte_for_byte() ->
     assert gateway.sent.headers["x-api-version"] == "2022-09-01"
 
 
+def test_a_capture_has_an_amount_and_a_void_has_none() -> None:
+    """Without one the gateway would take the whole hold; a void is always whole."""
+    with pytest.raises(InvalidAmount):
+        frozen_authorize("CAPTURE")
+    with pytest.raises(InvalidAmount):
+        frozen_authorize("VOID", Decimal("1.00"))
+    assert frozen_authorize("VOID") == b'{"action":"VOID"}'
+
+
 @pytest.mark.parametrize("amount", ["1", "1.0", "1.00", "1E+0", "10", "22.4", "0.01"])
 async def test_an_amount_is_a_json_number_with_two_decimals(amount: str) -> None:
     """However the caller or the gateway wrote it."""
     text = f"{Decimal(amount):.2f}"
     assert frozen_authorize("CAPTURE", Decimal(amount)).decode().endswith(f'"amount":{text}}}')
     async with a_gateway(answer(200, {})) as gateway, a_client(gateway.base_url) as client:
-        await client.create_order(amount, CUSTOMER)
+        await client.create_order(Decimal(amount), CUSTOMER)
     assert f'"order_amount":{text},'.encode() in gateway.sent.body
 
 

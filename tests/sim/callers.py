@@ -10,6 +10,7 @@ from itertools import count
 from random import Random
 
 from cfflow import UPI, Card, NetBanking, Orchestrator, Payment
+from cfflow._ports.checks import LEFT_OUT
 from cfflow._ports.methods import PaymentMethod
 from cfflow.errors import CfflowError
 from tests.sim.process import ACTION, Action, Died, Process
@@ -181,7 +182,7 @@ class Caller:
         return await self._orchestrator.leave_otp(target)
 
     async def _capture(self, _: Sale, target: Payment | str) -> Payment:
-        amount = self._rng.choice((None, None, None, "60.00", "170.00", "170.01"))
+        amount = self._rng.choice((LEFT_OUT, LEFT_OUT, LEFT_OUT, "60.00", "170.00", "170.01"))
         return await self._orchestrator.capture(target, amount)
 
     async def _void(self, _: Sale, target: Payment | str) -> Payment:
@@ -204,7 +205,11 @@ class Caller:
         name = target if isinstance(target, str) else target.id
         state, amount = self._truth.verdict(name)
         return await self._orchestrator.resolve(
-            target, state, amount=amount, actor="ann", note="the bank's books"
+            target,
+            state,
+            amount=LEFT_OUT if amount is None else amount,
+            actor="ann",
+            note="the bank's books",
         )
 
     async def _adopt(self, sale: Sale, _: Payment | str) -> None:
