@@ -10,16 +10,13 @@ from cfflow.story import HistoryEntry
 
 __all__ = ["mermaid"]
 
-#: Methods whose attempts can ask for an OTP on the merchant's own page.
-_OTP_METHODS = frozenset({"card", "emi"})
-
 Edge = tuple[Trigger, State, State]
 
 
 def mermaid(flow: Flow | None = None, walked: Iterable[HistoryEntry] = ()) -> str:
     """Return the chart as a Mermaid flowchart.
 
-    With a flow, only the edges that its methods can reach, and its limits on them. With a
+    With a flow, only the edges that its channels can reach, and its limits on them. With a
     payment's history, the walked edges are thick and numbered in the order of the walk.
     """
     steps = _numbers(walked)
@@ -63,7 +60,8 @@ def _numbers(walked: Iterable[HistoryEntry]) -> dict[Edge, list[int]]:
 
 
 def _reachable(edge: Edge, flow: Flow) -> bool:
-    has_otp = bool(_OTP_METHODS & set(flow.methods))
+    # Only an attempt over `post` asks for an OTP on the merchant's own page.
+    has_otp = any("post" in flow.channels_of(method) for method in flow.methods)
     return has_otp or State.OTP_PENDING not in edge[1:]
 
 

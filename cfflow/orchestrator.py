@@ -40,7 +40,7 @@ from cfflow._ports.checks import (
 )
 from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.logs import Log, default_log
-from cfflow._ports.methods import PaymentMethod, pay_body
+from cfflow._ports.methods import PaymentMethod, pay_body, with_channel
 from cfflow._ports.sealed import Sealed
 from cfflow._ports.store import Started, Store
 from cfflow.calls import authenticate_call, authorize_begin, authorize_call, pay_call
@@ -142,9 +142,11 @@ class Orchestrator(Reader):
     ) -> Payment:
         """Start the attempt: the customer's next step is in `next_action`.
 
-        `payment_session_id` comes from the order. Never sent twice. Raises `IllegalStep`
-        (nothing sent), `GatewayRejected` and other `GatewayError`s (no effect),
-        `OutcomeUnknown` (the attempt may exist: `refresh` finds it), `Conflict`.
+        `payment_session_id` comes from the order. A channel that the method leaves out comes
+        from the payment's flow. Never sent twice. Raises `IllegalStep` (nothing sent; also for
+        a method or channel that the flow does not permit), `GatewayRejected` and other
+        `GatewayError`s (no effect), `OutcomeUnknown` (the attempt may exist: `refresh` finds
+        it), `Conflict`.
         """
         session = Sealed(payment_session_id)
         del payment_session_id
@@ -153,13 +155,15 @@ class Orchestrator(Reader):
             del method
             raise InvalidInput("method must be one of cfflow's, such as Card or UPI")
 
+        held, fresh = await self._held(payment, expected_version)
+        # A flow never changes during a payment, so the channel is right on a newer record too.
+        method = with_channel(method, await self.flow_of(held))
         body = pay_body(session, method, save_instrument=save_instrument, offer_id=offer_id)
         begin = partial(
             begin_pay,
             instrument=method.instrument(),
             gateway_ms=self.gateway.clock.earliest_ms(),
         )
-        held, fresh = await self._held(payment, expected_version)
         call = pay_call(self.gateway, body)
         return await self.shown(await self.engine.step(held, begin, call, fresh=fresh))
 

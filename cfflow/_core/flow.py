@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Final, Literal
 
@@ -17,7 +18,18 @@ from msgspec import Meta
 
 from cfflow.errors import FlowError
 
-__all__ = ["METHODS", "EndRules", "Flow", "HoldRules", "OtpRules", "PayRules", "PollRules", "parse"]
+__all__ = [
+    "METHODS",
+    "USUAL_CHANNELS",
+    "ChannelRules",
+    "EndRules",
+    "Flow",
+    "HoldRules",
+    "OtpRules",
+    "PayRules",
+    "PollRules",
+    "parse",
+]
 
 MethodName = Literal[
     "card",
@@ -33,12 +45,41 @@ MethodName = Literal[
 #: The gateway's own names of its payment methods (GATEWAY 2).
 METHODS: Final[tuple[str, ...]] = MethodName.__args__  # type: ignore[attr-defined]  # typing gap
 
+#: The channels of each method where a flow names none; the first is for a caller who names none.
+USUAL_CHANNELS: Final[Mapping[str, tuple[str, ...]]] = {
+    "card": ("post", "link"),
+    "emi": ("link", "post"),
+    "upi": ("collect", "link", "qrcode"),
+    "netbanking": ("link",),
+    "app": ("link",),
+    "cardless_emi": ("link",),
+    "paylater": ("link",),
+    "banktransfer": ("link",),
+}
+
+_Post = Annotated[tuple[Literal["post", "link"], ...], Meta(min_length=1)]
+_Upi = Annotated[tuple[Literal["collect", "link", "qrcode"], ...], Meta(min_length=1)]
+_Link = Annotated[tuple[Literal["link"], ...], Meta(min_length=1)]
+
 _Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
 _Seconds = Annotated[int, Meta(ge=1, le=31_536_000)]
 _SecondsOrNone = Annotated[int, Meta(ge=0, le=31_536_000)]
 
 #: A hold lasts at most 7 days at the bank (GATEWAY 2, authorize).
 HOLD_MAX_S: Final = 604_800
+
+
+class ChannelRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The channels that a flow permits, by method; None leaves a method its usual ones."""
+
+    card: _Post | None = None
+    emi: _Post | None = None
+    upi: _Upi | None = None
+    netbanking: _Link | None = None
+    app: _Link | None = None
+    cardless_emi: _Link | None = None
+    paylater: _Link | None = None
+    banktransfer: _Link | None = None
 
 
 class PayRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,6 +142,7 @@ class Flow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     summary: Annotated[str, Meta(max_length=200)] = ""
     capture: Literal["automatic", "manual"] = "automatic"
     methods: Annotated[tuple[MethodName, ...], Meta(min_length=1)]
+    channels: ChannelRules = ChannelRules()
     pay: PayRules = PayRules()
     otp: OtpRules = OtpRules()
     poll: PollRules = PollRules()
@@ -113,6 +155,16 @@ class Flow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def hold_rules(self) -> HoldRules:
         """The rules for a hold; an automatic flow that still gets one watches it by default."""
         return self.hold or HoldRules()
+
+    def channels_of(self, method: str) -> tuple[str, ...]:
+        """Return the channels of a method, the one for a caller who names none first.
+
+        Empty for a method that the gateway has not got.
+        """
+        if method not in USUAL_CHANNELS:
+            return ()
+        given: tuple[str, ...] | None = getattr(self.channels, method)
+        return given or USUAL_CHANNELS[method]
 
 
 def parse(text: bytes, *, file: str = "flow", stored: bool = False) -> Flow:
@@ -169,6 +221,7 @@ def _check(flow: Flow, file: str) -> None:
         )
     if len(set(flow.methods)) != len(flow.methods):
         raise FlowError(f"{file}: methods: the same method is named twice")
+    _check_channels(flow, file)
     if flow.capture == "manual" and not set(flow.methods) <= {"card", "upi"}:
         raise FlowError(f"{file}: methods: the gateway holds money only for card and upi")
     after_s = flow.poll.after_s
@@ -176,3 +229,14 @@ def _check(flow: Flow, file: str) -> None:
         raise FlowError(
             f"{file}: poll.after_s: offsets from one beginning, each later than the last"
         )
+
+
+def _check_channels(flow: Flow, file: str) -> None:
+    for method in METHODS:
+        given: tuple[str, ...] | None = getattr(flow.channels, method)
+        if given is None:
+            continue
+        if method not in flow.methods:
+            raise FlowError(f"{file}: channels.{method}: `methods` does not name {method}")
+        if len(set(given)) != len(given):
+            raise FlowError(f"{file}: channels.{method}: the same channel is named twice")

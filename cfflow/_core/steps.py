@@ -108,6 +108,10 @@ def begin_pay(
     _permit(snapshot, Step.PAY, State.CREATED)
     if instrument.method not in flow.methods:
         raise _illegal(snapshot, f"flow {flow.name} does not take {instrument.method}")
+    channels = flow.channels_of(instrument.method)
+    if instrument.channel is not None and instrument.channel not in channels:
+        wrong = f"flow {flow.name} does not take {instrument.method} over {instrument.channel}"
+        raise _illegal(snapshot, f"{wrong}, only over {', '.join(channels)}")
     return _open(
         Draft(snapshot, flow, now_ms),
         Step.PAY,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from cfflow._core.flow import USUAL_CHANNELS, Flow
 from cfflow._core.steps import Instrument
 from cfflow._ports.sealed import Sealed
 from cfflow._ports.wire import encode
@@ -28,6 +29,7 @@ __all__ = [
     "UPIAuthorization",
     "Wallet",
     "pay_body",
+    "with_channel",
 ]
 
 _FOUR = 4
@@ -54,14 +56,24 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
     gateway_name: ClassVar[str] = ""
 
     def body(self) -> dict[str, Any]:
-        """Return the request's `payment_method`: the fields that were given, nothing else."""
+        """Return the request's `payment_method`: the fields that were given, and the channel.
+
+        The gateway needs a channel. One that was left out is the method's usual one here;
+        `with_channel` has put the flow's in before, where there is a flow.
+        """
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        if "channel" in fields:
+            fields["channel"] = self._channel()
         given = {name: value for name, value in fields.items() if value is not None}
         return {self.gateway_name: given}
 
     def instrument(self) -> Instrument:
         """Return what may be written down of it: method, channel, last four digits."""
-        return Instrument(self.gateway_name, getattr(self, "channel", None), self.last_four())
+        return Instrument(self.gateway_name, self._channel(), self.last_four())
+
+    def _channel(self) -> str | None:
+        usual = USUAL_CHANNELS.get(self.gateway_name, (None,))[0]
+        return getattr(self, "channel", None) or usual
 
     def last_four(self) -> str | None:
         """Return a card's last four digits, None where there is no card number."""
@@ -101,13 +113,14 @@ class Card(_CardFields, frozen=True, kw_only=True):
     """A card by number, or by network token (with `cryptogram` and `token_requestor_id`).
 
     `channel="post"` asks for native OTP on your own page, which is best effort: the
-    answer may still be a redirect. `channel="link"` asks for the bank's page.
+    answer may still be a redirect. `channel="link"` asks for the bank's page. Left out, it
+    is the first one of the payment's flow; a call of the gateway's own client sends `post`.
     The address fields are for international cards.
     """
 
     gateway_name: ClassVar[str] = "card"
 
-    channel: Literal["link", "post"] = "post"
+    channel: Literal["link", "post"] | None = None
     cryptogram: str | None = None
     token_requestor_id: str | None = None
     token_reference_id: str | None = None
@@ -125,23 +138,26 @@ class Card(_CardFields, frozen=True, kw_only=True):
 
 
 class SavedCard(PaymentMethod, frozen=True, kw_only=True):
-    """A card that was saved at the gateway, by its `instrument_id`."""
+    """A card that was saved at the gateway, by its `instrument_id`; `channel` as for `Card`."""
 
     gateway_name: ClassVar[str] = "card"
 
     instrument_id: str
     card_cvv: str | None = None
-    channel: Literal["link", "post"] = "post"
+    channel: Literal["link", "post"] | None = None
 
 
 class CardEMI(_CardFields, frozen=True, kw_only=True):
-    """A card payment in `emi_tenure` monthly instalments at the card's bank."""
+    """A card payment in `emi_tenure` monthly instalments at the card's bank.
+
+    `channel` left out is the first one of the payment's flow; without a flow, `link`.
+    """
 
     gateway_name: ClassVar[str] = "emi"
 
     card_bank_name: str
     emi_tenure: int
-    channel: Literal["link", "post"] = "link"
+    channel: Literal["link", "post"] | None = None
 
 
 class UPIAuthorization(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -176,7 +192,7 @@ class NetBanking(PaymentMethod, frozen=True, kw_only=True):
 
     netbanking_bank_code: int | None = None
     netbanking_bank_name: str | None = None
-    channel: Literal["link"] = "link"
+    channel: Literal["link"] | None = None
 
 
 class Wallet(PaymentMethod, frozen=True, kw_only=True):
@@ -186,7 +202,7 @@ class Wallet(PaymentMethod, frozen=True, kw_only=True):
 
     provider: str
     phone: str
-    channel: str = "link"
+    channel: str | None = None
 
 
 class CardlessEMI(PaymentMethod, frozen=True, kw_only=True):
@@ -197,7 +213,7 @@ class CardlessEMI(PaymentMethod, frozen=True, kw_only=True):
     provider: str
     phone: str
     emi_tenure: int | None = None
-    channel: Literal["link"] = "link"
+    channel: Literal["link"] | None = None
 
 
 class PayLater(PaymentMethod, frozen=True, kw_only=True):
@@ -207,7 +223,7 @@ class PayLater(PaymentMethod, frozen=True, kw_only=True):
 
     provider: str
     phone: str
-    channel: Literal["link"] = "link"
+    channel: Literal["link"] | None = None
 
 
 class BankTransfer(PaymentMethod, frozen=True, kw_only=True):
@@ -215,7 +231,15 @@ class BankTransfer(PaymentMethod, frozen=True, kw_only=True):
 
     gateway_name: ClassVar[str] = "banktransfer"
 
-    channel: Literal["link"] = "link"
+    channel: Literal["link"] | None = None
+
+
+def with_channel(method: PaymentMethod, flow: Flow) -> PaymentMethod:
+    """Return the method with the flow's own channel, where the caller left the channel out."""
+    channels = flow.channels_of(method.gateway_name)
+    if not channels or getattr(method, "channel", "") is not None:
+        return method
+    return msgspec.structs.replace(method, channel=channels[0])
 
 
 def pay_body(

@@ -11,6 +11,7 @@ from cfflow.errors import FlowError
 from tests.core.core_kit import FLOWS_DIR
 
 BASE = 'name = "a"\nmethods = ["card"]\n'
+UPI = 'name = "a"\nmethods = ["upi"]\n[channels]\nupi = ["link"]\n'
 MANUAL = 'name = "a"\ncapture = "manual"\nmethods = ["card"]\n'
 
 
@@ -72,6 +73,14 @@ def test_what_a_flow_leaves_out_has_the_documented_defaults() -> None:
         (f'name = "{"a" * 41}"\nmethods = ["card"]\n', "name", "matching"),
         (BASE + f'summary = "{"x" * 201}"\n', "summary", "200"),
         (BASE + 'capture = "later"\n', "capture", "later"),
+        (BASE + '[channels]\ncash = ["link"]\n', "channels.cash", "unknown key"),
+        (BASE + '[channels]\nupi = ["link"]\n', "channels.upi", "does not name upi"),
+        (BASE + "[channels]\ncard = []\n", "channels.card", "length"),
+        (BASE + '[channels]\ncard = ["collect"]\n', "channels.card", "collect"),
+        (BASE + '[channels]\ncard = "link"\n', "channels.card", "str"),
+        (BASE + '[channels]\ncard = ["link", "link"]\n', "channels.card", "twice"),
+        (BASE + 'channels = ["link"]\n', "channels", "array"),
+        (UPI.replace("link", "post"), "channels.upi", "post"),
         (BASE + "[pay]\ntimeout_s = 0\n", "pay.timeout_s", "0"),
         (BASE + "[pay]\ntimeout_s = 61\n", "pay.timeout_s", "60"),
         (BASE + "[pay]\ntimeout_s = nan\n", "pay.timeout_s", "float"),
@@ -144,6 +153,36 @@ def test_any_bytes_give_a_flow_or_a_flow_error(text: bytes) -> None:
     except FlowError:
         return
     assert isinstance(flow, Flow)
+
+
+#: The channels of each method in each shipped flow, the one for a caller who names none first.
+SHIPPED_CHANNELS = {
+    "native_otp": {"card": ("post", "link")},
+    "preauth": {"card": ("post", "link")},
+    "redirect": dict.fromkeys(set(METHODS) - {"upi"}, ("link",)),
+    "upi": {"upi": ("collect", "link", "qrcode")},
+    "upi_mandate": {"upi": ("collect", "link", "qrcode")},
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED_CHANNELS)
+def test_each_shipped_flow_permits_its_documented_channels(name: str) -> None:
+    """A redirect checkout has no page for an OTP; a hold is made over both."""
+    flow = parse((FLOWS_DIR / f"{name}.toml").read_bytes())
+    assert {method: flow.channels_of(method) for method in flow.methods} == SHIPPED_CHANNELS[name]
+
+
+def test_a_method_without_an_entry_keeps_its_usual_channels() -> None:
+    """So does every method of a flow text of an older version, which has no such table."""
+    usual: dict[str, tuple[str, ...]] = dict.fromkeys(METHODS, ("link",))
+    usual |= {"card": ("post", "link"), "emi": ("link", "post")}
+    usual |= {"upi": ("collect", "link", "qrcode")}
+    names = ", ".join(f'"{method}"' for method in METHODS)
+    old = parse(f'name = "old"\nmethods = [{names}]\n'.encode())
+    assert {method: old.channels_of(method) for method in METHODS} == usual
+    new = parse(old.source + b'[channels]\ncard = ["link"]\n')
+    assert {method: new.channels_of(method) for method in METHODS} == usual | {"card": ("link",)}
+    assert old.channels_of("cash") == ()
 
 
 def test_the_digest_follows_the_text() -> None:

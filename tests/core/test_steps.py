@@ -13,7 +13,13 @@ from cfflow._core.actions import AskOtp, Redirect
 from cfflow._core.chart import State
 from cfflow._core.decide import Refused, TimePassed
 from cfflow._core.record import Attempt, Review, Snapshot, Step
-from cfflow._core.steps import Instrument, allowed_steps, idempotency_key, leave_otp
+from cfflow._core.steps import (
+    Instrument,
+    allowed_steps,
+    begin_pay,
+    idempotency_key,
+    leave_otp,
+)
 from cfflow.errors import IllegalStep, InvalidAmount, OtpLimit
 from tests.core.core_kit import (
     AMOUNT,
@@ -37,6 +43,7 @@ from tests.core.core_kit import (
     otp_said,
     paid,
     sequence_of,
+    shipped,
     told,
 )
 
@@ -112,6 +119,23 @@ def test_the_key_of_a_step_stays_what_it_is() -> None:
     """A process of another version that takes over must derive the same key."""
     key = idempotency_key("order_1.1", Step.PAY, 1, "0a1b2c3d")
     assert key == "1977495f-3c33-5211-bb32-f2a9efa9288d"
+
+
+@pytest.mark.parametrize("channel", ["post", "collect", "", "LINK"])
+def test_a_pay_over_a_channel_that_the_flow_does_not_permit_is_illegal(channel: str) -> None:
+    """The refusal names the channels that are permitted."""
+    redirect = shipped("redirect")
+    with pytest.raises(IllegalStep, match=f"does not take card over {channel}, only over link"):
+        begin_pay(a_created(), redirect, T0, Instrument("card", channel, "1111"))
+    plan = begin_pay(a_created(), redirect, T0, Instrument("card", "link", "1111"))
+    assert plan.record.operation is not None
+    assert plan.record.operation.channel == "link"
+
+
+@pytest.mark.parametrize("name", ["native_otp", "preauth", "redirect", "upi", "upi_mandate"])
+def test_a_pay_is_listed_as_allowed_whatever_channels_the_flow_has(name: str) -> None:
+    """Some channel of the flow's first method is always possible."""
+    assert "pay" in allowed_steps(a_created(), shipped(name), T0)
 
 
 def test_a_pay_freezes_what_tells_whose_attempt_it_is_and_no_body() -> None:

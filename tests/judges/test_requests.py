@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -26,7 +27,8 @@ from tests.judges.request_schemas import CALLS, METHODS, VERSIONS, Raw, call_of,
 from tests.ports.gateway_kit import RawGateway, Sent, a_gateway
 from tests.ports.test_methods import METHODS as EVERY_METHOD
 
-FLOW_OF = {"card": "redirect", "emi": "redirect", "upi": "upi"}
+FLOW_OF = {"card": "native_otp", "emi": "emi_on_the_page", "upi": "upi"}
+OWN_FLOW = Path(__file__).with_name("emi_on_the_page.toml")
 SECRETS = ("cfflow-test-id", "cfflow-test-secret")
 
 
@@ -77,6 +79,7 @@ class Till:
             client_id=SECRETS[0],
             client_secret=SECRETS[1],
             api_version=version,
+            flows=[OWN_FLOW],
             log=Events(),
         )
 

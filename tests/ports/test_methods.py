@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from rich.pretty import pretty_repr
 
@@ -22,9 +23,12 @@ from cfflow import (
     UPIAuthorization,
     Wallet,
 )
+from cfflow._core.steps import Instrument
+from cfflow._ports.catalog import Catalog
+from cfflow._ports.methods import with_channel
 from tests.ports.gateway_kit import NUMBER
 
-PLAIN = {
+PLAIN: dict[str, Any] = {
     "card_number": NUMBER,
     "card_holder_name": "Test",
     "card_expiry_mm": "12",
@@ -170,6 +174,53 @@ def test_what_is_written_down_of_a_method_is_its_kind_and_four_digits(name: str)
     instrument = method.instrument()
     assert (instrument.method, instrument.channel) == (next(iter(body)), body_of(body)["channel"])
     assert instrument.last_four in (None, "1111")
+
+
+LEFT_OUT: dict[str, tuple[PaymentMethod, str]] = {
+    "card": (Card(**PLAIN), "post"),
+    "saved card": (SavedCard(instrument_id="54deabb4-ba45"), "post"),
+    "card emi": (CardEMI(emi_tenure=3, card_bank_name="hdfc", **PLAIN), "link"),
+    "net banking": (NetBanking(netbanking_bank_code=3010), "link"),
+    "wallet": (Wallet(provider="phonepe", phone="9898989898"), "link"),
+    "cardless emi": (CardlessEMI(provider="zestmoney", phone="9898989898"), "link"),
+    "pay later": (PayLater(provider="lazypay", phone="9898989898"), "link"),
+    "bank transfer": (BankTransfer(), "link"),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_a_channel_that_is_left_out_is_the_usual_one_without_a_flow(name: str) -> None:
+    """The gateway needs a channel: its own client sends what it sent before."""
+    method, channel = LEFT_OUT[name]
+    assert body_of(method.body())["channel"] == channel
+    assert method.instrument().channel == channel
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_a_channel_that_is_left_out_comes_from_the_flow(name: str) -> None:
+    """What the caller named stays, permitted or not: that is for the step to decide."""
+    method, _ = LEFT_OUT[name]
+    redirect = Catalog().named("redirect")
+    chosen = with_channel(method, redirect)
+    assert (body_of(chosen.body())["channel"], chosen.instrument().channel) == ("link", "link")
+    assert chosen.last_four() == method.last_four()
+    named = msgspec.structs.replace(method, channel="post")
+    assert with_channel(named, redirect) is named
+    assert with_channel(UPI(channel="qrcode"), redirect) == UPI(channel="qrcode")
+
+
+def test_a_method_of_another_kind_has_no_channel_of_a_flow() -> None:
+    """A class of the merchant's own passes through as it is."""
+
+    class Crypto(PaymentMethod, frozen=True, kw_only=True):
+        gateway_name = "crypto"
+
+        channel: str | None = None
+
+    method = Crypto()
+    assert with_channel(method, Catalog().named("redirect")) is method
+    assert method.body() == {"crypto": {}}
+    assert method.instrument() == Instrument("crypto")
 
 
 def body_of(method: dict[str, Any]) -> dict[str, Any]:

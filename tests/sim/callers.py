@@ -234,5 +234,5 @@ class Caller:
             card_expiry_mm="12",
             card_expiry_yy="31",
             card_cvv="123",
-            channel="link" if self._rng.random() < 0.2 else "post",
+            channel="link" if self._rng.random() < 0.2 else None,
         )
