@@ -5,6 +5,10 @@ Settings come from the environment, as for headless_otp.py; against the emulator
     cfflow emulator --port 8000      # in another terminal; it prints what to export
     export CFFLOW_REDIS_URL=embedded:./payments
     python examples/hotel_preauth.py
+
+In Cashfree's sandbox the same order note makes a hold, but only over channel `link`: give the
+card `channel="link"`, send the guest to `payment.next_action.url` instead of submitting an
+OTP, and `refresh` the payment afterwards.
 """
 
 from __future__ import annotations
@@ -17,14 +21,14 @@ from cfflow import Card, Payment
 
 CUSTOMER = {"customer_id": "asha_rao", "customer_phone": "9898989898"}
 
-#: The emulator holds money for orders that carry this tag; a real account has
-#: pre-authorization switched on, and ignores it.
-HOLD = {"cfflow_preauth": "true"}
+#: The sandbox and the emulator hold money for orders with this note. A production account
+#: has pre-authorization switched on and needs none.
+HOLD = "preauth_transaction"
 
 
 async def check_in(desk: cfflow.Orchestrator, deposit: Decimal) -> Payment:
     """Hold a deposit on the guest's card."""
-    order = await desk.gateway.create_order(deposit, CUSTOMER, order_tags=HOLD)
+    order = await desk.gateway.create_order(deposit, CUSTOMER, order_note=HOLD)
     payment = await desk.start("preauth", order_id=order.order_id or "", amount=deposit)
     card = Card(
         card_number="4576238912771450",

@@ -78,7 +78,7 @@ GATEWAY = {
     "authorize": ("order_id", "body"),
     "fetch_payment": ("order_id", "cf_payment_id"),
     "fetch_payments": ("order_id",),
-    "create_order": ("amount", "customer", "order_id", "currency", "order_meta"),
+    "create_order": ("amount", "customer", "order_id", "currency", "order_meta", "order_note"),
     "fetch_order": ("order_id",),
     "simulate": ("cf_payment_id", "payment_status"),
 }

@@ -223,15 +223,17 @@ class GatewayClient:
         order_id: str | None = None,
         currency: str = "INR",
         order_meta: dict[str, Any] | None = None,
+        order_note: str | None = None,
         key: str = "",
         timeout_s: float | None = None,
         **fields: Any,
     ) -> Order:
         """Create an order; `customer` needs `customer_id` and a 10-digit `customer_phone`.
 
-        `amount` in rupees. Further fields of the API (`order_tags`, `order_note`, …) go
-        by their own names. Safe to repeat with the same `order_id`: the gateway refuses
-        a second one. Raises `InvalidAmount` too.
+        `amount` in rupees. `order_note` is a text of 3 to 200 characters; in the sandbox
+        `preauth_transaction` makes the order's card payments holds, over channel `link`.
+        Further fields of the API (`order_tags`, …) go by their own names. Safe to repeat with
+        the same `order_id`: the gateway refuses a second one. Raises `InvalidAmount` too.
         """
         body = {
             "order_amount": amount_of(amount),
@@ -239,6 +241,7 @@ class GatewayClient:
             "customer_details": customer,
             "order_id": order_id,
             "order_meta": order_meta,
+            "order_note": order_note,
             **fields,
         }
         given = encode({name: value for name, value in body.items() if value is not None})

@@ -161,7 +161,7 @@ class CardEMI(_CardFields, frozen=True, kw_only=True):
 
 
 class UPIAuthorization(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The terms of a one-time mandate; times are ISO 8601 with an offset."""
+    """The terms of a one-time mandate, over any channel; times are ISO 8601 with an offset."""
 
     approve_by: str | None = None
     start_time: str | None = None
@@ -171,8 +171,8 @@ class UPIAuthorization(msgspec.Struct, frozen=True, omit_defaults=True):
 class UPI(PaymentMethod, frozen=True, kw_only=True):
     """UPI: `collect` asks the owner of `upi_id`, `link` opens an app, `qrcode` is scanned.
 
-    `upi_expiry_minutes` is 5 to 15. `authorize_only` with `authorization` makes a one-time
-    mandate that holds the money (collect only).
+    `upi_expiry_minutes` is 5 to 15. `authorize_only` makes a one-time mandate that holds the
+    money, over any of the three; `authorization` has its terms.
     """
 
     gateway_name: ClassVar[str] = "upi"

@@ -9,13 +9,15 @@ from cfflow.emulator.records import Attempt, Method, Order
 from cfflow.emulator.refusals import invalid
 
 PREAUTH_TAG = "cfflow_preauth"
+# With this note the gateway's sandbox treats an order as pre-authorised.
+PREAUTH_NOTE = "preauth_transaction"
 
 
 def becomes_hold(order: Order, method: Method) -> bool:
     """Whether success means a hold: a mandate always, a card by account or by order."""
     if method.mandate is not None:
         return True
-    tagged = (order.tags or {}).get(PREAUTH_TAG) == "true"
+    tagged = (order.tags or {}).get(PREAUTH_TAG) == "true" or order.note == PREAUTH_NOTE
     return method.name == "card" and (order.account.preauth or tagged)
 
 

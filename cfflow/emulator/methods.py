@@ -91,7 +91,7 @@ def _upi(fields: Fields, terms: Terms) -> Method:
     minutes = _upi_expiry_minutes(fields)
     mandate = None
     if checks.flag(fields.get("authorize_only"), name="authorize_only"):
-        mandate = _mandate(fields, channel, terms.now)
+        mandate = _mandate(fields, terms.now)
     script = UPI_SCRIPTS.get(shown.get("upi_id", ""))
     answer_by = mandate.approve_by if mandate else terms.now + minutes * 60
     return Method("upi", channel, "custom", "upi", {"upi": shown}, script, mandate, answer_by)
@@ -117,9 +117,7 @@ def _upi_expiry_minutes(fields: Fields) -> float:
     return float(minutes)
 
 
-def _mandate(fields: Fields, channel: str, now: float) -> Mandate:
-    if channel != "collect":
-        raise invalid("payment_method_unsupported", "authorize_only : needs channel collect")
+def _mandate(fields: Fields, now: float) -> Mandate:
     code = "authorization_invalid"
     times = checks.mapping(fields.get("authorization") or {}, code=code, name="authorization")
     found = {

@@ -98,7 +98,7 @@ def test_a_method_can_be_told_to_answer_with_a_form() -> None:
         (upi("nobody"), "upi_id_invalid"),
         (upi(upi_expiry_minutes=4), "upi_expiry_minutes_invalid"),
         (upi(upi_expiry_minutes=[5]), "upi_expiry_minutes_invalid"),
-        ({"upi": {"channel": "link", "authorize_only": True}}, "payment_method_unsupported"),
+        ({"upi": {"channel": "link", "authorize_only": "yes"}}, "request_invalid"),
         (upi(authorize_only=True, authorization={"end_time": "soon"}), "authorization_invalid"),
         (link("netbanking", netbanking_bank_code=12), "netbanking_bank_code_invalid"),
         (link("netbanking"), "netbanking_bank_code_invalid"),

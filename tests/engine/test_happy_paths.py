@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Literal
 
 import pytest
 
@@ -19,7 +20,7 @@ from cfflow import (
 )
 from cfflow._core.chart import EDGES
 from cfflow.emulator import BankOptions
-from tests.engine.shop import OTP, Shop, card, open_shop
+from tests.engine.shop import CUSTOMER, OTP, Shop, card, open_shop
 
 
 async def test_a_headless_otp_sale_is_captured(shop: Shop) -> None:
@@ -169,6 +170,49 @@ async def test_a_upi_mandate_holds_until_its_own_end(shop: Shop) -> None:
     assert held.state is State.AUTHORIZED
     assert held.hold_expires_at is not None
     assert held.hold_expires_at.isoformat() == "2030-01-03T06:30:00+00:00"
+
+
+@pytest.mark.parametrize("channel", ["link", "qrcode"])
+@pytest.mark.parametrize("captures", [True, False])
+async def test_a_mandate_by_link_or_qr_code_goes_from_the_app_to_the_money(
+    shop: Shop, channel: Literal["link", "qrcode"], captures: bool
+) -> None:
+    """The customer approves in the app; then the hold is captured in part, or voided."""
+    order_id, session = await shop.order("5000.00")
+    payment = await shop.cashier.start("upi_mandate", order_id=order_id, amount="5000.00")
+    mandate = UPI(channel=channel, authorize_only=True)
+    asked = await shop.cashier.pay(payment, session, mandate)
+    assert asked.state is State.INITIATED
+    assert isinstance(asked.next_action, ApproveInApp)
+    assert asked.next_action.channel == channel
+    assert asked.next_action.payload
+    await shop.cashier.gateway.simulate(asked.cf_payment_id or "", "SUCCESS")
+    held = await shop.cashier.refresh(asked)
+    assert (held.state, held.amount) == (State.AUTHORIZED, Decimal("5000.00"))
+    assert held.hold_expires_at is not None
+    if captures:
+        done = await shop.cashier.capture(held, "4200.50")
+        assert (done.state, done.captured_amount) == (State.CAPTURED, Decimal("4200.50"))
+    else:
+        done = await shop.cashier.void(held)
+        assert (done.state, done.captured_amount) == (State.VOIDED, None)
+    effect = "captured" if captures else "voided"
+    assert shop.effects(order_id) == ["attempt_created", "authorized", effect]
+
+
+async def test_the_sandboxs_hold_over_link_is_captured(shop: Shop) -> None:
+    """Order note `preauth_transaction` and channel `link`: the way to try a hold there."""
+    order = await shop.cashier.gateway.create_order(
+        "5000.00", CUSTOMER, order_note="preauth_transaction"
+    )
+    payment = await shop.cashier.start("preauth", order_id=order.order_id or "")
+    sent = await shop.cashier.pay(payment, order.payment_session_id or "", card(channel="link"))
+    assert isinstance(sent.next_action, Redirect)
+    await shop.cashier.gateway.simulate(sent.cf_payment_id or "", "SUCCESS")
+    held = await shop.cashier.refresh(sent)
+    assert held.state is State.AUTHORIZED
+    captured = await shop.cashier.capture(held, "4200.50")
+    assert captured.captured_amount == Decimal("4200.50")
 
 
 @pytest.mark.parametrize(

@@ -89,16 +89,11 @@ _UPI_ID: Final = {"type": "string", "pattern": r"^[^@\s]+@[^@\s]+$"}
 _UPI_EXTRAS: Final = {
     "upi_expiry_minutes": {"type": "number", "minimum": 5, "maximum": 15},
     "upi_redirect_url": _FLAG,
+    "authorize_only": _FLAG,
+    "authorization": _closed("", approve_by=_MOMENT, start_time=_MOMENT, end_time=_MOMENT),
 }
 _UPI: Final = _one(
-    _closed(
-        "channel upi_id",
-        channel={"const": "collect"},
-        upi_id=_UPI_ID,
-        authorize_only=_FLAG,
-        authorization=_closed("", approve_by=_MOMENT, start_time=_MOMENT, end_time=_MOMENT),
-        **_UPI_EXTRAS,
-    ),
+    _closed("channel upi_id", channel={"const": "collect"}, upi_id=_UPI_ID, **_UPI_EXTRAS),
     _closed("channel", channel={"enum": ["link", "qrcode"]}, upi_id=_UPI_ID, **_UPI_EXTRAS),
 )
 _NETBANKING: Final = _one(

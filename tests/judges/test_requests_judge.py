@@ -81,6 +81,8 @@ GOOD: dict[str, Raw] = {
     "pay": a_pay(),
     "pay with a saved card": a_pay(card={"channel": "link", "instrument_id": "i-1"}),
     "mandate": a_pay(upi={"channel": "collect", "upi_id": "a@b", "authorize_only": True}),
+    "mandate by link": a_pay(upi={"channel": "link", "authorize_only": True}),
+    "mandate by QR code": a_pay(upi={"channel": "qrcode", "authorize_only": True}),
     "capture": a_capture("99.50"),
     "order": an_order(),
     "submit": otp(action="SUBMIT_OTP", otp="111000"),
@@ -134,7 +136,7 @@ BROKEN: dict[str, tuple[Raw, str]] = {
         "payment_method.netbanking",
     ),
     "a collect without its id": (a_pay(upi={"channel": "collect"}), "payment_method.upi"),
-    "a mandate by QR code": (a_pay(upi={"channel": "qrcode", "authorize_only": True}), "upi"),
+    "a mandate that is a word": (a_pay(upi={"channel": "qrcode", "authorize_only": "yes"}), "upi"),
     "a phone of nine digits": (
         a_pay(paylater={"channel": "link", "provider": "lazypay", "phone": "990873480"}),
         "paylater.phone",

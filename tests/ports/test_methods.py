@@ -111,6 +111,14 @@ METHODS: dict[str, tuple[PaymentMethod, dict[str, Any]]] = {
             }
         },
     ),
+    "upi mandate by link": (
+        UPI(channel="link", authorize_only=True),
+        {"upi": {"channel": "link", "authorize_only": True}},
+    ),
+    "upi mandate by qr code": (
+        UPI(channel="qrcode", authorize_only=True, authorization=UPIAuthorization(**MANDATE)),
+        {"upi": {"channel": "qrcode", "authorize_only": True, "authorization": MANDATE}},
+    ),
     "wallet": (
         Wallet(provider="phonepe", phone="9898989898"),
         {"app": {"channel": "link", "provider": "phonepe", "phone": "9898989898"}},

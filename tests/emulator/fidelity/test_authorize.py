@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cfflow.emulator import PREAUTH_CLIENT_ID, PREAUTH_CLIENT_SECRET
-from tests.emulator.emulator_kit import DAY_S, upi
+from tests.emulator.emulator_kit import DAY_S, card, upi
 from tests.emulator.fidelity.desk import INVALID, Desk, open_desk, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -138,6 +138,65 @@ async def test_a_mandate_brings_its_own_end(desk: Desk) -> None:
     assert (held["authorization"]["action"], held["authorization"]["status"]) == (None, None)
     assert ended["payment_status"] == "VOID"
     assert await desk.ledger(order) == ["attempt_created", "authorized", "released"]
+
+
+MANDATES = {
+    "collect": upi("anyone@bank", authorize_only=True),
+    "link": {"upi": {"channel": "link", "authorize_only": True}},
+    "qrcode": {"upi": {"channel": "qrcode", "authorize_only": True}},
+}
+
+
+@pytest.mark.parametrize("channel", MANDATES)
+@pytest.mark.parametrize(
+    ("action", "amount", "effect"), [("CAPTURE", 100, "captured"), ("VOID", None, "voided")]
+)
+async def test_a_mandate_is_made_over_each_channel_of_upi(
+    desk: Desk, channel: str, action: str, amount: int | None, effect: str
+) -> None:
+    """Nothing is held before the customer approves; then it takes one action like any hold."""
+    order, cf_payment_id = await desk.attempt(MANDATES[channel])
+    waiting = await desk.payment(order)
+    early = await desk.authorize(order, action=action, amount=amount)
+    await desk.simulate(cf_payment_id, "SUCCESS")
+    held = await desk.payment(order)
+    done = await desk.authorize(order, action=action, amount=amount)
+    assert (waiting["payment_status"], waiting["authorization"]["action"]) == ("PENDING", None)
+    assert refusal(early) == (400, "request_invalid", INVALID)
+    assert (held["payment_status"], held["is_captured"]) == ("SUCCESS", False)
+    assert held["payment_method"]["upi"]["channel"] == channel
+    assert held["authorization"]["end_time"] is not None
+    assert done.json()["authorization"]["action"] == action
+    assert await desk.ledger(order) == ["attempt_created", "authorized", effect]
+
+
+@pytest.mark.parametrize("channel", MANDATES)
+async def test_without_authorize_only_upi_is_a_sale(desk: Desk, channel: str) -> None:
+    """Over every channel: the flag makes the hold."""
+    fields = MANDATES[channel]["upi"] | {"authorize_only": False}
+    order, cf_payment_id = await desk.attempt({"upi": fields})
+    await desk.simulate(cf_payment_id, "SUCCESS")
+    assert await desk.ledger(order) == ["attempt_created", "captured"]
+
+
+@pytest.mark.parametrize("channel", ["link", "post"])
+@pytest.mark.parametrize(
+    ("note", "effect"),
+    [("preauth_transaction", "authorized"), ("preauth", "captured"), (None, "captured")],
+)
+async def test_the_sandboxs_note_makes_an_order_s_card_payments_holds(
+    desk: Desk, channel: str, note: str | None, effect: str
+) -> None:
+    """As in the sandbox, where no tag of the emulator's is known."""
+    order, cf_payment_id = await desk.attempt(card(channel), order_note=note)
+    await desk.simulate(cf_payment_id, "SUCCESS")
+    assert await desk.ledger(order) == ["attempt_created", effect]
+
+
+async def test_the_sandboxs_note_holds_nothing_but_cards(desk: Desk) -> None:
+    """A UPI payment of such an order is a sale, unless it is a mandate."""
+    order, _ = await desk.attempt(upi(), order_note="preauth_transaction")
+    assert await desk.ledger(order) == ["attempt_created", "captured"]
 
 
 async def test_a_mandate_is_captured_in_part_and_once(desk: Desk) -> None:

@@ -130,7 +130,11 @@ REFUSED: list[tuple[Any, str]] = [
     (upi(upi_expiry_minutes=4), "upi_expiry_minutes_invalid"),
     (upi(upi_expiry_minutes=16), "upi_expiry_minutes_invalid"),
     (upi(authorize_only="yes"), "request_invalid"),
-    ({"upi": {"channel": "qrcode", "authorize_only": True}}, "payment_method_unsupported"),
+    ({"upi": {"channel": "qrcode", "authorize_only": "yes"}}, "request_invalid"),
+    (
+        {"upi": {"channel": "link", "authorize_only": True, "authorization": {"end_time": "soon"}}},
+        "authorization_invalid",
+    ),
     (upi(authorize_only=True, authorization={"end_time": "soon"}), "authorization_invalid"),
     (
         upi(authorize_only=True, authorization={"end_time": "2020-01-01T00:00:00"}),
