@@ -242,10 +242,7 @@ class Orchestrator(Reader):
         none of the flows takes, `Conflict` while a pay of the order is open, `GatewayError`
         when the gateway does not answer.
         """
-        names = (flow,) if isinstance(flow, str) else tuple(flow)
-        if not names:
-            raise InvalidInput("adopt needs the name of a flow")
-        rules = [self.flows.named(name) for name in names]
+        rules = self.flows.all_named(flow)
         found = await adopt_order(self.engine, check_order_id(order_id), rules)
         return [await self.shown(snapshot) for snapshot in found]
 

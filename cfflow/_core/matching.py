@@ -38,9 +38,13 @@ def is_older(operation: Operation, observation: Observation) -> bool:
 
 
 def matches(operation: Operation, observation: Observation) -> bool:
-    """Say whether this attempt agrees with the pay in all that both sides show."""
+    """Say whether this attempt agrees with the pay in all that both sides show.
+
+    One whose status could not be read shows nothing, and agrees with nothing.
+    """
     return (
-        _same_method(operation.method, observation.method)
+        observation.payment_status is not None
+        and _same_method(operation.method, observation.method)
         and _same(operation.channel, observation.channel)
         and _same_amount(operation, observation)
         and _same(operation.last_four, observation.last_four)

@@ -68,6 +68,13 @@ class Catalog:
             raise FlowError(f"there is no flow {name!r}; known are {known}")
         return self._by_name[name]
 
+    def all_named(self, names: str | Iterable[str]) -> list[Flow]:
+        """Return the flows of one name or several; raises `FlowError` for an unknown one."""
+        found = [self.named(name) for name in ([names] if isinstance(names, str) else names)]
+        if not found:
+            raise FlowError("no flow is named")
+        return found
+
     def by_digest(self, digest: str) -> Flow | None:
         """Return the flow whose text has this digest, if this process knows it."""
         return self._by_digest.get(digest)

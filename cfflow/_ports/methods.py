@@ -68,8 +68,14 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         return {self.gateway_name: given}
 
     def instrument(self) -> Instrument:
-        """Return what may be written down of it: method, channel, last four digits."""
-        return Instrument(self.gateway_name, self._channel(), self.last_four())
+        """Return what may be written down of it: method, channel, last four digits.
+
+        A network token has other digits than its card, and either may be shown later, so
+        nothing is compared.
+        """
+        is_token = getattr(self, "cryptogram", None) or getattr(self, "token_requestor_id", None)
+        digits = None if is_token else self.last_four()
+        return Instrument(self.gateway_name, self._channel(), digits)
 
     def _channel(self) -> str | None:
         usual = USUAL_CHANNELS.get(self.gateway_name, (None,))[0]
