@@ -20,6 +20,12 @@ ADVICE: Final[dict[str, str]] = {
     "attempt_claimed": (
         "another payment of the order has this attempt; resolve this one as what it is without it"
     ),
+    "other_attempt": (
+        "the gateway acted on another attempt of the order: check both with the bank, then resolve"
+    ),
+    "two_holds": (
+        "the customer may have paid twice: keep one, void or refund the other, acknowledge both"
+    ),
     "other_order": (
         "the gateway answered about another order: nothing of it was used; ask its support why"
     ),
@@ -34,12 +40,6 @@ ADVICE: Final[dict[str, str]] = {
     "currency_differs": (
         "the gateway's currency is not the one that start was given: find out which is right,"
         " then acknowledge"
-    ),
-    "other_attempt": (
-        "the gateway acted on another attempt of the order: check both with the bank, then resolve"
-    ),
-    "two_holds": (
-        "the customer may have paid twice: keep one, void or refund the other, acknowledge both"
     ),
     "late_authorization": (
         "the money came after the failure: serve the order or give the money back, then acknowledge"
