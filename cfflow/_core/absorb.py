@@ -147,11 +147,12 @@ def _hold_end(draft: Draft, observation: Observation) -> None:
         draft.set(hold_expires_ms=observation.hold_expires_ms, hold_began_ms=None)
         return
     began_ms = draft.get("hold_began_ms")
-    learned = began_ms is not None and observation.card_kind is not None
+    kind = "upi" if observation.method == "upi" else observation.card_kind
+    learned = began_ms is not None and kind is not None
     if draft.get("hold_expires_ms") is None or learned:
         if began_ms is None:
             began_ms = min(observation.paid_ms or draft.now_ms, draft.now_ms)
-        lasts_ms = draft.flow.hold_rules.lasts_s(observation.card_kind) * 1000
+        lasts_ms = draft.flow.hold_rules.lasts_s(kind) * 1000
         draft.set(hold_expires_ms=began_ms + lasts_ms, hold_began_ms=began_ms)
 
 

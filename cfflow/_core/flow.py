@@ -25,6 +25,7 @@ __all__ = [
     "EndRules",
     "Flow",
     "HoldRules",
+    "HoldTimes",
     "OtpRules",
     "PayRules",
     "PollRules",
@@ -65,8 +66,11 @@ _Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
 _Seconds = Annotated[int, Meta(ge=1, le=31_536_000)]
 _SecondsOrNone = Annotated[int, Meta(ge=0, le=31_536_000)]
 
-#: A hold lasts at most 7 days at the bank (GATEWAY 2, authorize).
+#: A hold lasts at most 7 days at the bank (GATEWAY 2, authorize), a debit card's perhaps 3.
 HOLD_MAX_S: Final = 604_800
+HOLD_DEBIT_S: Final = 259_200
+
+_HoldSeconds = Annotated[int, Meta(ge=60, le=HOLD_MAX_S)]
 
 
 class ChannelRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,16 +119,48 @@ class PollRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     review_after_s: _Seconds = 86_400
 
 
-class HoldRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to do with a hold before it lapses; `authorization.end_time` wins when it is sent."""
+class HoldTimes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many seconds a hold lasts, by the kind of the card, or on UPI; at least one is given."""
 
-    expires_after_s: Annotated[int, Meta(ge=60, le=HOLD_MAX_S)] = HOLD_MAX_S
+    credit: _HoldSeconds | None = None
+    debit: _HoldSeconds | None = None
+    prepaid: _HoldSeconds | None = None
+    upi: _HoldSeconds | None = None
+
+    def given(self) -> dict[str, int]:
+        """Return the kinds that are named, each with its seconds."""
+        times: dict[str, int | None] = msgspec.structs.asdict(self)
+        return {kind: seconds for kind, seconds in times.items() if seconds is not None}
+
+
+class HoldRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to do with a hold before it lapses; `authorization.end_time` wins when it is sent.
+
+    `times` is the file's `expires_after_s`: one number for every kind, or one for each. A debit
+    card's hold may end after 3 days, a credit card's after 7 (GATEWAY 14).
+    """
+
+    times: _HoldSeconds | HoldTimes = msgspec.field(
+        default=HoldTimes(credit=HOLD_MAX_S, debit=HOLD_DEBIT_S), name="expires_after_s"
+    )
     act_before_expiry_s: _Seconds = 21_600
     on_expiry: Literal["void", "capture", "review"] = "void"
 
     def lasts_s(self, kind: str | None) -> int:
-        """Return how long a hold lasts."""
-        return self.expires_after_s
+        """Return how many seconds a hold of this kind lasts: credit, debit, prepaid or upi.
+
+        The shortest of all for a kind that is not known or not named: a hold that ends before
+        we look is money lost, and looking early costs nothing.
+        """
+        if isinstance(self.times, int):
+            return self.times
+        given = self.times.given()
+        return given.get(kind or "", min(given.values()))
+
+    @property
+    def expires_after_s(self) -> int:
+        """The shortest life of a hold, whatever its kind."""
+        return self.lasts_s(None)
 
 
 class EndRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -214,10 +250,13 @@ def _check(flow: Flow, file: str) -> None:
     if flow.hold is not None and flow.capture != "manual":
         raise FlowError(f'{file}: hold: only a flow with capture = "manual" has a hold')
     rules = flow.hold_rules
-    if rules.act_before_expiry_s >= rules.expires_after_s:
+    if isinstance(rules.times, HoldTimes) and not rules.times.given():
+        raise FlowError(f"{file}: hold.expires_after_s: names no kind of card, and not upi")
+    shortest_s = rules.expires_after_s
+    if rules.act_before_expiry_s >= shortest_s:
         raise FlowError(
-            f"{file}: hold.act_before_expiry_s: must be less than hold.expires_after_s"
-            f" ({rules.act_before_expiry_s} >= {rules.expires_after_s})"
+            f"{file}: hold.act_before_expiry_s: must be less than hold.expires_after_s,"
+            f" the shortest if it has several ({rules.act_before_expiry_s} >= {shortest_s})"
         )
     if len(set(flow.methods)) != len(flow.methods):
         raise FlowError(f"{file}: methods: the same method is named twice")

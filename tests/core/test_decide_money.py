@@ -218,19 +218,19 @@ def test_the_amount_held_is_the_gateways_and_is_fixed_once_held() -> None:
 
 
 def test_the_hold_ends_by_the_gateways_word_else_by_the_flow_from_the_banks_time() -> None:
-    """`authorization.end_time` wins whenever it is sent, also later."""
+    """`authorization.end_time` wins, also later; a card of unknown kind counts as debit."""
     page = an_otp_page(PREAUTH)
     paid_ms = T0 - HOUR
     held = told(page, inquired(entity(paid_ms=paid_ms), asked_ms=T0), T0, PREAUTH)
-    assert held.record.hold_expires_ms == paid_ms + 7 * DAY
-    assert held.record.wake_ms == paid_ms + 7 * DAY - 21_600 * SECOND
+    assert held.record.hold_expires_ms == paid_ms + 3 * DAY
+    assert held.record.wake_ms == paid_ms + 3 * DAY - 21_600 * SECOND
     said = entity(hold_expires_ms=T0 + 2 * DAY, paid_ms=paid_ms)
     held = told(held, inquired(said, asked_ms=T0 + 1), T0 + 1, PREAUTH)
     assert held.record.hold_expires_ms == T0 + 2 * DAY
     held = told(held, inquired(entity(paid_ms=paid_ms), asked_ms=T0 + 2), T0 + 2, PREAUTH)
     assert held.record.hold_expires_ms == T0 + 2 * DAY
     future = told(page, inquired(entity(paid_ms=T0 + DAY), asked_ms=T0), T0, PREAUTH)
-    assert future.record.hold_expires_ms == T0 + 7 * DAY
+    assert future.record.hold_expires_ms == T0 + 3 * DAY
 
 
 def test_an_automatic_flow_that_is_still_held_after_the_first_poll_is_reviewed() -> None:
@@ -276,7 +276,7 @@ def test_an_inquiry_answered_about_another_attempt_proves_nothing_about_ours() -
         (State.CREATED, T0 + DAY),
         (State.INITIATED, T0 + 5 * SECOND),
         (State.OTP_PENDING, T0 + 300 * SECOND),
-        (State.AUTHORIZED, T0 + 7 * DAY - 21_600 * SECOND),
+        (State.AUTHORIZED, T0 + 3 * DAY - 21_600 * SECOND),
         (State.CAPTURED, None),
         (State.VOIDED, None),
         (State.FAILED, T0 + 5 * SECOND),

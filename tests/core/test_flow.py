@@ -43,7 +43,8 @@ def test_native_otp_has_its_documented_values() -> None:
     assert flow.poll.review_after_s == 86_400
     assert (flow.end.late_watch_s, flow.end.retention_s) == (259_200, 7_776_000)
     hold = parse((FLOWS_DIR / "preauth.toml").read_bytes()).hold_rules
-    assert (hold.expires_after_s, hold.act_before_expiry_s) == (604_800, 21_600)
+    assert (hold.lasts_s("debit"), hold.lasts_s("credit")) == (259_200, 604_800)
+    assert hold.act_before_expiry_s == 21_600
     assert hold.on_expiry == "void"
 
 
@@ -99,6 +100,18 @@ def test_what_a_flow_leaves_out_has_the_documented_defaults() -> None:
         (BASE + '[end]\nabandoned_hold = "keep"\n', "end.abandoned_hold", "keep"),
         (MANUAL + "[hold]\nexpires_after_s = 604801\n", "hold.expires_after_s", "604800"),
         (MANUAL + "[hold]\nexpires_after_s = 21600\n", "hold.act_before_expiry_s", "less"),
+        (MANUAL + "[hold.expires_after_s]\n", "hold.expires_after_s", "no kind"),
+        (MANUAL + "[hold.expires_after_s]\ngold = 600\n", "hold.expires_after_s.gold", "unknown"),
+        (MANUAL + "[hold.expires_after_s]\ndebit = 59\n", "hold.expires_after_s.debit", "60"),
+        (MANUAL + "[hold.expires_after_s]\nupi = 604801\n", "hold.expires_after_s.upi", "604800"),
+        (MANUAL + '[hold.expires_after_s]\nupi = "1"\n', "hold.expires_after_s.upi", "int"),
+        (MANUAL + '[hold]\nexpires_after_s = "1"\n', "hold.expires_after_s", "int"),
+        (MANUAL + "[hold]\nexpires_after_s = [600]\n", "hold.expires_after_s", "array"),
+        (
+            MANUAL + "[hold.expires_after_s]\ncredit = 604800\ndebit = 21600\n",
+            "hold.act_before_expiry_s",
+            "shortest",
+        ),
         (MANUAL + '[hold]\non_expiry = "pray"\n', "hold.on_expiry", "pray"),
         (MANUAL.replace('"card"', '"netbanking"'), "methods", "card and upi"),
     ],
@@ -183,6 +196,48 @@ def test_a_method_without_an_entry_keeps_its_usual_channels() -> None:
     new = parse(old.source + b'[channels]\ncard = ["link"]\n')
     assert {method: new.channels_of(method) for method in METHODS} == usual | {"card": ("link",)}
     assert old.channels_of("cash") == ()
+
+
+KINDS = (None, "credit", "debit", "prepaid", "upi", "gift")
+
+
+@pytest.mark.parametrize(
+    ("table", "seconds"),
+    [
+        ("[hold]\nexpires_after_s = 90000\n", (90_000,) * 6),
+        ("[hold.expires_after_s]\nupi = 90000\n", (90_000,) * 6),
+        (
+            "[hold.expires_after_s]\ncredit = 600000\ndebit = 200000\n",
+            (200_000, 600_000, 200_000, 200_000, 200_000, 200_000),
+        ),
+        (
+            "hold.expires_after_s = {credit=600000, debit=500000, prepaid=300000, upi=400000}\n",
+            (300_000, 600_000, 500_000, 300_000, 400_000, 300_000),
+        ),
+        ("", (259_200, 604_800, 259_200, 259_200, 259_200, 259_200)),
+        ('[hold]\non_expiry = "void"\n', (259_200, 604_800, 259_200, 259_200, 259_200, 259_200)),
+    ],
+    ids=["a number", "one kind", "two kinds", "every kind", "no table", "nothing about time"],
+)
+def test_a_hold_lasts_as_its_kind_says_or_as_the_shortest(
+    table: str, seconds: tuple[int, ...]
+) -> None:
+    """What is not known or not named counts as the kind that ends first."""
+    rules = parse((MANUAL + table).encode()).hold_rules
+    assert tuple(rules.lasts_s(kind) for kind in KINDS) == seconds
+    assert rules.expires_after_s == min(seconds)
+
+
+def test_the_shipped_holds_last_as_documented() -> None:
+    """Cards by their kind; a mandate, whose own end wins, seven days."""
+    preauth = parse((FLOWS_DIR / "preauth.toml").read_bytes()).hold_rules
+    mandate = parse((FLOWS_DIR / "upi_mandate.toml").read_bytes()).hold_rules
+    assert [preauth.lasts_s(kind) for kind in ("debit", "credit", None)] == [
+        259_200,
+        604_800,
+        259_200,
+    ]
+    assert {mandate.lasts_s(kind) for kind in KINDS} == {604_800}
 
 
 def test_the_digest_follows_the_text() -> None:
