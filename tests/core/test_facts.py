@@ -238,3 +238,31 @@ def test_a_time_of_tomorrow_is_not_believed() -> None:
     seen = taken(began_ms=T0 + DAY, paid_ms=T0 + DAY)
     adopted = told(a_created(), Adopted(seen, T0, "n1"), T0).record
     assert adopted.moved_ms == T0
+
+
+# how long a hold lasts
+
+
+def a_hold(**fields: object) -> Snapshot:
+    """Return a hold of the shipped preauth flow, first seen at T0."""
+    held = a_payment(State.INITIATED, PREAUTH)
+    return told(held, inquired(entity(**fields), asked_ms=T0), T0, PREAUTH)
+
+
+@pytest.mark.parametrize(("kind", "days"), [("debit", 3), ("credit", 7), ("prepaid", 3), (None, 3)])
+def test_a_hold_lasts_as_its_kind_of_card_says(kind: str | None, days: int) -> None:
+    """The shorter where it is not known: looking early costs nothing, a lapsed hold does."""
+    assert a_hold(card_kind=kind).record.hold_expires_ms == T0 + days * DAY
+
+
+def test_a_kind_that_is_learned_later_is_counted_from_the_same_beginning() -> None:
+    """And an end that the gateway names wins, now and ever after."""
+    held = a_hold()
+    seen = inquired(entity(card_kind="credit"), asked_ms=T0 + HOUR)
+    held = told(held, seen, T0 + HOUR, PREAUTH)
+    assert held.record.hold_expires_ms == T0 + 7 * DAY
+    named = inquired(entity(hold_expires_ms=T0 + 2 * DAY), asked_ms=T0 + 2 * HOUR)
+    held = told(held, named, T0 + 2 * HOUR, PREAUTH)
+    again = inquired(entity(card_kind="debit"), asked_ms=T0 + 3 * HOUR)
+    held = told(held, again, T0 + 3 * HOUR, PREAUTH)
+    assert held.record.hold_expires_ms == T0 + 2 * DAY
