@@ -78,8 +78,12 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         return Instrument(self.gateway_name, self._channel(), digits)
 
     def _channel(self) -> str | None:
+        """Return the channel that is sent: only None is left out, an empty text is a mistake."""
+        if "channel" not in self.__struct_fields__:
+            return None
+        given: str | None = getattr(self, "channel", None)
         usual = USUAL_CHANNELS.get(self.gateway_name, (None,))[0]
-        return getattr(self, "channel", None) or usual
+        return usual if given is None else given
 
     def last_four(self) -> str | None:
         """Return a card's last four digits, None where there is no card number."""

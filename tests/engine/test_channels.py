@@ -71,11 +71,12 @@ async def test_a_channel_that_the_flow_does_not_permit_is_refused(
     assert again.state is State.INITIATED
 
 
-async def test_a_channel_that_the_gateway_has_not_got_is_refused(shop: Shop) -> None:
-    """A misspelt one is an IllegalStep too."""
-    method: Any = {"channel": "app"}
-    with pytest.raises(IllegalStep, match="over app, only over post, link"):
-        await paid(shop, "native_otp", Card(**PLAIN, **method))
+@pytest.mark.parametrize("channel", ["app", "", "POST", 7])
+async def test_a_channel_that_the_gateway_has_not_got_is_refused(shop: Shop, channel: Any) -> None:
+    """A misspelt or empty one is an IllegalStep too, and not the flow's own."""
+    with pytest.raises(IllegalStep, match=f"over {channel}, only over post, link"):
+        await paid(shop, "native_otp", Card(channel=channel, **PLAIN))
+    assert shop.performed("pay") == 0
 
 
 async def test_a_saved_card_goes_over_the_channel_of_its_flow(shop: Shop) -> None:
