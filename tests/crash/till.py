@@ -30,9 +30,8 @@ from tests.ports.servers import Server
 __all__ = ["PROCESSES", "TASKS", "Till", "no_limits"]
 
 #: What wakes later than this is no aftermath of a crash: a lease is 60 s, an answer is
-#: looked for twice, 15 s apart, and a hold that a dead worker did not end has the next moment
-#: of the schedule, which is at most 264 s away.
-_HORIZON_MS: Final = 270_000
+#: looked for twice, 15 s apart.
+_HORIZON_MS: Final = 100_000
 #: A crowd: 200 tasks.
 PROCESSES: Final = 8
 TASKS: Final = 25
