@@ -243,10 +243,10 @@ def test_a_time_of_tomorrow_is_not_believed() -> None:
 # how long a hold lasts
 
 
-def a_hold(**fields: object) -> Snapshot:
+def a_hold(card_kind: str | None = None) -> Snapshot:
     """Return a hold of the shipped preauth flow, first seen at T0."""
     held = a_payment(State.INITIATED, PREAUTH)
-    return told(held, inquired(entity(**fields), asked_ms=T0), T0, PREAUTH)
+    return told(held, inquired(entity(card_kind=card_kind), asked_ms=T0), T0, PREAUTH)
 
 
 @pytest.mark.parametrize(("kind", "days"), [("debit", 3), ("credit", 7), ("prepaid", 3), (None, 3)])
