@@ -179,11 +179,11 @@ class Draft:
     def asked(self, at_ms: int) -> None:
         """Keep when an inquiry was asked that answered for this payment.
 
-        One that was asked in the future of this clock was timed by another one, before the
-        store's clock went back. It settles no moment.
+        One that was asked well in the future of this clock was timed before the store's clock
+        went back. It settles no moment.
         """
-        if at_ms <= self.now_ms:
-            self.set(asked_ms=max(at_ms, self.get("asked_ms")))
+        if at_ms <= self.now_ms + CLOCK_ERROR_MS:
+            self.set(asked_ms=max(min(at_ms, self.now_ms), self.get("asked_ms")))
 
     def record_now(self) -> Record:
         """Return the record as it would be written now, but for its history and wake time."""
