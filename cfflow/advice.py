@@ -26,7 +26,7 @@ ADVICE: Final[dict[str, str]] = {
     "two_holds": (
         "the customer may have paid twice: keep one, void or refund the other, acknowledge both"
     ),
-    "other_order": (
+    "other_answer": (
         "the gateway answered about another order: nothing of it was used; ask its support why"
     ),
     "order_not_found": (

@@ -50,6 +50,9 @@ class Caretaker:
             # Nothing to ask: only the clock has moved, and with it the next wake.
             passed = TimePassed(self._engine.store.now_ms())
             seen = await self._engine.settle(snapshot, passed, flow)
+        if seen.record.asked_ms == snapshot.record.asked_ms:
+            # Stale, or about something else: what is sent must rest on an answer.
+            return seen
         return await self._end_hold(await self._send_again(seen, flow), flow)
 
     async def _let_time_pass(self, snapshot: Snapshot, flow: Flow) -> None:

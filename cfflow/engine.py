@@ -384,7 +384,7 @@ def _uncommitted(plan: Plan, committed: Committed) -> CfflowError:
         other = f"{plan.snapshot.order_id}.{committed.other}"
         return IllegalStep(
             f"{plan.snapshot.id}: {other} has a step open, an attempt that is not over, or a"
-            " review that must be resolved first"
+            " review that must be closed first"
         )
     if committed.outcome is Outcome.RESTARTED:
         return StoreUnavailable(f"{plan.snapshot.id}: the store keeps restarting; nothing was sent")

@@ -210,7 +210,9 @@ class Worker:
         is_due = now.wake_ms is not None and now.wake_ms < soon_ms
         if is_due and now.asked_ms == was.asked_ms:
             # Stale, or not about this payment: asking again at once would bring the same.
-            await self._put_back(seen, GatewayUnavailable("the answer settles nothing"))
+            await self._put_back(
+                seen, GatewayUnavailable("the answer is too old, or not about this payment")
+            )
             return
         self._failures.pop(snapshot.id, None)
         if is_due:

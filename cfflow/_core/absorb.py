@@ -14,6 +14,7 @@ import msgspec
 
 from cfflow._core.chart import FINAL, State
 from cfflow._core.draft import Draft
+from cfflow._core.money import without_noise
 from cfflow._core.observation import Observation, prove
 from cfflow._core.operation import CLOCK_ERROR_MS
 from cfflow._core.record import Operation, Step
@@ -41,7 +42,9 @@ def absorb(draft: Draft, observation: Observation, asked_ms: int) -> None:
     if target is not None and not _agrees(draft, observation, target, asked_ms):
         return
     draft.asked(asked_ms)
-    compare_order(draft, observation.order_amount, observation.currency)
+    # Without the order's own amount, what was paid is all that can be compared.
+    charged = _first_known(observation.order_amount, observation.payment_amount)
+    compare_order(draft, charged, observation.currency)
     _held_amount(draft, observation)
     if target is not None:
         _move(draft, observation, target, asked_ms)
@@ -76,7 +79,7 @@ def compare_order(draft: Draft, charged: Decimal | None, currency: str | None) -
     if amount is not None and charged is not None and amount != charged:
         detail = f"start was given {amount}, the gateway's order is of {charged}"
         draft.review("order_amount_differs", detail)
-    if currency is not None and currency.upper() != started_in:
+    if currency and currency.upper() != started_in:
         detail = f"start was given {started_in}, the gateway has {currency[:8]}"
         draft.review("currency_differs", detail)
 
@@ -129,7 +132,7 @@ def _held_amount(draft: Draft, observation: Observation) -> None:
     amount = observation.payment_amount
     if amount is None:
         return
-    held, taken = draft.get("amount_held"), draft.get("captured_amount")
+    held, taken = _stored(draft.get("amount_held")), draft.get("captured_amount")
     if held is None and taken is not None and taken > amount:
         draft.review("captured_over_hold", f"captured {taken} of {amount}, says the gateway")
     elif held is None or draft.state in _BEFORE_MONEY:
@@ -159,12 +162,16 @@ def _hold_end(draft: Draft, observation: Observation) -> None:
 def _captured_amount(draft: Draft, observation: Observation, *, first: bool) -> None:
     """The gateway's amount, else the operation's, else the payment's; never over the hold."""
     operation: Operation | None = draft.get("operation")
-    held = _first_known(draft.get("amount_held"), draft.was.amount)
+    held = _first_known(_stored(draft.get("amount_held")), draft.was.amount)
     said = _within(draft, observation.captured_amount, held, "says the gateway")
     if first or draft.get("captured_amount") is None:
         asked = operation.amount if operation and operation.step is Step.CAPTURE else None
         asked = None if said is not None else _within(draft, asked, held, "was asked for")
         draft.set(captured_amount=_first_known(said, asked, held))
+        wanted = operation.amount if operation and operation.step is Step.CAPTURE else None
+        if said is not None and wanted is not None and said != wanted:
+            detail = f"the gateway captured {said}, {wanted} was asked for"
+            draft.review("captured_amount_changed", detail)
     elif said is not None and said != draft.get("captured_amount"):
         known = draft.get("captured_amount")
         draft.review("captured_amount_changed", f"the gateway says {said}, it said {known} before")
@@ -176,6 +183,11 @@ def _within(draft: Draft, amount: Decimal | None, held: Decimal | None, who: str
         return amount
     draft.review("captured_over_hold", f"captured {amount} of {held}, {who}")
     return None
+
+
+def _stored(amount: Decimal | None) -> Decimal | None:
+    """Return an amount of the record; one that version 0.1 wrote may have a float's noise."""
+    return None if amount is None else without_noise(amount)
 
 
 def _first_known(*amounts: Decimal | None) -> Decimal | None:

@@ -182,11 +182,11 @@ def find_pay(
     """Look for the attempt of a lost pay among all attempts of the order.
 
     An attempt is ruled out only by proof: its id was known before the pay was written down,
-    another payment owns it, or the gateway's own clock shows that it began before. One other
-    attempt that agrees in method, channel, amount and last four digits is ours. If there are
-    others, and none or several agree, a person decides: giving the pay up beside an attempt
-    that may be its own would let the customer pay twice. A list that is not `whole` can show
-    our attempt and never its absence.
+    another payment owns it, or the gateway's own clock shows that it began before. The one
+    other attempt that agrees in method, channel, amount and last four digits is ours. Every
+    further attempt that may have money is a review that blocks the next pay: it may be ours
+    after all, and the customer would pay twice. A list that is not `whole` can show our
+    attempt and never its absence.
     """
     if whole:
         draft.asked(asked_ms)
@@ -194,19 +194,33 @@ def find_pay(
     if operation is None or operation.step is not Step.PAY or asked_ms < operation.started_ms:
         return
     known = draft.snapshot.claimed_elsewhere | set(operation.known)
-    unknown = [o for o in attempts if o.cf_payment_id not in known and not is_older(operation, o)]
+    possible = [o for o in attempts if o.cf_payment_id not in known and not is_older(operation, o)]
+    unknown = list({o.cf_payment_id: o for o in possible}.values())
     ours = [o for o in unknown if matches(operation, o)]
-    if len(ours) == 1 and prove(ours[0]).state is State.FAILED and not _over(draft, asked_ms):
+    took_nothing = len(ours) == 1 and prove(ours[0]).state is State.FAILED
+    if took_nothing and not _over(draft, asked_ms):
         # Perhaps an older try of the customer's, with ours still on its way: look again.
         return
-    if len(ours) == 1 and not _awaited_elsewhere(draft):
+    # Beside another attempt a failed one proves too little: ours may be the other.
+    alone = len(ours) == 1 and not (took_nothing and len(unknown) > 1)
+    if alone and not _awaited_elsewhere(draft):
         _adopt(draft, operation, ours[0], asked_ms)
+        _warn_of_others(draft, [o for o in unknown if o is not ours[0]])
     elif ours or (whole and unknown and _missed_twice(draft, operation, asked_ms)):
-        ids = ", ".join(str(o.cf_payment_id) for o in unknown[:8])
-        draft.review("ambiguous_attempt", f"which of these attempts is ours: {ids}?")
+        _warn_of_others(draft, unknown)
     elif whole and not unknown and _missed_twice(draft, operation, asked_ms):
         draft.close_operation("never arrived")
         draft.set(given_up_ms=draft.now_ms, since_ms=draft.now_ms)
+
+
+def _warn_of_others(draft: Draft, attempts: list[Observation]) -> None:
+    """Have a person look at attempts that may be this pay's and were not ruled out."""
+    found = draft.get("cf_payment_id") is not None
+    # Once ours is found, another one that took nothing is no second payment.
+    doubtful = [o for o in attempts if not (found and prove(o).state is State.FAILED)]
+    if doubtful:
+        ids = ", ".join(sorted(str(o.cf_payment_id) for o in doubtful)[:8])
+        draft.review("ambiguous_attempt", f"which of these attempts is ours: {ids}?")
 
 
 def _awaited_elsewhere(draft: Draft) -> bool:
@@ -226,6 +240,9 @@ def _adopt(draft: Draft, operation: Operation, found: Observation, asked_ms: int
     claim(draft, found)
     if prove(found).state is not None:
         absorb(draft, found, asked_ms)
+        if draft.state is State.FAILED:
+            # It may have been another try, with ours still on its way: look out for that one.
+            draft.set(given_up_ms=draft.now_ms)
         return
     draft.fire(Trigger.INITIATE, found)
     if operation.channel == "post":

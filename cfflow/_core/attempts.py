@@ -47,7 +47,7 @@ def distrust(
         if o.cf_payment_id not in known and prove(o).state is not State.FAILED
     ]
     if draft.state is State.CREATED and draft.get("operation") is None and alive:
-        ids = ", ".join(alive[:8])
+        ids = ", ".join(sorted(alive)[:8])
         draft.review("unclaimed_money", f"the store lost commits; attempt {ids} may be a lost pay")
 
 
@@ -92,7 +92,7 @@ def warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> Non
         takers = [o for o in takers if o.cf_payment_id in operation.known]
     if not takers:
         return
-    ids = ", ".join(str(o.cf_payment_id) for o in takers[:8])
+    ids = ", ".join(sorted(str(o.cf_payment_id) for o in takers)[:8])
     detail = f"attempt {ids}, of no payment here, holds or took money"
     draft.review("two_holds" if draft.state in HOLDS | _WAITING else "unclaimed_money", detail)
 
@@ -104,5 +104,5 @@ def warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
     late = [o.cf_payment_id for o in attempts if o.cf_payment_id not in known]
     waiting = draft.get("operation") is not None and draft.get("cf_payment_id") is None
     if given_up_ms is not None and late and not waiting:
-        ids = ", ".join(str(name) for name in late[:8])
+        ids = ", ".join(sorted(str(name) for name in late)[:8])
         draft.review("unclaimed_money", f"a pay was given up, and attempt {ids} appeared since")

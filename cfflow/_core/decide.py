@@ -199,16 +199,17 @@ def _of_this_order(draft: Draft, observations: tuple[Observation, ...]) -> tuple
     It is not dropped in silence: the gateway, or what lies between, has mixed up two orders.
     """
     order_id = draft.snapshot.order_id
-    own = tuple(o for o in observations if o.order_id in {None, order_id})
+    own = tuple(o for o in observations if o.order_id in {None, "", order_id})
     if len(own) < len(observations):
         other = next(o for o in observations if o not in own)
-        _warn_of_mixed_orders(draft, f"attempt {other.cf_payment_id} of order {other.order_id}")
+        _warn_of_mixed_answer(draft, f"attempt {other.cf_payment_id} of order {other.order_id}")
     return own
 
 
-def _warn_of_mixed_orders(draft: Draft, shown: str) -> None:
-    detail = f"asked about {draft.snapshot.order_id}, answered with {shown}"
-    draft.review("other_order", detail[:300])
+def _warn_of_mixed_answer(draft: Draft, shown: str) -> None:
+    asked = draft.get("cf_payment_id") or "no attempt"
+    detail = f"asked about {draft.snapshot.order_id} ({asked}), answered with {shown}"
+    draft.review("other_answer", detail[:300])
 
 
 def _answered(draft: Draft, event: Answered, observations: tuple[Observation, ...]) -> None:
@@ -243,6 +244,9 @@ def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ..
             count_lost_otp(draft, event.asked_ms)
     if event.everything:
         warn_of_second_taker(draft, observations)
+    elif whole and ours and all(o.cf_payment_id != ours for o in observations):
+        shown = ", ".join(str(observation.cf_payment_id) for observation in observations)
+        _warn_of_mixed_answer(draft, f"attempt {shown}")
     _check_key(draft)
 
 
@@ -298,13 +302,15 @@ def _not_found(draft: Draft, event: NotFound) -> None:
             "order_not_found",
             "the gateway does not know this order or attempt: are client id, secret and"
             " environment those of the account that made it?",
+            again=True,
         )
+    _end_watch(draft, event.asked_ms)
     _check_key(draft)
 
 
 def _order_seen(draft: Draft, event: OrderSeen) -> None:
-    if event.order_id not in {None, draft.snapshot.order_id}:
-        _warn_of_mixed_orders(draft, f"order {event.order_id}")
+    if event.order_id not in {None, "", draft.snapshot.order_id}:
+        _warn_of_mixed_answer(draft, f"order {event.order_id}")
         return
     if draft.get("given_up_ms") is None:
         # A pay that was given up shows in the list of attempts, never in the order.
@@ -370,7 +376,8 @@ def _check_key(draft: Draft) -> None:
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
         return
     if draft.now_ms - operation.key_since_ms > KEY_LIFE_MS:
-        draft.review("key_too_old", f"{operation.step} of unknown outcome is over a day old")
+        detail = f"{operation.step} of unknown outcome is over a day old"
+        draft.review("key_too_old", detail, again=True)
 
 
 def _too_long(draft: Draft) -> None:
@@ -381,4 +388,4 @@ def _too_long(draft: Draft) -> None:
     too_long = draft.now_ms - since_ms >= draft.flow.poll.review_after_s * 1000
     if too_long and (operation is not None or waiting):
         what = operation.step if operation else draft.state
-        draft.review("no_answer", f"{what}: the bank owes an answer for too long")
+        draft.review("no_answer", f"{what}: the bank owes an answer for too long", again=True)

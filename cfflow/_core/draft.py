@@ -25,6 +25,7 @@ from cfflow._core.record import (
     Record,
     Review,
     Snapshot,
+    Step,
     appended,
     entry,
 )
@@ -55,6 +56,7 @@ class Plan(msgspec.Struct, frozen=True):
     holds or has taken money, and makes sure of its replicas. `assured`: the gateway
     was asked for it with a fresh nonce; any other plan is refused once on a record that the
     store may have rolled back. `answers_ms`: it answers every notification up to then.
+    `beside`: it opens nothing, and is refused beside the same payments as this step.
     """
 
     snapshot: Snapshot
@@ -64,6 +66,13 @@ class Plan(msgspec.Struct, frozen=True):
     opens: bool = False
     assured: bool = False
     answers_ms: int = 0
+    beside: Step | None = None
+
+    @property
+    def barred_as(self) -> Step | None:
+        """The step whose bars in the order's entry forbid this plan, None if none do."""
+        operation = self.record.operation
+        return operation.step if self.opens and operation is not None else self.beside
 
     @property
     def is_quiet(self) -> bool:
@@ -74,7 +83,8 @@ class Plan(msgspec.Struct, frozen=True):
         was, notice = self.previous, self.before.notice
         if notice is None or notice.at_ms > self.answers_ms or self.walked or self.action_changed:
             return False
-        counted = ("version", "updated_ms", "asked_ms", "polls", "wake_ms")
+        # A wake time that changes is written: an answer settles the moments before it.
+        counted = ("schema", "version", "updated_ms", "asked_ms", "polls")
         same = {name: getattr(was, name) for name in counted}
         return not self.assured and msgspec.structs.replace(self.record, **same) == was
 
@@ -142,14 +152,17 @@ class Draft:
         for trigger in walk(self.state, target, attempted=attempted):
             self.fire(trigger, observation)
 
-    def review(self, reason: str, detail: str) -> None:
+    def review(self, reason: str, detail: str, *, again: bool = False) -> None:
         """Open a review, once a reason: a second observation of the same adds nothing.
 
-        Nor does what somebody has acknowledged already, word for word.
+        Nor does what somebody has acknowledged already, word for word. With `again` it comes
+        back after the flow's `poll.review_after_s`: what is about time that passes is still
+        true then, and without a review nobody could end the payment.
         """
         reviews: list[Review] = list(self.get("reviews"))
+        pause_ms = self.flow.poll.review_after_s * 1000 if again else None
         for known in reviews:
-            if known.reason == reason and (known.acknowledged_ms is None or known.detail == detail):
+            if known.reason == reason and not _is_news(known, detail, self.now_ms, pause_ms):
                 return
         settled = [review for review in reviews if review.acknowledged_ms is not None]
         if len(reviews) >= _REASON_MAX and settled:
@@ -195,7 +208,14 @@ class Draft:
     def _offset(self) -> int:
         return max(0, self._happened() - self.was.created_ms)
 
-    def plan(self, *, opens: bool = False, assured: bool = False, answers_ms: int = 0) -> Plan:
+    def plan(
+        self,
+        *,
+        opens: bool = False,
+        assured: bool = False,
+        answers_ms: int = 0,
+        beside: Step | None = None,
+    ) -> Plan:
         """Freeze the draft into a plan."""
         history, begins = appended(self.was, tuple(self._entries))
         self.set(
@@ -225,7 +245,16 @@ class Draft:
             opens=opens,
             assured=assured,
             answers_ms=answers_ms,
+            beside=beside,
         )
+
+
+def _is_news(known: Review, detail: str, now_ms: int, pause_ms: int | None) -> bool:
+    """Say whether the same reason may be opened beside a review that is known."""
+    if known.acknowledged_ms is None:
+        return False
+    rested = pause_ms is not None and now_ms >= known.acknowledged_ms + pause_ms
+    return known.detail != detail or rested
 
 
 def _on_this_clock(record: Record, now_ms: int) -> Record:

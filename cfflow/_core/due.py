@@ -49,9 +49,7 @@ _HANDS_OFF: Final = BLOCKS_PAY | {
     "hold_ends_soon",
     "key_too_old",
     "order_amount_differs",
-    "order_not_found",
     "other_attempt",
-    "other_order",
     "step_refused",
 }
 

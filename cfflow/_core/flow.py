@@ -230,7 +230,7 @@ def parse(text: bytes, *, file: str = "flow", stored: bool = False) -> Flow:
         flow = msgspec.structs.replace(
             flow, poll=msgspec.structs.replace(flow.poll, after_s=offsets)
         )
-    _check(flow, file)
+    _check(flow, file, stored=stored)
     digest = hashlib.sha256(text).hexdigest()[:12]
     return msgspec.structs.replace(flow, digest=digest, source=text)
 
@@ -245,7 +245,7 @@ def _reason(text: str) -> str:
     return f"{key}: {reason}" if key else reason
 
 
-def _check(flow: Flow, file: str) -> None:
+def _check(flow: Flow, file: str, *, stored: bool) -> None:
     """Refuse what each key permits alone and together makes no sense."""
     if flow.hold is not None and flow.capture != "manual":
         raise FlowError(f'{file}: hold: only a flow with capture = "manual" has a hold')
@@ -253,7 +253,8 @@ def _check(flow: Flow, file: str) -> None:
     if isinstance(rules.times, HoldTimes) and not rules.times.given():
         raise FlowError(f"{file}: hold.expires_after_s: names no kind of card, and not upi")
     shortest_s = rules.expires_after_s
-    if rules.act_before_expiry_s >= shortest_s:
+    # Version 0.1 knew one life for all kinds of card: its texts may act later than that.
+    if rules.act_before_expiry_s >= shortest_s and not stored:
         raise FlowError(
             f"{file}: hold.act_before_expiry_s: must be less than hold.expires_after_s,"
             f" the shortest if it has several ({rules.act_before_expiry_s} >= {shortest_s})"

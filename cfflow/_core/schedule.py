@@ -191,7 +191,8 @@ def _otp_moments(record: Record, flow: Flow) -> Iterator[int]:
         return
     yield otp.expires_ms
     yield from _owed_moments(record, flow)
-    if otp.unsure or otp.submits_used >= flow.otp.submits_max:
+    owes = otp.unsure or otp.submits_used >= flow.otp.submits_max
+    if owes and record.asked_ms < otp.expires_ms:
         yield grid_after(record, flow, record.since_ms or record.moved_ms, record.asked_ms)
 
 

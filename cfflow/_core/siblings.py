@@ -49,7 +49,7 @@ SITUATIONS: Final = (
     Situation("has an OTP on its way", lambda r: _has_open(r, Step.SUBMIT_OTP), AUTHORIZES),
     Situation("has a capture or void open", lambda r: _has_open(r, *AUTHORIZES), TAKES_MONEY),
     Situation("has an attempt that is not over", lambda r: r.state in _ALIVE, AUTHORIZES),
-    Situation("has a review that must be resolved first", lambda r: r.blocks_pay, TAKES_MONEY),
+    Situation("has a review that must be closed first", lambda r: r.blocks_pay, TAKES_MONEY),
 )
 
 
@@ -75,7 +75,7 @@ def why_barred(snapshot: Snapshot, step: Step) -> str | None:
     """
     reasons = [r.reason for r in snapshot.record.open_reviews if r.reason in BLOCKS_PAY]
     if reasons and step in TAKES_MONEY:
-        return f"review {reasons[0]} must be resolved first: the customer might pay twice"
+        return f"review {reasons[0]} must be closed first: the customer might pay twice"
     if "two_holds" in reasons and step in AUTHORIZES:
         return f"{step} names the order only, and two of its attempts hold money: see two_holds"
     for n, attempt in snapshot.others:
@@ -94,7 +94,7 @@ def _bars(attempt: Attempt, step: Step) -> bool:
 
 def _situation(attempt: Attempt) -> str:
     if attempt.blocks:
-        return "has a review that must be resolved first"
+        return "has a review that must be closed first"
     if attempt.state in _ALIVE:
         return "has an attempt that is not over"
     return "has a step open"

@@ -19,7 +19,7 @@ from cfflow._core.actions import AskOtp, Redirect
 from cfflow._core.chart import State, Trigger
 from cfflow._core.draft import Draft, Plan
 from cfflow._core.flow import Flow
-from cfflow._core.money import amount_of
+from cfflow._core.money import amount_of, without_noise
 from cfflow._core.record import Operation, OtpTurn, Record, Snapshot, Step
 from cfflow._core.schedule import next_wake
 from cfflow._core.siblings import why_barred
@@ -160,7 +160,7 @@ def leave_otp(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     draft = Draft(snapshot, flow, now_ms)
     draft.fire(Trigger.LEAVE_OTP, None, "the customer took redirect_to_bank")
     draft.next_action = Redirect(action.redirect_to_bank)
-    return draft.plan()
+    return draft.plan(beside=Step.SUBMIT_OTP)
 
 
 def amount_to_capture(snapshot: Snapshot, amount: object = None) -> Decimal:
@@ -172,7 +172,7 @@ def amount_to_capture(snapshot: Snapshot, amount: object = None) -> Decimal:
     if amount is None:
         if held is None:
             raise InvalidAmount("the amount held is not known yet: refresh, or pass an amount")
-        return held
+        return without_noise(held)
     exact = amount_of(amount)
     if held is not None and exact > held:
         raise InvalidAmount(f"{exact} is more than the {held} held")

@@ -157,8 +157,8 @@ local function forbidden(attempts, n, cf_payment_id, opens)
     if other ~= n and opens ~= '' and HOLDS[attempt[1]] then
       return 'holder', other
     end
-    -- Written by a cfflow that knew no bits yet: its open review bars a pay, whose bit is 1.
-    local bars = attempt[6] or (attempt[4] and 1) or 0
+    -- Written by a cfflow that knew no bits yet: its open review bars pay and submit_otp.
+    local bars = attempt[6] or (attempt[4] and 3) or 0
     if other ~= n and opens ~= '' and bit.band(bars, tonumber(opens)) ~= 0 then
       return 'blocked', other
     end

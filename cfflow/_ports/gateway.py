@@ -334,6 +334,9 @@ class GatewayClient:
         )
         if isinstance(found, CfflowError):
             raise found
+        if response is not None:
+            # Only of an answer that was understood: what lies between has clocks of its own.
+            self.clock.read(response.headers.get("date"))
         return found, request_id
 
     async def _send(
@@ -365,7 +368,6 @@ class GatewayClient:
                 )
                 response = await self._transport.handle_async_request(request)
                 await response.aread()
-                self.clock.read(response.headers.get("date"))
                 response.request = request
                 return response
         except Exception as error:  # noqa: BLE001  any of them carries the request's frames

@@ -21,13 +21,16 @@ class GatewayClock:
         self._date, self._date_ms = "", 0.0
 
     def read(self, date: str | None) -> None:
-        """Take the `Date` of an answer that has just come; one that is no date is left out.
+        """Take the `Date` of an answer that was understood; one that is no date is left out.
 
         The gateway wrote it before it reached us, so its clock shows that time or a later one.
+        Of all answers the smallest difference counts: one date that is wrong and too late
+        would rule out an attempt of ours, and one that is too early rules out nothing.
         """
         date_ms = self._milliseconds(date) if date else None
         if date_ms is not None:
-            self._ahead_ms = date_ms - _loop_ms()
+            ahead_ms = date_ms - _loop_ms()
+            self._ahead_ms = ahead_ms if self._ahead_ms is None else min(self._ahead_ms, ahead_ms)
 
     def earliest_ms(self) -> int | None:
         """Return milliseconds since the epoch, None before the first answer."""
@@ -37,9 +40,13 @@ class GatewayClock:
         # It changes once a second, and busy connections bring many answers in that time.
         if date != self._date:
             try:
-                self._date_ms = parsedate_to_datetime(date).timestamp() * 1000
+                moment = parsedate_to_datetime(date)
             except (ValueError, OverflowError, TypeError):
                 return None
+            if moment.tzinfo is None:
+                # Without a zone it would be read as this machine's local time.
+                return None
+            self._date_ms = moment.timestamp() * 1000
             self._date = date
         return self._date_ms
 

@@ -45,9 +45,9 @@ def started(order_id: str, answer: list[Any]) -> Started:
 
 
 def opening(plan: Plan) -> str:
-    """Return the bit of the step that a plan opens, as the script compares it; "" for none."""
-    operation = plan.record.operation
-    return str(step_bit(operation.step)) if plan.opens and operation is not None else ""
+    """Return the bit of the step that bars are looked up for, "" where none count."""
+    step = plan.barred_as
+    return "" if step is None else str(step_bit(step))
 
 
 def committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committed:

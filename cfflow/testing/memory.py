@@ -155,7 +155,7 @@ class MemoryStore:
             return Committed(Outcome.SCHEMA, now_ms)
         moved = (stored.version, stored.token) != (plan.previous.version, plan.previous.token)
         twins = _twins(order.attempts, plan)
-        unseen = not plan.opens and len(twins) > len(plan.before.twins)
+        unseen = plan.barred_as is None and len(twins) > len(plan.before.twins)
         if moved or unseen:
             held = self._snapshot(snapshot.order_id, snapshot.n)
             return Committed(Outcome.CONFLICT, now_ms, held)
@@ -331,14 +331,13 @@ def _notice(before: Notice | None, new: Notification, now_ms: int) -> Notice:
 
 def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] | None:
     """Say which other payment of the order stands in the way of this plan."""
-    operation = plan.record.operation
-    opened = step_bit(operation.step) if plan.opens and operation is not None else 0
+    opened = 0 if plan.barred_as is None else step_bit(plan.barred_as)
     for other, attempt in enumerate(attempts, 1):
         if other == plan.snapshot.n:
             continue
         if attempt.cf_payment_id and attempt.cf_payment_id == plan.record.cf_payment_id:
             return Outcome.CLAIMED, other
-        if plan.opens and attempt.state in HOLDS:
+        if opened and attempt.state in HOLDS:
             return Outcome.HOLDER, other
         if attempt.bars & opened:
             return Outcome.BLOCKED, other

@@ -129,6 +129,14 @@ class OrderConformance(Suite):
         done = await store.commit(a_plan(second, opens=True, operation=a_step(step)))
         assert done.outcome is (Outcome.BLOCKED if barred else Outcome.OK)
 
+    async def test_a_plan_that_opens_nothing_can_be_barred_like_a_step(self, store: Store) -> None:
+        """The way to the bank's page takes money as an OTP does, without a call of ours."""
+        first, second = await two_payments(store)
+        await written(store, first, reviews=(Review("unclaimed_money", 1),))
+        barred = await store.commit(a_plan(second, beside=Step.SUBMIT_OTP))
+        assert (barred.outcome, barred.other) == (Outcome.BLOCKED, 1)
+        assert (await store.commit(a_plan(second))).outcome is Outcome.OK
+
     async def test_only_a_review_of_unknown_money_blocks_a_pay(self, store: Store) -> None:
         """Others are about a payment's own money, not about the order's."""
         first, second = await two_payments(store)

@@ -11,7 +11,7 @@ from cfflow._core.actions import AskOtp, NextAction
 from cfflow._core.chart import State, Trigger
 from cfflow._core.draft import Plan, Walked
 from cfflow._core.flow import parse
-from cfflow._core.record import Record, Snapshot
+from cfflow._core.record import Record, Snapshot, Step
 from cfflow._core.steps import create
 from cfflow._ports.store import Committed, Outcome, Page, Store
 
@@ -76,6 +76,7 @@ def a_plan(
     walked: tuple[Walked, ...] = (),
     opens: bool = False,
     assured: bool = False,
+    beside: Step | None = None,
     **fields: Any,
 ) -> Plan:
     """Return a plan that changes these fields of the record."""
@@ -90,6 +91,7 @@ def a_plan(
         action_changed=shown != snapshot.next_action,
         opens=opens,
         assured=assured,
+        beside=beside,
     )
 
 

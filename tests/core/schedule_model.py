@@ -96,6 +96,7 @@ def _by_state(record: Record, flow: Flow, owed: list[int], begins: int) -> list[
             if otp is None or otp.accepted:
                 return owed
             waits = otp.unsure or otp.submits_used >= flow.otp.submits_max
+            waits = waits and record.asked_ms < otp.expires_ms
             early = grid(record, flow, record.since_ms or record.moved_ms) if waits else []
             return [otp.expires_ms, *owed, *early]
         case State.AUTHORIZED:

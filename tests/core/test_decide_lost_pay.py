@@ -118,11 +118,51 @@ def test_a_difference_never_rules_an_attempt_out(other: dict[str, object], statu
 
 @pytest.mark.parametrize("other", DIFFERENCES)
 def test_the_attempt_that_agrees_is_ours_beside_one_that_differs(other: dict[str, object]) -> None:
-    """One pay makes one attempt: once ours is found, the other one is not it."""
+    """It is taken; the other one may be ours all the same, so a person looks before a next pay."""
     differs = entity("PENDING", cf_payment_id=FOREIGN, **other)
     held = told(a_lost_pay(), listed(differs, asked_ms=LIMIT), LIMIT)
     held = told(held, listed(differs, entity("PENDING"), asked_ms=LIMIT + 1), LIMIT + 1)
-    assert held.record.cf_payment_id == OURS
+    assert (held.record.cf_payment_id, reasons(held)) == (OURS, ["ambiguous_attempt"])
+    (review,) = held.record.open_reviews
+    assert FOREIGN in review.detail
+    assert OURS not in review.detail
+
+
+def test_another_attempt_that_took_nothing_leaves_the_one_that_agrees_alone() -> None:
+    """An alive match beside a declined try: nothing of the order's can be paid twice."""
+    declined = entity("FAILED", cf_payment_id=FOREIGN, last_four="2222")
+    held = told(a_lost_pay(), listed(declined, entity("PENDING"), asked_ms=LIMIT), LIMIT)
+    assert (held.record.cf_payment_id, reasons(held)) == (OURS, [])
+
+
+@pytest.mark.parametrize("other", DIFFERENCES)
+def test_a_declined_match_beside_another_attempt_is_not_taken_for_ours(
+    other: dict[str, object],
+) -> None:
+    """The declined try may be the customer's older one, and ours the attempt that differs."""
+    late = LIMIT + 20 * SECOND
+    declined = entity("FAILED", cf_payment_id=FOREIGN)
+    seen = (declined, entity("PENDING", **other))
+    held = told(a_lost_pay(), listed(*seen, asked_ms=late), late)
+    assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
+    assert held.record.state is State.CREATED
+
+
+def test_a_declined_attempt_that_was_found_is_watched_for_a_later_one() -> None:
+    """It was perhaps another try, with ours still on its way: that one is looked for all day."""
+    late = LIMIT + 20 * SECOND
+    held = told(a_lost_pay(), listed(entity("FAILED"), asked_ms=late), late)
+    assert (held.record.state, held.record.given_up_ms) == (State.FAILED, late)
+    assert what_to_ask(held, late + 60 * SECOND) is Ask.PAYMENTS
+    seen = (entity("FAILED"), taken(cf_payment_id=FOREIGN))
+    held = told(held, listed(*seen, asked_ms=late + 60 * SECOND), late + 60 * SECOND)
+    assert reasons(held) == ["unclaimed_money"]
+
+
+def test_an_attempt_that_is_listed_twice_is_one() -> None:
+    """A page that overlaps the next one makes no second attempt."""
+    held = told(a_lost_pay(), listed(entity("PENDING"), entity("PENDING"), asked_ms=LIMIT), LIMIT)
+    assert (held.record.cf_payment_id, reasons(held)) == (OURS, [])
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from cfflow._core.chart import State
-from cfflow._core.decide import Adopted, Event, NotFound, OrderSeen
+from cfflow._core.decide import Adopted, Event, NotFound, OrderSeen, TimePassed
+from cfflow._core.due import HoldEnd, due_hold
 from cfflow._core.observation import Observation
 from cfflow._core.people import acknowledge
 from cfflow._core.record import Snapshot, Step
+from cfflow._core.steps import amount_to_capture
 from tests.core.core_kit import (
     AMOUNT,
     DAY,
@@ -51,7 +54,7 @@ def the_detail(held: Snapshot) -> str:
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "PENDING", "FAILED", "VOID"])
-def test_another_order_amount_than_start_was_given_is_reviewed(status: str) -> None:
+def test_another_answer_amount_than_start_was_given_is_reviewed(status: str) -> None:
     """With both values, whatever the attempt's state; the payment shows the gateway's."""
     held = a_payment(State.INITIATED)
     seen = entity(status, is_captured=True, payment_amount=OTHER, order_amount=OTHER)
@@ -133,17 +136,17 @@ def elsewhere(**fields: object) -> Observation:
     ],
     ids=["one", "list", "lost pay", "adopted", "order"],
 )
-def test_an_answer_about_another_order_proves_nothing(held: Snapshot, event: Event) -> None:
+def test_an_answer_about_another_answer_proves_nothing(held: Snapshot, event: Event) -> None:
     """No state, no attempt, no moment of the schedule; a person learns what came instead."""
     after = told(held, event, LIMIT)
     same = ("state", "cf_payment_id", "amount_held", "captured_amount", "asked_ms", "operation")
     for name in same:
         assert getattr(after.record, name) == getattr(held.record, name), name
-    assert reasons(after) == ["other_order"]
+    assert reasons(after) == ["other_answer"]
     assert ELSEWHERE in the_detail(after)
 
 
-def test_a_capture_answered_about_another_order_stays_open() -> None:
+def test_a_capture_answered_about_another_answer_stays_open() -> None:
     """What it did is not known: an inquiry decides."""
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0, PREAUTH)
     held = told(held, answered(held, elsewhere(), asked_ms=T0), T0, PREAUTH)
@@ -151,7 +154,7 @@ def test_a_capture_answered_about_another_order_stays_open() -> None:
     assert held.record.operation is not None
 
 
-def test_a_list_with_another_orders_attempt_still_shows_ours() -> None:
+def test_a_list_with_another_answers_attempt_still_shows_ours() -> None:
     """What is about this order counts as always."""
     mixed = entity("PENDING", cf_payment_id="777", order_id=ELSEWHERE)
     held = told(a_lost_pay(), listed(mixed, entity(order_id="order_1"), asked_ms=LIMIT), LIMIT)
@@ -266,3 +269,93 @@ def test_a_kind_that_is_learned_later_is_counted_from_the_same_beginning() -> No
     again = inquired(entity(card_kind="debit"), asked_ms=T0 + 3 * HOUR)
     held = told(held, again, T0 + 3 * HOUR, PREAUTH)
     assert held.record.hold_expires_ms == T0 + 2 * DAY
+
+
+# what is about something else, and what passes
+
+
+def test_an_answer_about_another_attempt_of_the_order_is_reviewed_and_settles_nothing() -> None:
+    """Asked about ours, answered with another one: nothing may be sent because of it."""
+    held = a_payment(State.AUTHORIZED, PREAUTH)
+    act_ms = held.record.wake_ms
+    assert act_ms is not None
+    held = told(held, inquired(taken(cf_payment_id="777"), asked_ms=act_ms), act_ms, PREAUTH)
+    assert (held.record.state, held.record.wake_ms) == (State.AUTHORIZED, act_ms)
+    assert reasons(held) == ["other_answer"]
+    assert "777" in the_detail(held)
+
+
+@pytest.mark.parametrize("first", [NotFound(T0 + HOUR), inquired(elsewhere(), asked_ms=T0 + HOUR)])
+def test_one_wrong_answer_does_not_keep_a_hold_from_its_end(first: Event) -> None:
+    """The next good one is what the worker acts on."""
+    held = told(a_payment(State.AUTHORIZED, PREAUTH), first, T0 + HOUR, PREAUTH)
+    assert len(held.record.open_reviews) == 1
+    act_ms = held.record.wake_ms
+    assert act_ms is not None
+    while act_ms < (held.record.hold_expires_ms or 0) - 6 * HOUR:
+        held = told(held, inquired(entity(), asked_ms=act_ms), act_ms, PREAUTH)
+        act_ms = held.record.wake_ms or 0
+    held = told(held, inquired(entity(), asked_ms=act_ms), act_ms, PREAUTH)
+    assert due_hold(held, PREAUTH, act_ms) is HoldEnd.VOID
+
+
+@pytest.mark.parametrize("reason", ["order_not_found", "no_answer"])
+def test_a_review_about_time_comes_back_after_it_was_acknowledged(reason: str) -> None:
+    """It is still true a day later, and without it nobody could end the payment."""
+    held, now_ms = a_payment(State.INITIATED), T0 + DAY
+    event: Event = NotFound(now_ms) if reason == "order_not_found" else TimePassed()
+    held = told(held, event, now_ms)
+    assert reason in reasons(held)
+    for open_reason in reasons(held):
+        held = acknowledge(
+            held, NATIVE, now_ms, reason=open_reason, actor="ann", note="asked"
+        ).snapshot
+    soon = told(held, event, now_ms + HOUR)
+    assert reason not in reasons(soon)
+    late_ms = now_ms + DAY + HOUR
+    later: Event = NotFound(late_ms) if reason == "order_not_found" else TimePassed()
+    assert reason in reasons(told(held, later, late_ms))
+
+
+def test_a_404_after_its_end_ends_the_watch_of_a_given_up_pay() -> None:
+    """An order that the gateway does not know has no attempt that could still arrive."""
+    held = a_lost_pay()
+    for asked_ms in (LIMIT, LIMIT + 15 * SECOND):
+        held = told(held, listed(asked_ms=asked_ms), asked_ms)
+    over_ms = (held.record.given_up_ms or 0) + DAY
+    assert told(held, NotFound(over_ms), over_ms).record.given_up_ms is None
+
+
+def test_another_amount_than_a_capture_asked_for_is_reviewed() -> None:
+    """The gateway's is shown, and the review has both."""
+    asked = Decimal("4.20")
+    held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0, PREAUTH, amount=asked)
+    held = told(held, inquired(taken(captured_amount=AMOUNT), asked_ms=LIMIT), LIMIT, PREAUTH)
+    assert held.record.captured_amount == AMOUNT
+    assert reasons(held) == ["captured_amount_changed"]
+    assert {"4.20", str(AMOUNT)} <= set(the_detail(held).replace(",", "").split())
+
+
+def test_what_was_paid_is_compared_where_the_order_shows_no_amount() -> None:
+    """Nothing else is there to be compared."""
+    seen = taken(payment_amount=OTHER)
+    held = told(a_payment(State.INITIATED), inquired(seen, asked_ms=LIMIT), LIMIT)
+    assert reasons(held) == ["order_amount_differs"]
+
+
+def test_the_noise_that_an_older_record_kept_blocks_no_capture() -> None:
+    """Version 0.1 kept the gateway's float as it came."""
+    noisy = Decimal("1098.0000000000002")
+    held = a_payment(State.AUTHORIZED, PREAUTH)
+    record = replace(held.record, amount=Decimal(1098), amount_held=noisy)
+    held = replace(held, record=record)
+    assert amount_to_capture(held) == Decimal("1098.00")
+    seen = entity(payment_amount=Decimal("1098.00"))
+    assert reasons(told(held, inquired(seen, asked_ms=LIMIT), LIMIT, PREAUTH)) == []
+
+
+def test_an_empty_text_is_no_fact() -> None:
+    """Some pages leave a field empty where others leave it out."""
+    seen = taken(order_id="", currency="")
+    held = told(a_payment(State.INITIATED), inquired(seen, asked_ms=LIMIT), LIMIT)
+    assert (held.record.state, reasons(held)) == (State.CAPTURED, [])

@@ -248,3 +248,16 @@ def test_the_digest_follows_the_text() -> None:
     assert len(one.digest) == 12
     assert one.source == BASE.encode()
     assert parse(one.source).digest == one.digest
+
+
+def test_a_text_that_version_0_1_stored_keeps_its_payments_running() -> None:
+    """Its intervals could repeat, and it knew one life of a hold for all kinds of card."""
+    text = (
+        b'name = "old"\ncapture = "manual"\nmethods = ["card"]\n'
+        b"[poll]\nafter_s = [5, 5, 10]\n[hold]\nact_before_expiry_s = 300000\n"
+    )
+    with pytest.raises(FlowError):
+        parse(text)
+    flow = parse(text, stored=True)
+    assert flow.poll.after_s == (5, 10)
+    assert flow.hold_rules.act_before_expiry_s == 300_000

@@ -115,6 +115,17 @@ def test_an_answer_without_news_is_quiet(state: State) -> None:
     assert decide(held, msgspec.structs.replace(event, notice_ms=LATER), NATIVE, LATER).is_quiet
 
 
+def test_an_answer_that_settles_a_moment_is_not_quiet() -> None:
+    """A webhook that comes while a look is due must not bring that look back."""
+    held = noted(a_payment(State.INITIATED))
+    event = inquired(entity("PENDING"), asked_ms=LATER)
+    plan = decide(held, msgspec.structs.replace(event, notice_ms=LATER), NATIVE, LATER)
+    assert not plan.is_quiet
+    assert plan.record.asked_ms == LATER
+    assert plan.record.wake_ms is not None
+    assert plan.record.wake_ms > LATER
+
+
 def test_an_answer_with_news_is_not_quiet() -> None:
     """It is committed."""
     held = noted(a_payment(State.INITIATED))

@@ -276,7 +276,7 @@ async def test_an_unresolved_review_keeps_the_whole_order_from_a_new_pay(shop: S
     first = await shop.cashier.refresh(first)
     await _dispute(shop, first)
     second = await shop.cashier.start("native_otp", order_id=first.order_id, amount="170.00")
-    with pytest.raises(cfflow.IllegalStep, match="resolved first"):
+    with pytest.raises(cfflow.IllegalStep, match="closed first"):
         await shop.cashier.pay(second, session, card())
     await shop.cashier.acknowledge(first, "unclaimed_money", **WHO)
     second = await shop.cashier.pay(second.id, session, card())

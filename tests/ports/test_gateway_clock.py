@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from email.utils import formatdate
 
 import httpx
@@ -10,7 +11,8 @@ import pytest
 from cfflow._ports.gateway import GatewayClient
 from cfflow._ports.gateway_clock import GatewayClock
 from cfflow._ports.transport import GatewayTransport
-from cfflow.emulator import running_emulator
+from cfflow.emulator import Fault, running_emulator
+from cfflow.errors import CfflowError
 
 NOW_S = 1_760_000_000
 
@@ -32,10 +34,11 @@ async def test_an_answers_date_is_the_earliest_that_the_clock_can_show() -> None
     assert second >= first
 
 
-async def test_the_newest_answer_counts() -> None:
-    """Also where the gateway's clock was set back."""
+@pytest.mark.parametrize("dates", [(NOW_S, NOW_S - 3600), (NOW_S - 3600, NOW_S)])
+async def test_the_earliest_of_all_answers_counts(dates: tuple[int, ...]) -> None:
+    """One date that is too late would rule out an attempt of ours; one too early rules out none."""
     clock = GatewayClock()
-    for at_s in (NOW_S, NOW_S - 3600):
+    for at_s in dates:
         clock.read(formatdate(at_s, usegmt=True))
     found = clock.earliest_ms()
     assert found is not None
@@ -43,7 +46,18 @@ async def test_the_newest_answer_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "date", [None, "", "yesterday", "Sat, 99 Nov 2026 00:00:00 GMT", "1760000000", "\x00", "٣"]
+    "date",
+    [
+        None,
+        "",
+        "yesterday",
+        "Sat, 99 Nov 2026 00:00:00 GMT",
+        "Sat, 28 Nov 2026 00:00:00",
+        "Sat, 28 Nov 2026 00:00:00 -0000",
+        "1760000000",
+        "\x00",
+        "٣",
+    ],
 )
 async def test_what_is_no_date_changes_nothing(date: str | None) -> None:
     """The header decides nothing by itself, so a broken one is left out."""
@@ -59,16 +73,26 @@ async def test_what_is_no_date_changes_nothing(date: str | None) -> None:
     assert again - known < 1000
 
 
-async def test_the_client_learns_it_from_every_answer_even_from_a_refusal() -> None:
-    """Over real HTTP; the emulator dates its answers by a clock that can be moved."""
+@pytest.mark.parametrize("understood", [True, False])
+async def test_the_client_learns_it_from_what_it_understood(understood: bool) -> None:
+    """Over real HTTP: a proxy's error page between us and the gateway has a clock of its own."""
     async with running_emulator() as emulator:
         emulator.clock.advance(86_400)
         transport: httpx.AsyncBaseTransport = GatewayTransport(emulator.base_url, max_connections=2)
         async with GatewayClient(
-            transport, client_id="x", client_secret="y", environment=emulator.base_url
+            transport,
+            client_id=emulator.client_id,
+            client_secret=emulator.client_secret,
+            environment=emulator.base_url,
         ) as gateway:
-            with pytest.raises(Exception, match="401"):
-                await gateway.fetch_order("order_1")
+            if not understood:
+                emulator.faults.add(Fault(call="create_order", kind="html", status=502))
+            customer = {"customer_id": "cust_1", "customer_phone": "9898989898"}
+            with nullcontext() if understood else pytest.raises(CfflowError):
+                await gateway.create_order("10.00", customer)
             found = gateway.clock.earliest_ms()
+    if not understood:
+        assert found is None
+        return
     assert found is not None
     assert abs(found - emulator.clock.now() * 1000) < 3_000

@@ -1,0 +1,34 @@
+"""An order's entry that version 0.1 wrote has no bits yet: its reviews bar all the same."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from cfflow._core.record import Step
+from cfflow._ports.redis_store import RedisStore
+from cfflow._ports.store import Outcome
+from cfflow.testing.orders import a_step, two_payments
+from cfflow.testing.plans import a_plan
+from tests.ports.servers import Server
+
+_BARRED = {Step.PAY, Step.SUBMIT_OTP}
+
+
+@pytest.mark.parametrize("step", Step)
+async def test_an_entry_without_bits_bars_what_can_take_money(
+    valkey_server: Server, step: Step
+) -> None:
+    """The script and the core read it alike: a blocking review bars pay and submit_otp."""
+    valkey_server.run("FLUSHALL")
+    store = RedisStore(valkey_server.url)
+    await store.open()
+    try:
+        _, second = await two_payments(store)
+        entry = [["failed", "1", False, True, 0], ["initiated", "2", False, False, 0]]
+        key = store.keys.order("order_1")
+        await store.link.command("HSET", key, "o", msgspec.msgpack.encode(entry))
+        done = await store.commit(a_plan(second, opens=True, operation=a_step(step)))
+    finally:
+        await store.aclose()
+    assert done.outcome is (Outcome.BLOCKED if step in _BARRED else Outcome.OK)
