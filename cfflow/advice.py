@@ -27,7 +27,8 @@ ADVICE: Final[dict[str, str]] = {
         "the customer may have paid twice: keep one, void or refund the other, acknowledge both"
     ),
     "other_answer": (
-        "the gateway answered about another order: nothing of it was used; ask its support why"
+        "the gateway answered about another order or attempt, and nothing of it was used: ask its"
+        " support why, then acknowledge"
     ),
     "order_not_found": (
         "check client id, secret and environment: it may be another account's order; if they are"
