@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import httpx
 
 from cfflow.errors import ConfigError
 
-__all__ = ["API_VERSIONS", "ENVIRONMENTS", "base_url_of", "is_local"]
+__all__ = ["API_VERSIONS", "ENVIRONMENTS", "base_url_of", "is_local", "path_segment"]
 
 API_VERSIONS: Final = ("2022-09-01", "2023-08-01", "2025-01-01", "2026-01-01")
 
@@ -57,3 +57,9 @@ def _base(url: str) -> SplitResult | None:
     if not usable or parts.scheme not in {"http", "https"} or set(url) & set("?#\\ "):
         return None
     return parts
+
+
+def path_segment(text: str) -> str:
+    """Return a text as exactly one segment of a path, whatever the gateway put into an id."""
+    # httpx resolves "." and ".." before it sends; quoted, they stay what they are.
+    return text.replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")

@@ -14,14 +14,13 @@ from collections.abc import Callable
 from decimal import Decimal
 from secrets import token_hex
 from typing import Any, Final, Literal, Self, TypeVar
-from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from cfflow._core.money import amount_of
 from cfflow._core.observation import Call
-from cfflow._ports.environment import API_VERSIONS, base_url_of
+from cfflow._ports.environment import API_VERSIONS, base_url_of, path_segment
 from cfflow._ports.gateway_clock import GatewayClock
 from cfflow._ports.lenient import UNREADABLE, decoder
 from cfflow._ports.logs import Log, default_log
@@ -169,7 +168,7 @@ class GatewayClient:
             if secret is None
             else encode({"action": "SUBMIT_OTP", "otp": secret.reveal()})
         )
-        path = f"/orders/pay/authenticate/{_segment(cf_payment_id)}"
+        path = f"/orders/pay/authenticate/{path_segment(cf_payment_id)}"
         return await self._call(
             Call.AUTHENTICATE, "POST", path, _decode_authenticate, body, key, timeout_s
         )
@@ -184,7 +183,7 @@ class GatewayClient:
         timeout_s: float | None = None,
     ) -> PaymentEntity:
         """Capture or void a held payment; `body` is made by `frozen_authorize`."""
-        path = f"/orders/{_segment(order_id)}/authorization"
+        path = f"/orders/{path_segment(order_id)}/authorization"
         return await self._call(
             Call.AUTHORIZE,
             "POST",
@@ -200,7 +199,7 @@ class GatewayClient:
         self, order_id: str, cf_payment_id: str, *, timeout_s: float | None = None
     ) -> PaymentEntity:
         """Return one attempt."""
-        path = f"/orders/{_segment(order_id)}/payments/{_segment(cf_payment_id)}"
+        path = f"/orders/{path_segment(order_id)}/payments/{path_segment(cf_payment_id)}"
         return await self._call(
             Call.FETCH_PAYMENT, "GET", path, _decode_entity, timeout_s=timeout_s
         )
@@ -209,7 +208,7 @@ class GatewayClient:
         self, order_id: str, *, timeout_s: float | None = None
     ) -> tuple[PaymentEntity, ...]:
         """Return every attempt of the order, ours or not."""
-        path = f"/orders/{_segment(order_id)}/payments"
+        path = f"/orders/{path_segment(order_id)}/payments"
         found, request_id = await self._exchange(
             Call.FETCH_PAYMENTS, "GET", path, _decode_entities, None, "", timeout_s, None
         )
@@ -251,7 +250,7 @@ class GatewayClient:
 
     async def fetch_order(self, order_id: str, *, timeout_s: float | None = None) -> Order:
         """Return the order: its status, and when it expires."""
-        path = f"/orders/{_segment(order_id)}"
+        path = f"/orders/{path_segment(order_id)}"
         return await self._call(Call.FETCH_ORDER, "GET", path, _decode_order, timeout_s=timeout_s)
 
     async def simulate(
@@ -280,7 +279,7 @@ class GatewayClient:
         self, simulation_id: str, *, timeout_s: float | None = None
     ) -> Simulation:
         """Return a simulation. Sandbox and emulator only."""
-        path = f"/simulate/{_segment(simulation_id)}"
+        path = f"/simulate/{path_segment(simulation_id)}"
         return await self._call(Call.SIMULATE, "GET", path, _decode_simulation, timeout_s=timeout_s)
 
     async def _call(
@@ -393,9 +392,3 @@ def _read(call: Call, decode: Callable[[bytes], _D], response: httpx.Response) -
     except UNREADABLE:
         # The decoder's own error would quote the answer.
         return undecodable(call, response)
-
-
-def _segment(text: str) -> str:
-    """Return a text as exactly one segment of a path, whatever the gateway put into an id."""
-    # httpx resolves "." and ".." before it sends; quoted, they stay what they are.
-    return text.replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")
