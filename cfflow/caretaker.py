@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
-from cfflow._core.decide import Disputed, TimePassed, decide
+from cfflow._core.decide import Disputed, NotFound, TimePassed, decide
 from cfflow._core.draft import Plan
 from cfflow._core.due import HoldEnd, due_hold, in_flight, resend, resend_is_due
 from cfflow._core.flow import Flow
@@ -42,16 +42,17 @@ class Caretaker:
         if in_flight(snapshot, self._engine.store.now_ms()):
             return snapshot
         try:
-            seen = await self._engine.inquire(snapshot)
+            event = await self._engine.question(snapshot, flow)
+            if event is None:
+                # Nothing to ask: only the clock has moved, and with it the next wake.
+                event = TimePassed(self._engine.store.now_ms())
+            seen = await self._engine.settle(snapshot, event, flow)
         except GatewayError:
             await self._let_time_pass(snapshot, flow)
             raise
-        if seen is snapshot:
-            # Nothing to ask: only the clock has moved, and with it the next wake.
-            passed = TimePassed(self._engine.store.now_ms())
-            seen = await self._engine.settle(snapshot, passed, flow)
-        if seen.record.asked_ms == snapshot.record.asked_ms:
-            # Stale, or about something else: what is sent must rest on an answer.
+        uncounted = seen.record.asked_ms == snapshot.record.asked_ms
+        if uncounted or isinstance(event, NotFound):
+            # Stale, about something else, or unknown there: what is sent must rest on an answer.
             return seen
         return await self._end_hold(await self._send_again(seen, flow), flow)
 

@@ -17,15 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from cfflow._core.actions import NextAction
-from cfflow._core.decide import (
-    Answered,
-    Disputed,
-    Ended,
-    Event,
-    Inquired,
-    Refused,
-    decide,
-)
+from cfflow._core.decide import Answered, Disputed, Ended, Event, Inquired, Refused, decide
 from cfflow._core.draft import Plan
 from cfflow._core.due import Ask, in_flight, what_to_ask
 from cfflow._core.flow import Flow
@@ -128,9 +120,13 @@ class Engine:
         nothing to ask. Raises `GatewayError`; the payment is as it was then.
         """
         flow = await self.reader.flow_of(snapshot)
-        now_ms = self.store.now_ms()
-        event = await ask(self.gateway, snapshot, what_to_ask(snapshot, now_ms), flow, now_ms)
+        event = await self.question(snapshot, flow)
         return snapshot if event is None else await self.settle(snapshot, event, flow)
+
+    async def question(self, snapshot: Snapshot, flow: Flow) -> Event | None:
+        """Ask what is asked now and return the answer, uncommitted; None for nothing to ask."""
+        now_ms = self.store.now_ms()
+        return await ask(self.gateway, snapshot, what_to_ask(snapshot, now_ms), flow, now_ms)
 
     async def assure(
         self, snapshot: Snapshot, flow: Flow, waiting: Event | None = None

@@ -96,6 +96,20 @@ async def test_an_order_of_another_account_is_reviewed_and_can_be_ended(shop: Sh
     assert history[-1].what == "resolved as failed by ann"
 
 
+async def test_a_worker_sends_nothing_because_of_an_order_that_is_not_known(shop: Shop) -> None:
+    """At a hold's time to act the gateway answers 404; the next good answer lets it be voided."""
+    held = await shop.held()
+    shop.fault("fetch_payment", "status_before", status=404)
+    shop.pass_time(7 * 86_400 - 6 * 3_600 + 1)
+    worker = Worker(shop.cashier)
+    await worker.run_once()
+    assert shop.performed("authorize") == 0
+    assert (await shop.cashier.get(held)).state is State.AUTHORIZED
+    shop.pass_time(10)
+    await worker.run_once()
+    assert (await shop.cashier.get(held)).state is State.VOIDED
+
+
 async def test_a_upi_payment_is_never_resolved_to_an_otp_page(shop: Shop) -> None:
     """It has none; and where no other state can be reached, `resolve` is not offered."""
     order_id, session = await shop.order("10.00")
