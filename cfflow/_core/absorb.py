@@ -144,7 +144,7 @@ def _held_amount(draft: Draft, observation: Observation) -> None:
 def _hold_end(draft: Draft, observation: Observation) -> None:
     """The mandate's own end wins; else the hold lapses by the flow, from the bank's own time.
 
-    Where the kind of card is learned later, the end is reckoned again from the same time.
+    Where the kind of card is learned later, the end is calculated again from the same time.
     """
     if observation.hold_expires_ms is not None:
         draft.set(hold_expires_ms=observation.hold_expires_ms, hold_began_ms=None)

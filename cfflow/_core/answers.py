@@ -231,9 +231,16 @@ def _awaited_elsewhere(draft: Draft) -> bool:
 
 def _over(draft: Draft, asked_ms: int) -> bool:
     """Whether our own call must have arrived by now, if it ever does."""
-    operation: Operation = draft.get("operation")
+    return asked_ms >= _call_ends_ms(draft, draft.get("operation")) + PAY_MARGIN_MS
+
+
+def _call_ends_ms(draft: Draft, operation: Operation) -> int:
+    """Return when a pay's call must be over.
+
+    One that broke off early may still be on its way for as long as it was given.
+    """
     whole_ms = operation.started_ms + round(draft.flow.pay.timeout_s * 1000)
-    return asked_ms >= max(operation.limit_ms, whole_ms) + PAY_MARGIN_MS
+    return max(operation.limit_ms, whole_ms)
 
 
 def _adopt(draft: Draft, operation: Operation, found: Observation, asked_ms: int) -> None:
@@ -257,9 +264,7 @@ def _missed_twice(draft: Draft, operation: Operation, asked_ms: int) -> bool:
 
     Row 11: only two inquiries a margin apart, both past the time limit, mean "no attempt".
     """
-    # A call that broke off early may still be on its way for as long as it was given.
-    whole_ms = operation.started_ms + round(draft.flow.pay.timeout_s * 1000)
-    if asked_ms < max(operation.limit_ms, whole_ms):
+    if asked_ms < _call_ends_ms(draft, operation):
         return False
     if operation.missed_ms is None:
         draft.set(operation=msgspec.structs.replace(operation, missed_ms=asked_ms))

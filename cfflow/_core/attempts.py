@@ -82,7 +82,7 @@ def warn_of_strangers(draft: Draft, attempts: tuple[Observation, ...]) -> None:
 def warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> None:
     """An attempt of no payment here holds or took money: the customer pays twice, or is about to.
 
-    Told while ours still waits: once it has its money nobody may look at the others again.
+    In every state: also where ours has no money, the order is paid and no pay may go out.
     """
     operation: Operation | None = draft.get("operation")
     known = draft.snapshot.claimed_elsewhere | {draft.get("cf_payment_id")}

@@ -157,7 +157,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     `moved_ms` is when the present state was entered. `asked_ms` is when the last inquiry was
     asked that answered for this payment. `since_ms` is when the wait began that the schedule
     counts from (`schedule.py`). `polls` was a count of inquiries in schema 1 and is not read.
-    `hold_began_ms`: the hold's end was reckoned from then by the flow; None where the gateway
+    `hold_began_ms`: the hold's end was calculated from then by the flow; None where the gateway
     named the end.
     """
 
