@@ -15,11 +15,7 @@ from typing import Final, NamedTuple
 import httpx
 from redis.asyncio import Redis
 
-from cfflow._core.chart import State
-from cfflow._ports.keys import Keys
-from cfflow._ports.redis_link import RedisLink
-from cfflow._ports.redis_store import FEED_MAX
-from cfflow._ports.wire import (
+from cfflow.cashfree.wire import (
     AuthenticateAnswer,
     Order,
     PayAnswer,
@@ -27,6 +23,10 @@ from cfflow._ports.wire import (
     decoder,
     encode,
 )
+from cfflow.core.chart import State
+from cfflow.store.redis.keys import Keys
+from cfflow.store.redis.link import RedisLink
+from cfflow.store.redis.store import FEED_MAX
 
 __all__ = ["CARD_FIELDS", "OTP", "Account", "Bare", "BareLink", "Floor", "Write"]
 

@@ -21,18 +21,18 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import Redis
 
 from bench.places import embedded_valkey
-from cfflow._core.actions import AskOtp
-from cfflow._core.chart import State, Trigger
-from cfflow._core.decide import Answered, decide
-from cfflow._core.draft import Plan
-from cfflow._core.flow import Flow
-from cfflow._core.observation import Call, Observation
-from cfflow._core.record import TRIGGERS, EntryKind, Record, Snapshot
-from cfflow._core.steps import Instrument, begin_pay, begin_resend, begin_submit, create
-from cfflow._ports.catalog import Catalog
-from cfflow._ports.redis_link import RedisLink
-from cfflow._ports.redis_store import RedisStore
-from cfflow._ports.store import encode_record
+from cfflow.core.actions import AskOtp
+from cfflow.core.chart import State, Trigger
+from cfflow.core.decide import Answered, decide
+from cfflow.core.draft import Plan
+from cfflow.core.flow import Flow
+from cfflow.core.observation import Call, Observation
+from cfflow.core.record import TRIGGERS, EntryKind, Record, Snapshot
+from cfflow.core.steps import Instrument, begin_pay, begin_resend, begin_submit, create
+from cfflow.store.catalog import Catalog
+from cfflow.store.protocol import encode_record
+from cfflow.store.redis.link import RedisLink
+from cfflow.store.redis.store import RedisStore
 
 __all__ = ["BatchingStore", "Memory", "measure"]
 

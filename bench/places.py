@@ -14,7 +14,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from cfflow._ports.embedded import EmbeddedServer
+from cfflow.store.embedded import EmbeddedServer
 
 __all__ = ["LOOP", "Silent", "embedded_valkey", "loop_factory", "machine", "server_at"]
 

@@ -28,14 +28,14 @@ from bench.memory import BatchingStore
 from bench.places import Silent, embedded_valkey
 from bench.seeded_bank import Seeded, order_of
 from cfflow import Worker
-from cfflow._core.chart import State
-from cfflow._core.flow import Flow
-from cfflow._core.record import Operation, OtpTurn, Record, Step
-from cfflow._core.steps import create
-from cfflow._ports.catalog import Catalog
-from cfflow._ports.redis_store import RedisStore
+from cfflow.core.chart import State
+from cfflow.core.flow import Flow
+from cfflow.core.record import Operation, OtpTurn, Record, Step
+from cfflow.core.steps import create
 from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
-from cfflow.testing.plans import a_plan
+from cfflow.store.catalog import Catalog
+from cfflow.store.redis.store import RedisStore
+from cfflow.testing.conformance.plans import a_plan
 
 __all__ = ["Claims", "Reconciled", "measure_claims", "measure_reconciling"]
 

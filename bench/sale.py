@@ -29,23 +29,23 @@ import cfflow
 from bench.floor import CARD_FIELDS, OTP, Account, Bare, BareLink, Floor, Write
 from bench.places import embedded_valkey, server_at
 from cfflow import Card
-from cfflow._core.chart import State
-from cfflow._core.draft import Plan
-from cfflow._core.flow import Flow
-from cfflow._core.record import Record
-from cfflow._ports.logs import Log, default_log
-from cfflow._ports.redis_store import RedisStore
-from cfflow._ports.store import (
+from cfflow.cashfree.transport import GatewayTransport
+from cfflow.cashfree.wire import Order, decoder, encode
+from cfflow.core.chart import State
+from cfflow.core.draft import Plan
+from cfflow.core.flow import Flow
+from cfflow.core.record import Record
+from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorProcess
+from cfflow.logs import Log, default_log
+from cfflow.orchestrator import Orchestrator
+from cfflow.store.protocol import (
     Committed,
     Started,
     encode_action,
     encode_events,
     encode_record,
 )
-from cfflow._ports.transport import GatewayTransport
-from cfflow._ports.wire import Order, decoder, encode
-from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorProcess
-from cfflow.orchestrator import Orchestrator
+from cfflow.store.redis.store import RedisStore
 
 __all__ = ["BARE", "CONTENDERS", "ENGINE", "FLOOR", "STOCK", "Result", "Size", "Speed", "measure"]
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from cfflow._ports.transport import GatewayTransport
+from cfflow.cashfree.transport import GatewayTransport
 
 CONCURRENCIES = (1, 16, 64)
 REQUESTS_MAX = 50_000

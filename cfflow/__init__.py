@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from cfflow._core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
-from cfflow._core.chart import State
-from cfflow._core.observation import Failure
-from cfflow._ports.methods import (
+from cfflow.cashfree.methods import (
     UPI,
     BankTransfer,
     Card,
@@ -19,6 +16,9 @@ from cfflow._ports.methods import (
     Wallet,
 )
 from cfflow.connect import connect
+from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
+from cfflow.core.chart import State
+from cfflow.core.observation import Failure
 from cfflow.errors import (
     AlreadyPaid,
     CfflowError,
@@ -40,10 +40,10 @@ from cfflow.errors import (
     StoreError,
     StoreUnavailable,
 )
-from cfflow.feed import Feed, FeedEvent, FeedGap, FeedNotification
+from cfflow.feed.feed import Feed, FeedEvent, FeedGap, FeedNotification
 from cfflow.orchestrator import Orchestrator
-from cfflow.payment import OpenOperation, Otp, Payment
-from cfflow.story import HistoryEntry, Why
+from cfflow.views.payment import OpenOperation, Otp, Payment
+from cfflow.views.story import HistoryEntry, Why
 from cfflow.webhooks import Receipt
 from cfflow.worker import Report, Worker
 

@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command line, or say which extra it needs."""
     try:
-        from cfflow.cli import run
+        from cfflow.cli.app import run
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.partition(".")[0] not in {"typer", "rich", "click"}:
             raise

@@ -10,24 +10,32 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from cfflow._ports.budget import Budget, limits_of
-from cfflow._ports.budget_ledger import ledger_of
-from cfflow._ports.budget_transport import BudgetTransport
-from cfflow._ports.catalog import Catalog
-from cfflow._ports.embedded_store import EmbeddedStore
-from cfflow._ports.environment import base_url_of
-from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.logs import Log, default_log
-from cfflow._ports.redis_store import RedisStore
-from cfflow._ports.sealed import Sealed
-from cfflow._ports.store import Store
-from cfflow._ports.transport import GatewayTransport
+from cfflow.cashfree.client import GatewayClient
+from cfflow.cashfree.environment import base_url_of
+from cfflow.cashfree.transport import GatewayTransport
+from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError
+from cfflow.limits.budget import Budget, limits_of
+from cfflow.limits.transport import BudgetTransport
+from cfflow.logs import Log, default_log
 from cfflow.orchestrator import Orchestrator
-from cfflow.reader import Reader
+from cfflow.store.catalog import Catalog
+from cfflow.store.embedded import EmbeddedStore
+from cfflow.store.memory.ledger import ledger_of
+from cfflow.store.protocol import Store
+from cfflow.store.redis.store import RedisStore
+from cfflow.views.reader import Reader
 from cfflow.webhooks import Verifier
 
-__all__ = ["VARIABLES", "connect", "gateway_client", "open_reader", "open_store", "settings_of"]
+__all__ = [
+    "VARIABLES",
+    "Settings",
+    "connect",
+    "gateway_client",
+    "open_reader",
+    "open_store",
+    "settings_of",
+]
 
 #: Each setting's environment variable, and what stands in for it; None must be given.
 VARIABLES: Final[Mapping[str, tuple[str, str | None]]] = {
@@ -179,7 +187,7 @@ def gateway_client(
     base_url = base_url_of(settings.environment)
     sockets = GatewayTransport(base_url, max_connections=_CONNECTIONS_MAX)
     return GatewayClient(
-        sockets if budget is None else BudgetTransport(sockets, budget, base_url),
+        sockets if budget is None else BudgetTransport(sockets, budget),
         client_id=settings.client_id,
         client_secret=settings.client_secret.reveal(),
         environment=settings.environment,

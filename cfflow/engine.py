@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import msgspec
 
-from cfflow._core.actions import NextAction
-from cfflow._core.decide import Answered, Disputed, Ended, Event, Inquired, Refused, decide
-from cfflow._core.draft import Plan
-from cfflow._core.due import Ask, in_flight, what_to_ask
-from cfflow._core.flow import Flow
-from cfflow._core.observation import Observation
-from cfflow._core.record import Operation, Snapshot
-from cfflow._core.steps import SEND_WITHIN_MS
-from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.logs import Log, tell
-from cfflow._ports.store import Committed, Outcome
+from cfflow.cashfree.gateway import Gateway
+from cfflow.cashfree.inquiries import ask
+from cfflow.cashfree.steps import StepCall
+from cfflow.core.decide import Answered, Disputed, Ended, Event, Inquired, Refused, decide
+from cfflow.core.draft import Plan
+from cfflow.core.due import Ask, in_flight, what_to_ask
+from cfflow.core.flow import Flow
+from cfflow.core.record import Operation, Snapshot
+from cfflow.core.steps import SEND_WITHIN_MS, Begin
 from cfflow.errors import (
     CfflowError,
     Conflict,
@@ -41,38 +39,37 @@ from cfflow.errors import (
     StoreError,
     StoreUnavailable,
 )
-from cfflow.inquiry import ask
-from cfflow.payment import Payment, payment_of
-from cfflow.reader import Reader
+from cfflow.logs import Log, tell
+from cfflow.store.catalog import Catalog
+from cfflow.store.protocol import Committed, Outcome, Store, load_payment
 
-__all__ = ["Answer", "Engine", "StepCall"]
+__all__ = ["Engine"]
+
+_E = TypeVar("_E", bound=CfflowError)
 
 #: Losing this many races in a row is no race any more.
 _RACES_MAX: Final = 64
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What a step's call brought back: observations, and what the customer does next."""
-
-    observations: tuple[Observation, ...]
-    next_action: NextAction | None = None
-
-
-#: Plans a step on a snapshot, or raises why it is not permitted there.
-Begin = Callable[[Snapshot, Flow, int], Plan]
-
-#: Makes the gateway call of an operation that has just been committed.
-StepCall = Callable[[Snapshot, Operation, Flow], Awaitable[Answer]]
-
-
 class Engine:
-    """Carries out steps and inquiries over a store and a gateway; it holds no payment."""
+    """Carries out steps and inquiries over a store and a gateway; it holds no payment.
 
-    def __init__(self, reader: Reader, gateway: GatewayClient, log: Log) -> None:
-        self.reader: Final = reader
-        self.store: Final = reader.store
+    `attach` puts the payment, as the caller sees it, into an error that is about to be raised.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        flows: Catalog,
+        gateway: Gateway,
+        log: Log,
+        attach: Callable[[CfflowError, Snapshot, Flow, int], None],
+    ) -> None:
+        self.store: Final = store
+        self.flows: Final = flows
         self.gateway: Final = gateway
         self._log = log
+        self._attach = attach
 
     async def step(self, held: Snapshot, begin: Begin, call: StepCall, *, fresh: bool) -> Snapshot:
         """Carry out one step on the snapshot that the caller holds.
@@ -81,7 +78,7 @@ class Engine:
         `IllegalStep`, `OtpLimit` or `InvalidAmount` (nothing sent), `Conflict` (lost the
         race, nothing sent), a `GatewayError` (no effect), `OutcomeUnknown` (ask).
         """
-        flow = await self.reader.flow_of(held)
+        flow = await self.flows.flow_of(held, self.store)
         plan = await self._plan(held, flow, begin, fresh=fresh)
         return await self.carry_out(plan, begin, call, flow)
 
@@ -108,7 +105,7 @@ class Engine:
 
         A person's word does not `ask_first` what became of an open step: it decides that too.
         """
-        flow = await self.reader.flow_of(held)
+        flow = await self.flows.flow_of(held, self.store)
         plan = await self._plan(held, flow, begin, fresh=fresh, ask_first=ask_first)
         _, committed = await self._open(plan, begin, flow)
         return committed.snapshot or held
@@ -119,7 +116,7 @@ class Engine:
         Returns the snapshot unchanged when a step may still be on its way or there is
         nothing to ask. Raises `GatewayError`; the payment is as it was then.
         """
-        flow = await self.reader.flow_of(snapshot)
+        flow = await self.flows.flow_of(snapshot, self.store)
         event = await self.question(snapshot, flow)
         return snapshot if event is None else await self.settle(snapshot, event, flow)
 
@@ -192,7 +189,7 @@ class Engine:
     ) -> Plan:
         """Plan on the held snapshot; where it forbids the step, read once and look again."""
         if ask_first and _unresolved(held):
-            newest = held if fresh else await self.reader.snapshot(held.order_id, held.n)
+            newest = held if fresh else await load_payment(self.store, held.order_id, held.n)
             if newest.record.version != held.record.version:
                 raise self._overtaken(newest, flow)
             held, fresh = await self._resolve(newest, flow), True
@@ -203,16 +200,14 @@ class Engine:
                 raise self._refusal(held, flow, refusal) from None
             if fresh:
                 raise
-        newest = await self.reader.snapshot(held.order_id, held.n)
+        newest = await load_payment(self.store, held.order_id, held.n)
         return await self._plan(newest, flow, begin, fresh=True)
 
     async def _resolve(self, held: Snapshot, flow: Flow) -> Snapshot:
         """Before a step: an open operation is asked about first, never stepped over."""
         if in_flight(held, self.store.now_ms()):
-            raise Conflict(
-                f"{held.id}: a step is on its way; refresh tells how it ended",
-                payment=self._shown(held, flow),
-            )
+            text = f"{held.id}: a step is on its way; refresh tells how it ended"
+            raise self._with(Conflict(text), held, flow)
         return await self.inquire(held)
 
     def _refusal(self, held: Snapshot, flow: Flow, refusal: CfflowError) -> CfflowError:
@@ -222,8 +217,7 @@ class Engine:
             step = held.record.operation.step
             text = f"{held.id}: what {step} did is not known yet; refresh asks again"
             refusal = OutcomeUnknown(text)
-        refusal.payment = self._shown(held, flow)
-        return refusal
+        return self._with(refusal, held, flow)
 
     # 2. commit the operation
 
@@ -248,7 +242,7 @@ class Engine:
         if committed.outcome is Outcome.HOLDER:
             disputed = _disputed(plan, committed.outcome, committed.other)
             now = await self.settle(plan.before, disputed, flow)
-            return IllegalStep(f"{now.id}: {disputed.detail}", payment=self._shown(now, flow))
+            return self._with(IllegalStep(f"{now.id}: {disputed.detail}"), now, flow)
         return _uncommitted(plan, committed)
 
     async def _not_sent(
@@ -260,23 +254,21 @@ class Engine:
     def _overtaken(self, newest: Snapshot, flow: Flow) -> Conflict:
         version = newest.record.version
         text = f"{newest.id} has moved since you read it, to version {version}; nothing was sent"
-        return Conflict(text, payment=self._shown(newest, flow))
+        return self._with(Conflict(text), newest, flow)
 
     # 3. call
 
     async def _call(
         self, snapshot: Snapshot, operation: Operation, flow: Flow, call: StepCall, began: float
     ) -> Snapshot:
-        asked_ms = self.store.now_ms()
         sequence = operation.sequence
         try:
-            answer = await call(snapshot, operation, flow)
+            event = await call(snapshot, operation, flow, self.store.now_ms())
         except GatewayError as error:
             raise await self._refused(snapshot, operation, flow, error) from None
         except OutcomeUnknown as error:
             ended = Ended(sequence, error.replayed, operation.sends)
             raise await self._failed(snapshot, ended, flow, error) from None
-        event = Answered(sequence, answer.observations, asked_ms, answer.next_action)
         settled = await self._record(snapshot, event, flow, began)
         return await self._decided(settled, sequence, flow)
 
@@ -288,12 +280,12 @@ class Engine:
             return await self.settle(snapshot, event, flow, began)
         except StoreError as error:
             error.money_may_have_moved, error.safe_to_retry = True, False
-            error.payment = self._shown(snapshot, flow)
+            self._with(error, snapshot, flow)
             raise
         except GatewayError as error:
             # A store that came back without its last commits, and nobody to ask about them.
             text = f"{snapshot.id}: answered, and not written down: {error.message}"
-            raise OutcomeUnknown(text, payment=self._shown(snapshot, flow)) from None
+            raise self._with(OutcomeUnknown(text), snapshot, flow) from None
 
     async def _refused(
         self, snapshot: Snapshot, operation: Operation, flow: Flow, error: GatewayError
@@ -309,10 +301,12 @@ class Engine:
         ended = Ended(operation.sequence, sends=operation.sends)
         failed = await self._failed(snapshot, ended, flow, error)
         try:
-            asked = await self.inquire(await self.reader.snapshot(snapshot.order_id, snapshot.n))
+            asked = await self.inquire(
+                await load_payment(self.store, snapshot.order_id, snapshot.n)
+            )
             if isinstance(error, GatewayRejected) and _unresolved(asked):
                 asked = await self.settle(asked, refused, flow)
-            failed.payment = self._shown(asked, flow)
+            self._with(failed, asked, flow)
         except (StoreError, GatewayError) as trouble:
             self._log.warning("payment.unsettled", payment_id=snapshot.id, error=str(trouble))
         return failed
@@ -328,8 +322,7 @@ class Engine:
         except (StoreError, GatewayError) as trouble:
             # The operation is still open in the store: an inquiry will close it.
             self._log.warning("payment.unsettled", payment_id=snapshot.id, error=str(trouble))
-        error.payment = self._shown(snapshot, flow)
-        return error
+        return self._with(error, snapshot, flow)
 
     async def _decided(self, snapshot: Snapshot, sequence: int, flow: Flow) -> Snapshot:
         """An answer that left its own operation open said nothing: the outcome is unknown."""
@@ -339,8 +332,10 @@ class Engine:
         unknown = OutcomeUnknown(f"{snapshot.id}: {held.step} was answered without its outcome")
         raise await self._failed(snapshot, Ended(sequence, sends=held.sends), flow, unknown)
 
-    def _shown(self, snapshot: Snapshot, flow: Flow) -> Payment:
-        return payment_of(snapshot, flow, self.store.now_ms())
+    def _with(self, error: _E, snapshot: Snapshot, flow: Flow) -> _E:
+        """Return the error with the payment as it is in this snapshot."""
+        self._attach(error, snapshot, flow, self.store.now_ms())
+        return error
 
     # inquiries
 
@@ -388,5 +383,5 @@ def _uncommitted(plan: Plan, committed: Committed) -> CfflowError:
 
 
 def _why(error: GatewayError) -> str:
-    code: Any = error.code or error.status or type(error).__name__
+    code = error.code or error.status or type(error).__name__
     return f"refused: {code}"[:48]

@@ -27,7 +27,12 @@ No error's text ever holds a card number, a CVV, an OTP or a session id.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from cfflow.views.payment import Payment
 
 
 class CfflowError(Exception):
@@ -36,7 +41,7 @@ class CfflowError(Exception):
     safe_to_retry: bool = False
     money_may_have_moved: bool = False
 
-    def __init__(self, message: str, *, payment: Any = None) -> None:
+    def __init__(self, message: str, *, payment: Payment | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.payment = payment
@@ -68,7 +73,9 @@ class OtpLimit(CfflowError):
     `retry_at` is when it becomes possible (an aware datetime), None for never.
     """
 
-    def __init__(self, message: str, *, retry_at: Any = None, payment: Any = None) -> None:
+    def __init__(
+        self, message: str, *, retry_at: datetime | None = None, payment: Payment | None = None
+    ) -> None:
         super().__init__(message, payment=payment)
         self.retry_at = retry_at
 
@@ -126,7 +133,7 @@ class StoreUnavailable(StoreError):
     safe_to_retry = True
 
     def __init__(
-        self, message: str, *, money_may_have_moved: bool = False, payment: Any = None
+        self, message: str, *, money_may_have_moved: bool = False, payment: Payment | None = None
     ) -> None:
         super().__init__(message, payment=payment)
         self.money_may_have_moved = money_may_have_moved
@@ -143,7 +150,7 @@ class GatewayError(CfflowError):
         code: str = "",
         type: str = "",  # noqa: A002  the gateway's own field name
         request_id: str = "",
-        payment: Any = None,
+        payment: Payment | None = None,
     ) -> None:
         super().__init__(message, payment=payment)
         self.status = status
@@ -171,8 +178,20 @@ class RateLimited(GatewayError):
 
     safe_to_retry = True
 
-    def __init__(self, message: str, *, retry_after_s: float, **details: Any) -> None:
-        super().__init__(message, **details)
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float,
+        status: int | None = None,
+        code: str = "",
+        type: str = "",  # noqa: A002  the gateway's own field name
+        request_id: str = "",
+        payment: Payment | None = None,
+    ) -> None:
+        super().__init__(
+            message, status=status, code=code, type=type, request_id=request_id, payment=payment
+        )
         self.retry_after_s = retry_after_s
 
 

@@ -10,24 +10,12 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
-from cfflow._core.chart import State
-from cfflow._core.draft import Plan
-from cfflow._core.due import resend, resendable
-from cfflow._core.flow import Flow
-from cfflow._core.money import amount_of
-from cfflow._core.people import abandon, acknowledge, resolve
-from cfflow._core.record import Snapshot, Step, payment_id
-from cfflow._core.steps import (
-    begin_pay,
-    begin_resend,
-    begin_submit,
-    create,
-    leave_otp,
-)
-from cfflow._ports.budget import Budget
-from cfflow._ports.budget_ledger import ledger_of
-from cfflow._ports.catalog import Catalog
-from cfflow._ports.checks import (
+from cfflow.cashfree.gateway import Gateway
+from cfflow.cashfree.methods import PaymentMethod, pay_body, with_channel
+from cfflow.cashfree.steps import authenticate_call, authorize_begin, authorize_call, pay_call
+from cfflow.cashfree.wire import observe_entity
+from cfflow.core.adoption import begun, flow_for, takes, unowned
+from cfflow.core.arguments import (
     LEFT_OUT,
     LeftOut,
     check_amount,
@@ -38,13 +26,18 @@ from cfflow._ports.checks import (
     check_session,
     check_word,
 )
-from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.logs import Log, default_log
-from cfflow._ports.methods import PaymentMethod, pay_body, with_channel
-from cfflow._ports.sealed import Sealed
-from cfflow._ports.store import Started, Store
-from cfflow.calls import authenticate_call, authorize_begin, authorize_call, pay_call
-from cfflow.engine import Begin, Engine
+from cfflow.core.chart import State
+from cfflow.core.decide import Adopted
+from cfflow.core.draft import Plan
+from cfflow.core.due import resend, resendable
+from cfflow.core.flow import Flow
+from cfflow.core.money import amount_of
+from cfflow.core.observation import Call, Observation
+from cfflow.core.people import abandon, acknowledge, resolve
+from cfflow.core.record import Snapshot, Step, payment_id
+from cfflow.core.sealed import Sealed
+from cfflow.core.steps import Begin, begin_pay, begin_resend, begin_submit, create, leave_otp
+from cfflow.engine import Engine
 from cfflow.errors import (
     AlreadyPaid,
     ConfigError,
@@ -53,9 +46,13 @@ from cfflow.errors import (
     InvalidInput,
     InvalidSignature,
 )
-from cfflow.payment import Payment, snapshot_in
-from cfflow.reader import Reader, place_of, state_named
-from cfflow.recovery import adopt_order
+from cfflow.limits.budget import Budget
+from cfflow.logs import Log, default_log
+from cfflow.store.catalog import Catalog
+from cfflow.store.memory.ledger import ledger_of
+from cfflow.store.protocol import Started, Store, load_order, load_payment
+from cfflow.views.payment import Payment, attach_payment, snapshot_in
+from cfflow.views.reader import Reader, place_of, state_named
 from cfflow.webhooks import Headers, Receipt, Verifier
 
 __all__ = ["Orchestrator"]
@@ -73,7 +70,7 @@ class Orchestrator(Reader):
     def __init__(
         self,
         store: Store,
-        gateway: GatewayClient,
+        gateway: Gateway,
         *,
         catalog: Catalog | None = None,
         log: Log | None = None,
@@ -85,7 +82,7 @@ class Orchestrator(Reader):
         self.gateway: Final = gateway
         self.budget: Final = budget or Budget({}, ledger_of(store))
         self.log: Final = log or default_log()
-        self.engine: Final = Engine(self, gateway, self.log)
+        self.engine: Final = Engine(store, self.flows, gateway, self.log, attach_payment)
 
     async def __aenter__(self) -> Self:
         try:
@@ -157,7 +154,7 @@ class Orchestrator(Reader):
 
         held, fresh = await self._held(payment, expected_version)
         # A flow never changes during a payment, so the channel is right on a newer record too.
-        method = with_channel(method, await self.flow_of(held))
+        method = with_channel(method, await self._flow_of(held))
         body = pay_body(session, method, save_instrument=save_instrument, offer_id=offer_id)
         begin = partial(
             begin_pay,
@@ -179,7 +176,9 @@ class Orchestrator(Reader):
         sealed = Sealed(otp)
         del otp
         check_otp(sealed.reveal())
-        return await self._authenticate(payment, begin_submit, sealed, expected_version)
+        held, fresh = await self._held(payment, expected_version)
+        call = authenticate_call(self.gateway, sealed)
+        return await self.shown(await self.engine.step(held, begin_submit, call, fresh=fresh))
 
     async def resend_otp(
         self, payment: Payment | str, *, expected_version: int | None = None
@@ -188,7 +187,9 @@ class Orchestrator(Reader):
 
         Raises `OtpLimit` with `retry_at`, `IllegalStep`, `Conflict`, `OutcomeUnknown`.
         """
-        return await self._authenticate(payment, begin_resend, None, expected_version)
+        held, fresh = await self._held(payment, expected_version)
+        call = authenticate_call(self.gateway, None)
+        return await self.shown(await self.engine.step(held, begin_resend, call, fresh=fresh))
 
     async def leave_otp(
         self, payment: Payment | str, *, expected_version: int | None = None
@@ -229,8 +230,8 @@ class Orchestrator(Reader):
         A step still within its time limit: the payment comes back as it is. Raises
         `GatewayError` when there is no answer; nothing has changed then.
         """
-        order_id, n = place_of(payment)
-        return await self.shown(await self.engine.inquire(await self.snapshot(order_id, n)))
+        held = await load_payment(self.store, *place_of(payment))
+        return await self.shown(await self.engine.inquire(held))
 
     async def adopt(self, order_id: str, *, flow: str | Sequence[str]) -> list[Payment]:
         """Rebuild an order's payments from the gateway's list of its attempts; return them all.
@@ -243,8 +244,23 @@ class Orchestrator(Reader):
         when the gateway does not answer.
         """
         rules = self.flows.all_named(flow)
-        found = await adopt_order(self.engine, check_order_id(order_id), rules)
-        return [await self.shown(snapshot) for snapshot in found]
+        owned = [
+            await self._caught_up(p) for p in await load_order(self.store, check_order_id(order_id))
+        ]
+        asked_ms = self.store.now_ms()
+        listed = await self.gateway.fetch_payments(order_id)
+        found = [observe_entity(entity, Call.FETCH_PAYMENTS) for entity in listed]
+        # All flows are chosen before anything is written: an attempt that none takes stops it.
+        for attempt, own in [(a, flow_for(a, rules)) for a in unowned(found, owned)]:
+            empty = await self._unpaid(owned, attempt)
+            if empty is None:
+                record = begun(attempt, own, self.store.now_ms(), secrets.token_hex(4))
+                started = await self.store.start(order_id, record, own, n=len(owned) + 1)
+                empty = started.snapshot
+                owned.append(empty)
+            event = Adopted(attempt, asked_ms, secrets.token_hex(4))
+            owned[empty.n - 1] = await self.engine.settle(empty, event, await self._flow_of(empty))
+        return [await self.shown(snapshot) for snapshot in owned]
 
     async def abandon(
         self, payment: Payment | str, *, expected_version: int | None = None
@@ -324,21 +340,33 @@ class Orchestrator(Reader):
         self.log.info("webhook.accepted", **msgspec.structs.asdict(receipt))
         return receipt
 
+    async def _caught_up(self, snapshot: Snapshot) -> Snapshot:
+        """Ask about a payment that is here, with a fresh nonce: its last steps may be lost.
+
+        Raises `Conflict` while a pay of it is open: which attempt is its own must be known first.
+        """
+        if snapshot.record.cf_payment_id or snapshot.record.operation:
+            snapshot = await self.engine.assure(snapshot, await self._flow_of(snapshot))
+        operation = snapshot.record.operation
+        if operation is not None and operation.step is Step.PAY:
+            text = f"{snapshot.id}: a pay is open; refresh finds its attempt, or resolve it"
+            raise Conflict(text)
+        return snapshot
+
+    async def _unpaid(self, owned: list[Snapshot], attempt: Observation) -> Snapshot | None:
+        """Return a payment that was started and never paid, and can be given this attempt."""
+        for payment in owned:
+            if takes(payment, await self._flow_of(payment), attempt):
+                return payment
+        return None
+
+    async def _flow_of(self, snapshot: Snapshot) -> Flow:
+        return await self.flows.flow_of(snapshot, self.store)
+
     async def _worded(self, payment: Payment | str, word: Begin) -> Payment:
         """Commit a person's word on the newest record: it is about the payment, not a page."""
-        held = await self.snapshot(*place_of(payment))
+        held = await load_payment(self.store, *place_of(payment))
         return await self.shown(await self.engine.local(held, word, fresh=True, ask_first=False))
-
-    async def _authenticate(
-        self,
-        payment: Payment | str,
-        begin: Any,
-        otp: Sealed[str] | None,
-        expected_version: int | None,
-    ) -> Payment:
-        held, fresh = await self._held(payment, expected_version)
-        call = authenticate_call(self.gateway, otp)
-        return await self.shown(await self.engine.step(held, begin, call, fresh=fresh))
 
     async def _authorize(
         self,
@@ -369,7 +397,7 @@ class Orchestrator(Reader):
         snapshot = snapshot_in(payment) if isinstance(payment, Payment) else None
         fresh = snapshot is None
         if snapshot is None:
-            snapshot = await self.snapshot(*place_of(payment))
+            snapshot = await load_payment(self.store, *place_of(payment))
             if isinstance(payment, Payment):
                 expected_version = payment.version
         if expected_version is not None and expected_version != snapshot.record.version:

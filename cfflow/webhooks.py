@@ -17,12 +17,12 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from cfflow._core.chart import State
-from cfflow._ports.checks import ORDER_ID
-from cfflow._ports.lenient import UNREADABLE, decoder, without_lone_surrogates
-from cfflow._ports.sealed import Sealed
-from cfflow._ports.store import Notification
+from cfflow.cashfree.lenient import UNREADABLE, decoder, without_lone_surrogates
+from cfflow.core.arguments import ORDER_ID
+from cfflow.core.chart import State
+from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError, InvalidInput, InvalidSignature
+from cfflow.store.protocol import Notification
 
 __all__ = ["BODY_MAX_B", "PAYMENT_EVENTS", "Headers", "Receipt", "Verifier"]
 

@@ -17,16 +17,35 @@ from typing import Any, Final
 
 import msgspec
 
-from cfflow._core.due import what_to_ask
-from cfflow._core.observation import Call
-from cfflow._core.record import Snapshot
-from cfflow._ports.logs import Log
-from cfflow.caretaker import Caretaker
+from cfflow.cashfree.inquiries import CALLS
+from cfflow.cashfree.steps import authorize_begin, authorize_call
+from cfflow.core.chart import FINAL, State
+from cfflow.core.decide import Disputed, NotFound, TimePassed, decide
+from cfflow.core.draft import Plan
+from cfflow.core.due import HoldEnd, due_hold, in_flight, resend, resend_is_due, what_to_ask
+from cfflow.core.flow import Flow
+from cfflow.core.observation import Call
+from cfflow.core.record import Snapshot, Step
+from cfflow.core.siblings import why_barred
+from cfflow.core.steps import Begin
 from cfflow.engine import Engine
-from cfflow.errors import CfflowError, ConfigError, GatewayUnavailable, RateLimited, StoreError
-from cfflow.inquiry import CALLS
+from cfflow.errors import (
+    CfflowError,
+    ConfigError,
+    Conflict,
+    GatewayError,
+    GatewayRejected,
+    GatewayUnavailable,
+    IllegalStep,
+    OutcomeUnknown,
+    RateLimited,
+    StoreError,
+)
+from cfflow.logs import Log
 from cfflow.orchestrator import Orchestrator
-from cfflow.retention import Retention
+from cfflow.store.catalog import Catalog
+from cfflow.store.protocol import Page, Store, load_order, load_payment
+from cfflow.views.payment import attach_payment
 
 __all__ = ["Report", "Worker"]
 
@@ -47,6 +66,10 @@ _PROBES: Final = 8
 #: How often it is looked for what is over; the pause between two pages of what is.
 _PURGE_EVERY_S: Final = 60.0
 _PURGE_PAUSE_S: Final = 0.2
+
+
+#: An order leaves the store only when all of its payments are in one of these.
+_ENDS: Final = (*FINAL, State.FAILED)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,9 +112,10 @@ class Worker:
             raise ConfigError("a worker needs concurrency >= 1, lease_s >= 1, idle_s up to 0.5")
         self._log = log or orchestrator.log
         self._store: Final = orchestrator.store
-        engine = Engine(orchestrator, orchestrator.gateway, self._log)
+        self._flows: Final = orchestrator.flows
+        engine = Engine(self._store, self._flows, orchestrator.gateway, self._log, attach_payment)
         self._caretaker: Final = Caretaker(engine, self._log)
-        self._retention: Final = Retention(orchestrator)
+        self._retention: Final = Retention(self._store, self._flows)
         self._budget: Final = orchestrator.budget
         self._scarce = Call.FETCH_PAYMENT
         self._concurrency, self._lease_ms = concurrency, round(lease_s * 1000)
@@ -299,3 +323,115 @@ class Worker:
         finally:
             for number in heard:
                 loop.remove_signal_handler(number)
+
+
+class Caretaker:
+    """Tends payments, one at a time; holds none. `engine` is the worker's own."""
+
+    def __init__(self, engine: Engine, log: Log) -> None:
+        self._engine: Final = engine
+        self._log = log
+
+    async def tend(self, snapshot: Snapshot) -> Snapshot:
+        """Do what is due for this payment and return it as it is then.
+
+        Raises `GatewayError` when the gateway did not answer, `StoreError` when the store did
+        not: the payment is as it was, and due again.
+        """
+        flow = await self._engine.flows.flow_of(snapshot, self._engine.store)
+        if in_flight(snapshot, self._engine.store.now_ms()):
+            return snapshot
+        try:
+            event = await self._engine.question(snapshot, flow)
+            if event is None:
+                # Nothing to ask: only the clock has moved, and with it the next wake.
+                event = TimePassed(self._engine.store.now_ms())
+            seen = await self._engine.settle(snapshot, event, flow)
+        except GatewayError:
+            await self._let_time_pass(snapshot, flow)
+            raise
+        uncounted = seen.record.asked_ms == snapshot.record.asked_ms
+        if uncounted or isinstance(event, NotFound):
+            # Stale, about something else, or unknown there: what is sent must rest on an answer.
+            return seen
+        return await self._end_hold(await self._send_again(seen, flow), flow)
+
+    async def _let_time_pass(self, snapshot: Snapshot, flow: Flow) -> None:
+        """The flow's own limits do not wait for a gateway that is down: a person learns of it."""
+        event = TimePassed()
+        plan = decide(snapshot, event, flow, self._engine.store.now_ms())
+        if plan.action_changed or plan.record.reviews != snapshot.record.reviews:
+            with contextlib.suppress(GatewayError):
+                await self._engine.settle(snapshot, event, flow)
+
+    async def _send_again(self, seen: Snapshot, flow: Flow) -> Snapshot:
+        now_ms = self._engine.store.now_ms()
+        if not resend_is_due(seen, flow, now_ms):
+            return seen
+        return await self._carry_out(seen, resend(seen, flow, now_ms), resend, flow)
+
+    async def _end_hold(self, seen: Snapshot, flow: Flow) -> Snapshot:
+        now_ms = self._engine.store.now_ms()
+        end = due_hold(seen, flow, now_ms)
+        if end is None:
+            return seen
+        if end is HoldEnd.REVIEW:
+            detail = "abandoned" if seen.record.abandoned else "it lapses soon"
+            waits = why_barred(seen, Step.VOID)
+            detail = f"{detail}; {waits}" if waits else detail
+            event = Disputed("hold_ends_soon", f"the money is held, and {detail}: decide")
+            return await self._engine.settle(seen, event, flow)
+        gateway, voids = self._engine.gateway, end is HoldEnd.VOID
+        begin = authorize_begin(gateway, Step.VOID if voids else Step.CAPTURE)
+        return await self._carry_out(seen, begin(seen, flow, now_ms), begin, flow)
+
+    async def _carry_out(self, seen: Snapshot, plan: Plan, begin: Begin, flow: Flow) -> Snapshot:
+        """Send a step of the worker's own; whatever comes of it, the next wake goes on."""
+        call = authorize_call(self._engine.gateway)
+        try:
+            return await self._engine.carry_out(plan, begin, call, flow)
+        except (Conflict, IllegalStep, OutcomeUnknown) as outcome:
+            # Somebody was faster, or it may have acted: both are written down already.
+            self._log.info("worker.overtaken", payment_id=seen.id, reason=outcome.message)
+        except GatewayRejected as refusal:
+            operation = plan.record.operation
+            step = "" if operation is None else operation.step.value
+            newest = await load_payment(self._engine.store, seen.order_id, seen.n)
+            event = Disputed("step_refused", f"{step} by the worker: {refusal.message}"[:300])
+            return await self._engine.settle(newest, event, flow)
+        return await load_payment(self._engine.store, seen.order_id, seen.n)
+
+
+class Retention:
+    """Walks through the ended payments, oldest first, round and round."""
+
+    def __init__(self, store: Store, flows: Catalog) -> None:
+        self._store: Final = store
+        self._flows: Final = flows
+        self._from_ms = 0
+        self._wider = 1
+
+    async def purge_some(self, limit: int = 200) -> int:
+        """Look at so many ended payments and return how many orders were removed."""
+        to_ms = self._store.now_ms() - self._flows.retention_min_s() * 1000
+        page = Page(_ENDS, from_ms=self._from_ms, to_ms=to_ms, limit=limit * self._wider)
+        found = await self._store.list(page)
+        last_ms = found[-1].record.created_ms if len(found) == page.limit else 0
+        # A page of one millisecond is followed by a wider one: behind it nothing is passed over.
+        self._wider = self._wider * 2 if 0 < last_ms == self._from_ms else 1
+        self._from_ms = last_ms
+        orders = dict.fromkeys(snapshot.order_id for snapshot in found)
+        return sum([await self._purge(order_id) for order_id in orders])
+
+    async def _purge(self, order_id: str) -> bool:
+        payments = await load_order(self._store, order_id)
+        if not payments or not all([await self._is_over(payment) for payment in payments]):
+            return False
+        return await self._store.purge(payments)
+
+    async def _is_over(self, payment: Snapshot) -> bool:
+        record = payment.record
+        if record.state not in _ENDS or record.wake_ms is not None or record.open_reviews:
+            return False
+        retention_s = (await self._flows.flow_of(payment, self._store)).end.retention_s
+        return self._store.now_ms() >= record.updated_ms + retention_s * 1000

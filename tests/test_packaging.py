@@ -189,7 +189,7 @@ def test_the_wheel_s_flows_are_the_repository_s(members: dict[str, bytes]) -> No
     assert {n: text for n, text in members.items() if n.startswith("cfflow/flows/")} == wanted
 
 
-@pytest.mark.parametrize("name", ["cfflow/_ports/cfflow.lua", "cfflow/py.typed"])
+@pytest.mark.parametrize("name", ["cfflow/store/redis/script.lua", "cfflow/py.typed"])
 def test_the_wheel_has_what_is_no_module(members: dict[str, bytes], name: str) -> None:
     """The script that commits, and the mark that says types are inside."""
     assert name in members

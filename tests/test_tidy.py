@@ -14,7 +14,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[1]
 
-MODULE_LINES_MAX: Final = 400
+MODULE_LINES_MAX: Final = 600
 FUNCTION_LINES_MAX: Final = 70
 
 #: Folders of code. What else lies in the repository is text for people or for tools.
@@ -38,8 +38,7 @@ ENTRANCES: Final = {
 #: Talk to people, and print.
 SPEAKERS: Final = (
     "cfflow/__main__.py",
-    "cfflow/cli",
-    "cfflow/terminal.py",
+    "cfflow/cli/",
     "cfflow/demo/",
     "cfflow/emulator/__main__",
 )

@@ -12,11 +12,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, cast
 
-from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.sealed import Sealed
+from cfflow.cashfree.gateway import Gateway as AsyncGateway
 from cfflow.connect import connect as connect_async
+from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError, OutcomeUnknown
-from cfflow.feed import Feed as AsyncFeed
+from cfflow.feed.feed import Feed as AsyncFeed
 from cfflow.orchestrator import Orchestrator as AsyncOrchestrator
 from cfflow.sync.line import CLOSE_S, CLOSED, Call, Line, Lines, Stop, refuse_on_a_loop, waited
 from cfflow.worker import Report
@@ -57,26 +57,26 @@ def _blocking(
     return wait
 
 
-class Gateway(_Face[GatewayClient]):
+class Gateway(_Face[AsyncGateway]):
     """The gateway's own calls, blocking; an orchestrator's `gateway`."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
 
-    pay = _blocking(GatewayClient.pay)
-    pay_with = _blocking(GatewayClient.pay_with)
-    authenticate = _blocking(GatewayClient.authenticate)
-    authorize = _blocking(GatewayClient.authorize)
-    fetch_payment = _blocking(GatewayClient.fetch_payment)
-    fetch_payments = _blocking(GatewayClient.fetch_payments)
+    pay = _blocking(AsyncGateway.pay)
+    pay_with = _blocking(AsyncGateway.pay_with)
+    authenticate = _blocking(AsyncGateway.authenticate)
+    authorize = _blocking(AsyncGateway.authorize)
+    fetch_payment = _blocking(AsyncGateway.fetch_payment)
+    fetch_payments = _blocking(AsyncGateway.fetch_payments)
     create_order = _blocking(
-        GatewayClient.create_order  # type: ignore[arg-type]  # a field might be named `self`
+        AsyncGateway.create_order  # type: ignore[arg-type]  # a field might be named `self`
     )
-    fetch_order = _blocking(GatewayClient.fetch_order)
-    simulate = _blocking(GatewayClient.simulate)
-    fetch_simulation = _blocking(GatewayClient.fetch_simulation)
+    fetch_order = _blocking(AsyncGateway.fetch_order)
+    simulate = _blocking(AsyncGateway.simulate)
+    fetch_simulation = _blocking(AsyncGateway.fetch_simulation)
 
-    def _submit(self, call: Call[GatewayClient, _R], stop: Stop | None = None) -> Future[_R]:
+    def _submit(self, call: Call[AsyncGateway, _R], stop: Stop | None = None) -> Future[_R]:
         return self._lines.submit(lambda twin: call(twin.gateway), stop)[1]
 
 

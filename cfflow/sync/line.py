@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final, NoReturn, TypeVar, cast
 
-from cfflow._ports.sealed import Sealed
+from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError, OutcomeUnknown
 from cfflow.orchestrator import Orchestrator
 

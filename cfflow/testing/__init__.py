@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cfflow.store.memory.store import FakeClock, MemoryStore
 from cfflow.testing.cashfree import LocalCashfree
-from cfflow.testing.memory import FakeClock, MemoryStore
 
 if TYPE_CHECKING:
-    from cfflow.testing.conformance import StoreConformance
+    from cfflow.testing.conformance.suite import StoreConformance
 
 __all__ = ["FakeClock", "LocalCashfree", "MemoryStore", "StoreConformance"]
 
@@ -17,6 +17,6 @@ def __getattr__(name: str) -> Any:
     """Import the suite when it is asked for: it is written for pytest, the doubles are not."""
     if name != "StoreConformance":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from cfflow.testing.conformance import StoreConformance
+    from cfflow.testing.conformance.suite import StoreConformance
 
     return StoreConformance

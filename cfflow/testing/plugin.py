@@ -14,7 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from cfflow import Orchestrator, sync
-    from cfflow._ports.embedded import EmbeddedServer
+    from cfflow.store.embedded import EmbeddedServer
     from cfflow.testing.cashfree import LocalCashfree
     from cfflow.testing.gateway_thread import GatewayThread
 
@@ -76,8 +76,8 @@ def cfflow_settings() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def _cfflow_embedded(_cfflow_gateway: GatewayThread) -> Iterator[EmbeddedServer]:
     """A private Valkey of the whole run."""
-    from cfflow._ports.embedded import EmbeddedServer
     from cfflow.errors import ConfigError
+    from cfflow.store.embedded import EmbeddedServer
 
     server = EmbeddedServer()
     try:

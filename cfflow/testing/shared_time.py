@@ -11,12 +11,12 @@ from typing import Final
 import pytest
 from redis import Redis
 
-from cfflow._ports import redis_link
-from cfflow._ports.embedded import EmbeddedServer
-from cfflow._ports.redis_store import RedisStore
-from cfflow._ports.server_clock import monotonic_ms
+from cfflow.store.clock import monotonic_ms
+from cfflow.store.embedded import EmbeddedServer
+from cfflow.store.memory.store import MemoryStore
+from cfflow.store.redis import link as redis_link
+from cfflow.store.redis.store import RedisStore
 from cfflow.testing.cashfree import LocalClock
-from cfflow.testing.memory import MemoryStore
 
 __all__ = ["GatewayTimeStore", "embedded_store"]
 

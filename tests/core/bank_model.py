@@ -7,14 +7,14 @@ from decimal import Decimal
 
 import msgspec
 
-from cfflow._core.actions import AskOtp, NextAction, Redirect
-from cfflow._core.chart import FINAL, State
-from cfflow._core.decide import Answered, Event, Inquired, OrderSeen, decide
-from cfflow._core.draft import Plan
-from cfflow._core.due import resendable
-from cfflow._core.flow import Flow
-from cfflow._core.observation import Call, Observation
-from cfflow._core.record import HISTORY_MAX, Operation, Record, Snapshot, Step
+from cfflow.core.actions import AskOtp, NextAction, Redirect
+from cfflow.core.chart import FINAL, State
+from cfflow.core.decide import Answered, Event, Inquired, OrderSeen, decide
+from cfflow.core.draft import Plan
+from cfflow.core.due import resendable
+from cfflow.core.flow import Flow
+from cfflow.core.observation import Call, Observation
+from cfflow.core.record import HISTORY_MAX, Operation, Record, Snapshot, Step
 from tests.core.core_kit import AMOUNT, BANK_PAGE, CHART, DAY, otp_said, paid, proven, states_walked
 from tests.core.schedule_model import expected_wake, since_may_change
 

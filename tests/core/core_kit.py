@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from cfflow._core.actions import AskOtp, NextAction
-from cfflow._core.chart import State
-from cfflow._core.decide import Answered, Event, Inquired, OrderSeen, decide
-from cfflow._core.draft import Plan
-from cfflow._core.flow import Flow, parse
-from cfflow._core.observation import Call, Observation
-from cfflow._core.record import TRIGGERS, EntryKind, Record, Snapshot, Step
-from cfflow._core.steps import (
+from cfflow.core.actions import AskOtp, NextAction
+from cfflow.core.chart import State
+from cfflow.core.decide import Answered, Event, Inquired, OrderSeen, decide
+from cfflow.core.draft import Plan
+from cfflow.core.flow import Flow, parse
+from cfflow.core.observation import Call, Observation
+from cfflow.core.record import TRIGGERS, EntryKind, Record, Snapshot, Step
+from cfflow.core.steps import (
     Instrument,
     begin_authorize,
     begin_pay,

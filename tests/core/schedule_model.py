@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import zlib
 
-from cfflow._core.chart import State
-from cfflow._core.flow import Flow
-from cfflow._core.record import Record, Step
+from cfflow.core.chart import State
+from cfflow.core.flow import Flow
+from cfflow.core.record import Record, Step
 
 DAY_MS = 86_400_000
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfflow._core.money import amount_of
+from cfflow.core.money import amount_of
 from cfflow.errors import InvalidAmount
 
 FORM = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]{1,2})?")

@@ -7,8 +7,8 @@ from itertools import product
 import pytest
 from transitions import MachineError
 
-from cfflow._core import chart
-from cfflow._core.chart import EDGES, FINAL, MACHINE, OPEN, State, Trigger, fire, walk
+from cfflow.core import chart
+from cfflow.core.chart import EDGES, FINAL, MACHINE, OPEN, State, Trigger, fire, walk
 from tests.core.core_kit import CHART
 
 PAIRS = tuple(product(State, Trigger))

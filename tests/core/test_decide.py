@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cfflow._core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
-from cfflow._core.chart import State
-from cfflow._core.decide import Disputed, Ended, Refused, TimePassed, decide
-from cfflow._core.due import KEY_LIFE_MS, Ask, in_flight, resend, resendable, what_to_ask
-from cfflow._core.observation import Observation
-from cfflow._core.record import Snapshot, Step
+from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
+from cfflow.core.chart import State
+from cfflow.core.decide import Disputed, Ended, Refused, TimePassed, decide
+from cfflow.core.due import KEY_LIFE_MS, Ask, in_flight, resend, resendable, what_to_ask
+from cfflow.core.observation import Observation
+from cfflow.core.record import Snapshot, Step
 from cfflow.errors import IllegalStep
 from tests.core.core_kit import (
     AMOUNT,

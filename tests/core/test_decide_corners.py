@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cfflow._core.chart import State
-from cfflow._core.decide import Answered, Ended
-from cfflow._core.due import resend
-from cfflow._core.record import Review, Step
-from cfflow._core.steps import leave_otp
+from cfflow.core.chart import State
+from cfflow.core.decide import Answered, Ended
+from cfflow.core.due import resend
+from cfflow.core.record import Review, Step
+from cfflow.core.steps import leave_otp
 from cfflow.errors import IllegalStep, OtpLimit
 from tests.core.core_kit import (
     FOREIGN,

@@ -7,14 +7,14 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from cfflow._core.actions import AskOtp, Redirect
-from cfflow._core.chart import State
-from cfflow._core.decide import Ended
-from cfflow._core.due import Ask, what_to_ask
-from cfflow._core.flow import PayRules
-from cfflow._core.observation import Observation
-from cfflow._core.record import Attempt, Snapshot, Step
-from cfflow._core.steps import Instrument, begin_pay
+from cfflow.core.actions import AskOtp, Redirect
+from cfflow.core.chart import State
+from cfflow.core.decide import Ended
+from cfflow.core.due import Ask, what_to_ask
+from cfflow.core.flow import PayRules
+from cfflow.core.observation import Observation
+from cfflow.core.record import Attempt, Snapshot, Step
+from cfflow.core.steps import Instrument, begin_pay
 from cfflow.errors import IllegalStep
 from tests.core.core_kit import (
     AMOUNT,

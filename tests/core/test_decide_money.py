@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from cfflow._core.chart import State
-from cfflow._core.decide import Inquired, TimePassed, decide
-from cfflow._core.due import Ask, what_to_ask
-from cfflow._core.observation import Failure, Observation
-from cfflow._core.record import HISTORY_MAX, EntryKind, Record, Snapshot, Step, payment_id, split_id
+from cfflow.core.chart import State
+from cfflow.core.decide import Inquired, TimePassed, decide
+from cfflow.core.due import Ask, what_to_ask
+from cfflow.core.observation import Failure, Observation
+from cfflow.core.record import HISTORY_MAX, EntryKind, Record, Snapshot, Step, payment_id, split_id
 from tests.core.core_kit import (
     AMOUNT,
     DAY,

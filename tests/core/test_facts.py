@@ -7,13 +7,13 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
-from cfflow._core.chart import State
-from cfflow._core.decide import Adopted, Event, NotFound, OrderSeen, TimePassed
-from cfflow._core.due import HoldEnd, due_hold
-from cfflow._core.observation import Observation
-from cfflow._core.people import acknowledge
-from cfflow._core.record import Snapshot, Step
-from cfflow._core.steps import amount_to_capture
+from cfflow.core.chart import State
+from cfflow.core.decide import Adopted, Event, NotFound, OrderSeen, TimePassed
+from cfflow.core.due import HoldEnd, due_hold
+from cfflow.core.observation import Observation
+from cfflow.core.people import acknowledge
+from cfflow.core.record import Snapshot, Step
+from cfflow.core.steps import amount_to_capture
 from tests.core.core_kit import (
     AMOUNT,
     DAY,

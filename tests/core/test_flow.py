@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfflow._core.flow import METHODS, Flow, parse
+from cfflow.core.flow import METHODS, Flow, parse
 from cfflow.errors import FlowError
 from tests.core.core_kit import FLOWS_DIR
 

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from cfflow import State, StoreError
-from cfflow._core.record import Entry, EntryKind, Snapshot
-from cfflow._ports.store import decode_record, encode_record
-from cfflow.payment import moment
-from cfflow.story import history_of
+from cfflow.core.record import Entry, EntryKind, Snapshot
+from cfflow.core.times import moment
+from cfflow.store.protocol import decode_record, encode_record
+from cfflow.views.story import history_of
 from tests.core.core_kit import a_payment
 
 

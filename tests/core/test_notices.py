@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from cfflow import State
-from cfflow._core.chart import HOLDS
-from cfflow._core.decide import OrderSeen, decide
-from cfflow._core.due import Ask, what_to_ask
-from cfflow._core.observation import Observation
-from cfflow._core.record import Attempt, Notice, Snapshot, Step
+from cfflow.core.chart import HOLDS
+from cfflow.core.decide import OrderSeen, decide
+from cfflow.core.due import Ask, what_to_ask
+from cfflow.core.observation import Observation
+from cfflow.core.record import Attempt, Notice, Snapshot, Step
 from tests.core.core_kit import (
     NATIVE,
     T0,

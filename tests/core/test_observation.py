@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 
-from cfflow._core.chart import State
-from cfflow._core.observation import ROWS, Call, Observation, prove
+from cfflow.core.chart import State
+from cfflow.core.observation import ROWS, Call, Observation, prove
 from tests.core.core_kit import entity, otp_said, paid, proven
 
 STATUSES = (

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from transitions import MachineError
 
-from cfflow._core.chart import OPEN, State, fire, walk
-from cfflow._core.decide import Disputed, decide
-from cfflow._core.draft import Plan
-from cfflow._core.due import HoldEnd, due_hold
-from cfflow._core.flow import Flow, parse
-from cfflow._core.people import abandon, acknowledge, resolvable_states, resolve
-from cfflow._core.record import TRIGGERS, Attempt, EntryKind, Record, Snapshot, Step
+from cfflow.core.chart import OPEN, State, fire, walk
+from cfflow.core.decide import Disputed, decide
+from cfflow.core.draft import Plan
+from cfflow.core.due import HoldEnd, due_hold
+from cfflow.core.flow import Flow, parse
+from cfflow.core.people import abandon, acknowledge, resolvable_states, resolve
+from cfflow.core.record import TRIGGERS, Attempt, EntryKind, Record, Snapshot, Step
 from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
 from tests.core.core_kit import AMOUNT, DAY, HOUR, NATIVE, PREAUTH, T0, a_payment, begun
 

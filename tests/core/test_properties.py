@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from cfflow._core.chart import State
-from cfflow._core.decide import (
+from cfflow.core.chart import State
+from cfflow.core.decide import (
     Answered,
     Ended,
     Event,
@@ -28,12 +28,12 @@ from cfflow._core.decide import (
     TimePassed,
     decide,
 )
-from cfflow._core.draft import Plan
-from cfflow._core.due import Ask, resend, resendable, what_to_ask
-from cfflow._core.flow import Flow
-from cfflow._core.observation import Call, Observation
-from cfflow._core.record import Operation, Snapshot, Step
-from cfflow._core.steps import leave_otp
+from cfflow.core.draft import Plan
+from cfflow.core.due import Ask, resend, resendable, what_to_ask
+from cfflow.core.flow import Flow
+from cfflow.core.observation import Call, Observation
+from cfflow.core.record import Operation, Snapshot, Step
+from cfflow.core.steps import leave_otp
 from cfflow.errors import IllegalStep, InvalidAmount, OtpLimit
 from tests.core.bank_model import Bank, check, facts
 from tests.core.core_kit import (

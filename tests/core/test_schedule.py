@@ -7,14 +7,14 @@ from itertools import pairwise
 
 import pytest
 
-from cfflow._core.chart import State
-from cfflow._core.decide import Ended, Inquired, OrderSeen, Refused, TimePassed
-from cfflow._core.due import Ask, in_flight, resend, resend_is_due, resendable, what_to_ask
-from cfflow._core.flow import Flow
-from cfflow._core.observation import Call, Observation
-from cfflow._core.people import abandon
-from cfflow._core.record import OperationStatus, Snapshot, Step
-from cfflow._core.schedule import owed_since_ms
+from cfflow.core.chart import State
+from cfflow.core.decide import Ended, Inquired, OrderSeen, Refused, TimePassed
+from cfflow.core.due import Ask, in_flight, resend, resend_is_due, resendable, what_to_ask
+from cfflow.core.flow import Flow
+from cfflow.core.observation import Call, Observation
+from cfflow.core.people import abandon
+from cfflow.core.record import OperationStatus, Snapshot, Step
+from cfflow.core.schedule import owed_since_ms
 from tests.core.core_kit import (
     DAY,
     HOUR,

@@ -7,11 +7,11 @@ from itertools import product
 import msgspec
 import pytest
 
-from cfflow._core.chart import State
-from cfflow._core.due import HoldEnd, due_hold
-from cfflow._core.record import Attempt, Operation, Review, Snapshot, Step, step_bit
-from cfflow._core.siblings import attempt_of, why_barred
-from cfflow._core.steps import allowed_steps, leave_otp
+from cfflow.core.chart import State
+from cfflow.core.due import HoldEnd, due_hold
+from cfflow.core.record import Attempt, Operation, Review, Snapshot, Step, step_bit
+from cfflow.core.siblings import attempt_of, why_barred
+from cfflow.core.steps import allowed_steps, leave_otp
 from cfflow.errors import IllegalStep
 from tests.core.core_kit import (
     HOUR,

@@ -9,11 +9,11 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from cfflow._core.actions import AskOtp, Redirect
-from cfflow._core.chart import State
-from cfflow._core.decide import Refused, TimePassed
-from cfflow._core.record import Attempt, Review, Snapshot, Step
-from cfflow._core.steps import (
+from cfflow.core.actions import AskOtp, Redirect
+from cfflow.core.chart import State
+from cfflow.core.decide import Refused, TimePassed
+from cfflow.core.record import Attempt, Review, Snapshot, Step
+from cfflow.core.steps import (
     Instrument,
     allowed_steps,
     begin_pay,

@@ -15,9 +15,9 @@ import httpx
 import msgspec
 from transitions import MachineError
 
-from cfflow._core.chart import FINAL, HOLDS, State, fire
-from cfflow._core.record import TRIGGERS, EntryKind, Record, Snapshot
-from cfflow._ports.redis_store import RedisStore
+from cfflow.core.chart import FINAL, HOLDS, State, fire
+from cfflow.core.record import TRIGGERS, EntryKind, Record, Snapshot
+from cfflow.store.redis.store import RedisStore
 
 __all__ = ["Bank", "Kept", "Order", "findings", "kept_of", "lost", "on_its_way"]
 

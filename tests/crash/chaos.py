@@ -25,8 +25,8 @@ import httpx
 import msgspec
 
 from cfflow import State
-from cfflow._ports.redis_store import RedisStore
 from cfflow.emulator import BankOptions, EmulatorProcess
+from cfflow.store.redis.store import RedisStore
 from tests.crash.actors import FLOWS, Place, Told, drive, work
 from tests.crash.audit import Bank, Kept, Order, findings, kept_of, lost
 from tests.ports.servers import Server, valkey_binary

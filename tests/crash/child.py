@@ -24,12 +24,12 @@ from typing import Any, Final, Self
 import msgspec
 
 from cfflow import UPI, Orchestrator, PaymentMethod, Worker
-from cfflow._ports import redis_link
-from cfflow._ports.catalog import Catalog
-from cfflow._ports.checks import LEFT_OUT
-from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.transport import GatewayTransport
+from cfflow.cashfree.client import GatewayClient
+from cfflow.cashfree.transport import GatewayTransport
+from cfflow.core.arguments import LEFT_OUT
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
+from cfflow.store.catalog import Catalog
+from cfflow.store.redis import link as redis_link
 from tests.crash.clock import movable
 from tests.crash.race import race
 from tests.crash.stages import Doom, DoomedStore, DoomedTransport, Stages

@@ -11,7 +11,7 @@ from typing import Final
 
 import httpx
 
-from cfflow._ports import redis_link
+from cfflow.store.redis import link as redis_link
 from tests.ports.servers import Server
 
 __all__ = ["Clock", "movable"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cfflow._ports import redis_link
 from cfflow.emulator import EmulatorProcess
+from cfflow.store.redis import link as redis_link
 from tests.crash.child import Nursery
 from tests.crash.clock import movable
 from tests.crash.scenarios import FLOW

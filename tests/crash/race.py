@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, cast
 
 from cfflow import CfflowError, Orchestrator, Payment
-from cfflow._ports.redis_store import RedisStore
+from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import OTP, card
 
 __all__ = ["race"]

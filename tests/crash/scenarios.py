@@ -14,7 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from cfflow import Orchestrator, OutcomeUnknown, State
-from cfflow._ports.gateway import frozen_authorize
+from cfflow.cashfree.gateway import frozen_authorize
 from tests.crash.child import Job
 from tests.crash.stages import Doom, Side
 from tests.crash.till import Till

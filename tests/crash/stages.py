@@ -16,13 +16,13 @@ from typing import Any, Final, Literal, TypeVar
 import httpx
 import msgspec
 
-from cfflow._core.draft import Plan
-from cfflow._core.flow import Flow
-from cfflow._core.record import Record, Snapshot
-from cfflow._ports.redis_store import RedisStore
-from cfflow._ports.store import Committed, Started
-from cfflow._ports.transport import GatewayTransport
+from cfflow.cashfree.transport import GatewayTransport
+from cfflow.core.draft import Plan
+from cfflow.core.flow import Flow
+from cfflow.core.record import Record, Snapshot
 from cfflow.emulator import calls
+from cfflow.store.protocol import Committed, Started
+from cfflow.store.redis.store import RedisStore
 
 __all__ = ["SLOW_S", "Doom", "DoomedStore", "DoomedTransport", "Side", "Stages"]
 

@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 import cfflow
 from cfflow import Orchestrator, Payment, State, Worker
-from cfflow._ports.redis_store import RedisStore
 from cfflow.emulator import EmulatorProcess
+from cfflow.store.redis.store import RedisStore
 from tests.crash.audit import Bank, Kept, Order, findings, kept_of, lost, on_its_way
 from tests.crash.child import ACTS, PARTITIONS, End, Job, Nursery
 from tests.crash.clock import Clock

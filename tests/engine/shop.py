@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import cfflow
 from cfflow import Card, Orchestrator, Payment
-from cfflow._ports.store import Store
 from cfflow.emulator import BankOptions, Fault, RunningEmulator, running_emulator
+from cfflow.store.protocol import Store
 from cfflow.testing import FakeClock, MemoryStore
 
 CUSTOMER = {"customer_id": "cust_1", "customer_phone": "9898989898"}

@@ -18,7 +18,7 @@ from cfflow import (
     UPIAuthorization,
     Wallet,
 )
-from cfflow._core.chart import EDGES
+from cfflow.core.chart import EDGES
 from cfflow.emulator import BankOptions
 from tests.engine.shop import CUSTOMER, OTP, Shop, card, open_shop
 

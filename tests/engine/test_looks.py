@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cfflow import Payment, State, Worker
+from cfflow.store.protocol import load_payment
 from tests.engine.shop import Shop, card
 
 
@@ -15,7 +16,7 @@ async def waiting(shop: Shop) -> Payment:
 
 async def wake_ms(shop: Shop, payment: Payment) -> int:
     """Return when this payment is looked at next."""
-    found = (await shop.cashier.snapshot(*_place(payment))).record.wake_ms
+    found = (await load_payment(shop.cashier.store, *_place(payment))).record.wake_ms
     assert found is not None
     return found
 

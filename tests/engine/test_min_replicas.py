@@ -11,7 +11,7 @@ import pytest
 
 import cfflow
 from cfflow import ConfigError, Payment, State, StoreUnavailable
-from cfflow._ports.redis_store import RedisStore
+from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import OTP, Shop, card, open_shop
 from tests.ports.servers import Proxy, Server, running, valkey_binary
 

@@ -20,8 +20,8 @@ from cfflow import (
     State,
     Worker,
 )
-from cfflow._ports.redis_store import RedisStore
 from cfflow.emulator import running_emulator
+from cfflow.store.redis.store import RedisStore
 from cfflow.testing import MemoryStore
 from tests.engine.shop import Shop, card, open_shop
 from tests.engine.signing import FAILED, SECRET, event, signed

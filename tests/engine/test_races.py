@@ -10,7 +10,8 @@ from itertools import cycle, islice
 import pytest
 
 from cfflow import Conflict, IllegalStep, Payment, State
-from cfflow._ports.redis_store import RedisStore
+from cfflow.store.protocol import load_payment
+from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import OTP, Shop, card, open_shop
 
 #: So many tasks press the same button at once.
@@ -120,16 +121,16 @@ async def test_an_answer_is_merged_into_what_a_faster_inquiry_wrote(real_shop: S
 
 async def found_by_inquiry(shop: Shop, payment_id: str) -> Payment:
     """Ask for an attempt although its pay is still on its way, as a late worker would."""
-    from cfflow._core.decide import Inquired
-    from cfflow._core.observation import Call
-    from cfflow._ports.wire import observe_entity
+    from cfflow.cashfree.wire import observe_entity
+    from cfflow.core.decide import Inquired
+    from cfflow.core.observation import Call
 
-    snapshot = await shop.cashier.snapshot(payment_id.rpartition(".")[0], 1)
+    snapshot = await load_payment(shop.cashier.store, payment_id.rpartition(".")[0], 1)
     seen = await shop.cashier.gateway.fetch_payments(snapshot.order_id)
     event = Inquired(
         tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in seen),
         shop.cashier.store.now_ms(),
         everything=True,
     )
-    flow = await shop.cashier.flow_of(snapshot)
+    flow = await shop.cashier.flows.flow_of(snapshot, shop.cashier.store)
     return await shop.cashier.shown(await shop.cashier.engine.settle(snapshot, event, flow))

@@ -8,13 +8,13 @@ from typing import Any
 
 import cfflow
 from cfflow import State, Worker
-from cfflow._core.flow import Flow
-from cfflow._core.record import Operation, OtpTurn, Step
-from cfflow._core.steps import create
-from cfflow._ports.catalog import Catalog
-from cfflow._ports.store import Store
+from cfflow.core.flow import Flow
+from cfflow.core.record import Operation, OtpTurn, Step
+from cfflow.core.steps import create
 from cfflow.emulator import RunningEmulator, running_emulator
-from cfflow.testing.plans import a_plan
+from cfflow.store.catalog import Catalog
+from cfflow.store.protocol import Store
+from cfflow.testing.conformance.plans import a_plan
 from tests.engine.shop import CUSTOMER, OTP, Events
 
 OPEN = 160

@@ -10,7 +10,8 @@ import pytest
 
 import cfflow
 from cfflow import AskOtp, Payment, State, Worker
-from cfflow._ports.checks import LEFT_OUT
+from cfflow.core.arguments import LEFT_OUT
+from cfflow.store.protocol import load_payment
 from cfflow.testing import MemoryStore
 from tests.engine.shop import OTP, Shop, card, open_shop
 
@@ -260,10 +261,10 @@ async def test_nobody_leads_out_of_a_final_state(shop: Shop) -> None:
 
 
 async def _contradict(shop: Shop, payment: Payment) -> None:
-    from cfflow._core.decide import Disputed
+    from cfflow.core.decide import Disputed
 
-    snapshot = await shop.cashier.snapshot(payment.order_id, 1)
-    flow = await shop.cashier.flow_of(snapshot)
+    snapshot = await load_payment(shop.cashier.store, payment.order_id, 1)
+    flow = await shop.cashier.flows.flow_of(snapshot, shop.cashier.store)
     await shop.cashier.engine.settle(snapshot, Disputed("contradicts_captured", "FAILED"), flow)
 
 
@@ -284,10 +285,10 @@ async def test_an_unresolved_review_keeps_the_whole_order_from_a_new_pay(shop: S
 
 
 async def _dispute(shop: Shop, payment: Payment) -> None:
-    from cfflow._core.decide import Disputed
+    from cfflow.core.decide import Disputed
 
-    snapshot = await shop.cashier.snapshot(payment.order_id, payment.version and 1)
-    flow = await shop.cashier.flow_of(snapshot)
+    snapshot = await load_payment(shop.cashier.store, payment.order_id, payment.version and 1)
+    flow = await shop.cashier.flows.flow_of(snapshot, shop.cashier.store)
     await shop.cashier.engine.settle(snapshot, Disputed("unclaimed_money", "test"), flow)
 
 
@@ -352,11 +353,11 @@ async def test_after_a_restart_no_key_comes_again(shop: Shop) -> None:
     """The forgotten step's number is used again, so the nonce is a new one."""
     assert isinstance(shop.store, MemoryStore)
     held = await shop.held()
-    before = await shop.cashier.snapshot(held.order_id, 1)
+    before = await load_payment(shop.cashier.store, held.order_id, 1)
     shop.pass_time(1)
     shop.store.restarted()
     await shop.cashier.void(held)
-    after = await shop.cashier.snapshot(held.order_id, 1)
+    after = await load_payment(shop.cashier.store, held.order_id, 1)
     assert after.record.nonce != before.record.nonce
 
 
@@ -387,7 +388,7 @@ async def test_a_pay_that_was_given_up_is_looked_for_after_another_one_took_the_
     assert (await shop.cashier.get(payment)).review == ("unclaimed_money", "two_holds")
     shop.pass_time(2 * 86_400)
     await worker.run_once()
-    assert (await shop.cashier.snapshot(order_id, 1)).record.wake_ms is None
+    assert (await load_payment(shop.cashier.store, order_id, 1)).record.wake_ms is None
 
 
 async def test_an_abandoned_payment_adopts_nobodys_attempt(shop: Shop) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cfflow import Payment, State, StoreUnavailable
-from cfflow._ports.redis_store import RedisStore
+from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import OTP, Shop, card, open_shop
 from tests.ports.servers import Proxy, Server, free_port, running, valkey_binary
 

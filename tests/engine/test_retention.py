@@ -11,17 +11,16 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from cfflow._core.chart import State, Trigger
-from cfflow._core.flow import parse
-from cfflow._core.record import Review, Snapshot
-from cfflow._ports.catalog import Catalog
-from cfflow._ports.redis_store import RedisStore
-from cfflow._ports.store import PAID_MARK_MS, Page
+from cfflow.core.chart import State, Trigger
+from cfflow.core.flow import parse
+from cfflow.core.record import Review, Snapshot
 from cfflow.errors import AlreadyPaid
-from cfflow.reader import Reader
-from cfflow.retention import Retention
+from cfflow.store.catalog import Catalog
+from cfflow.store.protocol import PAID_MARK_MS, Page
+from cfflow.store.redis.store import RedisStore
 from cfflow.testing import FakeClock, MemoryStore
-from cfflow.testing.plans import FLOW, a_record, begin, ids, walked_edge, written
+from cfflow.testing.conformance.plans import FLOW, a_record, begin, ids, walked_edge, written
+from cfflow.worker import Retention
 from tests.ports.servers import Server
 
 DAY_S: Final = 86_400
@@ -71,7 +70,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Aging]:
 @pytest.fixture
 def retention(store: Aging) -> Retention:
     """What purges that store."""
-    return Retention(Reader(store, Catalog()))
+    return Retention(store, Catalog())
 
 
 async def ended(store: Aging, order_id: str, state: State, **changes: Any) -> Snapshot:
@@ -288,7 +287,7 @@ async def test_a_store_that_runs_for_months_does_not_grow(
     (tmp_path / "short.toml").write_bytes(SHORT.source)
     store = AgingStore(redis_url, feed_max=16)
     await store.open()
-    retention = Retention(Reader(store, Catalog([tmp_path])))
+    retention = Retention(store, Catalog([tmp_path]))
     seen = {}
     for day in range(1, DAYS + 1):
         await a_day(store, retention, day)

@@ -23,11 +23,12 @@ from cfflow import (
     State,
     StoreUnavailable,
 )
-from cfflow._core.draft import Plan
-from cfflow._core.schedule import PAY_MARGIN_MS
-from cfflow._ports.store import Committed
+from cfflow.core.draft import Plan
+from cfflow.core.schedule import PAY_MARGIN_MS
+from cfflow.store.protocol import Committed, load_payment
 from cfflow.testing import FakeClock, MemoryStore
 from tests.engine.shop import OTP, Shop, card, open_shop
+from tests.errors_kit import payment_in
 
 LOST = ["lost_after", "status_after", "html", "garbage"]
 NEVER_DONE = ["lost_before", "status_before"]
@@ -43,7 +44,8 @@ async def test_a_capture_whose_answer_is_lost_is_found_and_not_repeated(
     with pytest.raises(OutcomeUnknown) as unknown:
         await shop.cashier.capture(held)
     assert unknown.value.money_may_have_moved
-    assert unknown.value.payment.operation.step == "capture"
+    left = payment_in(unknown.value)
+    assert left.operation is not None and left.operation.step == "capture"
     found = await shop.cashier.refresh(held)
     assert (found.state, found.operation) == (State.CAPTURED, None)
     assert shop.effects(found.order_id).count("captured") == 1
@@ -207,8 +209,11 @@ async def test_a_refused_pay_leaves_the_payment_ready(shop: Shop) -> None:
         await shop.cashier.pay(payment, session, card("1234567890123456"))
     assert refused.value.code == "card_number_invalid"
     assert "1234567890123456" not in str(refused.value)
-    assert (refused.value.payment.state, refused.value.payment.operation) == (State.CREATED, None)
-    assert (await shop.cashier.pay(refused.value.payment, session, card())).cf_payment_id
+    assert (payment_in(refused.value).state, payment_in(refused.value).operation) == (
+        State.CREATED,
+        None,
+    )
+    assert (await shop.cashier.pay(payment_in(refused.value), session, card())).cf_payment_id
 
 
 async def test_a_rate_limit_has_no_effect_and_says_when_to_try_again(shop: Shop) -> None:
@@ -219,8 +224,8 @@ async def test_a_rate_limit_has_no_effect_and_says_when_to_try_again(shop: Shop)
         await shop.cashier.capture(held)
     assert limited.value.retry_after_s == 60
     assert limited.value.safe_to_retry
-    assert limited.value.payment.operation is None
-    assert (await shop.cashier.capture(limited.value.payment)).state is State.CAPTURED
+    assert payment_in(limited.value).operation is None
+    assert (await shop.cashier.capture(payment_in(limited.value))).state is State.CAPTURED
 
 
 async def test_wrong_credentials_change_nothing(shop: Shop) -> None:
@@ -239,8 +244,8 @@ async def test_a_gateway_that_is_not_there_was_not_sent_anything(shop: Shop) -> 
         with pytest.raises(GatewayUnavailable) as absent:
             await stranger.capture(held)
     assert not absent.value.money_may_have_moved
-    assert absent.value.payment.operation is None
-    assert (await shop.cashier.capture(absent.value.payment)).state is State.CAPTURED
+    assert payment_in(absent.value).operation is None
+    assert (await shop.cashier.capture(payment_in(absent.value))).state is State.CAPTURED
 
 
 async def test_what_the_gateway_already_knows_is_fetched_before_it_is_refused(shop: Shop) -> None:
@@ -250,7 +255,7 @@ async def test_what_the_gateway_already_knows_is_fetched_before_it_is_refused(sh
     with pytest.raises(GatewayRejected) as refused:
         await shop.cashier.submit_otp(payment, OTP)
     assert refused.value.fetch_first
-    assert refused.value.payment.state is State.CAPTURED
+    assert payment_in(refused.value).state is State.CAPTURED
 
 
 def open_shop_on(shop: Shop, **changes: str) -> cfflow.Orchestrator:
@@ -382,7 +387,7 @@ async def test_two_holds_of_one_order_are_not_captured_blindly(shop: Shop) -> No
     assert "late_authorization" in revived.review
     with pytest.raises(IllegalStep) as refused:
         await shop.cashier.capture(second)
-    assert "two_holds" in refused.value.payment.review
+    assert "two_holds" in payment_in(refused.value).review
     assert shop.performed("authorize") == 0
 
 
@@ -403,9 +408,9 @@ async def test_a_stored_error_does_not_block_a_capture_for_ever(shop: Shop) -> N
         await shop.cashier.capture(held)
     assert not first.value.replayed
     with pytest.raises(OutcomeUnknown) as again:
-        await shop.cashier.capture(first.value.payment)
+        await shop.cashier.capture(payment_in(first.value))
     assert again.value.replayed
-    captured = await shop.cashier.capture(again.value.payment)
+    captured = await shop.cashier.capture(payment_in(again.value))
     assert captured.state is State.CAPTURED
     assert shop.effects(captured.order_id).count("captured") == 1
 
@@ -418,8 +423,8 @@ async def test_a_refused_resend_is_no_proof_about_the_first_call(shop: Shop) -> 
         await shop.cashier.capture(held)
     shop.fault("authorize", "status_after", status=400)
     with pytest.raises(GatewayRejected) as refused:
-        await shop.cashier.capture(lost.value.payment)
-    assert refused.value.payment.state is State.CAPTURED
+        await shop.cashier.capture(payment_in(lost.value))
+    assert payment_in(refused.value).state is State.CAPTURED
     assert shop.effects(held.order_id).count("captured") == 1
 
 
@@ -433,13 +438,13 @@ async def test_a_resend_that_is_refused_with_the_hold_untouched_closes_the_step(
         await shop.cashier.capture(held)
     shop.fault("authorize", "status_before", status=400)
     with pytest.raises(GatewayRejected) as early:
-        await shop.cashier.capture(lost.value.payment)
-    assert early.value.payment.operation is not None
+        await shop.cashier.capture(payment_in(lost.value))
+    assert payment_in(early.value).operation is not None
     shop.pass_time(30)
     shop.fault("authorize", "status_before", status=400)
     with pytest.raises(GatewayRejected) as refused:
-        await shop.cashier.capture(early.value.payment)
-    after = refused.value.payment
+        await shop.cashier.capture(payment_in(early.value))
+    after = payment_in(refused.value)
     assert (after.state, after.operation) == (State.AUTHORIZED, None)
     assert (await shop.cashier.void(after)).state is State.VOIDED
 
@@ -451,9 +456,9 @@ async def test_only_the_same_capture_can_be_sent_again(shop: Shop) -> None:
     with pytest.raises(OutcomeUnknown) as lost:
         await shop.cashier.capture(held, "100")
     with pytest.raises(InvalidAmount, match="still open"):
-        await shop.cashier.capture(lost.value.payment, "50")
+        await shop.cashier.capture(payment_in(lost.value), "50")
     with pytest.raises(InvalidAmount, match="leave the argument out"):
-        await shop.cashier.capture(lost.value.payment, None)  # type: ignore[arg-type]  # the point
+        await shop.cashier.capture(payment_in(lost.value), None)  # type: ignore[arg-type]  # the point
     assert shop.effects(held.order_id).count("captured") == 0
 
 
@@ -464,7 +469,7 @@ async def test_a_resend_goes_under_the_version_that_was_frozen(shop: Shop) -> No
     async with open_shop_on(shop, api_version="2022-09-01") as older:
         with pytest.raises(OutcomeUnknown):
             await older.capture(held, "100")
-    opened = await shop.cashier.snapshot(held.order_id, 1)
+    opened = await load_payment(shop.cashier.store, held.order_id, 1)
     assert opened.record.operation is not None
     assert opened.record.operation.api_version == "2022-09-01"
     assert opened.record.operation.body == b'{"action":"CAPTURE","amount":100.00}'
@@ -481,7 +486,7 @@ async def test_a_paused_resend_says_nothing_about_the_first_call() -> None:
             await shop.cashier.capture(held)
         store.pause_s = 3
         with pytest.raises(GatewayUnavailable, match="not sent"):
-            await shop.cashier.capture(lost.value.payment)
+            await shop.cashier.capture(payment_in(lost.value))
         store.pause_s = 0
         assert (await shop.cashier.get(held)).operation is not None
         with pytest.raises((OutcomeUnknown, Conflict)):
@@ -499,7 +504,7 @@ async def test_no_step_starts_beside_a_sibling_that_took_money(shop: Shop) -> No
     assert (await shop.cashier.refresh(failed)).state is State.CAPTURED
     with pytest.raises(IllegalStep) as refused:
         await shop.cashier.submit_otp(second, OTP)
-    assert refused.value.payment.review == ("two_holds",)
+    assert payment_in(refused.value).review == ("two_holds",)
     assert shop.performed("authenticate") == 0
 
 
@@ -511,10 +516,10 @@ async def test_a_capture_that_took_another_attempt_is_said_so_at_once(shop: Shop
     await shop.cashier.gateway.authenticate(str(other.cf_payment_id), OTP)
     with pytest.raises(OutcomeUnknown) as unknown:
         await shop.cashier.capture(held)
-    assert unknown.value.payment.review == ("other_attempt",)
+    assert payment_in(unknown.value).review == ("other_attempt",)
     asked = shop.performed("authorize")
     with pytest.raises(OutcomeUnknown):
-        await shop.cashier.capture(unknown.value.payment)
+        await shop.cashier.capture(payment_in(unknown.value))
     assert shop.performed("authorize") == asked
 
 

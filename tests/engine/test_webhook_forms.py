@@ -9,9 +9,9 @@ from typing import Any, Final
 import pytest
 
 from cfflow import FeedNotification, InvalidSignature
-from cfflow._ports.sealed import Sealed
-from cfflow._ports.store import Notification, encode_notification
-from cfflow.feed import _item
+from cfflow.core.sealed import Sealed
+from cfflow.feed.feed import _item
+from cfflow.store.protocol import Notification, encode_notification
 from cfflow.webhooks import Verifier
 from tests.engine.signing import SECRET, signed
 from tests.ports.forms_kit import FORMS, Path, changed, paths_of

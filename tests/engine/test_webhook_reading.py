@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cfflow import ConfigError, InvalidInput, InvalidSignature
-from cfflow._ports.sealed import Sealed
-from cfflow._ports.store import Notification
+from cfflow.core.sealed import Sealed
+from cfflow.store.protocol import Notification
 from cfflow.webhooks import BODY_MAX_B, PAYMENT_EVENTS, Headers, Verifier
 from tests.engine.signing import SECRET, event, signed
 

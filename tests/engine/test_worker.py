@@ -13,7 +13,7 @@ import pytest
 
 import cfflow
 from cfflow import Payment, State, Worker
-from cfflow._core.record import Snapshot
+from cfflow.core.record import Snapshot
 from cfflow.emulator import Fault
 from cfflow.testing import MemoryStore
 from tests.engine.shop import OTP, Shop, open_shop
@@ -230,7 +230,7 @@ async def test_one_payment_that_cannot_be_processed_is_not_in_the_way_of_others(
 async def _spoil(store: MemoryStore, payment: Payment) -> None:
     import msgspec
 
-    from cfflow.testing.plans import a_plan
+    from cfflow.testing.conformance.plans import a_plan
 
     snapshot = await store.load(payment.order_id, 1)
     assert snapshot is not None

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cfflow._ports.embedded import EmbeddedServer
 from cfflow.emulator import EmulatorProcess
+from cfflow.store.embedded import EmbeddedServer
 from tests.faces.faces_kit import Till, fill
 
 

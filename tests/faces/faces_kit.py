@@ -13,9 +13,10 @@ from typing import Any, Final
 from unittest import mock
 
 import cfflow
-from cfflow import Card, Orchestrator, Payment, cli
-from cfflow._ports.logs import Log
+from cfflow import Card, Orchestrator, Payment
+from cfflow.cli import app as cli
 from cfflow.emulator import EmulatorProcess
+from cfflow.logs import Log
 
 ROOT: Final = Path(__file__).parents[2]
 CFFLOW: Final = Path(sys.executable).parent / "cfflow"

@@ -17,9 +17,9 @@ import pytest
 
 import cfflow
 from cfflow import FeedEvent
-from cfflow._ports.redis_store import RedisStore
-from cfflow.testing.feeds import tell
-from cfflow.testing.plans import begin
+from cfflow.store.redis.store import RedisStore
+from cfflow.testing.conformance.feed import tell
+from cfflow.testing.conformance.plans import begin
 from tests.faces.faces_kit import CFFLOW, ROOT, Till, environment, run
 
 pytestmark = pytest.mark.timeout(240)

@@ -15,8 +15,9 @@ import pytest
 
 import cfflow
 from cfflow import State
-from cfflow._ports.embedded import EmbeddedServer
 from cfflow.emulator import EmulatorProcess
+from cfflow.store.embedded import EmbeddedServer
+from cfflow.store.protocol import load_payment
 from tests.faces.faces_kit import CFFLOW, CUSTOMER, Till, card, environment, to_otp
 
 pytestmark = pytest.mark.timeout(240)
@@ -81,10 +82,10 @@ async def ambiguous(shop: Till, order_id: str) -> str:
     """Return the id of a payment with a review, made by a pay that was lost between two others."""
     async with shop.connect() as cashier:
         payment = await to_otp(cashier, order_id, "native_otp", "20.00")
-        snapshot = await cashier.snapshot(payment.order_id, 1)
-        from cfflow._core.decide import Disputed
+        snapshot = await load_payment(cashier.store, payment.order_id, 1)
+        from cfflow.core.decide import Disputed
 
-        flow = await cashier.flow_of(snapshot)
+        flow = await cashier.flows.flow_of(snapshot, cashier.store)
         await cashier.engine.settle(snapshot, Disputed("unclaimed_money", "two attempts"), flow)
         return payment.id
 

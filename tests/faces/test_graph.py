@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from cfflow import HistoryEntry, State
-from cfflow._core.chart import EDGES, FINAL, Trigger
-from cfflow._ports.catalog import Catalog
-from cfflow.graph import mermaid
+from cfflow.core.chart import EDGES, FINAL, Trigger
+from cfflow.store.catalog import Catalog
+from cfflow.views.graph import mermaid
 from tests.faces.faces_kit import Till
 
 Edge = tuple[str, str, str]

@@ -10,8 +10,8 @@ from typing import get_args
 
 import msgspec
 
-from cfflow.advice import ADVICE
 from cfflow.connect import connect
+from cfflow.core.reviews import ADVICE
 from cfflow.webhooks import BODY_MAX_B, Reason, Receipt
 from tests.faces.faces_kit import ROOT
 

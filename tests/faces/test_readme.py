@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cfflow.emulator import EmulatorProcess
-from cfflow.graph import mermaid
+from cfflow.views.graph import mermaid
 from tests.faces.faces_kit import LIMIT_S, ROOT, environment
 
 pytestmark = pytest.mark.timeout(180)

@@ -25,16 +25,17 @@ import pytest
 import cfflow
 import cfflow.sync
 from cfflow import Card, Conflict, FeedEvent, FeedGap, FeedNotification, State
-from cfflow._ports.gateway import GatewayClient
+from cfflow.cashfree.gateway import Gateway
 from cfflow.emulator import EmulatorProcess
 from cfflow.testing import MemoryStore
+from tests.errors_kit import payment_in
 from tests.faces.faces_kit import CUSTOMER, Quiet, card
 
 #: What the async face has for its own modules, and what ends it there.
 INNER = {"aclose", "flow_of", "of_order", "shown", "snapshot"}
 TWINS: dict[type, type] = {
     cfflow.Orchestrator: cfflow.sync.Orchestrator,
-    GatewayClient: cfflow.sync.Gateway,
+    Gateway: cfflow.sync.Gateway,
     cfflow.Feed: cfflow.sync.Feed,
     cfflow.Worker: cfflow.sync.Worker,
 }
@@ -168,7 +169,7 @@ def test_an_error_is_the_one_that_the_call_raised(bank: EmulatorProcess) -> None
         cashier.submit_otp(payment, "111000")
         with pytest.raises(Conflict) as caught:
             cashier.submit_otp(payment, "111000", expected_version=payment.version)
-    assert caught.value.payment.state is State.CAPTURED
+    assert payment_in(caught.value).state is State.CAPTURED
     frames = traceback.extract_tb(caught.value.__traceback__)
     assert frames[0].filename == __file__
     assert frames[-1].filename.endswith("engine.py")

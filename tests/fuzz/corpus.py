@@ -18,12 +18,12 @@ import httpx
 import msgspec
 
 from cfflow import UPI, BankTransfer, Card, NetBanking, PayLater, Payment, UPIAuthorization, Wallet
-from cfflow._core.record import Record, Snapshot
-from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.store import Page, encode_action, encode_record
+from cfflow.cashfree.client import GatewayClient
+from cfflow.core.record import Record, Snapshot
 from cfflow.emulator import DEFAULT_CLIENT_ID, Account, Bank, BankOptions, Clock, create_app
 from cfflow.errors import CfflowError
 from cfflow.orchestrator import Orchestrator
+from cfflow.store.protocol import Page, encode_action, encode_record
 from cfflow.testing import FakeClock, MemoryStore
 from tests.fuzz.mutate import Node, tree_of
 from tests.ports.test_wire import DECLINED, PAID, TAKEN, WRONG_OTP

@@ -12,12 +12,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cfflow import Payment
-from cfflow._core.observation import Call, Observation, prove
-from cfflow._ports.gateway import GatewayClient, frozen_authorize
-from cfflow._ports.store import encode_action
-from cfflow._ports.wire import next_action, observe_authenticate, observe_entity, observe_pay
+from cfflow.cashfree.client import GatewayClient
+from cfflow.cashfree.gateway import frozen_authorize
+from cfflow.cashfree.wire import next_action, observe_authenticate, observe_entity, observe_pay
+from cfflow.core.observation import Call, Observation, prove
 from cfflow.errors import CfflowError
 from cfflow.orchestrator import Orchestrator
+from cfflow.store.protocol import encode_action
 from cfflow.testing import FakeClock, MemoryStore
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Quiet, Swap

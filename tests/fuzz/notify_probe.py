@@ -12,8 +12,8 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from cfflow import FeedNotification, InvalidSignature
-from cfflow._ports.sealed import Sealed
-from cfflow.feed import Feed
+from cfflow.core.sealed import Sealed
+from cfflow.feed.feed import Feed
 from cfflow.orchestrator import Orchestrator
 from cfflow.testing import FakeClock, MemoryStore
 from cfflow.webhooks import Verifier

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import pytest
 
-from cfflow._core.flow import Flow
-from cfflow._core.record import Record
+from cfflow.core.flow import Flow
+from cfflow.core.record import Record
 from tests.fuzz.runner import run_seeds
 from tests.fuzz.targets import TARGETS
 
@@ -43,10 +43,10 @@ MUTATIONS: Final = {
         "KeyError",
     ),
     "errors repeat what the gateway echoes": Mutation(
-        "cfflow._ports.seam._without_secrets", _as_it_is, "answers", "tells", 1_200
+        "cfflow.cashfree.failures._without_secrets", _as_it_is, "answers", "tells", 1_200
     ),
     "an answer that does not decode is let through": Mutation(
-        "cfflow._ports.gateway.undecodable",
+        "cfflow.cashfree.client.undecodable",
         lambda call, _: UnicodeError(f"{call}"),
         "answers",
         "Error",

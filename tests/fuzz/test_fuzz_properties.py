@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cfflow import ApproveInApp, CfflowError, FlowError, InvalidSignature
-from cfflow._core.flow import parse
-from cfflow._core.observation import Call
-from cfflow._core.record import Entry
-from cfflow._ports.store import decode_action, decode_attempts, decode_record, encode_action
-from cfflow._ports.wire import PaymentEntity, believed, decoder, observe_entity
+from cfflow.cashfree.wire import PaymentEntity, believed, decoder, observe_entity
+from cfflow.core.flow import parse
+from cfflow.core.observation import Call
+from cfflow.core.record import Entry
 from cfflow.errors import StoreError
+from cfflow.store.protocol import decode_action, decode_attempts, decode_record, encode_action
 from tests.fuzz import corpus
 from tests.fuzz.gateway_probes import CALLS, AnswerProbe, Reply
 from tests.fuzz.notify_probe import NotifyProbe, Post, signature_of

@@ -15,7 +15,7 @@ from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
 from cfflow import Card
-from cfflow._ports.gateway import GatewayClient
+from cfflow.cashfree.client import GatewayClient
 from cfflow.connect import gateway_client, settings_of
 
 CLIENT_ID = "test-client-id"

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-from cfflow import doctor
-from cfflow._core.observation import Call
-from cfflow._ports.budget import LIMITED, Budget, Said, limits_of
-from cfflow._ports.budget_ledger import Ledger, MemoryLedger, RedisLedger, ledger_of
-from cfflow._ports.redis_store import RedisStore
+from cfflow.cashfree.calls import LIMITED
+from cfflow.core.observation import Call
 from cfflow.errors import ConfigError
+from cfflow.limits.budget import Budget, Said, limits_of
+from cfflow.limits.ledger import Ledger
+from cfflow.store.memory.ledger import MemoryLedger, ledger_of
+from cfflow.store.redis.ledger import RedisLedger
+from cfflow.store.redis.store import RedisStore
 from cfflow.testing import FakeClock, MemoryStore
+from cfflow.views import doctor
 from tests.ports.servers import Monitor, Server, valkey_binary
 
 #: Of 130 a minute workers get 91 in a window, 7 in any five seconds.
@@ -141,7 +144,7 @@ def test_impossible_limits_are_refused(name: str, limit: Any) -> None:
 )
 def test_the_doctor_tells_the_limits(environment: str, told: str) -> None:
     """One line: the table that counts, or that only the gateway's answers do."""
-    found = doctor._limits(environment)
+    found = doctor.kept_limits(environment)
     assert (found.verdict, found.subject) == ("good", "limits")
     assert found.detail == f"calls a minute: {told}"
 
@@ -360,9 +363,9 @@ async def test_a_slice_shrinks_when_the_gateway_runs_out(budget: Budget) -> None
 
 PROCESS = """
 import asyncio, sys
-from cfflow._core.observation import Call
-from cfflow._ports.budget import Budget, limits_of
-from cfflow._ports.redis_store import RedisStore
+from cfflow.core.observation import Call
+from cfflow.limits.budget import Budget, limits_of
+from cfflow.store.redis.store import RedisStore
 
 async def main(url, entered, wanted):
     store = RedisStore(url)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfflow._ports.budget_ledger import (
+from cfflow.limits.ledger import (
     PACE_MS,
     SLICE_MS,
     WINDOW_MS,
@@ -19,7 +19,7 @@ from cfflow._ports.budget_ledger import (
     Entry,
     settle,
 )
-from cfflow._ports.redis_link import SCRIPT
+from cfflow.store.redis.link import SCRIPT
 from tests.ports.servers import Server
 
 MINUTE_MS = 60_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import httpx
@@ -13,15 +13,19 @@ import pytest
 
 import cfflow
 from cfflow import ConfigError, Orchestrator, RateLimited
-from cfflow._core.observation import Call
-from cfflow._ports.budget import Budget, Said
-from cfflow._ports.budget_ledger import MemoryLedger
-from cfflow._ports.budget_transport import BudgetTransport
-from cfflow._ports.store import Store
-from cfflow._ports.transport import GatewayTransport
+from cfflow.cashfree.calls import LIMITED
+from cfflow.cashfree.client import GatewayClient
+from cfflow.cashfree.transport import GatewayTransport
+from cfflow.core.observation import Call
 from cfflow.emulator import RunningEmulator, running_emulator
+from cfflow.errors import GatewayError
+from cfflow.limits.budget import Budget, Said
+from cfflow.limits.transport import BudgetTransport
+from cfflow.store.memory.ledger import MemoryLedger
+from cfflow.store.protocol import Store
 from cfflow.testing import FakeClock, MemoryStore
 from tests.engine.shop import CUSTOMER, Events, card
+from tests.errors_kit import payment_in
 from tests.ports.gateway_kit import Reply, a_gateway, answer
 
 ORDER_ID = "order_8123"
@@ -158,8 +162,8 @@ async def test_a_refused_pay_is_rate_limited_and_never_unknown() -> None:
         for order_id in ("order_2", "order_3"):
             with pytest.raises(RateLimited) as refused:
                 await pay(till, order_id)
-            assert refused.value.payment.state == "created"
-            assert refused.value.payment.operation is None
+            assert payment_in(refused.value).state == "created"
+            assert payment_in(refused.value).operation is None
         till.pass_time(61)
         assert (await pay(till, "order_2")).state == "otp_pending"
 
@@ -220,14 +224,24 @@ WHOLE = {
 UPPER = {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "49"}
 
 
+def a_client(inner: httpx.AsyncBaseTransport, budget: Budget, base_url: str) -> GatewayClient:
+    """Return a client whose calls the budget sees before `inner` does."""
+    return GatewayClient(
+        BudgetTransport(inner, budget),
+        client_id="TEST_ID",
+        client_secret="test_secret",
+        environment=base_url,
+    )
+
+
 async def heard_of(reply: Reply, call: Call = Call.FETCH_ORDER) -> Budget:
     """Make one call that is answered like this, and return what the budget made of it."""
     budget = Budget({call: 100}, MemoryLedger())
     async with a_gateway(reply) as gateway:
         sockets = GatewayTransport(gateway.base_url)
-        transport = BudgetTransport(sockets, budget, gateway.base_url)
-        async with httpx.AsyncClient(transport=transport) as client:
-            await client.get(f"{gateway.base_url}/orders/{ORDER_ID}")
+        with suppress(GatewayError):
+            async with a_client(sockets, budget, gateway.base_url) as client:
+                await client.fetch_order(ORDER_ID)
     return budget
 
 
@@ -286,33 +300,36 @@ async def test_an_answer_says_how_long_to_leave_the_gateway_alone(
     assert budget.wait_s(Call.FETCH_ORDER) == pytest.approx(wait_s, abs=0.5)
 
 
-@pytest.mark.parametrize(
-    ("verb", "path", "call"),
-    [
-        ("POST", "/orders", Call.CREATE_ORDER),
-        ("POST", "/orders/sessions", Call.PAY),
-        ("GET", "/orders/sessions", Call.FETCH_ORDER),
-        ("GET", "/orders/order_1", Call.FETCH_ORDER),
-        ("GET", "/orders/order%2F1", Call.FETCH_ORDER),
-        ("GET", "/orders/order_1/payments", Call.FETCH_PAYMENTS),
-        ("GET", "/orders/order_1/payments/12", Call.FETCH_PAYMENT),
-        ("POST", "/orders/pay/authenticate/12", None),
-        ("POST", "/orders/order_1/authorization", None),
-        ("POST", "/simulate", None),
-        ("GET", "/simulate/12", None),
-    ],
-)
-@pytest.mark.parametrize("base", ["https://api.example/pg", "https://api.example/pg/", LOCAL])
-async def test_a_call_is_known_by_its_method_and_path(
-    verb: str, path: str, call: Call | None, base: str
-) -> None:
+CALLS: dict[Call, Callable[[GatewayClient], Awaitable[object]]] = {
+    Call.PAY: lambda client: client.pay("session_1", card()),
+    Call.AUTHENTICATE: lambda client: client.authenticate("12", "111000"),
+    Call.AUTHORIZE: lambda client: client.authorize("order_1", b"{}"),
+    Call.FETCH_PAYMENT: lambda client: client.fetch_payment("order_1", "12"),
+    Call.FETCH_PAYMENTS: lambda client: client.fetch_payments("order_1"),
+    Call.FETCH_ORDER: lambda client: client.fetch_order("order_1"),
+    Call.CREATE_ORDER: lambda client: client.create_order(100, CUSTOMER),
+    Call.SIMULATE: lambda client: client.simulate("12", "SUCCESS"),
+    Call.FETCH_SIMULATION: lambda client: client.fetch_simulation("12"),
+}
+
+
+@pytest.mark.parametrize("call", list(Call))
+async def test_each_call_that_has_a_limit_is_held_back_by_its_own(call: Call) -> None:
     """Each class is held back for a time of its own, by which it is known here."""
-    budget = Budget(dict.fromkeys(Call, 100), MemoryLedger())
-    for minutes, blocked in enumerate(Call, 1):
-        budget.heard(blocked, Said(wait_s=60.0 * minutes, by_address=True))
-    inner = httpx.MockTransport(lambda _: httpx.Response(200))
-    transport = BudgetTransport(inner, budget, base)
-    async with httpx.AsyncClient(transport=transport) as client:
-        got = await client.request(verb, base.rstrip("/") + path)
-    held_s = float(got.headers.get("x-ratelimit-retry", "0"))
-    assert [None, *Call][round(held_s / 60)] is call
+    budget = Budget(dict.fromkeys(LIMITED, 100), MemoryLedger())
+    waits_s = {limited: 60.0 * minutes for minutes, limited in enumerate(LIMITED, 1)}
+    for limited, wait_s in waits_s.items():
+        budget.heard(limited, Said(wait_s=wait_s, by_address=True))
+    sent: list[httpx.Request] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(400)
+
+    inner = httpx.MockTransport(refuse)
+    async with a_client(inner, budget, LOCAL) as client:
+        with pytest.raises(GatewayError) as caught:
+            await CALLS[call](client)
+    held_s = caught.value.retry_after_s if isinstance(caught.value, RateLimited) else None
+    assert held_s == pytest.approx(waits_s[call], abs=0.5) if call in waits_s else held_s is None
+    assert len(sent) == (0 if call in waits_s else 1)

@@ -16,18 +16,18 @@ from typing import Any
 
 import pytest
 
-from cfflow._ports import embedded
-from cfflow._ports.embedded_store import EmbeddedStore
-from cfflow._ports.store import Outcome
 from cfflow.connect import open_store
 from cfflow.errors import ConfigError, StoreUnavailable
-from cfflow.testing.plans import FLOW, a_plan, a_record
+from cfflow.store import embedded
+from cfflow.store.embedded import EmbeddedStore
+from cfflow.store.protocol import Outcome
+from cfflow.testing.conformance.plans import FLOW, a_plan, a_record
 
 OWNER = """
 import asyncio, json, os, sys
 from pathlib import Path
-from cfflow._ports.embedded_store import EmbeddedStore
-from cfflow.testing.plans import FLOW, a_plan, a_record
+from cfflow.store.embedded import EmbeddedStore
+from cfflow.testing.conformance.plans import FLOW, a_plan, a_record
 
 async def main():
     store = EmbeddedStore(Path(sys.argv[1]))

@@ -18,12 +18,20 @@ import msgspec
 import pytest
 from redis.asyncio.cluster import ClusterNode
 
-from cfflow._ports.redis_store import RedisStore
 from cfflow.errors import Conflict, InvalidInput, StoreUnavailable
-from cfflow.feed import Feed, FeedEvent, FeedGap, FeedItem, FeedNotification
+from cfflow.feed.feed import Feed, FeedEvent, FeedGap, FeedItem, FeedNotification
+from cfflow.store.redis.store import RedisStore
 from cfflow.testing import MemoryStore
-from cfflow.testing.feeds import drained, handled, lost, next_event, numbers, opened, tell
-from cfflow.testing.plans import begin
+from cfflow.testing.conformance.feed import (
+    drained,
+    handled,
+    lost,
+    next_event,
+    numbers,
+    opened,
+    tell,
+)
+from cfflow.testing.conformance.plans import begin
 from tests.ports.servers import Monitor, Server, running, valkey_binary
 
 URLS = ["redis_url", "cluster_url"]

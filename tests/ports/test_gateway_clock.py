@@ -8,9 +8,9 @@ from email.utils import formatdate
 import httpx
 import pytest
 
-from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.gateway_clock import GatewayClock
-from cfflow._ports.transport import GatewayTransport
+from cfflow.cashfree.client import GatewayClient
+from cfflow.cashfree.clock import GatewayClock
+from cfflow.cashfree.transport import GatewayTransport
 from cfflow.emulator import Fault, running_emulator
 from cfflow.errors import CfflowError
 

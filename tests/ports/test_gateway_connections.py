@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cfflow import CfflowError, GatewayUnavailable, OutcomeUnknown
-from cfflow._ports.gateway import frozen_authorize
+from cfflow.cashfree.gateway import frozen_authorize
 from tests.ports.gateway_kit import CARD, SESSION, a_client, a_gateway, answer, hang, raw
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\n"

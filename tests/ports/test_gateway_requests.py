@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from cfflow import BankTransfer, ConfigError, InvalidAmount
-from cfflow._core.observation import Call
-from cfflow._ports.environment import API_VERSIONS, base_url_of
-from cfflow._ports.gateway import GatewayClient, frozen_authorize
-from cfflow._ports.wire import observe_entity, observe_pay
+from cfflow.cashfree.client import GatewayClient
+from cfflow.cashfree.environment import API_VERSIONS, base_url_of
+from cfflow.cashfree.gateway import frozen_authorize
+from cfflow.cashfree.wire import observe_entity, observe_pay
+from cfflow.core.observation import Call
 from tests.ports.gateway_kit import (
     CARD,
     CLIENT_ID,

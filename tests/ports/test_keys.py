@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from redis.crc import key_slot
 
-from cfflow._core.chart import State
-from cfflow._ports.keys import PARTITIONS, Keys, partition_tags
+from cfflow.core.chart import State
 from cfflow.errors import ConfigError
+from cfflow.store.redis.keys import PARTITIONS, Keys, partition_tags
 
 SLOTS = 16_384
 

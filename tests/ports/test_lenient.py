@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from cfflow import ApproveInApp, GatewayRejected, Redirect
-from cfflow._core.observation import Call, Observation, prove
-from cfflow._ports.gateway import GatewayClient, frozen_authorize
-from cfflow._ports.seam import from_answer
-from cfflow._ports.wire import (
+from cfflow.cashfree.client import GatewayClient
+from cfflow.cashfree.failures import from_answer
+from cfflow.cashfree.gateway import frozen_authorize
+from cfflow.cashfree.wire import (
     AuthenticateAnswer,
     Order,
     PayAnswer,
@@ -28,6 +28,7 @@ from cfflow._ports.wire import (
     observe_pay,
     timestamp_ms,
 )
+from cfflow.core.observation import Call, Observation, prove
 from tests.ports.forms_kit import FORMS, MISSING, Path, changed, paths_of
 from tests.ports.gateway_kit import a_client, a_gateway, answer
 

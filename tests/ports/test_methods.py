@@ -23,9 +23,9 @@ from cfflow import (
     UPIAuthorization,
     Wallet,
 )
-from cfflow._core.steps import Instrument
-from cfflow._ports.catalog import Catalog
-from cfflow._ports.methods import with_channel
+from cfflow.cashfree.methods import with_channel
+from cfflow.core.steps import Instrument
+from cfflow.store.catalog import Catalog
 from tests.ports.gateway_kit import NUMBER
 
 PLAIN: dict[str, Any] = {

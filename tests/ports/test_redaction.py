@@ -45,10 +45,8 @@ from cfflow import (
     State,
     StoreUnavailable,
 )
-from cfflow._ports.embedded_store import EmbeddedStore
-from cfflow._ports.sealed import Sealed
-from cfflow._ports.store import Store
 from cfflow.connect import settings_of
+from cfflow.core.sealed import Sealed
 from cfflow.emulator import (
     PREAUTH_CLIENT_ID,
     PREAUTH_CLIENT_SECRET,
@@ -56,6 +54,8 @@ from cfflow.emulator import (
     RunningEmulator,
     running_emulator,
 )
+from cfflow.store.embedded import EmbeddedStore
+from cfflow.store.protocol import Store
 from cfflow.testing import MemoryStore
 from tests.ports.gateway_kit import RawGateway, Reply, Sent, a_gateway, answer, hang, reset
 
@@ -450,7 +450,7 @@ async def test_a_step_that_is_cancelled_tells_no_secret(
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
-        assert "cfflow/_ports/gateway.py" in told(caught.value)["traceback"]
+        assert "cfflow/cashfree/client.py" in told(caught.value)["traceback"]
         assert leaks_of(caught.value) == []
         assert output.leaks() == []
         assert leaks("task", repr(task)) == []
@@ -514,7 +514,7 @@ async def test_a_store_that_goes_down_under_a_pay_tells_no_secret(
         with pytest.raises(StoreUnavailable) as caught:
             await cashier.pay(payment, SESSION, a_card())
         assert caught.value.money_may_have_moved
-        assert "redis_link.py" in told(caught.value)["traceback"]
+        assert "redis/link.py" in told(caught.value)["traceback"]
         assert leaks_of(caught.value) == []
         assert output.leaks() == []
 
@@ -570,7 +570,9 @@ def test_a_client_secret_out_of_form_is_not_repeated() -> None:
     error = refused_secret()
     assert leaks("text", told(error)["texts"]) == []
     plain = traceback.TracebackException.from_exception(error, capture_locals=True)
-    plain.stack[:] = [frame for frame in plain.stack if frame.filename.endswith("gateway.py")]
+    plain.stack[:] = [
+        frame for frame in plain.stack if frame.filename.endswith("cashfree/client.py")
+    ]
     assert "__init__" in "".join(plain.format())
     assert leaks("frames", "".join(plain.format())) == []
 

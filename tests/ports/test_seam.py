@@ -23,8 +23,9 @@ from cfflow import (
     OutcomeUnknown,
     RateLimited,
 )
-from cfflow._ports.gateway import GatewayClient, frozen_authorize
-from cfflow._ports.transport import NEVER_SENT
+from cfflow.cashfree.client import GatewayClient
+from cfflow.cashfree.gateway import frozen_authorize
+from cfflow.cashfree.transport import NEVER_SENT
 from tests.ports.gateway_kit import (
     CARD,
     CLIENT_SECRET,

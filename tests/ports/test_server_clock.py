@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from cfflow._ports import server_clock
-from cfflow._ports.server_clock import ServerClock, monotonic_ms
+from cfflow.store import clock as server_clock
+from cfflow.store.clock import ServerClock, monotonic_ms
 
 
 class Monotonic:

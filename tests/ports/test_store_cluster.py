@@ -10,12 +10,12 @@ import pytest
 from redis.asyncio.cluster import ClusterNode
 from redis.crc import key_slot
 
-from cfflow._core.chart import State
-from cfflow._core.record import Snapshot
-from cfflow._ports.redis_store import RedisStore
-from cfflow._ports.store import Outcome, Page
+from cfflow.core.chart import State
+from cfflow.core.record import Snapshot
 from cfflow.errors import StoreUnavailable
-from cfflow.testing.plans import FLOW, a_plan, a_record
+from cfflow.store.protocol import Outcome, Page
+from cfflow.store.redis.store import RedisStore
+from cfflow.testing.conformance.plans import FLOW, a_plan, a_record
 from tests.ports.servers import Cluster, Server, valkey_binary
 
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import pytest
 
-from cfflow._ports.embedded_store import EmbeddedStore
-from cfflow._ports.redis_store import RedisStore
+from cfflow.store.embedded import EmbeddedStore
+from cfflow.store.redis.store import RedisStore
 from cfflow.testing import FakeClock, MemoryStore, StoreConformance
 
 #: Few, so that the tests of trimming need not write thousands of events.

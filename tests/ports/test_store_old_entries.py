@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cfflow._core.record import Step
-from cfflow._ports.redis_store import RedisStore
-from cfflow._ports.store import Outcome
-from cfflow.testing.orders import a_step, two_payments
-from cfflow.testing.plans import a_plan
+from cfflow.core.record import Step
+from cfflow.store.protocol import Outcome
+from cfflow.store.redis.store import RedisStore
+from cfflow.testing.conformance.orders import a_step, two_payments
+from cfflow.testing.conformance.plans import a_plan
 from tests.ports.servers import Server
 
 _BARRED = {Step.PAY, Step.SUBMIT_OTP}

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from cfflow import IllegalStep, OutcomeUnknown, Payment, State
-from cfflow._ports.redis_store import RedisStore
-from cfflow.doctor import examine
+from cfflow.cli.doctor import examine
+from cfflow.store.protocol import load_order, load_payment
+from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import OTP, Shop, card, open_shop
+from tests.errors_kit import payment_in
 from tests.ports.servers import Proxy, Server, redis7_binary, running, valkey_binary
 
 _INQUIRIES = ("fetch_payment", "fetch_payments", "fetch_order")
@@ -133,11 +135,11 @@ async def test_a_step_of_a_forgotten_number_goes_under_a_key_of_its_own(
     shop.fault("authorize", "status_stored")
     with pytest.raises(OutcomeUnknown) as lost:
         await shop.cashier.capture(held)
-    forgotten = lost.value.payment.operation
+    forgotten = payment_in(lost.value).operation
     server.roll_back(before)
     captured = await shop.cashier.capture(held)
     assert captured.state is State.CAPTURED
-    snapshot = await shop.cashier.snapshot(held.order_id, 1)
+    snapshot = await load_payment(shop.cashier.store, held.order_id, 1)
     assert forgotten is not None
     assert snapshot.record.sequence == forgotten.sequence
     assert shop.effects(held.order_id).count("captured") == 1
@@ -164,7 +166,7 @@ async def test_a_server_comes_back_from_its_file_with_all_that_it_had(
     voided = await shop.cashier.void(await shop.held())
     paid = await shop.cashier.submit_otp((await shop.at_otp())[0], OTP)
     assert voided.state is State.VOIDED
-    assert await shop.store.purge(await shop.cashier.of_order(paid.order_id))
+    assert await shop.store.purge(await load_order(shop.cashier.store, paid.order_id))
     before = everything(server)
     server.restart()
     assert everything(server) == before

@@ -9,8 +9,8 @@ import pytest
 
 import cfflow
 from cfflow import Card, Orchestrator
-from cfflow._ports.redis_store import RedisStore
 from cfflow.emulator import running_emulator
+from cfflow.store.redis.store import RedisStore
 from tests.engine.signing import event, signed
 from tests.ports.servers import Monitor, Server
 

@@ -15,15 +15,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from cfflow._core.chart import State, Trigger
-from cfflow._core.draft import Walked
-from cfflow._core.record import Review, Snapshot
-from cfflow._ports.redis_link import RedisLink
-from cfflow._ports.redis_store import RedisStore
-from cfflow._ports.redis_url import shown
-from cfflow._ports.store import Notification, Outcome, Page
+from cfflow.core.chart import State, Trigger
+from cfflow.core.draft import Walked
+from cfflow.core.record import Review, Snapshot
 from cfflow.errors import ConfigError, StoreError, StoreUnavailable
-from cfflow.testing.plans import FLOW, a_plan, a_record
+from cfflow.store.protocol import Notification, Outcome, Page
+from cfflow.store.redis.link import RedisLink
+from cfflow.store.redis.store import RedisStore
+from cfflow.store.redis.url import shown
+from cfflow.testing.conformance.plans import FLOW, a_plan, a_record
 from tests.ports.servers import Proxy, Server, free_port, running, valkey_binary
 
 SECRET = "correct-horse-battery"
@@ -575,7 +575,7 @@ async def test_it_works_without_the_fast_writer(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """hiredis is an extra: without it the commands are the same, only slower written."""
-    monkeypatch.setattr("cfflow._ports.redis_link._pack_fast", None)
+    monkeypatch.setattr("cfflow.store.redis.link._pack_fast", None)
     store = RedisStore(redis_url)
     await store.open()
     await commit_once(store, await begin(store), wake_ms=1)

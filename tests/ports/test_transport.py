@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cfflow._ports.transport import NEVER_SENT, GatewayTransport
+from cfflow.cashfree.transport import NEVER_SENT, GatewayTransport
 
 # For these tests only: an authority that nobody trusts, and what it signed for localhost.
 # Valid from 2020 to 2120.

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfflow import ApproveInApp, AskOtp, Failure, Redirect, SubmitForm
-from cfflow._core.observation import Call, Observation, prove
-from cfflow._ports.wire import (
+from cfflow.cashfree.wire import (
     AuthenticateAnswer,
     Order,
     PayAnswer,
@@ -28,6 +27,7 @@ from cfflow._ports.wire import (
     observe_pay,
     timestamp_ms,
 )
+from cfflow.core.observation import Call, Observation, prove
 
 AUTHORIZATION = {
     "action": "CAPTURE",

@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from random import Random
 
-from cfflow.testing import MemoryStore, memory
+from cfflow.store.memory import store as memory
+from cfflow.testing import MemoryStore
 from tests.sim.books import Books
 from tests.sim.loop import VirtualLoop
 from tests.sim.story import Story

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cfflow._core.chart import HOLDS, State
-from cfflow._core.record import Record, Step
+from cfflow.core.chart import HOLDS, State
+from cfflow.core.record import Record, Step
 
 _MONEY_REVIEWS = {"ambiguous_attempt", "unclaimed_money", "two_holds"}
 _TAKES = {Step.PAY, Step.SUBMIT_OTP}

@@ -11,9 +11,9 @@ from decimal import Decimal
 
 from transitions import MachineError
 
-from cfflow._core.chart import FINAL, HOLDS, State, fire
-from cfflow._core.flow import Flow
-from cfflow._core.record import (
+from cfflow.core.chart import FINAL, HOLDS, State, fire
+from cfflow.core.flow import Flow
+from cfflow.core.record import (
     HISTORY_MAX,
     TRIGGERS,
     Entry,
@@ -23,7 +23,7 @@ from cfflow._core.record import (
     Snapshot,
     payment_id,
 )
-from cfflow._ports.store import decode_record
+from cfflow.store.protocol import decode_record
 from cfflow.testing import MemoryStore
 from tests.core.schedule_model import expected_wake, since_may_change
 from tests.sim.beside import why_not

@@ -10,8 +10,8 @@ from itertools import count
 from random import Random
 
 from cfflow import UPI, Card, NetBanking, Orchestrator, Payment
-from cfflow._ports.checks import LEFT_OUT
-from cfflow._ports.methods import PaymentMethod
+from cfflow.cashfree.methods import PaymentMethod
+from cfflow.core.arguments import LEFT_OUT
 from cfflow.errors import CfflowError
 from tests.sim.process import ACTION, Action, Died, Process
 from tests.sim.rules import Rules

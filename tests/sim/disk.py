@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from cfflow._ports.store import Committed, Outcome, Started
 from cfflow.errors import StoreUnavailable
+from cfflow.store.protocol import Committed, Outcome, Started
 from cfflow.testing import MemoryStore
 from tests.sim.loop import VirtualLoop
 from tests.sim.network import at_once

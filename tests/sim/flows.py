@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cfflow._core.flow import Flow, parse
-from cfflow._ports.catalog import Catalog
+from cfflow.core.flow import Flow, parse
+from cfflow.store.catalog import Catalog
 
 _FAST = """
 name = "{name}"

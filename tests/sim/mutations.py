@@ -9,7 +9,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cfflow._core import (
+from cfflow.cashfree import failures as seam
+from cfflow.cashfree.client import GatewayClient
+from cfflow.core import (
     absorb,
     answers,
     attempts,
@@ -21,18 +23,17 @@ from cfflow._core import (
     schedule,
     siblings,
 )
-from cfflow._core.chart import State, Trigger
-from cfflow._core.draft import Draft, Plan
-from cfflow._core.flow import Flow
-from cfflow._core.observation import Observation
-from cfflow._core.record import Attempt, Operation, Record, Snapshot
-from cfflow._core.steps import renewed
-from cfflow._ports import seam
-from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.store import Committed, Outcome, decode_record
+from cfflow.core.chart import State, Trigger
+from cfflow.core.draft import Draft, Plan
+from cfflow.core.flow import Flow
+from cfflow.core.observation import Observation
+from cfflow.core.record import Attempt, Operation, Record, Snapshot
+from cfflow.core.steps import renewed
 from cfflow.engine import Engine
 from cfflow.errors import GatewayUnavailable, OutcomeUnknown
-from cfflow.testing import MemoryStore, memory
+from cfflow.store.memory import store as memory
+from cfflow.store.protocol import Committed, Outcome, decode_record
+from cfflow.testing import MemoryStore
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cfflow._core.record import Operation, Step
-from cfflow._core.steps import idempotency_key
+from cfflow.core.record import Operation, Step
+from cfflow.core.steps import idempotency_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cfflow._core.record import Snapshot, Step
-from cfflow._core.schedule import PAY_MARGIN_MS
-from cfflow._core.steps import SEND_WITHIN_MS
+from cfflow.core.record import Snapshot, Step
+from cfflow.core.schedule import PAY_MARGIN_MS
+from cfflow.core.steps import SEND_WITHIN_MS
 from cfflow.errors import (
     CfflowError,
     Conflict,

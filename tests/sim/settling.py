@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from cfflow import Orchestrator
-from cfflow._core.chart import HOLDS, State
-from cfflow._core.record import Record
+from cfflow.core.chart import HOLDS, State
+from cfflow.core.record import Record
 from cfflow.emulator.records import Attempt
 from cfflow.errors import CfflowError
 from cfflow.worker import Worker

@@ -18,13 +18,13 @@ from random import Random
 from typing import Any, cast
 
 from cfflow import Orchestrator
-from cfflow._core.record import Snapshot
-from cfflow._ports.gateway import GatewayClient
-from cfflow._ports.sealed import Sealed
-from cfflow._ports.store import Noted, Store
+from cfflow.cashfree.client import GatewayClient
+from cfflow.core.record import Snapshot
+from cfflow.core.sealed import Sealed
 from cfflow.emulator import Bank, BankOptions
 from cfflow.emulator.records import DEFAULT_ACCOUNTS
 from cfflow.emulator.wire import timestamp
+from cfflow.store.protocol import Noted, Store
 from cfflow.testing import FakeClock, MemoryStore
 from cfflow.webhooks import Verifier
 from tests.sim.accidents import Accidents

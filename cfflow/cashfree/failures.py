@@ -1,0 +1,165 @@
+"""The one seam where foreign failures become cfflow's errors (GATEWAY 3, errors).
+
+What decides is whether the request may have had its effect. A step whose answer is lost,
+broken or a server error is of unknown outcome; the same failure of an inquiry only means
+that we know no more than before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import httpx
+import msgspec
+
+from cfflow.cashfree.calls import ROUTES
+from cfflow.cashfree.lenient import UNREADABLE, decoder
+from cfflow.cashfree.transport import NEVER_SENT
+from cfflow.cashfree.wire import ErrorAnswer, without_card_numbers
+from cfflow.core.observation import Call
+from cfflow.errors import (
+    CfflowError,
+    GatewayAuthError,
+    GatewayRejected,
+    GatewayUnavailable,
+    OutcomeUnknown,
+    RateLimited,
+)
+
+__all__ = ["from_answer", "from_transport", "request_id_of", "retry_after_s", "undecodable"]
+
+#: Refusals which show that the gateway knows more of this payment than we do.
+_KNOWS_CODES: Final = frozenset({"orderpay_not_found", "order_inactive"})
+_KNOWS_WORDS: Final = ("already processed", "exceeded")
+
+_RETRY_AFTER_S: Final = 60.0
+_RETRY_AFTER_MAX_S: Final = 3600.0
+_BAD_REQUEST: Final = 400
+_SERVER_ERROR: Final = 500
+_MAYBE_DONE: Final = frozenset({408, 409, 422, 425})
+
+#: What a request carries and no error may repeat; shorter values cannot be told from words.
+_SECRETS: Final = frozenset(
+    {"card_cvv", "card_number", "cryptogram", "otp", "payment_session_id", "phone", "upi_id"}
+)
+_SECRET_MIN: Final = 3
+
+_decode_error = decoder(ErrorAnswer)
+
+
+class _Words(NamedTuple):
+    """What an error's body says; empty where it says nothing that can be read."""
+
+    message: str = ""
+    code: str = ""
+    type: str = ""
+
+
+def request_id_of(response: httpx.Response) -> str:
+    """Return the gateway's own number for the call, "" where it gave none."""
+    return str(response.headers.get("x-request-id", ""))[:80]
+
+
+def from_transport(call: Call, error: Exception) -> CfflowError:
+    """Return the error for a call that got no whole answer."""
+    kind = type(error).__name__
+    if isinstance(error, NEVER_SENT):
+        return GatewayUnavailable(f"{call}: the gateway was not reached ({kind}); nothing was sent")
+    if ROUTES[call].moves:
+        return OutcomeUnknown(f"{call}: no answer ({kind}); the gateway may have acted")
+    return GatewayUnavailable(f"{call}: no answer ({kind})")
+
+
+def undecodable(call: Call, response: httpx.Response) -> CfflowError:
+    """Return the error for a 2xx whose body is not what this call answers."""
+    status, request_id = response.status_code, request_id_of(response)
+    text = f"{call}: answer {status} does not decode (request {request_id or 'unnamed'})"
+    if ROUTES[call].moves:
+        return OutcomeUnknown(text)
+    return GatewayUnavailable(text, status=status, request_id=request_id)
+
+
+def from_answer(call: Call, response: httpx.Response) -> CfflowError:
+    """Return the error for an answer that is no 2xx."""
+    status = response.status_code
+    said = _body(response)
+    body = _without_secrets(said, response.request)
+    text = f"{call}: {status} {body.code or body.type}: {body.message or 'no message'}"[:500]
+    details: dict[str, Any] = {
+        "status": status,
+        "code": body.code,
+        "type": body.type,
+        "request_id": request_id_of(response),
+    }
+    if status in {401, 403}:
+        return GatewayAuthError(f"{text}; check client id, secret and environment", **details)
+    if status == 429:
+        wait_s = retry_after_s(response.headers)
+        return RateLimited(
+            f"{call}: rate limit; try again in {wait_s:g} s", retry_after_s=wait_s, **details
+        )
+    maybe_done = ROUTES[call].moves and status in _MAYBE_DONE
+    if _BAD_REQUEST <= status < _SERVER_ERROR and not maybe_done:
+        rejected = GatewayRejected(text, **details)
+        rejected.fetch_first = _knows_more(said)
+        return rejected
+    if ROUTES[call].moves:
+        unknown = OutcomeUnknown(f"{text}; the gateway may have acted")
+        unknown.replayed = response.headers.get("x-idempotency-replayed", "").lower() == "true"
+        return unknown
+    return GatewayUnavailable(text, **details)
+
+
+def _without_secrets(body: _Words, request: httpx.Request) -> _Words:
+    """Return an error's words without what the request carried, which they may echo."""
+    secrets = sorted(_secrets(request), key=len, reverse=True)
+
+    def clean(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "xxxx")
+        return without_card_numbers(text)
+
+    return _Words(*map(clean, body))
+
+
+def _secrets(request: httpx.Request) -> set[str]:
+    found = {request.headers.get("x-client-secret", "")}
+    parts: list[Any] = [msgspec.json.decode(request.content or b"{}")]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            parts.extend(value for value in part.values() if isinstance(value, dict))
+            found |= {part[name] for name in _SECRETS & part.keys()}
+    return {text for text in found if isinstance(text, str) and len(text) >= _SECRET_MIN}
+
+
+def _body(response: httpx.Response) -> _Words:
+    """Return an error's body, which helps people; one that is HTML or garbage changes nothing."""
+    try:
+        found = _decode_error(response.content)
+    except UNREADABLE:
+        return _Words()
+    code = "" if found.code is None else str(found.code)
+    return _Words(found.message or "", code, found.type or "")
+
+
+def _knows_more(body: _Words) -> bool:
+    words = body.message.lower()
+    return body.code in _KNOWS_CODES or any(word in words for word in _KNOWS_WORDS)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Return how many seconds a 429 asks for: the first header with a sane number counts.
+
+    `headers` have lower-case names; the gateway's pages write them in different case. A proxy
+    before the gateway sends `retry-after`. Without any, a minute: the longest window.
+    """
+    for name in ("x-ratelimit-retry", "x-ratelimit-reset", "retry-after"):
+        try:
+            seconds = float(headers.get(name, ""))
+        except ValueError:
+            continue
+        if 0 <= seconds <= _RETRY_AFTER_MAX_S:
+            return seconds
+    return _RETRY_AFTER_S

@@ -1,0 +1,92 @@
+"""An inquiry: the call that moves nothing, and the event that its answer is."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cfflow.cashfree.gateway import Gateway
+from cfflow.cashfree.wire import observe_entity, timestamp_ms
+from cfflow.core.decide import Event, Inquired, NotFound, OrderSeen
+from cfflow.core.due import Ask
+from cfflow.core.flow import Flow
+from cfflow.core.observation import Call
+from cfflow.core.record import Snapshot
+from cfflow.errors import GatewayRejected
+
+__all__ = ["CALLS", "ask"]
+
+#: The gateway's call behind each inquiry; each has a rate limit of its own (GATEWAY 6).
+CALLS = {
+    Ask.PAYMENT: Call.FETCH_PAYMENT,
+    Ask.PAYMENTS: Call.FETCH_PAYMENTS,
+    Ask.ORDER: Call.FETCH_ORDER,
+}
+
+
+_NOT_FOUND: Final = 404
+
+
+def _answered_ms(snapshot: Snapshot, what: Ask) -> int:
+    """Return up to when this question answers notifications: 0 if it is not the right one."""
+    notice, record = snapshot.notice, snapshot.record
+    if notice is None:
+        return 0
+    lost = record.operation is not None or record.given_up_ms is not None
+    right = {
+        Ask.PAYMENTS: True,
+        Ask.PAYMENT: notice.is_about(record),
+        Ask.ORDER: record.cf_payment_id is None and not lost,
+    }
+    return notice.at_ms if right.get(what) else 0
+
+
+async def ask(
+    gateway: Gateway, snapshot: Snapshot, what: Ask, flow: Flow, asked_ms: int
+) -> Event | None:
+    """Make one inquiry about a payment and return its answer; None where there is nothing to ask.
+
+    `asked_ms` is the store's time now: an answer is as old as its question. That the gateway
+    does not know the order or the attempt is an answer too (404). Raises `GatewayError` when
+    there is no answer; no money moves by asking.
+    """
+    notice_ms = _answered_ms(snapshot, what)
+    try:
+        return await _ask(gateway, snapshot, what, flow, asked_ms, notice_ms)
+    except GatewayRejected as refusal:
+        if refusal.status != _NOT_FOUND:
+            raise
+    if what is Ask.ORDER:
+        return OrderSeen("NOT_FOUND", asked_ms, notice_ms=notice_ms)
+    return NotFound(asked_ms, notice_ms)
+
+
+async def _ask(
+    gateway: Gateway,
+    snapshot: Snapshot,
+    what: Ask,
+    flow: Flow,
+    asked_ms: int,
+    notice_ms: int,
+) -> Event | None:
+    limit_s = flow.pay.timeout_s
+    order_id, ours = snapshot.order_id, snapshot.record.cf_payment_id
+    if what is Ask.PAYMENT and ours is not None:
+        entity = await gateway.fetch_payment(order_id, ours, timeout_s=limit_s)
+        one = observe_entity(entity, Call.FETCH_PAYMENT)
+        return Inquired((one,), asked_ms, notice_ms=notice_ms)
+    if what is Ask.PAYMENTS:
+        found = await gateway.fetch_payments(order_id, timeout_s=limit_s)
+        seen = tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in found)
+        return Inquired(seen, asked_ms, everything=True, notice_ms=notice_ms)
+    if what is Ask.ORDER:
+        order = await gateway.fetch_order(order_id, timeout_s=limit_s)
+        return OrderSeen(
+            order.order_status or "",
+            asked_ms,
+            timestamp_ms(order.order_expiry_time),
+            notice_ms,
+            order.order_id,
+            order.order_amount,
+            order.order_currency,
+        )
+    return None

@@ -1,0 +1,366 @@
+"""The gateway's JSON on one side, observations and next actions on the other.
+
+An answer is readable when the fields that decide are. They are marked with `Decides` and
+read strictly. Any other field is left out where it has another form. Unknown fields and
+unknown words pass through, ids come as numbers or strings, null and missing are the same;
+an amount that is no finite number does not decode.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from cfflow.cashfree.instrument import instrument, method_name
+from cfflow.cashfree.lenient import UNREADABLE, Decides, decoder
+from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
+from cfflow.core.money import without_noise
+from cfflow.core.observation import Call, Failure, Observation
+
+__all__ = [
+    "Answer",
+    "AuthenticateAnswer",
+    "ErrorAnswer",
+    "Order",
+    "PayAnswer",
+    "PaymentEntity",
+    "Simulation",
+    "believed",
+    "decoder",
+    "encode",
+    "next_action",
+    "observe_authenticate",
+    "observe_entity",
+    "observe_pay",
+    "timestamp_ms",
+    "without_card_numbers",
+]
+
+#: Amounts go out as JSON numbers with their two decimals: 1.00, never "1.00" or 1.0e0.
+encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+IST: Final = timezone(timedelta(hours=5, minutes=30))
+
+_Id = int | str | None
+
+#: The next paisa would be too much, also where rounding adds it.
+_AMOUNT_MAX: Final = Decimal("999999999999.99")
+
+_YEAR_10000_MS: Final = 253_402_300_800_000
+
+_CARD_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){12,18}")
+
+_T = TypeVar("_T")
+
+
+_NOTHING: Final = msgspec.Raw(b"null")
+_decode_json: Final = msgspec.json.Decoder().decode
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Base of the gateway's answers; `request_id` is its own number for the call."""
+
+    # From a header. No field of a body has this name, so none can be mistaken for it.
+    request_id: str = msgspec.field(default="", name="(x-request-id)")
+
+    def check(self) -> None:
+        """Raise `ValueError` for an amount that no answer about money can hold."""
+
+
+class PayData(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """`data` of a pay answer: where the customer goes and with what."""
+
+    url: str | None = None
+    payload: dict[str, Any] | None = None
+    content_type: str | None = None
+    method: str | None = None
+    redirect_to_bank: Any = None
+
+
+class PayAnswer(Answer, frozen=True, kw_only=True, gc=False):
+    """The answer to pay: one attempt exists, and `action` says what comes next."""
+
+    cf_payment_id: Decides[_Id] = None
+    payment_method: str | None = None
+    channel: str | None = None
+    action: Decides[str | None] = None
+    payment_amount: Decides[Decimal | None] = None
+    data: PayData | None = None
+
+    def check(self) -> None:
+        """Raise `ValueError` for an amount that no answer about money can hold."""
+        _check_amounts(self.payment_amount)
+
+
+class AuthenticateAnswer(Answer, frozen=True, kw_only=True, gc=False):
+    """The answer to an OTP submission or resend."""
+
+    cf_payment_id: Decides[_Id] = None
+    action: str | None = None
+    authenticate_status: Decides[str | None] = None
+    payment_message: str | None = None
+
+
+class Authorization(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What was done with a hold, and whether the bank has confirmed it."""
+
+    action: Decides[str | None] = None
+    status: Decides[str | None] = None
+    captured_amount: Decides[Decimal | None] = None
+    start_time: str | None = None
+    end_time: str | None = None
+    approve_by: str | None = None
+    action_reference: str | None = None
+    action_time: str | None = None
+
+
+class ErrorDetails(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Why an attempt failed."""
+
+    error_code: str | None = None
+    error_description: str | None = None
+    error_reason: str | None = None
+    error_source: str | None = None
+
+
+class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
+    """One attempt, as fetch and authorize show it.
+
+    `payment_method` stays JSON until somebody asks for it with `paid_with()`: only a lost
+    pay needs it, and a printed entity then shows no UPI id and no phone.
+    """
+
+    cf_payment_id: Decides[_Id] = None
+    order_id: Decides[str | None] = None
+    payment_status: Decides[str | None] = None
+    payment_amount: Decides[Decimal | None] = None
+    order_amount: Decides[Decimal | None] = None
+    payment_currency: str | None = None
+    is_captured: Decides[bool | None] = None
+    authorization: Decides[Authorization | None] = None
+    error_details: ErrorDetails | None = None
+    payment_group: str | None = None
+    payment_method: msgspec.Raw = _NOTHING
+    payment_message: str | None = None
+    payment_time: str | None = None
+    payment_completion_time: str | None = None
+    bank_reference: str | None = None
+    auth_id: str | None = None
+
+    def check(self) -> None:
+        """Raise `ValueError` for an amount that no answer about money can hold."""
+        captured = self.authorization.captured_amount if self.authorization else None
+        _check_amounts(self.payment_amount, self.order_amount, captured)
+
+    def unread(self) -> PaymentEntity:
+        """Return this attempt with its ids alone, which prove nothing.
+
+        Raises `ValueError` where its own id is missing: such an attempt is of no use.
+        """
+        if _id(self.cf_payment_id) is None:
+            raise ValueError("an attempt in the list has no id that can be read")
+        return PaymentEntity(cf_payment_id=self.cf_payment_id, order_id=self.order_id)
+
+    def paid_with(self) -> dict[str, Any]:
+        """Return the payment method's own fields by the method's name; empty if unsaid.
+
+        Also empty where these fields alone are broken: the money's own are believed.
+        """
+        try:
+            found = _decode_json(self.payment_method)
+        except UNREADABLE:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+class Order(Answer, frozen=True, kw_only=True, gc=False):
+    """An order. Its `payment_session_id` pays it, so `repr` does not show it."""
+
+    cf_order_id: _Id = None
+    order_id: Decides[str | None] = None
+    order_status: Decides[str | None] = None
+    order_amount: Decides[Decimal | None] = None
+    order_currency: str | None = None
+    order_expiry_time: str | None = None
+    payment_session_id: str | None = None
+
+    def check(self) -> None:
+        """Raise `ValueError` for an amount that no answer about money can hold."""
+        _check_amounts(self.order_amount)
+
+    def __repr__(self) -> str:
+        return f"Order(order_id={self.order_id!r}, order_status={self.order_status!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # rich and structlog's tracebacks ask this one, and msgspec's own shows every field.
+        return [("order_id", self.order_id), ("order_status", self.order_status)]
+
+
+class Simulation(Answer, frozen=True, kw_only=True, gc=False):
+    """A sandbox simulation."""
+
+    simulation_id: _Id = None
+    entity: str | None = None
+    entity_id: _Id = None
+    entity_simulation: Any = None
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The body of an error. Nothing of it decides whether it can be read."""
+
+    message: str | None = None
+    code: str | int | float | None = None
+    type: str | None = None
+
+
+def believed(found: _T) -> _T:
+    """Return a decoded answer; raises `ValueError` where one of its amounts is none.
+
+    In a list such an attempt keeps its ids alone, so that it does not hide the others.
+    """
+    if isinstance(found, list):
+        found[:] = [_believed_entry(entry) for entry in found]
+    elif isinstance(found, Answer):
+        found.check()
+    return found
+
+
+def _believed_entry(entry: PaymentEntity) -> PaymentEntity:
+    try:
+        entry.check()
+    except ValueError:
+        return entry.unread()
+    return entry
+
+
+def observe_pay(answer: PayAnswer) -> Observation:
+    """Return what a pay answer says; one without an id says that no attempt is known."""
+    return Observation(
+        call=Call.PAY,
+        cf_payment_id=_id(answer.cf_payment_id),
+        action=answer.action,
+        method=answer.payment_method and method_name(answer.payment_method),
+        channel=answer.channel,
+        payment_amount=_money(answer.payment_amount),
+        request_id=answer.request_id,
+    )
+
+
+def observe_authenticate(answer: AuthenticateAnswer) -> Observation:
+    """Return what an authenticate answer says."""
+    return Observation(
+        call=Call.AUTHENTICATE,
+        cf_payment_id=_id(answer.cf_payment_id),
+        authenticate_status=answer.authenticate_status,
+        authenticate_action=answer.action,
+        message=answer.payment_message or "",
+        request_id=answer.request_id,
+    )
+
+
+def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
+    """Return what a payment entity says, whichever call it answers."""
+    authorization = entity.authorization or Authorization()
+    began_ms = timestamp_ms(entity.payment_time)
+    method, channel, last_four, card_kind = instrument(entity.paid_with(), entity.payment_group)
+    return Observation(
+        call=call,
+        cf_payment_id=_id(entity.cf_payment_id),
+        order_id=entity.order_id,
+        payment_status=entity.payment_status,
+        is_captured=entity.is_captured,
+        authorization_action=authorization.action,
+        authorization_status=authorization.status,
+        captured_amount=_money(authorization.captured_amount),
+        hold_expires_ms=timestamp_ms(authorization.end_time),
+        failure=_failure(entity.error_details),
+        method=method,
+        channel=channel,
+        last_four=last_four,
+        payment_amount=_money(entity.payment_amount),
+        order_amount=_money(entity.order_amount),
+        began_ms=began_ms,
+        paid_ms=timestamp_ms(entity.payment_completion_time) or began_ms,
+        currency=entity.payment_currency,
+        message=entity.payment_message or "",
+        request_id=entity.request_id,
+        card_kind=card_kind,
+    )
+
+
+def next_action(answer: PayAnswer) -> NextAction | None:
+    """Return what the customer has to do, from `action` and `data`; None where nothing fits."""
+    data = answer.data or PayData()
+    if answer.action == "post":
+        return AskOtp(_page(data.redirect_to_bank))
+    url = _page(data.url)
+    if answer.action == "form" and url:
+        return SubmitForm(
+            url,
+            data.payload or {},
+            data.method or "post",
+            data.content_type or "application/x-www-form-urlencoded",
+        )
+    if answer.action == "custom":
+        return ApproveInApp(answer.channel or "", data.payload or {})
+    return Redirect(url) if url else None
+
+
+def _page(url: object) -> str | None:
+    """Return the address of a page; a `javascript:` link would run on the merchant's own."""
+    safe = isinstance(url, str) and url.lower().startswith(("https://", "http://"))
+    return str(url) if safe else None
+
+
+def timestamp_ms(text: str | None) -> int | None:
+    """Return milliseconds since the epoch; a time without an offset is IST (GATEWAY 4).
+
+    None for what is no time, and for a stand-in such as the year 1, which nobody means.
+    """
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=IST)
+    at_ms = round(moment.timestamp() * 1000)
+    return at_ms if 0 < at_ms < _YEAR_10000_MS else None
+
+
+def without_card_numbers(text: str) -> str:
+    """Return a text in which no number is as long as a card's."""
+    return _CARD_NUMBER.sub("xxxx", text)
+
+
+def _id(value: _Id) -> str | None:
+    return str(value) if value not in (None, "") else None
+
+
+def _money(amount: Decimal | None) -> Decimal | None:
+    return None if amount is None else without_noise(amount)
+
+
+def _check_amounts(*amounts: Decimal | None) -> None:
+    """Money is finite and not negative, or the answer is not to be believed at all."""
+    for amount in amounts:
+        if amount is not None and not (amount.is_finite() and 0 <= amount <= _AMOUNT_MAX):
+            raise ValueError("an amount in the answer is not an amount of money")
+
+
+def _failure(details: ErrorDetails | None) -> Failure | None:
+    if details is None or details == ErrorDetails():
+        return None
+    texts = (
+        details.error_code,
+        details.error_reason,
+        details.error_source,
+        details.error_description,
+    )
+    # It is kept in the store, and a bank's own words may name the card.
+    return Failure(*(without_card_numbers(text or "")[:200] for text in texts))

@@ -1,0 +1,281 @@
+"""The command line: arguments and printing only.
+
+Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cfflow import State, __version__
+from cfflow.cli import emulator as cli_emulator
+from cfflow.cli import feed as cli_feed
+from cfflow.cli import recovery as cli_recovery
+from cfflow.cli.doctor import examine
+from cfflow.cli.terminal import (
+    AsJson,
+    FlowFiles,
+    PaymentId,
+    RedisUrl,
+    console,
+    plain,
+    print_json,
+    wait,
+)
+from cfflow.connect import open_reader
+from cfflow.errors import CfflowError
+from cfflow.store.catalog import Catalog, read_flow
+from cfflow.views.doctor import Finding
+from cfflow.views.graph import mermaid
+from cfflow.views.payment import Payment
+
+__all__ = ["app", "run"]
+
+app: Final = typer.Typer(
+    name="cfflow",
+    help="Drives Cashfree payments as state machines in Redis, and never loses one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(cli_emulator.app)
+app.add_typer(cli_recovery.app)
+app.add_typer(cli_feed.app)
+
+_STYLES: Final = {
+    "captured": "green",
+    "voided": "cyan",
+    "failed": "red",
+    "authorized": "yellow",
+    "otp_pending": "magenta",
+}
+
+
+def run() -> None:
+    """Run the command line; a user's mistake is one line on standard error."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except CfflowError as error:
+        Console(stderr=True, soft_wrap=True).print(Text(f"cfflow: {error}", style="red"))
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output has gone; what Python still holds for it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"cfflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Drives Cashfree payments as state machines in Redis, and never loses one."""
+
+
+@app.command()
+def demo() -> None:
+    """Show the main job: an OTP sale, holds, and a crash in the middle of a capture."""
+    from cfflow.demo import play
+
+    sys.exit(play(Console(highlight=False)))
+
+
+@app.command(name="list")
+def list_(
+    state: Annotated[State | None, typer.Option(help="Only this state.")] = None,
+    flow: Annotated[str | None, typer.Option(help="Only this flow.")] = None,
+    order: Annotated[str | None, typer.Option(help="Only this order.")] = None,
+    review: Annotated[bool, typer.Option("--review", help="Only with an open review.")] = False,
+    older_than: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Only payments of this age.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    after: Annotated[
+        str | None, typer.Option(metavar="ID", help="Continue behind this one.")
+    ] = None,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List payments, oldest first."""
+
+    async def read() -> list[Payment]:
+        async with open_reader(redis_url) as reader:
+            return await reader.find(
+                state=state,
+                flow=flow,
+                order_id=order,
+                review=review,
+                older_than=older_than,
+                limit=limit,
+                after=after,
+            )
+
+    payments = wait(read())
+    if as_json:
+        print_json([plain(payment) for payment in payments])
+    elif payments:
+        console().print(_table(payments))
+    else:
+        print("No payments.")
+
+
+@app.command()
+def show(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
+    """Show one payment."""
+
+    async def read() -> Payment:
+        async with open_reader(redis_url) as reader:
+            return await reader.get(payment_id)
+
+    payment = wait(read())
+    if as_json:
+        print_json(plain(payment))
+        return
+    grid = Table.grid(padding=(0, 2))
+    for name, value in plain(payment).items():
+        if value not in (None, (), {}, []):
+            grid.add_row(Text(name, style="bold"), Text(_worded(value)))
+    console().print(grid)
+
+
+@app.command()
+def why(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
+    """Explain a payment: what happened, what is open, what may be called now."""
+
+    async def read() -> Any:
+        async with open_reader(redis_url) as reader:
+            return await reader.why(payment_id)
+
+    told = wait(read())
+    if as_json:
+        print_json(msgspec.to_builtins(told))
+    else:
+        print(told)
+
+
+@app.command()
+def graph(
+    flow: Annotated[
+        str | None, typer.Argument(help="A flow's name; the whole chart if none.")
+    ] = None,
+    payment: Annotated[
+        str | None, typer.Option("--payment", metavar="ID", help="Mark the path it walked.")
+    ] = None,
+    flows: FlowFiles = None,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the chart as a Mermaid diagram."""
+    rules = None if flow is None else Catalog(flows or ()).named(flow)
+    walked: tuple[Any, ...] = ()
+    if payment is not None:
+
+        async def read() -> Any:
+            async with open_reader(redis_url) as reader:
+                return await reader.history(payment)
+
+        walked = wait(read())
+    diagram = mermaid(rules, walked)
+    if as_json:
+        print_json({"format": "mermaid", "diagram": diagram})
+    else:
+        print(diagram)
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FLOW.toml...", help="Flow files.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check flow files; every error names file, key and reason."""
+    findings = [_checked(file) for file in files]
+    if as_json:
+        print_json(findings)
+    else:
+        for finding in findings:
+            print(finding["error"] or f"{finding['file']}: ok, flow {finding['name']}")
+    if any(finding["error"] for finding in findings):
+        raise typer.Exit(1)
+
+
+def _checked(file: Path) -> dict[str, str | None]:
+    try:
+        flow = read_flow(file)
+    except CfflowError as error:
+        return {"file": str(file), "name": None, "digest": None, "error": str(error)}
+    return {"file": str(file), "name": flow.name, "digest": flow.digest, "error": None}
+
+
+@app.command()
+def doctor(
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examine settings, store and gateway, and say what could lose a payment."""
+    findings = wait(examine(redis_url))
+    if as_json:
+        print_json([msgspec.to_builtins(finding) for finding in findings])
+    else:
+        console().print(_diagnosis(findings))
+    if any(finding.verdict == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _diagnosis(findings: list[Finding]) -> Table:
+    marks = {"good": ("ok", "green"), "note": ("note", "yellow"), "bad": ("BAD", "bold red")}
+    grid = Table.grid(padding=(0, 2))
+    for finding in findings:
+        mark, style = marks[finding.verdict]
+        grid.add_row(Text(mark, style=style), Text(finding.subject), Text(finding.detail))
+    return grid
+
+
+def _table(payments: list[Payment]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("PAYMENT", "STATE", "AMOUNT", "FLOW", "AGE", "OPEN", "REVIEW"):
+        table.add_column(name, justify="right" if name in {"AMOUNT", "AGE"} else "left")
+    for payment in payments:
+        table.add_row(
+            Text(payment.id, overflow="fold"),
+            Text(payment.state.value, style=_STYLES.get(payment.state.value, "")),
+            payment.money,
+            payment.flow,
+            _age(payment.created_at),
+            "" if payment.operation is None else payment.operation.step.value,
+            Text(", ".join(payment.review), style="red"),
+        )
+    return table
+
+
+def _age(since: datetime) -> str:
+    seconds = max(0, int((datetime.now(UTC) - since).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _worded(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

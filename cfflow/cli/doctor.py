@@ -1,0 +1,56 @@
+"""What `cfflow doctor` examines: it opens what the settings name and collects the findings."""
+
+from __future__ import annotations
+
+import os
+
+from cfflow.connect import (
+    VARIABLES,
+    Settings,
+    gateway_client,
+    open_store,
+    settings_of,
+)
+from cfflow.errors import CfflowError
+from cfflow.logs import silent_log
+from cfflow.views.doctor import (
+    Finding,
+    examine_gateway,
+    examine_store,
+    kept_limits,
+    missing_extras,
+)
+
+__all__ = ["examine"]
+
+
+async def examine(redis_url: str | None = None) -> list[Finding]:
+    """Return what was found, in the order in which it should be mended."""
+    try:
+        settings = settings_of({"redis_url": redis_url})
+    except CfflowError as error:
+        url = redis_url or os.environ.get(VARIABLES["redis_url"][0])
+        found = await _store(url) if url else []
+        return [Finding("bad", "settings", str(error)), *missing_extras(), *found]
+    place = f"{settings.environment}, API {settings.api_version}"
+    return [
+        Finding("good", "settings", place),
+        *missing_extras(),
+        *await _store(settings.redis_url),
+        await _gateway(settings),
+        kept_limits(settings.environment),
+    ]
+
+
+async def _store(url: str) -> list[Finding]:
+    try:
+        return await examine_store(open_store(url))
+    except CfflowError as error:
+        return [Finding("bad", "store", str(error))]
+
+
+async def _gateway(settings: Settings) -> Finding:
+    try:
+        return await examine_gateway(gateway_client(settings, silent_log()))
+    except CfflowError as error:
+        return Finding("bad", "gateway", str(error))

@@ -1,0 +1,75 @@
+"""`cfflow events`: the feed of committed transitions, line by line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import msgspec
+import typer
+
+from cfflow.cli.terminal import AsJson, RedisUrl, wait
+from cfflow.connect import open_reader
+from cfflow.feed.feed import Feed, FeedGap, FeedItem, FeedNotification
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+
+@app.command()
+def events(
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="Who reads; each gets everything.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for more until Ctrl-C.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="A new group begins with what comes from now on.")
+    ] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Forget the group; nothing is kept for it any more.")
+    ] = False,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a group has not seen: transitions and notifications; acknowledge each."""
+
+    async def work() -> None:
+        async with open_reader(redis_url) as reader:
+            feed = reader.events(group, start="now" if now else "oldest")
+            if forget:
+                await feed.forget()
+                return
+            async with feed:
+                await _print_all(feed, follow=follow, as_json=as_json)
+
+    wait(work())
+
+
+async def _print_all(feed: Feed, *, follow: bool, as_json: bool) -> None:
+    printed = 0
+    while (event := await (anext(feed) if follow else feed.poll())) is not None:
+        sys.stdout.write(f"{_json(event) if as_json else _line(event)}\n")
+        # Printed first: what dies in between comes again.
+        sys.stdout.flush()
+        await feed.ack(event)
+        printed += 1
+    if not (printed or as_json):
+        sys.stdout.write("No new events.\n")
+    others = [name for name in feed.consumers if name != feed.consumer]
+    if others:
+        sys.stderr.write(f"other consumers of {feed.group} have the rest: {', '.join(others)}\n")
+
+
+def _json(event: FeedItem) -> str:
+    kinds = {FeedGap: "gap", FeedNotification: "notification"}
+    kind = kinds.get(type(event), "transition")
+    return msgspec.json.encode({"kind": kind, **msgspec.structs.asdict(event)}).decode()
+
+
+def _line(event: FeedItem) -> str:
+    if isinstance(event, FeedGap):
+        return f"gap: {event.lost} events of partition {event.partition} are gone unread"
+    if isinstance(event, FeedNotification):
+        about = event.cf_payment_id or "-"
+        return f"{event.at:%Y-%m-%d %H:%M:%S}  {event.order_id or '-'}  {event.type} ({about})"
+    moved = f"{event.trigger}: {event.from_state} -> {event.to_state}"
+    return f"{event.at:%Y-%m-%d %H:%M:%S}  {event.payment_id}  {moved}  ({event.observation})"

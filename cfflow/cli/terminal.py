@@ -1,0 +1,51 @@
+"""What the commands of the command line share: their options, and how they print."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from cfflow.views.payment import Payment
+
+__all__ = ["AsJson", "FlowFiles", "PaymentId", "RedisUrl", "console", "plain", "print_json", "wait"]
+
+RedisUrl = Annotated[
+    str | None,
+    typer.Option(envvar="CFFLOW_REDIS_URL", help="redis://, rediss://, unix://, embedded:DIR"),
+]
+FlowFiles = Annotated[
+    list[Path] | None, typer.Option("--flows", help="Your own flow files or folders.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+PaymentId = Annotated[str, typer.Argument(metavar="ID", help="A payment's id, order_8123.1")]
+
+
+def plain(payment: Payment) -> dict[str, Any]:
+    """Return a payment as plain data, for JSON."""
+    data: dict[str, Any] = msgspec.to_builtins(payment)
+    if payment.failure is not None:
+        # It is stored as a bare array; programs that read JSON want names.
+        data["failure"] = msgspec.structs.asdict(payment.failure)
+    return data
+
+
+def print_json(data: object) -> None:
+    """Print data for programs."""
+    print(msgspec.json.format(msgspec.json.encode(data)).decode())
+
+
+def console() -> Console:
+    """A table keeps its lines whole when it is piped into another program."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def wait(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run one command's work to its end."""
+    return asyncio.run(work)

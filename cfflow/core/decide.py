@@ -1,0 +1,391 @@
+"""What an answer, a failed call or the passing of time changes: (snapshot, event, now) → Plan.
+
+A webhook's wake, a poll, a step's own answer and an inquiry all end here. The events are
+facts; deciding the same fact twice, late or out of order is harmless.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from cfflow.core.absorb import absorb, claim, compare_order
+from cfflow.core.actions import NextAction
+from cfflow.core.answers import (
+    authenticate_answered,
+    count_lost_otp,
+    end_turn,
+    find_pay,
+    pay_answered,
+    show,
+)
+from cfflow.core.attempts import (
+    distrust,
+    warn_of_late_pay,
+    warn_of_other,
+    warn_of_second_taker,
+    warn_of_strangers,
+    warn_of_twins,
+)
+from cfflow.core.chart import State, Trigger
+from cfflow.core.draft import Draft, Plan
+from cfflow.core.due import KEY_LIFE_MS
+from cfflow.core.flow import Flow
+from cfflow.core.observation import Call, Observation
+from cfflow.core.record import Operation, Snapshot, Step
+from cfflow.core.schedule import PAY_MARGIN_MS, owed_since_ms, watch_end_ms
+
+__all__ = [
+    "Adopted",
+    "Answered",
+    "Disputed",
+    "Ended",
+    "Event",
+    "Inquired",
+    "NotFound",
+    "OrderSeen",
+    "Refused",
+    "TimePassed",
+    "decide",
+]
+
+_SEEN_MAX: Final = 32
+
+#: Where the customer may still pay.
+_WAITING: Final = frozenset({State.INITIATED, State.OTP_PENDING})
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """The gateway answered our step, and perhaps the inquiry that followed at once."""
+
+    sequence: int
+    observations: tuple[Observation, ...]
+    asked_ms: int
+    next_action: NextAction | None = None
+
+
+class Inquired(msgspec.Struct, frozen=True):
+    """An inquiry was answered; `everything` says that it listed all attempts of the order.
+
+    `nonce` is a fresh one when the store may have lost commits since the payment's last:
+    none of its keys must come again, and nothing that it does not know can be ruled out,
+    but for `named`: the attempts of which an answer in hand says that they are ours.
+    `notice_ms`: it was asked because of a notification of then, or had seen it.
+    """
+
+    observations: tuple[Observation, ...]
+    asked_ms: int
+    everything: bool = False
+    nonce: str = ""
+    named: tuple[str, ...] = ()
+    notice_ms: int = 0
+
+
+class Adopted(msgspec.Struct, frozen=True):
+    """An attempt of the order that no payment knows is given to this one, which has none."""
+
+    observation: Observation
+    asked_ms: int
+    nonce: str
+
+
+class OrderSeen(msgspec.Struct, frozen=True):
+    """The order itself was fetched; NOT_FOUND where the gateway knows no such order."""
+
+    status: str
+    asked_ms: int
+    expires_ms: int | None = None
+    notice_ms: int = 0
+    order_id: str | None = None
+    amount: Decimal | None = None
+    currency: str | None = None
+
+
+class NotFound(msgspec.Struct, frozen=True):
+    """The gateway does not know the order or the attempt that it was asked about."""
+
+    asked_ms: int
+    notice_ms: int = 0
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A step had no effect: the gateway said no, it was not reached, or it was not sent.
+
+    `sends` is which call of the step it was; it says nothing about the others.
+    """
+
+    sequence: int
+    why: str
+    sends: int = 1
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A step's call is over and nobody knows what it did: an inquiry may ask from now on.
+
+    `replayed`: it brought back an error that the gateway had stored under the step's key.
+    """
+
+    sequence: int
+    replayed: bool = False
+    sends: int = 1
+
+
+class Disputed(msgspec.Struct, frozen=True):
+    """The store refused a plan because of another payment of the order: a person must look."""
+
+    reason: str
+    detail: str
+
+
+class TimePassed(msgspec.Struct, frozen=True):
+    """Only the clock has moved on; local limits pass and no money moves.
+
+    `passed_ms`: a worker came then and found nothing to ask. Where the gateway could not be
+    asked it is None, and the moment stays due.
+    """
+
+    passed_ms: int | None = None
+
+
+Event = (
+    Answered | Inquired | Adopted | OrderSeen | NotFound | Refused | Ended | Disputed | TimePassed
+)
+
+#: An order that was just made may not be known on all of the gateway's machines yet.
+_FOUND_WITHIN_MS: Final = 60_000
+
+
+def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
+    """Return the plan that this event makes of this payment."""
+    draft = Draft(snapshot, flow, now_ms)
+    _apply(draft, event)
+    end_turn(draft)
+    _too_long(draft)
+    warn_of_twins(draft)
+    return draft.plan(
+        assured=bool(isinstance(event, Inquired | Adopted) and event.nonce),
+        answers_ms=event.notice_ms if isinstance(event, Inquired | OrderSeen | NotFound) else 0,
+    )
+
+
+def _apply(draft: Draft, event: Event) -> None:
+    match event:
+        case Answered():
+            _answered(draft, event, _of_this_order(draft, event.observations))
+        case Inquired():
+            _inquired(draft, event, _of_this_order(draft, event.observations))
+        case Adopted():
+            _adopted(draft, event)
+        case OrderSeen():
+            _order_seen(draft, event)
+        case NotFound():
+            _not_found(draft, event)
+        case Refused():
+            _refused(draft, event)
+        case Ended():
+            _ended(draft, event)
+        case Disputed():
+            draft.review(event.reason, event.detail)
+        case TimePassed():
+            draft.asked(event.passed_ms or 0)
+            _check_key(draft)
+
+
+def _of_this_order(draft: Draft, observations: tuple[Observation, ...]) -> tuple[Observation, ...]:
+    """Return what is about this order; an answer about another one proves nothing here.
+
+    It is not dropped in silence: the gateway, or what lies between, has mixed up two orders.
+    """
+    order_id = draft.snapshot.order_id
+    own = tuple(o for o in observations if o.order_id in {None, "", order_id})
+    if len(own) < len(observations):
+        other = next(o for o in observations if o not in own)
+        _warn_of_mixed_answer(draft, f"attempt {other.cf_payment_id} of order {other.order_id}")
+    return own
+
+
+def _warn_of_mixed_answer(draft: Draft, shown: str) -> None:
+    asked = draft.get("cf_payment_id") or "no attempt"
+    detail = f"asked about {draft.snapshot.order_id} ({asked}), answered with {shown}"
+    draft.review("other_answer", detail[:300])
+
+
+def _answered(draft: Draft, event: Answered, observations: tuple[Observation, ...]) -> None:
+    for observation in observations:
+        if observation.call is Call.PAY:
+            pay_answered(draft, observation, event.sequence)
+        elif observation.call is Call.AUTHENTICATE:
+            authenticate_answered(draft, observation, event.sequence)
+        else:
+            warn_of_other(draft, observation)
+            absorb(draft, observation, event.asked_ms)
+    show(draft, event.next_action)
+
+
+def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ...]) -> None:
+    ours = draft.get("cf_payment_id")
+    # A list that was mixed with another order's shows what it shows, and nothing by silence.
+    whole = len(observations) == len(event.observations)
+    if ours is None and event.everything:
+        find_pay(draft, observations, event.asked_ms, whole=whole)
+    if event.nonce:
+        distrust(draft, observations, nonce=event.nonce, named=event.named)
+    if event.everything:
+        warn_of_late_pay(draft, observations)
+        warn_of_strangers(draft, observations)
+        _remember(draft, observations)
+    if event.everything and whole:
+        _end_watch(draft, event.asked_ms)
+    for observation in observations:
+        if ours is not None and observation.cf_payment_id == ours:
+            absorb(draft, observation, event.asked_ms)
+            count_lost_otp(draft, event.asked_ms)
+    if event.everything:
+        warn_of_second_taker(draft, observations)
+    elif whole and ours and all(o.cf_payment_id != ours for o in observations):
+        shown = ", ".join(str(observation.cf_payment_id) for observation in observations)
+        _warn_of_mixed_answer(draft, f"attempt {shown}")
+    _check_key(draft)
+
+
+def _end_watch(draft: Draft, asked_ms: int) -> None:
+    """A given-up pay is looked for until a whole list, asked after the watch's end, has come."""
+    ends_ms = watch_end_ms(draft.was)
+    if ends_ms is not None and asked_ms >= ends_ms:
+        draft.set(given_up_ms=None)
+
+
+def _adopted(draft: Draft, event: Adopted) -> None:
+    """Give this payment an attempt that the gateway lists and no payment knows.
+
+    What happened to it happened at the gateway's own times, not when it was adopted.
+    """
+    if not _adopts(draft):
+        return
+    for observation in _of_this_order(draft, (event.observation,)):
+        if observation.cf_payment_id in draft.snapshot.claimed_elsewhere:
+            continue
+        draft.set(nonce=event.nonce)
+        began_ms = observation.began_ms or observation.paid_ms or draft.now_ms
+        draft.happened_ms = began_ms
+        claim(draft, observation)
+        draft.fire(Trigger.INITIATE, observation)
+        draft.happened_ms = observation.paid_ms or began_ms
+        absorb(draft, observation, event.asked_ms)
+        draft.happened_ms = draft.now_ms
+        draft.set(since_ms=draft.now_ms)
+        draft.note("adopted from the gateway's list")
+
+
+def _adopts(draft: Draft) -> bool:
+    """Say whether this payment can be given an attempt: one that has never had any."""
+    unused = draft.state is State.CREATED and not draft.was.abandoned
+    return unused and draft.get("cf_payment_id") is None and draft.get("operation") is None
+
+
+def _remember(draft: Draft, attempts: tuple[Observation, ...]) -> None:
+    """Keep the ids of the order's other attempts: none of them can be a later pay of ours."""
+    seen = dict.fromkeys([*draft.get("seen"), *(o.cf_payment_id or "" for o in attempts)])
+    operation: Operation | None = draft.get("operation")
+    if operation is None or operation.step is not Step.PAY:
+        ours = draft.get("cf_payment_id")
+        draft.set(seen=tuple(name for name in seen if name and name != ours)[-_SEEN_MAX:])
+
+
+def _not_found(draft: Draft, event: NotFound) -> None:
+    """It may be another account's order: no answer will ever come under these credentials."""
+    draft.asked(event.asked_ms)
+    if event.asked_ms >= owed_since_ms(draft.record_now()) + _FOUND_WITHIN_MS:
+        draft.review(
+            "order_not_found",
+            "the gateway does not know this order or attempt: are client id, secret and"
+            " environment those of the account that made it?",
+            again=True,
+        )
+    _end_watch(draft, event.asked_ms)
+    _check_key(draft)
+
+
+def _order_seen(draft: Draft, event: OrderSeen) -> None:
+    if event.order_id not in {None, "", draft.snapshot.order_id}:
+        _warn_of_mixed_answer(draft, f"order {event.order_id}")
+        return
+    if draft.get("given_up_ms") is None:
+        # A pay that was given up shows in the list of attempts, never in the order.
+        draft.asked(event.asked_ms)
+    compare_order(draft, event.amount, event.currency)
+    if event.expires_ms is not None:
+        draft.set(order_expires_ms=event.expires_ms)
+    # An order may be made after its payment was started, but not for ever.
+    patience_ms = draft.was.created_ms + draft.flow.poll.review_after_s * 1000
+    unknown = event.status == "NOT_FOUND" and draft.now_ms >= patience_ms
+    closed = event.status in {"EXPIRED", "TERMINATED"} or unknown
+    if closed and draft.state is State.CREATED and draft.was.operation is None:
+        draft.fire(Trigger.FAIL, None, f"order_status={event.status}")
+    nobodys = draft.get("cf_payment_id") is None and draft.was.operation is None
+    if event.status == "PAID" and nobodys:
+        _paid_elsewhere(draft)
+
+
+def _paid_elsewhere(draft: Draft) -> None:
+    """Nobody can pay this order any more; whose money it is may be known."""
+    paid = [n for n, attempt in draft.snapshot.others if attempt.state is State.CAPTURED]
+    if draft.state is State.CREATED:
+        draft.fire(Trigger.FAIL, None, "order_status=PAID, by another")
+    if not paid:
+        draft.review("unclaimed_money", "the order is paid, by no attempt of this payment")
+
+
+def _refused(draft: Draft, event: Refused) -> None:
+    operation: Operation | None = draft.get("operation")
+    if not _speaks_for(operation, event) or operation is None:
+        return
+    if operation.sends == 1 or _surely_over(draft, operation):
+        draft.close_operation(event.why)
+
+
+def _ended(draft: Draft, event: Ended) -> None:
+    operation: Operation | None = draft.get("operation")
+    if operation is not None and _speaks_for(operation, event):
+        limit_ms = min(operation.limit_ms, draft.now_ms)
+        ended = msgspec.structs.replace(operation, limit_ms=limit_ms, replayed=event.replayed)
+        draft.set(operation=ended)
+
+
+def _speaks_for(operation: Operation | None, event: Refused | Ended) -> bool:
+    """Whether this event is about the newest call of the open step, and not about an older one."""
+    if operation is None:
+        return False
+    return (operation.sequence, operation.sends) == (event.sequence, event.sends)
+
+
+def _surely_over(draft: Draft, operation: Operation) -> bool:
+    """Whether the first call of a step is over for good: its whole limit and a margin ago.
+
+    And an inquiry since then saw the hold untouched, so that none of its calls acted.
+    """
+    over_ms = operation.key_since_ms + round(draft.flow.pay.timeout_s * 1000) + PAY_MARGIN_MS
+    return operation.missed_ms is not None and operation.missed_ms >= over_ms
+
+
+def _check_key(draft: Draft) -> None:
+    """A capture or void that cannot be sent again under its own key needs a person."""
+    operation: Operation | None = draft.get("operation")
+    if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
+        return
+    if draft.now_ms - operation.key_since_ms > KEY_LIFE_MS:
+        detail = f"{operation.step} of unknown outcome is over a day old"
+        draft.review("key_too_old", detail, again=True)
+
+
+def _too_long(draft: Draft) -> None:
+    """What the bank owes for longer than the flow waits goes to a person; we still ask."""
+    operation: Operation | None = draft.get("operation")
+    waiting = draft.state in _WAITING or draft.get("confirming")
+    since_ms = owed_since_ms(draft.record_now())
+    too_long = draft.now_ms - since_ms >= draft.flow.poll.review_after_s * 1000
+    if too_long and (operation is not None or waiting):
+        what = operation.step if operation else draft.state
+        draft.review("no_answer", f"{what}: the bank owes an answer for too long", again=True)

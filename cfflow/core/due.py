@@ -1,0 +1,212 @@
+"""What is due of a payment: which inquiry, a step that may be sent again, a hold to end.
+
+This is what a worker, a `refresh` and a step after a crash ask before they do anything.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from cfflow.core.chart import State
+from cfflow.core.draft import Draft, Plan
+from cfflow.core.flow import Flow
+from cfflow.core.record import (
+    BLOCKS_PAY,
+    Operation,
+    OperationStatus,
+    Record,
+    Snapshot,
+    Step,
+)
+from cfflow.core.schedule import act_on_hold_ms, grid_after, owed_since_ms
+from cfflow.core.siblings import AUTHORIZES, why_barred
+from cfflow.core.steps import renewed
+from cfflow.errors import IllegalStep
+
+__all__ = [
+    "KEY_LIFE_MS",
+    "Ask",
+    "HoldEnd",
+    "due_hold",
+    "in_flight",
+    "resend",
+    "resend_is_due",
+    "resendable",
+    "what_to_ask",
+]
+
+#: The gateway replays a key for 24 h (GATEWAY 5); an hour is left for clocks and queues.
+KEY_LIFE_MS: Final = 23 * 3600 * 1000
+
+#: While one of these is open a person decides what becomes of a hold, never a worker.
+_HANDS_OFF: Final = BLOCKS_PAY | {
+    "attempt_claimed",
+    "captured_over_hold",
+    "currency_differs",
+    "hold_ends_soon",
+    "key_too_old",
+    "order_amount_differs",
+    "other_attempt",
+    "step_refused",
+}
+
+#: A hold waits so long before its end for another attempt of the order to be over; then a
+#: person decides, since neither waiting nor acting is safe any more.
+_LAST_HOUR_MS: Final = 3600 * 1000
+
+
+class Ask(StrEnum):
+    """Which inquiry tells us most about a payment now."""
+
+    NOTHING = "nothing"
+    PAYMENT = "payment"
+    PAYMENTS = "payments"
+    ORDER = "order"
+
+
+def in_flight(snapshot: Snapshot, now_ms: int) -> bool:
+    """Say whether a step may still be on its way: somebody else is waiting for its answer."""
+    operation = snapshot.record.operation
+    return operation is not None and operation.status(now_ms) is OperationStatus.SENDING
+
+
+def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
+    """Return the inquiry for this state and open operation (docs/reference/refresh.md)."""
+    record = snapshot.record
+    if in_flight(snapshot, now_ms):
+        return Ask.NOTHING
+    if record.operation is not None and (record.cf_payment_id is None or _names_order(record)):
+        return Ask.PAYMENTS
+    if record.given_up_ms is not None:
+        # The pay that was given up may still arrive, and only the list shows its attempt.
+        return Ask.PAYMENTS
+    if record.cf_payment_id is not None:
+        # A notification about an attempt of nobody's: the list shows it, and ours as well.
+        ours = snapshot.notice is None or snapshot.notice.is_about(record)
+        return Ask.PAYMENT if ours else Ask.PAYMENTS
+    if snapshot.notice is not None:
+        return Ask.ORDER
+    return Ask.ORDER if record.wake_ms is not None and now_ms >= record.wake_ms else Ask.NOTHING
+
+
+def _names_order(record: Record) -> bool:
+    """Whether the open step named the order only: what it did may show on another attempt."""
+    operation = record.operation
+    return operation is not None and operation.step in AUTHORIZES and not operation.accepted
+
+
+def resendable(snapshot: Snapshot, now_ms: int) -> bool:
+    """Say whether an open capture or void may be sent again under its own key.
+
+    Only straight after an inquiry that showed no action taken, only once the first call
+    is surely over, and only while the gateway still remembers the key (DESIGN 4).
+    """
+    operation = snapshot.record.operation
+    if operation is None or operation.status(now_ms) is not OperationStatus.NOT_DONE:
+        return False
+    if _may_take_another(snapshot.record, operation) or why_barred(snapshot, operation.step):
+        return False
+    fresh = now_ms - operation.key_since_ms <= KEY_LIFE_MS
+    return fresh and snapshot.record.state is State.AUTHORIZED
+
+
+def resend_is_due(snapshot: Snapshot, flow: Flow, now_ms: int) -> bool:
+    """Say whether a worker may send the open capture or void again now.
+
+    The first time at once. Then at most once after each moment of the flow's schedule, so
+    that a step which is lost again and again is sent ever more rarely. A person's own call
+    does not wait.
+    """
+    operation = snapshot.record.operation
+    if operation is None or not resendable(snapshot, now_ms):
+        return False
+    if operation.last_sent_ms == operation.started_ms:
+        return True
+    since_ms = owed_since_ms(snapshot.record)
+    return grid_after(snapshot.record, flow, since_ms, operation.last_sent_ms) <= now_ms
+
+
+def _may_take_another(record: Record, operation: Operation) -> bool:
+    """Whether the order has another attempt for this step to act on.
+
+    Once it did, its key can only bring that answer again, whatever a person has acknowledged.
+    """
+    if any(review.reason == "two_holds" for review in record.open_reviews):
+        return True
+    reviews = (review for review in record.reviews if review.reason == "other_attempt")
+    return any(review.at_ms >= operation.started_ms for review in reviews)
+
+
+def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+    """Return the plan to send the open capture or void again: same key, same body.
+
+    Under a key that only repeats a stored error nothing could ever happen again: such a
+    step goes under a new number and key, since the call that earned the error is over.
+    Raises `IllegalStep` for everything that is not `resendable`.
+    """
+    if not resendable(snapshot, now_ms):
+        raise IllegalStep(f"{snapshot.id}: there is no step that may be sent again")
+    draft = Draft(snapshot, flow, now_ms)
+    operation: Operation = draft.get("operation")
+    draft.tell_operation("sent again")
+    limit_ms = now_ms + round(flow.pay.timeout_s * 1000)
+    again = msgspec.structs.replace(
+        operation, limit_ms=limit_ms, sent_ms=now_ms, sends=operation.sends + 1
+    )
+    if operation.replayed:
+        again = renewed(draft, again)
+    draft.set(operation=again)
+    return draft.plan(opens=True)
+
+
+class HoldEnd(StrEnum):
+    """What the flow wants done with a hold that nobody captured or voided."""
+
+    VOID = "void"
+    CAPTURE = "capture"
+    REVIEW = "review"
+
+
+_STEP_OF: Final = {HoldEnd.VOID: Step.VOID, HoldEnd.CAPTURE: Step.CAPTURE}
+
+
+def due_hold(snapshot: Snapshot, flow: Flow, now_ms: int) -> HoldEnd | None:
+    """Return how this hold has to end now: it lapses soon, or its payment was abandoned.
+
+    None while there is time, while the bank still works on it, while a review says that a
+    person looks at this money, and while another attempt of the order must be over first.
+    """
+    record = snapshot.record
+    if record.state is not State.AUTHORIZED or record.operation is not None or record.confirming:
+        return None
+    if any(review.reason in _HANDS_OFF for review in record.open_reviews):
+        return None
+    if not record.abandoned and not _lapses_soon(record, flow, now_ms):
+        return None
+    end = _wanted_end(record, flow)
+    if end is not HoldEnd.REVIEW and why_barred(snapshot, _STEP_OF[end]):
+        return HoldEnd.REVIEW if _in_last_hour(record, now_ms) else None
+    return end
+
+
+def _in_last_hour(record: Record, now_ms: int) -> bool:
+    return record.hold_expires_ms is None or now_ms >= record.hold_expires_ms - _LAST_HOUR_MS
+
+
+def _wanted_end(record: Record, flow: Flow) -> HoldEnd:
+    if record.abandoned:
+        return HoldEnd(flow.end.abandoned_hold)
+    late = any(review.reason == "late_authorization" for review in record.open_reviews)
+    # Money that came after the customer was told of a failure is nobody's to take unasked.
+    taken_unasked = late and flow.hold_rules.on_expiry == "capture"
+    return HoldEnd.REVIEW if taken_unasked else HoldEnd(flow.hold_rules.on_expiry)
+
+
+def _lapses_soon(record: Record, flow: Flow, now_ms: int) -> bool:
+    """Only a manual flow's hold: an automatic one that is still held is reviewed at once."""
+    if flow.capture != "manual" or record.hold_expires_ms is None:
+        return False
+    return now_ms >= act_on_hold_ms(record, flow)

@@ -1,0 +1,65 @@
+"""Whether an attempt in the gateway's list can be the attempt of a pay whose answer was lost.
+
+What was frozen with the operation is compared with what the gateway shows. A difference that
+the gateway makes by itself is none: fees and offers change the amount paid but not the
+order's, other pages name a method otherwise, and masked digits may be missing. Any other
+difference makes an attempt doubtful, and never rules it out. Only proof does that.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cfflow.core.observation import Observation
+from cfflow.core.record import Operation
+
+__all__ = ["is_older", "matches"]
+
+#: The gateway shows times in whole seconds.
+_SECOND_MS: Final = 1_000
+
+#: The gateway is many machines, and their clocks may differ by so much.
+_GATEWAY_CLOCKS_MS: Final = 30_000
+
+#: An EMI is paid by card, and some pages show it as one.
+_BY_CARD: Final = frozenset({"card", "emi"})
+
+
+def is_older(operation: Operation, observation: Observation) -> bool:
+    """Say whether the gateway's own clock proves that this attempt began before the pay.
+
+    No other clock counts: the store's may be wrong by any amount. Where the gateway's was not
+    known when the pay was written down, or the attempt has no time, age proves nothing.
+    """
+    if operation.gateway_ms is None or observation.began_ms is None:
+        return False
+    latest_ms = observation.began_ms + _SECOND_MS + _GATEWAY_CLOCKS_MS
+    return latest_ms < operation.gateway_ms
+
+
+def matches(operation: Operation, observation: Observation) -> bool:
+    """Say whether this attempt agrees with the pay in all that both sides show.
+
+    One whose status could not be read shows nothing, and agrees with nothing.
+    """
+    return (
+        observation.payment_status is not None
+        and _same_method(operation.method, observation.method)
+        and _same(operation.channel, observation.channel)
+        and _same_amount(operation, observation)
+        and _same(operation.last_four, observation.last_four)
+    )
+
+
+def _same(ours: str | None, theirs: str | None) -> bool:
+    return ours is None or theirs is None or ours == theirs
+
+
+def _same_method(ours: str | None, theirs: str | None) -> bool:
+    return _same(ours, theirs) or {ours, theirs} == _BY_CARD
+
+
+def _same_amount(operation: Operation, observation: Observation) -> bool:
+    """Fees and offers change what is paid, so the order's own amount counts too."""
+    shown = {observation.payment_amount, observation.order_amount} - {None}
+    return operation.amount is None or not shown or operation.amount in shown

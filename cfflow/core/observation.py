@@ -1,0 +1,204 @@
+"""What one answer of the gateway says, and what it proves.
+
+The table of GATEWAY 3, row by row, first match wins. It is read by `prove`; everything
+that moves a payment goes through it, whether the answer came to a step, an inquiry or a
+worker. An observation is the gateway's own words, normalised: missing and null are None,
+amounts are exact decimals, ids are strings, times are milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from cfflow.core.chart import State
+
+__all__ = ["ROWS", "Call", "Failure", "Observation", "Proof", "Row", "prove"]
+
+
+class Call(StrEnum):
+    """The gateway call that an observation is the answer to."""
+
+    PAY = "pay"
+    AUTHENTICATE = "authenticate"
+    AUTHORIZE = "authorize"
+    FETCH_PAYMENT = "fetch_payment"
+    FETCH_PAYMENTS = "fetch_payments"
+    FETCH_ORDER = "fetch_order"
+    CREATE_ORDER = "create_order"
+    SIMULATE = "simulate"
+    FETCH_SIMULATION = "fetch_simulation"
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """Why an attempt failed: branch on code, reason and source; the description is for people.
+
+    All from `error_details` (GATEWAY 9); empty where the gateway did not say.
+    """
+
+    code: str = ""
+    reason: str = ""
+    source: str = ""
+    description: str = ""
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer in the gateway's own fields. Payment entities carry `payment_status`."""
+
+    call: Call
+    cf_payment_id: str | None = None
+    order_id: str | None = None
+    # pay
+    action: str | None = None
+    # authenticate
+    authenticate_status: str | None = None
+    authenticate_action: str | None = None
+    # a payment entity, from a fetch or from authorize
+    payment_status: str | None = None
+    is_captured: bool | None = None
+    authorization_action: str | None = None
+    authorization_status: str | None = None
+    captured_amount: Decimal | None = None
+    hold_expires_ms: int | None = None
+    failure: Failure | None = None
+    # what was paid with, for telling whose attempt it is
+    method: str | None = None
+    channel: str | None = None
+    last_four: str | None = None
+    payment_amount: Decimal | None = None
+    order_amount: Decimal | None = None
+    paid_ms: int | None = None
+    began_ms: int | None = None
+    currency: str | None = None
+    message: str = ""
+    request_id: str = ""
+    #: "credit", "debit" or "prepaid", of a card only.
+    card_kind: str | None = None
+
+    @property
+    def is_entity(self) -> bool:
+        """Whether this is a payment entity, which rows 1 to 6 read."""
+        return self.call in _ENTITY_CALLS
+
+    def summary(self) -> str:
+        """Return the fields that prove something, in the gateway's words, for `why` and logs."""
+        captured = None if self.is_captured is None else str(self.is_captured).lower()
+        parts = [
+            f"{name}={value}"
+            for name, value in (
+                ("action", self.action),
+                ("authenticate_status", self.authenticate_status),
+                ("payment_status", self.payment_status),
+                ("is_captured", captured),
+                ("authorization", self._authorization()),
+            )
+            if value is not None
+        ]
+        return " ".join(parts) or "nothing that we know"
+
+    def brief(self) -> str:
+        """Return the same in the fewest characters, for the history inside the record."""
+        parts = (
+            self.action,
+            self.authenticate_status,
+            self.payment_status,
+            "captured" if self.is_captured and self.payment_status == "SUCCESS" else None,
+            self._authorization(),
+        )
+        return " ".join(part for part in parts if part)[:48]
+
+    def _authorization(self) -> str | None:
+        if self.authorization_action is None and self.authorization_status is None:
+            return None
+        return f"{self.authorization_action or '?'}+{self.authorization_status or '?'}"
+
+
+_ENTITY_CALLS: Final = frozenset({Call.AUTHORIZE, Call.FETCH_PAYMENT, Call.FETCH_PAYMENTS})
+
+_NO_MONEY: Final = frozenset({"FAILED", "USER_DROPPED", "CANCELLED"})
+
+
+class Row(NamedTuple):
+    """One row of the table: when it matches, the state it proves, and in words what that says."""
+
+    number: int
+    matches: Callable[[Observation], bool]
+    state: State | None
+    proves: str
+
+
+class Proof(NamedTuple):
+    """What an observation proved: the row that matched and the state, None for nothing new."""
+
+    row: int
+    state: State | None
+    proves: str
+
+
+def _authorized(o: Observation, action: str, status: str) -> bool:
+    return o.authorization_action == action and o.authorization_status == status
+
+
+def _failed(o: Observation) -> bool:
+    return o.payment_status in _NO_MONEY
+
+
+def _released(o: Observation) -> bool:
+    return o.payment_status == "VOID" or _authorized(o, "VOID", "SUCCESS")
+
+
+def _releasing(o: Observation) -> bool:
+    return o.payment_status == "SUCCESS" and _authorized(o, "VOID", "PENDING")
+
+
+def _taken(o: Observation) -> bool:
+    if o.payment_status != "SUCCESS":
+        return False
+    return o.is_captured is True or _authorized(o, "CAPTURE", "SUCCESS")
+
+
+def _held(o: Observation) -> bool:
+    return o.payment_status == "SUCCESS"
+
+
+def _entity(test: Callable[[Observation], bool]) -> Callable[[Observation], bool]:
+    return lambda o: o.is_entity and test(o)
+
+
+def _pay(test: Callable[[Observation], bool]) -> Callable[[Observation], bool]:
+    # Without an id no attempt is known to exist, whatever the action says.
+    return lambda o: o.call is Call.PAY and o.cf_payment_id is not None and test(o)
+
+
+def _authenticate(status: str) -> Callable[[Observation], bool]:
+    return lambda o: o.call is Call.AUTHENTICATE and o.authenticate_status == status
+
+
+#: GATEWAY 3. Row 11, an order without an attempt that can be ours, is about a list and not
+#: about one observation: `settle` counts those.
+ROWS: Final[tuple[Row, ...]] = (
+    Row(1, _entity(_failed), State.FAILED, "this attempt took no money, so far"),
+    Row(2, _entity(_released), State.VOIDED, "the hold is released"),
+    Row(3, _entity(_releasing), State.AUTHORIZED, "held, and a release is under way"),
+    Row(4, _entity(_taken), State.CAPTURED, "the money is taken"),
+    Row(5, _entity(_held), State.AUTHORIZED, "the bank holds the money"),
+    Row(6, _entity(lambda _: True), None, "nothing new"),
+    Row(7, _pay(lambda o: o.action == "post"), State.OTP_PENDING, "an attempt awaits its OTP"),
+    Row(8, _pay(lambda _: True), State.INITIATED, "an attempt awaits the customer elsewhere"),
+    Row(9, _authenticate("SUCCESS"), None, "the OTP was accepted; the money is not seen yet"),
+    Row(10, _authenticate("FAILED"), State.OTP_PENDING, "the OTP was wrong; one try used"),
+)
+
+_UNREADABLE: Final = Proof(0, None, "nothing: no row of the table reads it")
+
+
+def prove(observation: Observation) -> Proof:
+    """Return what this observation proves: the first row of the table that matches."""
+    for row in ROWS:
+        if row.matches(observation):
+            return Proof(row.number, row.state, row.proves)
+    return _UNREADABLE

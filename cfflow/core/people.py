@@ -1,0 +1,155 @@
+"""A person's word: abandon, acknowledge, resolve. Audited, and along the chart like any other.
+
+A person may know what no call tells. Their word moves a payment as an answer would, is
+written into its history with who said it, and never leads out of `captured` or `voided`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+from transitions import MachineError
+
+from cfflow.core.chart import FINAL, OPEN, State, Trigger, walk
+from cfflow.core.draft import Draft, Plan
+from cfflow.core.due import in_flight
+from cfflow.core.flow import Flow
+from cfflow.core.money import amount_of
+from cfflow.core.record import Review, Snapshot
+from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
+
+__all__ = ["abandon", "acknowledge", "resolvable_states", "resolve"]
+
+
+def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+    """Free the order for another payment; this one is watched to its end.
+
+    Not while a step is open: what it did is not known yet.
+    """
+    record = snapshot.record
+    if record.operation is not None:
+        raise Conflict(
+            f"{snapshot.id}: {record.operation.step} is open; refresh tells how it ended"
+        )
+    if record.abandoned or record.state not in OPEN:
+        state = "abandoned" if record.abandoned else record.state
+        means = "the order is paid" if record.state is State.CAPTURED else "the order is free"
+        raise IllegalStep(f"{snapshot.id}: it is {state} already, {means}")
+    draft = Draft(snapshot, flow, now_ms)
+    draft.set(abandoned=True, since_ms=now_ms)
+    draft.next_action = None
+    draft.note("abandoned")
+    return draft.plan()
+
+
+def acknowledge(
+    snapshot: Snapshot, flow: Flow, now_ms: int, *, reason: str, actor: str, note: str
+) -> Plan:
+    """Close the open review of this name; the payment itself stays as it is."""
+    names = [review.reason for review in snapshot.record.open_reviews]
+    if reason not in names:
+        known = ", ".join(names) or "none"
+        raise InvalidInput(f"{snapshot.id}: no open review {reason!r}; open: {known}")
+    draft = Draft(snapshot, flow, now_ms)
+    _close_reviews(draft, {reason}, actor, note)
+    # What the review kept from being done goes on from here.
+    draft.set(since_ms=now_ms)
+    draft.note(f"{reason} acknowledged by {actor}")
+    return draft.plan()
+
+
+def resolve(
+    snapshot: Snapshot,
+    flow: Flow,
+    now_ms: int,
+    *,
+    state: State,
+    amount: Decimal | None,
+    actor: str,
+    note: str,
+) -> Plan:
+    """Take a person's word for where this payment is, while a review is open.
+
+    The present state may be named too: it closes the open step and every open review. Raises
+    `IllegalStep` for a state that `resolvable_states` does not list, `InvalidAmount` for a
+    captured amount over the hold.
+    """
+    record = snapshot.record
+    if in_flight(snapshot, now_ms):
+        raise Conflict(f"{snapshot.id}: a step is on its way; refresh tells how it ended")
+    if not record.open_reviews:
+        raise IllegalStep(f"{snapshot.id}: nothing to resolve, no review is open")
+    if amount is not None and state is not State.CAPTURED:
+        raise InvalidInput("an amount belongs to captured only")
+    draft = Draft(snapshot, flow, now_ms)
+    _walk(draft, state, f"resolved by {actor}")
+    if state is State.CAPTURED and record.state is not State.CAPTURED:
+        draft.set(captured_amount=_captured(snapshot, amount))
+    _close_reviews(draft, {review.reason for review in record.open_reviews}, actor, note)
+    draft.close_operation(f"resolved by {actor}")
+    if state is not record.state:
+        draft.set(otp=None, confirming=False)
+    draft.set(given_up_ms=None, since_ms=now_ms)
+    draft.note(f"resolved as {state} by {actor}")
+    return draft.plan()
+
+
+def resolvable_states(snapshot: Snapshot) -> tuple[State, ...]:
+    """Return the other states that a person may say this payment is in.
+
+    Those that the chart leads to, and that the payment can live in: `initiated` needs an
+    attempt, and `otp_pending` an OTP page, which a UPI payment never has.
+    """
+    record = snapshot.record
+    attempted = record.cf_payment_id is not None
+    impossible = {record.state}
+    if not attempted:
+        impossible.add(State.INITIATED)
+    if record.otp is None or record.otp.accepted:
+        impossible.add(State.OTP_PENDING)
+    return tuple(
+        state
+        for state in State
+        if state not in impossible and _way(record.state, state, attempted=attempted)
+    )
+
+
+def _way(source: State, target: State, *, attempted: bool) -> tuple[Trigger, ...]:
+    try:
+        return walk(source, target, attempted=attempted)
+    except MachineError:
+        return ()
+
+
+def _walk(draft: Draft, state: State, word: str) -> None:
+    """Walk the chart's edges to a state; a final state has none, whoever asks."""
+    if draft.state is state:
+        return
+    possible = resolvable_states(draft.snapshot)
+    if state not in possible:
+        way = "has no way out" if draft.state in FINAL else f"has no way to {state}"
+        known = f"; possible: {', '.join(possible)}" if possible else ""
+        raise IllegalStep(f"{draft.snapshot.id}: {draft.state} {way} in the chart{known}")
+    for trigger in _way(draft.state, state, attempted=draft.get("cf_payment_id") is not None):
+        draft.fire(trigger, None, word)
+
+
+def _captured(snapshot: Snapshot, amount: Decimal | None) -> Decimal | None:
+    held = snapshot.record.amount_held
+    held = snapshot.record.amount if held is None else held
+    if amount is None:
+        return held
+    exact = amount_of(amount)
+    if held is not None and exact > held:
+        raise InvalidAmount(f"{exact} is more than the {held} held")
+    return exact
+
+
+def _close_reviews(draft: Draft, reasons: set[str], actor: str, note: str) -> None:
+    def closed(review: Review) -> Review:
+        if review.acknowledged_ms is not None or review.reason not in reasons:
+            return review
+        return msgspec.structs.replace(review, actor=actor, note=note, acknowledged_ms=draft.now_ms)
+
+    draft.set(reviews=tuple(closed(review) for review in draft.get("reviews")))

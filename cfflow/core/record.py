@@ -1,0 +1,322 @@
+"""The record: all that is stored of a payment, as one array-like msgpack blob.
+
+The position of a field is its name on disk: fields are only ever appended, each with a
+default, and `schema` rises with them. A record of a newer schema is read-only here, since
+writing it back would drop the fields that this code does not know.
+
+The payment's id is not in the blob: the store's key is the order id and its field is `n`.
+Card numbers, CVVs, OTPs and session ids are in no field (GATEWAY 10).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import IntEnum
+from typing import Annotated, Any, Final
+
+import msgspec
+from transitions import MachineError
+
+from cfflow.core.actions import NextAction
+from cfflow.core.chart import HOLDS, State, Trigger, fire
+from cfflow.core.observation import Call, Failure
+from cfflow.core.operation import Operation, OperationStatus, Step
+
+__all__ = [
+    "BLOCKS_PAY",
+    "HISTORY_MAX",
+    "SCHEMA",
+    "Attempt",
+    "Entry",
+    "EntryKind",
+    "Notice",
+    "Operation",
+    "OperationStatus",
+    "OtpTurn",
+    "Record",
+    "Review",
+    "Snapshot",
+    "Step",
+    "appended",
+    "entry",
+    "payment_id",
+    "reached",
+    "split_id",
+    "step_bit",
+]
+
+SCHEMA: Final = 2
+HISTORY_MAX: Final = 64
+
+#: Open reviews about money, or an attempt, that may be the customer's second one. Until a
+#: person closes them no step that can take money is sent for this order.
+BLOCKS_PAY: Final = frozenset({"ambiguous_attempt", "two_holds", "unclaimed_money"})
+
+
+#: History stores positions in these lists, so they only ever grow at the end.
+TRIGGERS: Final = tuple(Trigger)
+STEPS: Final = tuple(Step)
+CALLS: Final = tuple(Call)
+
+
+#: Words that a history says again and again; stored as positions here, so append only.
+WORDS: Final = (
+    "",
+    "done",
+    "success",
+    "failed",
+    "post",
+    "link",
+    "form",
+    "custom",
+    "SUCCESS",
+    "FAILED",
+    "SUCCESS captured",
+    "SUCCESS captured CAPTURE+SUCCESS",
+    "SUCCESS captured CAPTURE+PENDING",
+    "VOID VOID+SUCCESS",
+    "SUCCESS VOID+PENDING",
+    "USER_DROPPED",
+    "CANCELLED",
+    "found by inquiry",
+    "never arrived",
+    "sent again",
+    "answer lost, counted as used",
+    "inferred from channel=post",
+    "the customer took redirect_to_bank",
+)
+
+_WORD_NUMBERS: Final = {word: number for number, word in enumerate(WORDS)}
+
+
+class EntryKind(IntEnum):
+    """What an entry of the history tells."""
+
+    TRANSITION = 0
+    OPERATION = 1
+    REVIEW = 2
+    NOTE = 3
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One line of the history, packed small: codes are positions in the lists above.
+
+    For a transition `code` is the trigger and `by` the call whose answer proved it (-1: a
+    local decision); for an operation `code` is the step and `by` its sequence number; a
+    note is somebody's word that moved nothing.
+    """
+
+    offset_ms: int
+    kind: int
+    code: int
+    by: int
+    word: int | str
+
+    @property
+    def text(self) -> str:
+        """What proved it, how it ended, or which review it is. A newer version's word is "?"."""
+        if isinstance(self.word, str):
+            return self.word
+        return WORDS[self.word] if 0 <= self.word < len(WORDS) else "?"
+
+
+def entry(offset_ms: int, kind: EntryKind, code: int, by: int, text: str) -> Entry:
+    """Return an entry of the history, its text by number where it is a common one."""
+    return Entry(offset_ms, kind, code, by, _WORD_NUMBERS.get(text, text))
+
+
+class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The customer's turn on the OTP page; the limits are the flow's.
+
+    `unsure`: the answer to the last OTP was lost, so the bank may owe one after all.
+    """
+
+    expires_ms: int
+    sent_ms: int
+    submits_used: int = 0
+    resends_used: int = 0
+    accepted: bool = False
+    inferred: bool = False
+    unsure: bool = False
+
+
+class Review(msgspec.Struct, frozen=True, array_like=True):
+    """A reason why this payment needs a person, until somebody acknowledges it by name."""
+
+    reason: str
+    at_ms: int
+    detail: str = ""
+    actor: str = ""
+    note: str = ""
+    acknowledged_ms: int | None = None
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One payment. The store's script reads the first three fields by position.
+
+    `moved_ms` is when the present state was entered. `asked_ms` is when the last inquiry was
+    asked that answered for this payment. `since_ms` is when the wait began that the schedule
+    counts from (`schedule.py`). `polls` was a count of inquiries in schema 1 and is not read.
+    `hold_began_ms`: the hold's end was calculated from then by the flow; None where the gateway
+    named the end.
+    """
+
+    schema: int = SCHEMA
+    version: int = 0
+    token: str = ""
+    state: State = State.CREATED
+    flow: str
+    digest: str
+    nonce: str
+    currency: str
+    created_ms: int
+    updated_ms: int
+    wake_ms: int | None = None
+    moved_ms: int = 0
+    asked_ms: int = 0
+    polls: Annotated[int, msgspec.Meta(ge=0)] = 0
+    sequence: int = 0
+    amount: Decimal | None = None
+    amount_held: Decimal | None = None
+    captured_amount: Decimal | None = None
+    cf_payment_id: str | None = None
+    operation: Operation | None = None
+    otp: OtpTurn | None = None
+    hold_expires_ms: int | None = None
+    order_expires_ms: int | None = None
+    failure: Failure | None = None
+    reviews: tuple[Review, ...] = ()
+    history: tuple[Entry, ...] = ()
+    history_from: State | None = None
+    metadata: dict[str, Any] | None = None
+    abandoned: bool = False
+    confirming: bool = False
+    seen: tuple[str, ...] = ()
+    given_up_ms: int | None = None
+    since_ms: int = 0
+    hold_began_ms: int | None = None
+
+    @property
+    def open_reviews(self) -> tuple[Review, ...]:
+        """The reviews that nobody has acknowledged yet."""
+        return tuple(review for review in self.reviews if review.acknowledged_ms is None)
+
+    @property
+    def blocks_pay(self) -> bool:
+        """Whether an open review keeps the order from taking a new pay until it is resolved."""
+        return any(review.reason in BLOCKS_PAY for review in self.open_reviews)
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True):
+    """What the order's entry says of one of its payments: its state and its gateway id.
+
+    `blocks`: a review is open on it that keeps the whole order from a new pay. `given_up_ms`:
+    when a pay of it was given up that may still arrive. `bars`: the steps that the order's
+    other payments may not begin now, one bit each (`step_bit`).
+    """
+
+    state: State
+    cf_payment_id: str = ""
+    abandoned: bool = False
+    blocks: bool = False
+    given_up_ms: int = 0
+    bars: int = 0
+
+
+def step_bit(step: Step) -> int:
+    """Return the bit of a step in `Attempt.bars`."""
+    return 1 << STEPS.index(step)
+
+
+class Notice(msgspec.Struct, frozen=True, array_like=True):
+    """A notification that no inquiry has answered yet.
+
+    `cf_payment_id` is the attempt that it is about, which need not be ours, and `*` after
+    two about different ones; `said` is the state in which it would leave nothing to ask for.
+    """
+
+    at_ms: int
+    cf_payment_id: str = ""
+    said: str = ""
+
+    def is_about(self, record: Record) -> bool:
+        """Say whether it is about this record's own attempt and no other."""
+        return self.cf_payment_id == record.cf_payment_id
+
+    def is_told_by(self, record: Record) -> bool:
+        """Say whether this record says already what the notification said."""
+        return self.is_about(record) and self.said == record.state
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A payment as read: its place, its record, and what the customer has to do next."""
+
+    order_id: str
+    n: int
+    record: Record
+    next_action: NextAction | None = None
+    attempts: tuple[Attempt, ...] = ()
+    notice: Notice | None = None
+
+    @property
+    def id(self) -> str:
+        """The payment's id, `<order_id>.<n>`."""
+        return payment_id(self.order_id, self.n)
+
+    @property
+    def claimed_elsewhere(self) -> frozenset[str]:
+        """Gateway ids that other payments of this order have claimed."""
+        return frozenset(a.cf_payment_id for _, a in self.others if a.cf_payment_id)
+
+    @property
+    def others(self) -> tuple[tuple[int, Attempt], ...]:
+        """The order's other payments by number, as the order's entry knows them."""
+        return tuple((n, a) for n, a in enumerate(self.attempts, 1) if n != self.n)
+
+    @property
+    def twins(self) -> tuple[int, ...]:
+        """The order's other payments that hold or took money."""
+        return tuple(n for n, attempt in self.others if attempt.state in HOLDS)
+
+
+def payment_id(order_id: str, n: int) -> str:
+    """Return the id of an order's n-th payment: deterministic, so starting twice finds it."""
+    return f"{order_id}.{n}"
+
+
+def split_id(text: str) -> tuple[str, int] | None:
+    """Return (order_id, n) of a payment id, None where the text is not one."""
+    order_id, dot, n = text.rpartition(".")
+    if not (dot and order_id and n.isascii() and n.isdigit() and len(n) < 10) or n.startswith("0"):
+        return None
+    return order_id, int(n)
+
+
+def reached(state: State, code: int) -> State:
+    """Return where this edge leads; one that our chart has not leaves the state as it was.
+
+    A newer version may have walked it; the payment is worth more than its history.
+    """
+    try:
+        return fire(state, TRIGGERS[code]) if code >= 0 else state
+    except (IndexError, MachineError):
+        return state
+
+
+def appended(record: Record, entries: tuple[Entry, ...]) -> tuple[tuple[Entry, ...], State | None]:
+    """Return the history with these entries behind it, and where it begins if not in `created`.
+
+    At most 64 stay. Operations go first, the oldest before the others; a transition goes
+    only when nothing else is left, and then the history begins in the state it led to.
+    """
+    history = [*record.history, *entries]
+    begins = record.history_from or State.CREATED
+    while len(history) > HISTORY_MAX:
+        kinds = [line.kind for line in history]
+        if EntryKind.OPERATION in kinds:
+            history.pop(kinds.index(EntryKind.OPERATION))
+            continue
+        gone = history.pop(0)
+        if gone.kind == EntryKind.TRANSITION:
+            begins = reached(begins, gone.code)
+    return tuple(history), None if begins is State.CREATED else begins

@@ -1,0 +1,208 @@
+"""When a payment is looked at next: a pure function of its record and its flow.
+
+The rules:
+
+* A wait has a beginning, `since`: the latest of state entered, operation written or
+  accepted, pay given up, OTP accepted, OTP page ended or used up, abandoned, a person's
+  word. An inquiry, a notification, a lease, a resend, a renewal or a step without effect
+  never changes it. So asking often never makes the next look later.
+* While the bank owes something, a look is due at `since` plus each of the flow's offsets,
+  and after the last one every so many seconds as the last one says.
+* Beside these there are fixed moments: a call's deadline, the OTP page's end, the order's
+  end, the time to act on a hold, the hold's end, the time to call a person, a watch's end.
+* The next look is the earliest moment later than `asked_ms`. A moment that was missed stays
+  due whoever commits meanwhile, and one inquiry settles all that were missed.
+
+The present time is no argument: the same record always gives the same moment.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+from cfflow.core.chart import FINAL, State
+from cfflow.core.flow import Flow
+from cfflow.core.record import Operation, Record, Step
+
+__all__ = [
+    "LATE_PAY_MS",
+    "PAY_MARGIN_MS",
+    "act_on_hold_ms",
+    "grid_after",
+    "late_watch_end_ms",
+    "next_wake",
+    "owed_since_ms",
+    "watch_end_ms",
+]
+
+#: A pay still on its way may arrive after its time limit; "no attempt" counts only when
+#: two inquiries this far apart saw none (GATEWAY 3, row 11).
+PAY_MARGIN_MS: Final = 15_000
+
+#: A pay that was given up is looked for among the order's attempts for so long.
+LATE_PAY_MS: Final = 24 * 3600 * 1000
+
+#: A worker looks at a step this long after the step's own time limit.
+_GRACE_MS: Final = 1_000
+
+
+def next_wake(record: Record, flow: Flow) -> int | None:
+    """Return when somebody must look at this payment again, None at its end.
+
+    The end is `captured` or `voided` with nothing open, and `failed` after the last watch.
+    """
+    later = (at_ms for at_ms in _moments(record, flow) if at_ms > record.asked_ms)
+    return min(later, default=None)
+
+
+def owed_since_ms(record: Record) -> int:
+    """Return when the wait began that the schedule counts from."""
+    since_ms = record.since_ms or max(record.moved_ms, record.created_ms)
+    operation, otp = record.operation, record.otp
+    if operation is not None:
+        since_ms = max(since_ms, operation.started_ms)
+    if record.state is State.OTP_PENDING and otp is not None and not otp.accepted:
+        # The bank owes nothing while the customer may type; its turn begins when theirs ends.
+        return max(since_ms, otp.expires_ms)
+    return since_ms
+
+
+def watch_end_ms(record: Record) -> int | None:
+    """Return until when a pay that was given up is looked for, None where none is."""
+    return None if record.given_up_ms is None else record.given_up_ms + LATE_PAY_MS
+
+
+def late_watch_end_ms(record: Record, flow: Flow) -> int:
+    """Return until when a failed attempt is asked about: the bank may say yes after all."""
+    return record.moved_ms + flow.end.late_watch_s * 1000
+
+
+def act_on_hold_ms(record: Record, flow: Flow) -> int:
+    """Return when a hold that nobody captured or voided must end by the flow.
+
+    So long before it lapses as the flow says, but never in the first three quarters of its
+    life: a mandate of two hours does not end when it begins.
+    """
+    ends_ms = record.hold_expires_ms or 0
+    life_ms = max(0, ends_ms - record.moved_ms)
+    return ends_ms - min(flow.hold_rules.act_before_expiry_s * 1000, life_ms // 4)
+
+
+def grid_after(record: Record, flow: Flow, base_ms: int, after_ms: int) -> int:
+    """Return the schedule's first moment later than `after_ms`, counted from `base_ms`."""
+    offsets = flow.poll.after_s
+    before_ms, found = 0, []
+    for offset_s in offsets:
+        found.append(_jittered(record, base_ms, before_ms, offset_s * 1000))
+        before_ms = offset_s * 1000
+    last_ms = offsets[-1] * 1000
+    # Behind the listed offsets the last one repeats; begin where a moment can be late enough.
+    turn = max(2, (after_ms - base_ms) // last_ms - 1)
+    while True:
+        at_ms = _jittered(record, base_ms, (turn - 1) * last_ms, turn * last_ms)
+        if at_ms > after_ms:
+            return min([at_ms, *(listed for listed in found if listed > after_ms)])
+        turn += 1
+
+
+def _jittered(record: Record, base_ms: int, before_ms: int, offset_ms: int) -> int:
+    """Return a moment of the schedule, later by up to a tenth of the gap before it.
+
+    So payments of one moment are not all asked about in one. Drawn from the payment and the
+    moment, since a decision knows no randomness.
+    """
+    moment_ms = base_ms + offset_ms
+    share = zlib.crc32(f"{record.nonce}{moment_ms}".encode()) % 1000
+    return moment_ms + (offset_ms - before_ms) * share // 10_000
+
+
+def _moments(record: Record, flow: Flow) -> Iterator[int]:
+    operation = record.operation
+    if operation is not None and not operation.accepted:
+        check_ms = operation.limit_ms + _GRACE_MS
+        yield check_ms
+        if record.asked_ms < check_ms:
+            # The call may be on its way: before its deadline an inquiry proves nothing.
+            return
+        yield from _operation_moments(record, flow, operation)
+    elif operation is not None or record.confirming:
+        yield from _owed_moments(record, flow)
+    elif record.state not in FINAL:
+        yield from _state_moments(record, flow)
+    watch_ms = watch_end_ms(record)
+    if watch_ms is not None:
+        # The pay that was given up may still arrive, whatever became of the payment since.
+        yield watch_ms
+        yield _grid(record, flow)
+
+
+def _grid(record: Record, flow: Flow) -> int:
+    return grid_after(record, flow, owed_since_ms(record), record.asked_ms)
+
+
+def _owed_moments(record: Record, flow: Flow) -> Iterator[int]:
+    """While the bank owes an answer: the schedule, and the time to call a person."""
+    yield _grid(record, flow)
+    yield owed_since_ms(record) + flow.poll.review_after_s * 1000
+
+
+def _operation_moments(record: Record, flow: Flow, operation: Operation) -> Iterator[int]:
+    yield from _owed_moments(record, flow)
+    if operation.step is Step.PAY and operation.missed_ms is not None:
+        yield operation.missed_ms + PAY_MARGIN_MS
+
+
+def _state_moments(record: Record, flow: Flow) -> Iterator[int]:
+    match record.state:
+        case State.CREATED:
+            yield from _created_moments(record, flow)
+        case State.INITIATED:
+            yield from _owed_moments(record, flow)
+        case State.OTP_PENDING:
+            yield from _otp_moments(record, flow)
+        case State.AUTHORIZED:
+            yield from _hold_moments(record, flow)
+        case State.FAILED:
+            ends_ms = late_watch_end_ms(record, flow)
+            if flow.end.late_watch_s and record.asked_ms < ends_ms:
+                yield ends_ms
+                yield _grid(record, flow)
+
+
+def _created_moments(record: Record, flow: Flow) -> Iterator[int]:
+    """An unpaid order is asked about when it expires.
+
+    Not while a given-up pay of it is looked for: what the order says proves nothing about that.
+    """
+    if record.given_up_ms is not None:
+        return
+    ends_ms = record.order_expires_ms or record.created_ms + flow.poll.review_after_s * 1000
+    yield ends_ms
+    yield grid_after(record, flow, max(ends_ms, owed_since_ms(record)), record.asked_ms)
+
+
+def _otp_moments(record: Record, flow: Flow) -> Iterator[int]:
+    """While the customer may type, the bank owes nothing, unless an OTP's answer was lost."""
+    otp = record.otp
+    if otp is None or otp.accepted:
+        yield from _owed_moments(record, flow)
+        return
+    yield otp.expires_ms
+    yield from _owed_moments(record, flow)
+    owes = otp.unsure or otp.submits_used >= flow.otp.submits_max
+    if owes and record.asked_ms < otp.expires_ms:
+        yield grid_after(record, flow, record.since_ms or record.moved_ms, record.asked_ms)
+
+
+def _hold_moments(record: Record, flow: Flow) -> Iterator[int]:
+    """A hold is looked at before it lapses; an automatic flow expects the money sooner."""
+    if record.abandoned or flow.capture == "automatic" or record.hold_expires_ms is None:
+        yield _grid(record, flow)
+        return
+    act_ms = act_on_hold_ms(record, flow)
+    yield act_ms
+    yield record.hold_expires_ms
+    # A step that could not be sent at that moment is tried again by the schedule.
+    yield grid_after(record, flow, max(act_ms, owed_since_ms(record)), record.asked_ms)

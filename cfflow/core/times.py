@@ -1,0 +1,21 @@
+"""Times as people and programs read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+__all__ = ["moment"]
+
+#: The first and the last moment that a datetime can say, milliseconds since the epoch.
+_FIRST_MS: Final = -62_135_596_800_000
+_LAST_MS: Final = 253_402_300_799_000
+
+
+def moment(at_ms: int) -> datetime:
+    """Return an aware datetime of milliseconds since the epoch.
+
+    A time that `datetime` cannot represent is clamped, so that a corrupt timestamp never hides a
+    payment.
+    """
+    return datetime.fromtimestamp(min(max(at_ms, _FIRST_MS), _LAST_MS) / 1000, UTC)

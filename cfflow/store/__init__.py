@@ -1,0 +1,6 @@
+"""Where orders are kept: the protocol of a store, and the stores that come with cfflow.
+
+A store writes whole plans and reads whole orders; it decides nothing about money.
+"""
+
+from __future__ import annotations

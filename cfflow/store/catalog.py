@@ -1,0 +1,111 @@
+"""Where flows come from: the ones in the wheel, and the merchant's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final
+
+from cfflow.core.flow import Flow, parse
+from cfflow.core.record import Snapshot
+from cfflow.errors import FlowError
+from cfflow.store.protocol import Store
+
+__all__ = ["Catalog", "read_flow", "shipped"]
+
+_SIZE_MAX_B: Final = 65_536
+
+
+def read_flow(path: Path | Traversable) -> Flow:
+    """Return the flow in a file; raises `FlowError` with file, key and reason."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise FlowError(f"{path}: {error.strerror or error}") from None
+    if len(text) > _SIZE_MAX_B:
+        raise FlowError(f"{path}: {len(text)} bytes; a flow has at most {_SIZE_MAX_B}")
+    return parse(text, file=str(path))
+
+
+def shipped() -> Traversable:
+    """Return the folder of the flows that come with cfflow.
+
+    They lie inside the package in a wheel, and beside it in the repository.
+    """
+    inside = files("cfflow") / "flows"
+    return inside if inside.is_dir() else Path(str(files("cfflow"))).parent / "flows"
+
+
+class Catalog:
+    """The flows of one process, by name and by digest.
+
+    `paths` are files or folders of the merchant's own; a name of theirs hides a shipped
+    one. Raises `FlowError` for a file that cannot be used, or two with one name.
+    """
+
+    def __init__(self, paths: Iterable[Path | str] = ()) -> None:
+        self._by_name: dict[str, Flow] = {}
+        self._by_digest: dict[str, Flow] = {}
+        for entry in sorted(shipped().iterdir(), key=lambda entry: entry.name):
+            if entry.name.endswith(".toml"):
+                self._keep(read_flow(entry))
+        own: dict[str, Path] = {}
+        for path in _own_files(paths):
+            flow = read_flow(path)
+            if flow.name in own:
+                raise FlowError(f"{path}: name: {flow.name!r} is also the name of {own[flow.name]}")
+            own[flow.name] = path
+            self._keep(flow)
+
+    def _keep(self, flow: Flow) -> None:
+        self._by_name[flow.name] = flow
+        self._by_digest[flow.digest] = flow
+
+    def named(self, name: str) -> Flow:
+        """Return a flow by name; raises `FlowError` that lists the known ones."""
+        if name not in self._by_name:
+            known = ", ".join(sorted(self._by_name))
+            raise FlowError(f"there is no flow {name!r}; known are {known}")
+        return self._by_name[name]
+
+    def all_named(self, names: str | Iterable[str]) -> list[Flow]:
+        """Return the flows of one name or several; raises `FlowError` for an unknown one."""
+        found = [self.named(name) for name in ([names] if isinstance(names, str) else names)]
+        if not found:
+            raise FlowError("no flow is named")
+        return found
+
+    async def flow_of(self, snapshot: Snapshot, store: Store) -> Flow:
+        """Return the flow that a payment began with, from this process or else from the store.
+
+        A payment keeps the rules it began with, also when its file has changed since. Raises
+        `FlowError` when the store has lost the text.
+        """
+        digest = snapshot.record.digest
+        known = self._by_digest.get(digest)
+        if known is not None:
+            return known
+        text = await store.flow_text(snapshot.order_id, digest)
+        if text is None:
+            raise FlowError(f"{snapshot.id}: the text of its flow {snapshot.record.flow} is gone")
+        flow = parse(text, file=f"stored flow {digest}", stored=True)
+        self._by_digest[digest] = flow
+        return flow
+
+    def retention_min_s(self) -> int:
+        """Return the shortest time for which any flow known here keeps an ended payment."""
+        return min(flow.end.retention_s for flow in self._by_digest.values())
+
+    def __iter__(self) -> Iterator[Flow]:
+        return iter(sorted(self._by_name.values(), key=lambda flow: flow.name))
+
+
+def _own_files(paths: Iterable[Path | str]) -> Iterable[Path]:
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            yield from sorted(path.glob("*.toml"))
+        else:
+            yield path

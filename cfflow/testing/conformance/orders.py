@@ -1,0 +1,299 @@
+"""The part of the suite for stores that is about orders: several payments, restarts, the end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from cfflow.core.chart import State
+from cfflow.core.record import Operation, Review, Snapshot, Step, step_bit
+from cfflow.core.siblings import attempt_of
+from cfflow.errors import AlreadyPaid, Conflict
+from cfflow.store.protocol import Outcome, Store
+from cfflow.testing.conformance.base import Suite
+from cfflow.testing.conformance.plans import FLOW, a_plan, a_record, begin, due, ids, written
+
+__all__ = ["OrderConformance"]
+
+_MINUTE_MS: Final = 60_000
+_ENDED: Final = {"state": State.FAILED, "wake_ms": None}
+
+
+def a_step(step: Step) -> Operation:
+    """Return an operation that opens this step."""
+    return Operation(step=step, sequence=1, key="k1", started_ms=1, limit_ms=2)
+
+
+#: Situations of a payment that holds no money, as changes of its record.
+_BESIDE: Final[dict[str, dict[str, Any]]] = {
+    "over": _ENDED,
+    "alive": {"state": State.OTP_PENDING},
+    "pay open": {"state": State.CREATED, "operation": a_step(Step.PAY)},
+    "OTP on its way": {"state": State.OTP_PENDING, "operation": a_step(Step.SUBMIT_OTP)},
+    "void open": {"state": State.FAILED, "operation": a_step(Step.VOID)},
+    "unknown money": {"state": State.FAILED, "reviews": (Review("unclaimed_money", 1),)},
+    "other review": {"state": State.FAILED, "reviews": (Review("late_authorization", 1),)},
+}
+
+
+async def paid(store: Store, order_id: str) -> Snapshot:
+    """Return a payment that took its order's money and has come to its end."""
+    first = await begin(store, order_id)
+    return await written(store, first, state=State.CAPTURED, cf_payment_id="77", wake_ms=None)
+
+
+async def two_payments(store: Store) -> tuple[Snapshot, Snapshot]:
+    """Return an abandoned payment and the one that followed it; both have an attempt."""
+    first = await begin(store, "order_1")
+    first = await written(
+        store, first, state=State.INITIATED, cf_payment_id="1", abandoned=True, wake_ms=None
+    )
+    second = await begin(store, "order_1")
+    return first, await written(store, second, state=State.INITIATED, cf_payment_id="2")
+
+
+async def newest(store: Store, n: int) -> Snapshot:
+    """Return a payment of the order as it is now."""
+    found = await store.load("order_1", n)
+    assert found is not None
+    return found
+
+
+class OrderConformance(Suite):
+    """Tests of what payments of one order mean to each other; `StoreConformance` has them too."""
+
+    async def restart(self, store: Any) -> None:
+        """Let the store come up again, as a server does after a crash; the subclass knows how."""
+        raise NotImplementedError
+
+    # a payment of a wanted number
+
+    async def test_a_wanted_number_is_begun_whatever_the_others_are(self, store: Store) -> None:
+        """What the gateway says has happened is written down beside an open payment."""
+        first = await begin(store, "order_1")
+        started = await store.start("order_1", a_record(store), FLOW, n=2)
+        assert (started.outcome, started.snapshot.n) == ("ok", 2)
+        assert [attempt.state for attempt in started.snapshot.attempts] == [State.CREATED] * 2
+        assert await store.load("order_1", 1) == msgspec.structs.replace(
+            first, attempts=started.snapshot.attempts
+        )
+
+    async def test_a_wanted_number_that_is_there_is_returned_as_it_is(self, store: Store) -> None:
+        """Cut off in the middle, the same is simply done again."""
+        first = await written(store, await begin(store, "order_1"), **_ENDED)
+        again = await store.start("order_1", a_record(store), FLOW, n=1)
+        assert (again.outcome, again.snapshot) == ("there", first)
+
+    async def test_a_wanted_number_behind_the_next_is_a_conflict(self, store: Store) -> None:
+        """Numbers have no gaps, and nothing comes into being."""
+        await begin(store, "order_1")
+        for order_id, n in (("order_1", 3), ("order_2", 2)):
+            with pytest.raises(Conflict):
+                await store.start(order_id, a_record(store), FLOW, n=n)
+        assert await ids(store) == ["order_1.1"]
+
+    async def test_fifty_starts_of_one_number_begin_one_payment(self, store: Store) -> None:
+        """Everybody gets the same one, and one of them began it."""
+        started = await asyncio.gather(
+            *(store.start("order_1", a_record(store), FLOW, n=1) for _ in range(50))
+        )
+        assert sorted(answer.outcome for answer in started) == ["ok"] + ["there"] * 49
+        assert len({answer.snapshot.record.token for answer in started}) == 1
+
+    # reviews that block the order
+
+    async def test_a_review_on_one_payment_blocks_a_pay_of_another(self, store: Store) -> None:
+        """Money that nobody has claimed may be this order's: a person looks first."""
+        first, second = await two_payments(store)
+        review = Review("unclaimed_money", 1)
+        first = await written(store, first, reviews=(review,))
+        refused = await store.commit(a_plan(second, opens=True, operation=a_step(Step.PAY)))
+        assert (refused.outcome, refused.other) == (Outcome.BLOCKED, 1)
+        assert (await newest(store, 2)).record == second.record
+        closed = msgspec.structs.replace(review, acknowledged_ms=1)
+        await written(store, first, reviews=(closed,))
+        await written(store, second, opens=True, operation=a_step(Step.PAY))
+
+    @pytest.mark.parametrize("step", Step)
+    @pytest.mark.parametrize("situation", _BESIDE)
+    async def test_a_step_waits_for_what_the_orders_entry_bars(
+        self, store: Store, situation: str, step: Step
+    ) -> None:
+        """Every situation of another payment, and every step beside it."""
+        first, second = await two_payments(store)
+        first = await written(store, first, **_BESIDE[situation])
+        barred = attempt_of(first.record).bars & step_bit(step)
+        done = await store.commit(a_plan(second, opens=True, operation=a_step(step)))
+        assert done.outcome is (Outcome.BLOCKED if barred else Outcome.OK)
+
+    async def test_a_plan_that_opens_nothing_can_be_barred_like_a_step(self, store: Store) -> None:
+        """The way to the bank's page takes money as an OTP does, without a call of ours."""
+        first, second = await two_payments(store)
+        await written(store, first, reviews=(Review("unclaimed_money", 1),))
+        barred = await store.commit(a_plan(second, beside=Step.SUBMIT_OTP))
+        assert (barred.outcome, barred.other) == (Outcome.BLOCKED, 1)
+        assert (await store.commit(a_plan(second))).outcome is Outcome.OK
+
+    async def test_only_a_review_of_unknown_money_blocks_a_pay(self, store: Store) -> None:
+        """Others are about a payment's own money, not about the order's."""
+        first, second = await two_payments(store)
+        await written(store, first, reviews=(Review("late_authorization", 1),))
+        await written(store, second, opens=True, operation=a_step(Step.PAY))
+
+    # two payments that hold money
+
+    @pytest.mark.parametrize("state", [State.AUTHORIZED, State.CAPTURED])
+    async def test_a_second_hold_is_decided_with_the_first_one_in_view(
+        self, store: Store, state: State
+    ) -> None:
+        """A plan that did not know of the other hold is a conflict; the next one does."""
+        first, second = await two_payments(store)
+        await written(store, first, state=State.AUTHORIZED)
+        refused = await store.commit(a_plan(second, state=state))
+        assert refused.outcome is Outcome.CONFLICT
+        seen = refused.snapshot
+        assert seen is not None
+        assert (seen.record, seen.twins) == (second.record, (1,))
+        await written(store, seen, state=state)
+
+    async def test_the_other_holder_is_woken_up(self, store: Store) -> None:
+        """Nobody would look at a payment at its end again, and two of them took money."""
+        first, second = await two_payments(store)
+        await written(store, first, state=State.CAPTURED, wake_ms=None)
+        await written(store, await newest(store, second.n), state=State.CAPTURED, wake_ms=None)
+        await self.later(store, 0.005)
+        claimed = await store.claim(4 * self.partitions, _MINUTE_MS)
+        assert [snapshot.id for snapshot in claimed] == [first.id]
+
+    async def test_a_hold_that_another_payment_got_meanwhile_is_never_overlooked(
+        self, store: Store
+    ) -> None:
+        """Whoever writes a payment with money has seen every other one that has some."""
+        _, second = await two_payments(store)
+        await written(store, second, state=State.AUTHORIZED)
+        before = await newest(store, 2)
+        await written(store, await newest(store, 1), state=State.AUTHORIZED)
+        overlooked = await store.commit(a_plan(before, polls=1))
+        assert overlooked.outcome is Outcome.CONFLICT
+        assert overlooked.snapshot is not None
+        assert overlooked.snapshot.twins == (1,)
+        await written(store, overlooked.snapshot, polls=1)
+
+    # a store that came back
+
+    async def test_another_history_of_the_same_version_is_a_conflict(self, store: Store) -> None:
+        """After a rollback the same number may have been written once more, by somebody else."""
+        first = await begin(store, "order_1")
+        other = await begin(store, "order_2")
+        record = msgspec.structs.replace(first.record, token=other.record.token)
+        lost = await store.commit(a_plan(msgspec.structs.replace(first, record=record)))
+        assert (lost.outcome, lost.snapshot) == (Outcome.CONFLICT, first)
+
+    async def test_without_a_restart_nobody_is_asked(self, store: Store) -> None:
+        """A new payment, and one that was committed before, go on by themselves."""
+        snapshot = await begin(store, "order_1")
+        for _ in range(3):
+            snapshot = await written(store, snapshot, opens=True)
+
+    async def test_after_a_restart_nothing_is_written_before_an_answer(self, store: Store) -> None:
+        """As often as it is tried, by whomever; one inquiry, and all goes on as before."""
+        snapshot = await written(store, await begin(store, "order_1"), state=State.AUTHORIZED)
+        since_ms = await self._restarted(store)
+        for opens in (True, False):
+            refused = await store.commit(a_plan(snapshot, opens=opens))
+            assert refused.outcome is Outcome.RESTARTED
+            assert since_ms <= refused.since_ms <= store.now_ms()
+        assert await newest(store, 1) == snapshot
+        asked = await written(store, snapshot, assured=True, updated_ms=store.now_ms())
+        again = await written(store, asked, opens=True)
+        await written(store, again)
+
+    async def test_after_a_restart_every_payment_is_asked_about(self, store: Store) -> None:
+        """That one of them was asked about says nothing about the others."""
+        before = [await begin(store, f"order_{i}") for i in range(8)]
+        await self._restarted(store)
+        for snapshot in before:
+            assert (await store.commit(a_plan(snapshot))).outcome is Outcome.RESTARTED
+            asked = await written(store, snapshot, assured=True, updated_ms=store.now_ms())
+            await written(store, asked)
+
+    async def test_a_payment_begun_after_a_restart_may_be_one_begun_again(
+        self, store: Store
+    ) -> None:
+        """Its first start may be among what was lost: its first step needs an answer too."""
+        first = await begin(store, "order_1")
+        await self._restarted(store)
+        assert (await store.commit(a_plan(first))).outcome is Outcome.RESTARTED
+        await written(store, first, assured=True, updated_ms=store.now_ms(), **_ENDED)
+        second = await begin(store, "order_1")
+        assert (await store.commit(a_plan(second, opens=True))).outcome is Outcome.RESTARTED
+        asked = await written(store, second, assured=True, updated_ms=store.now_ms())
+        await written(store, asked, opens=True)
+
+    async def _restarted(self, store: Store) -> int:
+        """Restart the store, surely later than what was written, and say when that was."""
+        await self.later(store, 0.005)
+        since_ms = store.now_ms()
+        await self.restart(store)
+        await self.later(store, 0.005)
+        return since_ms
+
+    # the end
+
+    async def test_a_purged_order_is_gone(self, store: Store) -> None:
+        """Not to be read, listed, claimed; and its next payment is the first one again."""
+        first = await written(store, await begin(store, "order_1"), **_ENDED)
+        assert await store.purge([first])
+        assert await store.load("order_1", 1) is None
+        assert (await store.commit(a_plan(first))).outcome is Outcome.GONE
+        assert await ids(store) == []
+        assert (await begin(store, "order_1")).n == 1
+
+    async def test_an_order_goes_with_all_its_payments(self, store: Store) -> None:
+        """Their wake times and reviews too, and no other order's."""
+        reviews, wake_ms = (Review("two_holds", 1),), store.now_ms() - 1
+        first = await written(store, await begin(store, "order_1"), **_ENDED)
+        second = await begin(store, "order_1")
+        changes = {"state": State.VOIDED, "reviews": reviews, "wake_ms": wake_ms}
+        second = await written(store, second, **changes)
+        await due(store, "order_2", wake_ms)
+        assert await store.purge([first, second])
+        assert (await store.overdue()).count == 1
+        assert await ids(store) == ["order_2.1"]
+        assert await ids(store, review=True) == []
+        assert [s.id for s in await store.claim(100 * self.partitions, 1)] == ["order_2.1"]
+
+    async def test_a_paid_order_leaves_a_mark(self, store: Store) -> None:
+        """Nobody pays it again, by whatever number."""
+        await written(store, await begin(store, "order_1"), **_ENDED)
+        await paid(store, "order_1")
+        assert await store.purge([await newest(store, 1), await newest(store, 2)])
+        assert [await store.load("order_1", n) for n in (1, 2)] == [None, None]
+        assert await ids(store) == []
+        for n in (None, 1, 2, 3):
+            with pytest.raises(AlreadyPaid):
+                await store.start("order_1", a_record(store), FLOW, n=n)
+
+    async def test_an_order_that_has_moved_is_not_purged(self, store: Store) -> None:
+        """A commit since it was read, or another payment: whoever purges looks again."""
+        first = await written(store, await begin(store, "order_1"), **_ENDED)
+        moved = await written(store, first, polls=1)
+        assert not await store.purge([first])
+        assert await newest(store, 1) == moved
+        second = await begin(store, "order_1")
+        assert not await store.purge([moved])
+        assert await ids(store) == [moved.id, second.id]
+
+    async def test_a_purge_that_comes_twice_does_nothing_the_second_time(
+        self, store: Store
+    ) -> None:
+        """Two workers purge at once: one of them did it, and the mark stays."""
+        first = await paid(store, "order_1")
+        unpaid = await written(store, await begin(store, "order_2"), **_ENDED)
+        for snapshot in (first, unpaid):
+            assert [await store.purge([snapshot]) for _ in range(2)] == [True, False]
+        with pytest.raises(AlreadyPaid):
+            await begin(store, "order_1")

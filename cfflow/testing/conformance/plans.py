@@ -1,0 +1,111 @@
+"""What the suite for stores is written with: records, plans, and the calls that must succeed."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from cfflow.core.actions import AskOtp, NextAction
+from cfflow.core.chart import State, Trigger
+from cfflow.core.draft import Plan, Walked
+from cfflow.core.flow import parse
+from cfflow.core.record import Record, Snapshot, Step
+from cfflow.core.steps import create
+from cfflow.store.protocol import Committed, Outcome, Page, Store
+
+__all__ = [
+    "FLOW",
+    "a_plan",
+    "a_record",
+    "begin",
+    "due",
+    "first_edge",
+    "ids",
+    "walked_edge",
+    "without_token",
+    "written",
+]
+
+FLOW: Final = parse(b'name = "conformance"\nmethods = ["card"]\n')
+
+
+async def begin(store: Store, order_id: str) -> Snapshot:
+    """Start an order's next payment."""
+    started = await store.start(order_id, a_record(store), FLOW)
+    assert started.outcome == "ok"
+    return started.snapshot
+
+
+async def due(store: Store, order_id: str, wake_ms: int) -> Snapshot:
+    """Start a payment that wakes at this time."""
+    return await written(store, await begin(store, order_id), wake_ms=wake_ms)
+
+
+async def written(store: Store, snapshot: Snapshot, **changes: Any) -> Snapshot:
+    """Commit these changes, which must succeed, and return the answer's snapshot."""
+    committed: Committed = await store.commit(a_plan(snapshot, **changes))
+    assert committed.outcome is Outcome.OK
+    assert committed.snapshot is not None
+    return committed.snapshot
+
+
+async def ids(store: Store, *states: State, **window: Any) -> list[str]:
+    """List the ids of a page, of all states unless some are named."""
+    found = await store.list(Page(states=states or tuple(State), **window))
+    return [snapshot.id for snapshot in found]
+
+
+def a_record(store: Store, *, amount: Decimal | None = None, **fields: Any) -> Record:
+    """Return a record to start a payment with, at the store's time; `fields` replace others."""
+    metadata = fields.pop("metadata", None)
+    record = create(
+        FLOW, store.now_ms(), nonce="n0", currency="INR", amount=amount, metadata=metadata
+    )
+    return msgspec.structs.replace(record, **fields)
+
+
+_SAME: Final = AskOtp("the action stays as it was")
+
+
+def a_plan(
+    snapshot: Snapshot,
+    *,
+    action: NextAction | None = _SAME,
+    walked: tuple[Walked, ...] = (),
+    opens: bool = False,
+    assured: bool = False,
+    beside: Step | None = None,
+    **fields: Any,
+) -> Plan:
+    """Return a plan that changes these fields of the record."""
+    record = msgspec.structs.replace(
+        snapshot.record, version=snapshot.record.version + 1, token="", **fields
+    )
+    shown = snapshot.next_action if action is _SAME else action
+    return Plan(
+        snapshot=msgspec.structs.replace(snapshot, record=record, next_action=shown),
+        before=snapshot,
+        walked=walked,
+        action_changed=shown != snapshot.next_action,
+        opens=opens,
+        assured=assured,
+        beside=beside,
+    )
+
+
+def walked_edge(trigger: Trigger, source: State, target: State) -> Walked:
+    """Return one walked edge."""
+    return Walked(trigger, source, target, "conformance")
+
+
+def first_edge(trigger: Trigger) -> tuple[Walked, ...]:
+    """Return the walk out of `created`."""
+    return (walked_edge(trigger, State.CREATED, State.INITIATED),)
+
+
+def without_token(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot whose record can be compared with a plan's."""
+    record = msgspec.structs.replace(snapshot.record, token="")
+    return msgspec.structs.replace(snapshot, record=record)

@@ -1,0 +1,143 @@
+"""What `cfflow doctor` looks at: settings, the store, the gateway, and what could be lost."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from typing import Any, Literal
+
+import msgspec
+
+from cfflow.cashfree.gateway import Gateway
+from cfflow.errors import GatewayAuthError, GatewayRejected
+from cfflow.limits.budget import limits_of
+from cfflow.store.redis.store import RedisStore
+from cfflow.store.redis.url import shown
+
+__all__ = ["Finding", "examine_gateway", "examine_store", "kept_limits", "missing_extras"]
+
+_CLOCK_OFF_MS = 2_000
+
+_BLIND = (
+    "INFO is not permitted here: a restart that lost commits goes unnoticed, and nobody knows"
+    " whether this server evicts; permit it (ACL SETUSER ... +info)"
+)
+
+#: What the gateway says of an address that it does not know; others say nothing in its form.
+_BAD_ADDRESS = frozenset({"", "request_failed"})
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was examined: `good`, worth a `note`, or `bad`."""
+
+    verdict: Literal["good", "note", "bad"]
+    subject: str
+    detail: str
+
+
+def missing_extras() -> list[Finding]:
+    """Return what would make cfflow faster and is not installed."""
+    wanted = {
+        "hiredis": "faster Redis replies: pip install 'cfflow[fast]'",
+        "uvloop": "a faster event loop: pip install 'cfflow[fast]'",
+    }
+    return [
+        Finding("note", name, f"not installed; {gain}")
+        for name, gain in wanted.items()
+        if importlib.util.find_spec(name) is None
+    ]
+
+
+async def examine_store(store: RedisStore) -> list[Finding]:
+    """Return what was found out about a store; connects to it and closes it.
+
+    Raises `CfflowError` when it cannot be used.
+    """
+    await store.open()
+    try:
+        about = await store.link.about()
+        clock = _clock(store.now_ms())
+    finally:
+        await store.aclose()
+    name = f"Valkey {about['valkey_version']}" if "valkey_version" in about else "Redis"
+    version = "" if "valkey_version" in about else f" {about.get('redis_version', '')}"
+    kind = "cluster" if store.link.is_cluster else "one server"
+    place = f"{name}{version}, {kind}, at {shown(store.link.url)}"
+    found = [Finding("good", "store", place), clock]
+    if "run_id" not in about:
+        return [*found, Finding("note", "restarts", _BLIND)]
+    return [*found, *_memory(about), *_durability(about)]
+
+
+def _memory(about: dict[str, Any]) -> list[Finding]:
+    """An evicting server is refused as soon as it has a limit; this one has none yet."""
+    policy = about.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return []
+    detail = f"{policy} drops payments once maxmemory is set: set maxmemory-policy noeviction"
+    return [Finding("note", "memory", detail)]
+
+
+def _durability(about: dict[str, Any]) -> list[Finding]:
+    """Say what this server forgets when it dies, and what that means for a payment."""
+    if not about.get("aof_enabled"):
+        return [
+            Finding(
+                "bad",
+                "durability",
+                "no append-only file: a restart loses every payment since the last snapshot;"
+                " set appendonly yes",
+            )
+        ]
+    findings = [
+        Finding(
+            "note",
+            "durability",
+            "append-only file is on; with appendfsync everysec a power cut loses up to a second"
+            " of commits, with always none",
+        )
+    ]
+    replicas = int(about.get("connected_slaves", 0))
+    if replicas:
+        findings.append(
+            Finding(
+                "note",
+                "replicas",
+                f"{replicas}; a failover loses what they had not received yet",
+            )
+        )
+    return findings
+
+
+def _clock(server_ms: int) -> Finding:
+    off_ms = abs(server_ms - round(time.time() * 1000))
+    if off_ms > _CLOCK_OFF_MS:
+        detail = f"the store's clock and ours are {off_ms} ms apart; the store's is used"
+        return Finding("note", "clock", detail)
+    return Finding("good", "clock", f"within {off_ms} ms of the store's")
+
+
+async def examine_gateway(gateway: Gateway) -> Finding:
+    """Return whether the gateway takes the credentials; closes the client.
+
+    Asks for an order that does not exist: 404 proves the credentials, 401 refutes them. Raises
+    `CfflowError` when there is no answer.
+    """
+    try:
+        await gateway.fetch_order("cfflow_doctor_asks")
+    except GatewayAuthError as error:
+        return Finding("bad", "gateway", f"the credentials are refused ({error.status})")
+    except GatewayRejected as error:
+        if error.code in _BAD_ADDRESS:
+            detail = f"{gateway.base_url} does not answer as Cashfree does: {error}"
+            return Finding("bad", "gateway", detail)
+    finally:
+        await gateway.aclose()
+    return Finding("good", "gateway", f"{gateway.base_url} accepts the credentials")
+
+
+def kept_limits(environment: str) -> Finding:
+    """Say which limits are kept where neither `connect` nor the gateway names others."""
+    limits = limits_of(environment).items()
+    told = ", ".join(f"{call} {limit}" for call, limit in limits if limit is not None)
+    return Finding("good", "limits", f"calls a minute: {told or 'what the gateway names'}")

@@ -1,0 +1,159 @@
+"""`Payment`: what a caller sees of a payment, frozen at the moment of its commit."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from cfflow.core.actions import NextAction
+from cfflow.core.chart import State
+from cfflow.core.flow import Flow
+from cfflow.core.observation import Failure
+from cfflow.core.record import Record, Snapshot, Step
+from cfflow.core.siblings import why_barred
+from cfflow.core.times import moment
+from cfflow.errors import CfflowError
+
+__all__ = ["OpenOperation", "Otp", "Payment", "attach_payment", "payment_of", "snapshot_in"]
+
+
+class Otp(msgspec.Struct, frozen=True):
+    """What is left of the customer's turn on the OTP page; times are aware datetimes."""
+
+    submits_left: int
+    resends_left: int
+    resend_at: datetime
+    expires_at: datetime
+
+
+class OpenOperation(msgspec.Struct, frozen=True):
+    """A step whose outcome is not known yet: on its way, or lost and waiting for an inquiry.
+
+    `amount` is what a capture asked for; repeating it takes the same one, or none.
+    """
+
+    step: Step
+    sequence: int
+    since: datetime
+    accepted: bool
+    amount: Decimal | None = None
+
+
+class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """One attempt to pay an order.
+
+    `amount` is the amount held, the gateway's own `payment_amount`, once it is known: fees
+    and offers make it differ from the order's. `operation` is an open step, `review` the
+    reasons for which a person must look. Passing a payment to a step protects against
+    the same button pressed twice: a step on an older snapshot is a `Conflict`.
+    """
+
+    id: str
+    order_id: str
+    cf_payment_id: str | None
+    state: State
+    flow: str
+    amount: Decimal | None
+    currency: str
+    captured_amount: Decimal | None
+    next_action: NextAction | None
+    otp: Otp | None
+    hold_expires_at: datetime | None
+    failure: Failure | None
+    operation: OpenOperation | None
+    review: tuple[str, ...]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    metadata: dict[str, Any]
+
+    @property
+    def money(self) -> str:
+        """The amount in words for people: of a part that was captured, the part and the whole."""
+        part = self.captured_amount
+        taken = f"{part} of " if part is not None and part != self.amount else ""
+        return "" if self.amount is None else f"{taken}{self.amount} {self.currency}"
+
+    def __repr__(self) -> str:
+        parts = [repr(self.id), self.state.value]
+        if self.amount is not None:
+            parts.append(self.money)
+        if self.operation is not None:
+            parts.append(f"{self.operation.step} open")
+        if self.review:
+            parts.append(f"review: {', '.join(self.review)}")
+        return f"<Payment {' '.join(parts)}>"
+
+
+def payment_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Payment:
+    """Return the payment that a snapshot shows now; it remembers the snapshot for its next step.
+
+    An OTP page that has expired asks for nothing any more, even before a commit says so. Nor
+    does a payment of an order whose money is known to be with another attempt already.
+    """
+    record = snapshot.record
+    otp = _otp(record, flow)
+    expired = record.otp is not None and now_ms >= record.otp.expires_ms
+    barred = snapshot.twins or why_barred(snapshot, Step.SUBMIT_OTP) is not None
+    over = (record.state is State.OTP_PENDING and expired) or barred
+    payment = Payment(
+        id=snapshot.id,
+        order_id=snapshot.order_id,
+        cf_payment_id=record.cf_payment_id,
+        state=record.state,
+        flow=record.flow,
+        amount=record.amount if record.amount_held is None else record.amount_held,
+        currency=record.currency,
+        captured_amount=record.captured_amount,
+        next_action=None if over else snapshot.next_action,
+        otp=otp,
+        hold_expires_at=_when(record.hold_expires_ms),
+        failure=record.failure,
+        operation=_operation(record),
+        review=tuple(review.reason for review in record.open_reviews),
+        version=record.version,
+        created_at=moment(record.created_ms),
+        updated_at=moment(record.updated_ms),
+        metadata=dict(record.metadata or {}),
+    )
+    payment.__dict__["_snapshot"] = snapshot
+    return payment
+
+
+def attach_payment(error: CfflowError, snapshot: Snapshot, flow: Flow, now_ms: int) -> None:
+    """Put the payment that a snapshot shows now into an error, for the caller to look at."""
+    error.payment = payment_of(snapshot, flow, now_ms)
+
+
+def snapshot_in(payment: Payment) -> Snapshot | None:
+    """Return the snapshot behind a payment; None for one that was pickled or rebuilt."""
+    found = payment.__dict__.get("_snapshot")
+    return found if isinstance(found, Snapshot) else None
+
+
+def _when(at_ms: int | None) -> datetime | None:
+    return None if at_ms is None else moment(at_ms)
+
+
+def _otp(record: Record, flow: Flow) -> Otp | None:
+    turn = record.otp
+    if turn is None or turn.accepted or record.state is not State.OTP_PENDING:
+        return None
+    return Otp(
+        submits_left=max(0, flow.otp.submits_max - turn.submits_used),
+        resends_left=max(0, flow.otp.resends_max - turn.resends_used),
+        resend_at=moment(turn.sent_ms + flow.otp.resend_after_s * 1000),
+        expires_at=moment(turn.expires_ms),
+    )
+
+
+def _operation(record: Record) -> OpenOperation | None:
+    held = record.operation
+    if held is None:
+        return None
+    return OpenOperation(
+        held.step, held.sequence, moment(held.started_ms), held.accepted, held.amount
+    )

@@ -1,0 +1,173 @@
+"""`Reader`: looks at stored payments, needs no gateway, moves nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Self
+
+import msgspec
+
+from cfflow.core.arguments import check_order_id, check_payment_id
+from cfflow.core.chart import State
+from cfflow.core.record import Snapshot
+from cfflow.errors import InvalidInput
+from cfflow.feed.feed import Feed
+from cfflow.feed.protocol import Start
+from cfflow.store.catalog import Catalog
+from cfflow.store.protocol import Page, Store, load_order, load_payment
+from cfflow.views.payment import Payment, payment_of
+from cfflow.views.story import HistoryEntry, Why, history_of, why_of
+
+__all__ = ["Reader", "place_of", "state_named"]
+
+_LIST_MAX: Final = 10_000
+_AGE_MAX_S: Final = 10**10
+
+
+class Reader:
+    """Reads payments out of a store. Use it with `async with`, which connects."""
+
+    def __init__(self, store: Store, catalog: Catalog) -> None:
+        self.store: Final = store
+        self.flows: Final = catalog
+
+    async def __aenter__(self) -> Self:
+        await self.store.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection to the store."""
+        await self.store.aclose()
+
+    async def get(self, payment_id: Payment | str) -> Payment:
+        """Return a payment as it is stored. Raises `PaymentNotFound`."""
+        return await self.shown(await load_payment(self.store, *place_of(payment_id)))
+
+    async def find(
+        self,
+        *,
+        state: State | str | None = None,
+        flow: str | None = None,
+        order_id: str | None = None,
+        review: bool = False,
+        older_than: float | None = None,
+        limit: int = 100,
+        after: Payment | str | None = None,
+    ) -> list[Payment]:
+        """Return payments, oldest first.
+
+        `state`, `flow`, `order_id` and `review` (an open one) narrow the list; `older_than`
+        is an age in seconds; `after` continues behind the last payment of another page.
+        """
+        if not isinstance(limit, int) or not 1 <= limit <= _LIST_MAX:
+            raise InvalidInput(f"limit must be 1 to {_LIST_MAX}, got {limit!r}")
+        if older_than is not None and not _is_age(older_than):
+            raise InvalidInput(f"older_than must be an age in seconds, got {older_than!r}")
+        to_ms = None if older_than is None else self.store.now_ms() - round(older_than * 1000)
+        states = tuple(State) if state is None else (state_named(state),)
+        page = Page(states, review, 0, to_ms, max(limit, 100))
+        last = (0, "")
+        if after is not None:
+            place = await load_payment(self.store, *place_of(after))
+            last = (place.record.created_ms, place.id)
+        if order_id is None:
+            found = await self._listed(page, last, flow, limit)
+        else:
+            found = await self._of_order(check_order_id(order_id), page, last, flow)
+        return [await self.shown(snapshot) for snapshot in found[:limit]]
+
+    async def history(self, payment_id: Payment | str) -> tuple[HistoryEntry, ...]:
+        """Return what happened to a payment: transitions, operations, reviews, in order."""
+        return history_of(await load_payment(self.store, *place_of(payment_id)))
+
+    async def why(self, payment_id: Payment | str) -> Why:
+        """Explain a payment: what each answer proved, what is open, what may be called now."""
+        snapshot = await load_payment(self.store, *place_of(payment_id))
+        return why_of(snapshot, await self.flows.flow_of(snapshot, self.store), self.store.now_ms())
+
+    def events(
+        self,
+        group: str,
+        *,
+        consumer: str | None = None,
+        start: Start = "oldest",
+        lease_s: float = 30.0,
+        batch: int = 100,
+        idle_s: float = 0.5,
+    ) -> Feed:
+        """Return the feed of committed transitions, to be read with `async with`.
+
+        A new `group` begins at the oldest event that is kept, or with `start="now"` at the
+        next one. `consumer` names one of the group's readers; it finds its own again under
+        the same name. `lease_s`: within half of it a handler must be done with one event.
+        `batch`: how many events of a partition are fetched at once; `idle_s`: how long to
+        wait when there are none. Raises `InvalidInput`. Reading moves no money.
+        """
+        return Feed(
+            self.store,
+            group,
+            consumer=consumer,
+            start=start,
+            lease_s=lease_s,
+            batch=batch,
+            idle_s=idle_s,
+        )
+
+    async def shown(self, snapshot: Snapshot) -> Payment:
+        """Return the payment that a snapshot shows."""
+        return payment_of(
+            snapshot, await self.flows.flow_of(snapshot, self.store), self.store.now_ms()
+        )
+
+    async def _of_order(
+        self, order_id: str, page: Page, last: tuple[int, str], flow: str | None
+    ) -> list[Snapshot]:
+        found = await load_order(self.store, order_id)
+        return [s for s in found if page.has(s.record) and _behind(s, last, flow)]
+
+    async def _listed(
+        self, page: Page, last: tuple[int, str], flow: str | None, limit: int
+    ) -> list[Snapshot]:
+        """Read pages until enough payments pass the filters that the index does not know."""
+        found: list[Snapshot] = []
+        while len(found) < limit:
+            page = msgspec.structs.replace(page, from_ms=last[0])
+            read = await self.store.list(page)
+            found.extend(s for s in read if _behind(s, last, flow))
+            if len(read) < page.limit:
+                break
+            newest = max(last, _order(read[-1]))
+            if newest == last:
+                # More payments of one millisecond than a page holds: take a larger page.
+                page = msgspec.structs.replace(page, limit=page.limit * 2)
+            last = newest
+        return found
+
+
+def _is_age(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and 0 <= value < _AGE_MAX_S
+
+
+def _order(snapshot: Snapshot) -> tuple[int, str]:
+    return snapshot.record.created_ms, snapshot.id
+
+
+def _behind(snapshot: Snapshot, last: tuple[int, str], flow: str | None) -> bool:
+    return _order(snapshot) > last and flow in (None, snapshot.record.flow)
+
+
+def place_of(payment: Payment | str) -> tuple[str, int]:
+    """Return (order id, n) of a payment or its id; raises `PaymentNotFound` for neither."""
+    return check_payment_id(payment.id if isinstance(payment, Payment) else payment)
+
+
+def state_named(state: State | str) -> State:
+    """Return a state by its name; raises `InvalidInput` for a name that none has."""
+    try:
+        return State(state)
+    except ValueError:
+        known = ", ".join(State)
+        raise InvalidInput(f"there is no state {str(state)!r}; the states are {known}") from None

@@ -1,0 +1,227 @@
+"""What happened to a payment, told to people: its history, and why it is where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from cfflow.core.chart import OPEN, State, Trigger
+from cfflow.core.due import Ask, due_hold, resendable, what_to_ask
+from cfflow.core.flow import Flow
+from cfflow.core.people import resolvable_states
+from cfflow.core.record import (
+    CALLS,
+    STEPS,
+    TRIGGERS,
+    Entry,
+    EntryKind,
+    Snapshot,
+    Step,
+    reached,
+)
+from cfflow.core.reviews import ADVICE
+from cfflow.core.schedule import PAY_MARGIN_MS
+from cfflow.core.steps import allowed_steps
+from cfflow.core.times import moment
+
+__all__ = ["HistoryEntry", "Why", "history_of", "why_of"]
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a payment's history: a transition, an operation's end, a review, a note."""
+
+    at: datetime
+    kind: str
+    what: str
+    from_state: State | None = None
+    to_state: State | None = None
+    call: str | None = None
+    proof: str = ""
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment explained: `str()` tells it as a colleague would.
+
+    `next_inquiry` is what we ask at `next_wake`; `settled` are the reviews that somebody has
+    closed, `advice` what a person does about the open ones.
+    """
+
+    payment_id: str
+    state: State
+    timeline: tuple[HistoryEntry, ...]
+    open_operation: str | None
+    next_wake: datetime | None
+    next_inquiry: str | None
+    reviews: tuple[str, ...]
+    settled: tuple[str, ...]
+    advice: tuple[str, ...]
+    allowed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.payment_id} is {self.state}: {_MEANS[self.state]}."]
+        lines += [f"  {_clock(entry.at)}  {_told(entry)}" for entry in self.timeline]
+        lines.append(f"Open: {self.open_operation or 'nothing'}.")
+        for review, advice in zip(self.reviews, self.advice, strict=True):
+            lines += [f"Review: {review}.", f"  What to do: {advice}."]
+        lines += [f"Settled: {settled}." for settled in self.settled]
+        if self.next_wake is None:
+            lines.append("We will not ask again: this is its end.")
+        else:
+            lines.append(f"We look again at {_clock(self.next_wake)} UTC: {self.next_inquiry}.")
+        lines.append(f"You may call now: {', '.join(self.allowed)}.")
+        return "\n".join(lines)
+
+
+_MEANS: Final = {
+    State.CREATED: "nobody has paid yet, as far as we know",
+    State.INITIATED: "an attempt is under way, the customer or the bank is busy with it",
+    State.OTP_PENDING: "the bank waits for the customer's OTP",
+    State.AUTHORIZED: "the bank holds the money, nobody has it yet",
+    State.CAPTURED: "the money is taken",
+    State.VOIDED: "the hold is released, no money was taken",
+    State.FAILED: "this attempt took no money, so far",
+}
+
+#: What each move proved, in a few words.
+_PROVED: Final = {
+    Trigger.INITIATE: "there is an attempt",
+    Trigger.REQUIRE_OTP: "the bank waits for the OTP",
+    Trigger.REJECT_OTP: "the OTP was wrong, one try is used",
+    Trigger.RESEND_OTP: "another OTP is on its way",
+    Trigger.LEAVE_OTP: "the customer is on the bank's own page",
+    Trigger.HOLD: "the bank holds the money",
+    Trigger.CAPTURE: "the money is taken",
+    Trigger.VOID: "the hold is released",
+    Trigger.FAIL: "this attempt took no money",
+    Trigger.REVIVE: "the money came after all",
+}
+
+_ASKS: Final = {
+    Ask.NOTHING: "only the clock is looked at",
+    Ask.PAYMENT: "we ask the gateway for this attempt",
+    Ask.PAYMENTS: "we ask the gateway for all attempts of the order",
+    Ask.ORDER: "we ask the gateway for the order",
+}
+
+
+def history_of(snapshot: Snapshot) -> tuple[HistoryEntry, ...]:
+    """Return the history of a snapshot, oldest first; the states are walked along the chart."""
+    state = snapshot.record.history_from or State.CREATED
+    entries = []
+    for entry in snapshot.record.history:
+        told, state = _entry(snapshot, entry, state)
+        entries.append(told)
+    return tuple(entries)
+
+
+def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry, State]:
+    at = moment(snapshot.record.created_ms + entry.offset_ms)
+    if entry.kind == EntryKind.TRANSITION:
+        next_state = reached(state, entry.code)
+        told = HistoryEntry(
+            at=at,
+            kind="transition",
+            what=_word(TRIGGERS, entry.code),
+            from_state=state,
+            to_state=next_state,
+            call=_word(CALLS, entry.by) if entry.by >= 0 else None,
+            proof=entry.text,
+        )
+        return told, next_state
+    if entry.kind == EntryKind.OPERATION:
+        what = f"{_word(STEPS, entry.code)} #{entry.by}"
+        return HistoryEntry(at=at, kind="operation", what=what, proof=entry.text), state
+    if entry.kind == EntryKind.NOTE:
+        return HistoryEntry(at=at, kind="note", what=entry.text), state
+    return HistoryEntry(at=at, kind="review", what=entry.text), state
+
+
+def _word(words: Sequence[StrEnum], code: int) -> str:
+    """Return the word of a code; a newer version may have appended some."""
+    return words[code].value if 0 <= code < len(words) else "?"
+
+
+def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:
+    """Return the explanation of a snapshot at this time."""
+    record = snapshot.record
+    return Why(
+        payment_id=snapshot.id,
+        state=record.state,
+        timeline=history_of(snapshot),
+        open_operation=_open(snapshot, now_ms),
+        next_wake=None if record.wake_ms is None else moment(record.wake_ms),
+        next_inquiry=_next_inquiry(snapshot, flow),
+        reviews=tuple(f"{review.reason}: {review.detail}" for review in record.open_reviews),
+        settled=tuple(
+            f"{review.reason} by {review.actor}: {review.note}"
+            for review in record.reviews
+            if review.acknowledged_ms is not None
+        ),
+        advice=tuple(ADVICE.get(review.reason, "look") for review in record.open_reviews),
+        allowed=_allowed(snapshot, flow, now_ms),
+    )
+
+
+def _next_inquiry(snapshot: Snapshot, flow: Flow) -> str | None:
+    """Say what the next wake is for: an inquiry, and what the flow has us do with a hold."""
+    wake_ms = snapshot.record.wake_ms
+    if wake_ms is None:
+        return None
+    end = due_hold(snapshot, flow, wake_ms)
+    asks = _ASKS[what_to_ask(snapshot, wake_ms)]
+    return asks if end is None else f"{asks}, and the hold ends by the flow: {end}"
+
+
+def _allowed(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...]:
+    """What may be called now; a capture or void that surely did nothing may be repeated."""
+    operation = snapshot.record.operation
+    again = operation is not None and resendable(snapshot, now_ms)
+    repeat = (operation.step.value,) if operation is not None and again else ()
+    return (*repeat, *allowed_steps(snapshot, flow, now_ms), *_peoples(snapshot))
+
+
+def _peoples(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return what only a person decides to call."""
+    record = snapshot.record
+    abandons = record.operation is None and record.state in OPEN and not record.abandoned
+    reviewed = ("acknowledge",) if record.open_reviews else ()
+    # Where no other state can be reached, acknowledging is all that is left to decide.
+    moves = record.open_reviews and resolvable_states(snapshot)
+    return (*(("abandon",) if abandons else ()), *reviewed, *(("resolve",) if moves else ()))
+
+
+def _open(snapshot: Snapshot, now_ms: int) -> str | None:
+    operation = snapshot.record.operation
+    if operation is None:
+        return None
+    since_s = (now_ms - operation.started_ms) / 1000
+    of = "" if operation.amount is None else f" of {operation.amount}"
+    told = f"{operation.step} #{operation.sequence}{of}, for {since_s:.1f} s"
+    if resendable(snapshot, now_ms):
+        return f"{told}; nothing had happened when we asked, the same {operation.step} repeats it"
+    if operation.accepted:
+        return f"{told}; the bank has accepted it and owes its confirmation"
+    if now_ms < operation.limit_ms:
+        return f"{told}; its call may still be on its way"
+    if operation.step is Step.PAY and operation.missed_ms is not None:
+        again_s = PAY_MARGIN_MS / 1000
+        return f"{told}; one inquiry saw no attempt, another {again_s:g} s later decides"
+    return f"{told}; its answer is lost, an inquiry decides"
+
+
+def _told(entry: HistoryEntry) -> str:
+    if entry.kind == "transition":
+        by = f"{entry.call} said {entry.proof}" if entry.call else entry.proof
+        proved = _PROVED[Trigger(entry.what)]
+        return f"{entry.what}: {entry.from_state} -> {entry.to_state} ({by}: {proved})"
+    if entry.kind == "operation":
+        return f"{entry.what}: {entry.proof}"
+    return entry.what if entry.kind == "note" else f"review opened: {entry.what}"
+
+
+def _clock(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
