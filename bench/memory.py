@@ -156,18 +156,18 @@ class BatchingStore(RedisStore):
 
 async def _live(store: RedisStore, flow: Flow, number: int) -> Record:
     """Lead one payment from start to captured, commit by commit."""
-    began_ms = store.now_ms()
+    began_at_ms = store.now_ms()
     record = create(
         flow,
-        began_ms,
+        began_at_ms,
         nonce=f"{number:08x}",
         currency="INR",
         amount=_AMOUNT,
         metadata=None,
     )
     held = (await store.start(_order_id(number), record, flow)).snapshot
-    for after_ms, deed in _deeds(f"51149{number:08d}", began_ms):
-        plan = deed(held, flow, began_ms + after_ms)
+    for after_ms, deed in _deeds(f"51149{number:08d}", began_at_ms):
+        plan = deed(held, flow, began_at_ms + after_ms)
         committed = await store.commit(plan)
         if committed.snapshot is None or committed.outcome != "ok":
             raise RuntimeError(f"{held.id}: {committed.outcome}")
@@ -180,7 +180,7 @@ async def _live(store: RedisStore, flow: Flow, number: int) -> Record:
     return held.record
 
 
-def _deeds(attempt: str, began_ms: int) -> Iterator[Deed]:
+def _deeds(attempt: str, began_at_ms: int) -> Iterator[Deed]:
     """Pay, a wrong OTP, a resend, the right OTP: each opened, then answered."""
     instrument = Instrument("card", "post", "1111")
     paid = _said(Call.PAY, attempt, action="post", method="card", channel="post")
@@ -192,7 +192,7 @@ def _deeds(attempt: str, began_ms: int) -> Iterator[Deed]:
         payment_status="SUCCESS",
         is_captured=True,
         payment_amount=_AMOUNT,
-        paid_ms=began_ms,
+        paid_at_ms=began_at_ms,
     )
     sequences = itertools.count(1)
 

@@ -89,7 +89,7 @@ async def measure_reconciling(payments: int) -> Reconciled:
             worker.stop()
             report = await running
             took_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
-        if report.resolved != payments or report.errors:
+        if report.progressed != payments or report.errors:
             raise RuntimeError(f"not reconciled: {report}")
         if process.stdin is not None and process.stdout is not None:
             process.stdin.close()
@@ -142,8 +142,8 @@ async def _interrupted(store: RedisStore, flow: Flow, number: int, attempt: str)
         step=Step.SUBMIT_OTP,
         sequence=2,
         key=f"{held.id}-submit_otp-2-{record.nonce}",
-        started_ms=then_ms,
-        limit_ms=then_ms + 10_000,
+        began_at_ms=then_ms,
+        deadline_at_ms=then_ms + 10_000,
     )
     await store.commit(
         a_plan(
@@ -152,8 +152,8 @@ async def _interrupted(store: RedisStore, flow: Flow, number: int, attempt: str)
             cf_payment_id=attempt,
             operation=operation,
             sequence=2,
-            otp=OtpTurn(expires_ms=then_ms + 300_000, sent_ms=then_ms),
-            wake_ms=then_ms + 11_000,
+            otp=OtpTurn(expires_at_ms=then_ms + 300_000, sent_at_ms=then_ms),
+            wake_at_ms=then_ms + 11_000,
         )
     )
 
@@ -179,7 +179,7 @@ async def measure_claims(sleeping: int) -> Claims:
         try:
             for _ in range(_CLAIMS):
                 began_s = time.perf_counter()
-                await store.claim(_CLAIM_LIMIT, _LEASE_MS)
+                await store.lease(_CLAIM_LIMIT, _LEASE_MS)
                 took_ms.append((time.perf_counter() - began_s) * 1000)
         finally:
             await store.aclose()
@@ -200,8 +200,8 @@ async def _sleep(url: str, sleeping: int) -> None:
             if number >= sleeping:
                 return
             now_ms = store.now_ms()
-            wake_ms = now_ms - 1 if number < _DUE else now_ms + 3_600_000 + number
-            record = msgspec.structs.replace(_record(flow, now_ms, number), wake_ms=wake_ms)
+            wake_at_ms = now_ms - 1 if number < _DUE else now_ms + 3_600_000 + number
+            record = msgspec.structs.replace(_record(flow, now_ms, number), wake_at_ms=wake_at_ms)
             await store.start(order_of(number), record, flow)
 
     try:

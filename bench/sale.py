@@ -234,7 +234,7 @@ class _RecordingStore(RedisStore):
             Write(
                 plan.previous.state,
                 kept.state,
-                kept.wake_ms is not None,
+                kept.wake_at_ms is not None,
                 blob,
                 tuple(encode_events(plan)),
             )

@@ -39,7 +39,7 @@ from cfflow.errors import (
     StoreError,
     StoreUnavailable,
 )
-from cfflow.logs import Log, tell
+from cfflow.logs import Log, log_commit
 from cfflow.store.catalog import Catalog
 from cfflow.store.protocol import Committed, Outcome, Store, load_payment
 
@@ -93,7 +93,7 @@ class Engine:
             await self._not_sent(snapshot, operation, "too few replicas", flow)
             raise StoreUnavailable(f"{snapshot.id}: not sent, too few replicas have the operation")
         # From the plan's own time: a commit whose answer was lost tells a later one.
-        if self.store.now_ms() - plan.record.updated_ms > SEND_WITHIN_MS:
+        if self.store.now_ms() - plan.record.updated_at_ms > SEND_WITHIN_MS:
             await self._not_sent(snapshot, operation, "paused", flow)
             raise GatewayUnavailable(f"{snapshot.id}: not sent, this process was paused too long")
         return await self._call(snapshot, operation, flow, call, began)
@@ -125,7 +125,7 @@ class Engine:
         now_ms = self.store.now_ms()
         return await ask(self.gateway, snapshot, what_to_ask(snapshot, now_ms), flow, now_ms)
 
-    async def assure(
+    async def verify_after_restart(
         self, snapshot: Snapshot, flow: Flow, waiting: Event | None = None
     ) -> Snapshot:
         """Ask about a payment whose last commits the store may have lost (DESIGN 5).
@@ -152,35 +152,35 @@ class Engine:
         began = time.perf_counter() if began is None else began
         for _ in range(_RACES_MAX):
             plan = decide(snapshot, event, flow, self.store.now_ms())
-            if plan.is_quiet:
-                return await self.store.answer(snapshot, plan.answers_ms)
+            if plan.only_clears_notifications:
+                return await self.store.answer(snapshot, plan.settles_until_at_ms)
             committed = await self.store.commit(plan)
             match committed:
                 case Committed(outcome=Outcome.OK, snapshot=Snapshot() as written):
-                    tell(self._log, plan, began)
+                    log_commit(self._log, plan, began)
                     return written
                 case Committed(outcome=Outcome.CONFLICT, snapshot=Snapshot() as newer):
                     snapshot = newer
-                case Committed(outcome=Outcome.CLAIMED | Outcome.HOLDER, other=other):
+                case Committed(outcome=Outcome.OWNED | Outcome.HOLDER, other=other):
                     event = _disputed(plan, committed.outcome, other)
-                case Committed(outcome=Outcome.RESTARTED, since_ms=since_ms):
-                    snapshot, event = await self._trusted(snapshot, event, flow, since_ms)
+                case Committed(outcome=Outcome.RESTARTED, since_at_ms=since_at_ms):
+                    snapshot, event = await self._after_restart(snapshot, event, flow, since_at_ms)
                 case _:
                     raise _uncommitted(plan, committed)
         raise StoreError(f"{snapshot.id}: lost {_RACES_MAX} races in a row")
 
-    async def _trusted(
-        self, snapshot: Snapshot, event: Event, flow: Flow, since_ms: int
+    async def _after_restart(
+        self, snapshot: Snapshot, event: Event, flow: Flow, since_at_ms: int
     ) -> tuple[Snapshot, Event]:
         """Before anything is written over a record that may be an old one: ask the gateway.
 
         An inquiry that was made since the store came back is all that is asked for.
         """
-        if isinstance(event, Inquired) and event.asked_ms > since_ms:
+        if isinstance(event, Inquired) and event.asked_at_ms > since_at_ms:
             whole = event.everything or snapshot.record.cf_payment_id is not None
             if whole:
                 return snapshot, msgspec.structs.replace(event, nonce=secrets.token_hex(4))
-        return await self.assure(snapshot, flow, event), event
+        return await self.verify_after_restart(snapshot, flow, event), event
 
     # 1. plan
 
@@ -228,11 +228,11 @@ class Engine:
         """
         committed = await self.store.commit(plan)
         if committed.outcome is Outcome.RESTARTED:
-            assured = await self.assure(plan.before, flow)
-            plan = await self._plan(assured, flow, begin, fresh=True)
+            verified_after_restart = await self.verify_after_restart(plan.before, flow)
+            plan = await self._plan(verified_after_restart, flow, begin, fresh=True)
             committed = await self.store.commit(plan)
         if committed.outcome is Outcome.OK:
-            tell(self._log, plan, time.perf_counter())
+            log_commit(self._log, plan, time.perf_counter())
             return plan, committed
         raise await self._unopened(plan, committed, flow)
 
@@ -359,7 +359,7 @@ def _unresolved(snapshot: Snapshot) -> bool:
 
 def _disputed(plan: Plan, outcome: Outcome, other: int) -> Disputed:
     order_id = plan.snapshot.order_id
-    if outcome is Outcome.CLAIMED:
+    if outcome is Outcome.OWNED:
         ours = plan.record.cf_payment_id
         return Disputed("attempt_claimed", f"attempt {ours} belongs to {order_id}.{other}")
     return Disputed(

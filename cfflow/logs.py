@@ -17,7 +17,7 @@ import structlog
 
 from cfflow.core.draft import Plan
 
-__all__ = ["Log", "default_log", "silent_log", "tell"]
+__all__ = ["Log", "default_log", "log_commit", "silent_log"]
 
 
 class Log(Protocol):
@@ -58,10 +58,10 @@ def silent_log() -> Log:
     return _Silent()
 
 
-def tell(log: Log, plan: Plan, began: float) -> None:
+def log_commit(log: Log, plan: Plan, started_at: float) -> None:
     """Log what has been committed: one event per transition, and loudly what is odd.
 
-    `began` is the `time.perf_counter` of when the step began.
+    `started_at` is the `time.perf_counter` of when the step began.
     """
     record, snapshot = plan.record, plan.snapshot
     for walked in plan.walked:
@@ -78,7 +78,7 @@ def tell(log: Log, plan: Plan, began: float) -> None:
             observation=walked.proof,
             version=record.version,
             request_id=walked.request_id,
-            duration_ms=round((time.perf_counter() - began) * 1000, 3),
+            duration_ms=round((time.perf_counter() - started_at) * 1000, 3),
         )
     if record.reviews is not plan.previous.reviews:
         known = {(review.reason, review.at_ms) for review in plan.previous.reviews}

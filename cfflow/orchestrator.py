@@ -159,7 +159,7 @@ class Orchestrator(Reader):
         begin = partial(
             begin_pay,
             instrument=method.instrument(),
-            gateway_ms=self.gateway.clock.earliest_ms(),
+            gateway_at_ms=self.gateway.clock.earliest_at_ms(),
         )
         call = pay_call(self.gateway, body)
         return await self.shown(await self.engine.step(held, begin, call, fresh=fresh))
@@ -247,7 +247,7 @@ class Orchestrator(Reader):
         owned = [
             await self._caught_up(p) for p in await load_order(self.store, check_order_id(order_id))
         ]
-        asked_ms = self.store.now_ms()
+        asked_at_ms = self.store.now_ms()
         listed = await self.gateway.fetch_payments(order_id)
         found = [observe_entity(entity, Call.FETCH_PAYMENTS) for entity in listed]
         # All flows are chosen before anything is written: an attempt that none takes stops it.
@@ -258,7 +258,7 @@ class Orchestrator(Reader):
                 started = await self.store.start(order_id, record, own, n=len(owned) + 1)
                 empty = started.snapshot
                 owned.append(empty)
-            event = Adopted(attempt, asked_ms, secrets.token_hex(4))
+            event = Adopted(attempt, asked_at_ms, secrets.token_hex(4))
             owned[empty.n - 1] = await self.engine.settle(empty, event, await self._flow_of(empty))
         return [await self.shown(snapshot) for snapshot in owned]
 
@@ -346,7 +346,9 @@ class Orchestrator(Reader):
         Raises `Conflict` while a pay of it is open: which attempt is its own must be known first.
         """
         if snapshot.record.cf_payment_id or snapshot.record.operation:
-            snapshot = await self.engine.assure(snapshot, await self._flow_of(snapshot))
+            snapshot = await self.engine.verify_after_restart(
+                snapshot, await self._flow_of(snapshot)
+            )
         operation = snapshot.record.operation
         if operation is not None and operation.step is Step.PAY:
             text = f"{snapshot.id}: a pay is open; refresh finds its attempt, or resolve it"

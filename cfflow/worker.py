@@ -76,14 +76,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker did, and how far behind all of them are.
 
     `due`: payments that wait for a worker now; `lag_s`: for how long the oldest of them.
-    `claimed`, `resolved` (an open step closed or the state moved), `errors`, `purged`
+    `leased`, `progressed` (an open step closed or the state moved), `errors`, `purged`
     (orders): since the worker started.
     """
 
     due: int = 0
     lag_s: float = 0.0
-    claimed: int = 0
-    resolved: int = 0
+    leased: int = 0
+    progressed: int = 0
     errors: int = 0
     purged: int = 0
 
@@ -114,7 +114,7 @@ class Worker:
         self._store: Final = orchestrator.store
         self._flows: Final = orchestrator.flows
         engine = Engine(self._store, self._flows, orchestrator.gateway, self._log, attach_payment)
-        self._caretaker: Final = Caretaker(engine, self._log)
+        self._due_work: Final = DueWork(engine, self._log)
         self._retention: Final = Retention(self._store, self._flows)
         self._budget: Final = orchestrator.budget
         self._scarce = Call.FETCH_PAYMENT
@@ -162,8 +162,8 @@ class Worker:
             overdue = await self._store.overdue()
         except StoreError:
             return Report(**self._counts)
-        since_ms = overdue.since_ms if overdue.count else None
-        lag_ms = 0 if since_ms is None else max(0, self._store.now_ms() - since_ms)
+        since_at_ms = overdue.since_at_ms if overdue.count else None
+        lag_ms = 0 if since_at_ms is None else max(0, self._store.now_ms() - since_at_ms)
         return Report(due=overdue.count, lag_s=lag_ms / 1000, **self._counts)
 
     # claiming
@@ -186,11 +186,11 @@ class Worker:
         """Take due payments; a gateway that was not reached is tried with a few at a time."""
         limit = await self._room(min(limit, _PROBES) if self._unreached else limit)
         try:
-            claimed = await self._store.claim(limit, self._lease_ms) if limit else ()
+            claimed = await self._store.lease(limit, self._lease_ms) if limit else ()
         except StoreError as trouble:
             self._trouble(trouble)
             return ()
-        self._counts["claimed"] += len(claimed)
+        self._counts["leased"] += len(claimed)
         if not claimed:
             self._budget.give_back()
         return claimed
@@ -213,7 +213,7 @@ class Worker:
         """Tend one payment; whatever happens, it is due again at a time that was chosen."""
         try:
             with self._budget.background():
-                seen = await self._caretaker.tend(snapshot)
+                seen = await self._due_work.tend(snapshot)
         except RateLimited as limited:
             self._scarce = CALLS.get(what_to_ask(snapshot, self._store.now_ms()), self._scarce)
             await self._postpone(snapshot, limited)
@@ -225,14 +225,14 @@ class Worker:
         self._unreached = False
         was, now = snapshot.record, seen.record
         if (was.state, was.operation) != (now.state, now.operation):
-            self._counts["resolved"] += 1
-        if seen is snapshot and now.wake_ms is not None:
+            self._counts["progressed"] += 1
+        if seen is snapshot and now.wake_at_ms is not None:
             # A notification woke it while its step is on its way: that one's time comes first.
-            await self._wait_for_step(snapshot, now.wake_ms)
+            await self._wait_for_step(snapshot, now.wake_at_ms)
             return
-        soon_ms = self._store.now_ms() + _AGAIN_MS
-        is_due = now.wake_ms is not None and now.wake_ms < soon_ms
-        if is_due and now.asked_ms == was.asked_ms:
+        soon_at_ms = self._store.now_ms() + _AGAIN_MS
+        is_due = now.wake_at_ms is not None and now.wake_at_ms < soon_at_ms
+        if is_due and now.asked_at_ms == was.asked_at_ms:
             # Stale, or not about this payment: asking again at once would bring the same.
             await self._put_back(
                 seen, GatewayUnavailable("the answer is too old, or not about this payment")
@@ -240,13 +240,13 @@ class Worker:
             return
         self._failures.pop(snapshot.id, None)
         if is_due:
-            await self._defer(seen, soon_ms)
+            await self._defer(seen, soon_at_ms)
 
-    async def _wait_for_step(self, snapshot: Snapshot, wake_ms: int) -> None:
+    async def _wait_for_step(self, snapshot: Snapshot, wake_at_ms: int) -> None:
         """Look again when the step says so, unless its outcome was written meanwhile."""
         try:
-            later_ms = max(wake_ms, self._store.now_ms() + _AGAIN_MS)
-            await self._store.defer(snapshot, later_ms)
+            later_at_ms = max(wake_at_ms, self._store.now_ms() + _AGAIN_MS)
+            await self._store.defer(snapshot, later_at_ms)
         except StoreError as trouble:
             self._trouble(trouble, payment_id=snapshot.id)
 
@@ -267,12 +267,12 @@ class Worker:
         self._trouble(trouble, payment_id=snapshot.id, retry_s=round(pause_s, 3))
         await self._defer(snapshot, self._store.now_ms() + round(pause_s * 1000))
 
-    async def _defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+    async def _defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
         """Look at it then. A step that failed has moved it, so the newest one is meant."""
         try:
             newest = await self._store.load(snapshot.order_id, snapshot.n)
             if newest is not None:
-                await self._store.defer(newest, wake_ms)
+                await self._store.defer(newest, wake_at_ms)
         except StoreError as trouble:
             # Its lease ends by itself: then it is due again.
             self._trouble(trouble, payment_id=snapshot.id)
@@ -325,7 +325,7 @@ class Worker:
                 loop.remove_signal_handler(number)
 
 
-class Caretaker:
+class DueWork:
     """Tends payments, one at a time; holds none. `engine` is the worker's own."""
 
     def __init__(self, engine: Engine, log: Log) -> None:
@@ -350,7 +350,7 @@ class Caretaker:
         except GatewayError:
             await self._let_time_pass(snapshot, flow)
             raise
-        uncounted = seen.record.asked_ms == snapshot.record.asked_ms
+        uncounted = seen.record.asked_at_ms == snapshot.record.asked_at_ms
         if uncounted or isinstance(event, NotFound):
             # Stale, about something else, or unknown there: what is sent must rest on an answer.
             return seen
@@ -413,10 +413,10 @@ class Retention:
 
     async def purge_some(self, limit: int = 200) -> int:
         """Look at so many ended payments and return how many orders were removed."""
-        to_ms = self._store.now_ms() - self._flows.retention_min_s() * 1000
-        page = Page(_ENDS, from_ms=self._from_ms, to_ms=to_ms, limit=limit * self._wider)
+        to_at_ms = self._store.now_ms() - self._flows.retention_min_s() * 1000
+        page = Page(_ENDS, from_at_ms=self._from_ms, to_at_ms=to_at_ms, limit=limit * self._wider)
         found = await self._store.list(page)
-        last_ms = found[-1].record.created_ms if len(found) == page.limit else 0
+        last_ms = found[-1].record.created_at_ms if len(found) == page.limit else 0
         # A page of one millisecond is followed by a wider one: behind it nothing is passed over.
         self._wider = self._wider * 2 if 0 < last_ms == self._from_ms else 1
         self._from_ms = last_ms
@@ -431,7 +431,7 @@ class Retention:
 
     async def _is_over(self, payment: Snapshot) -> bool:
         record = payment.record
-        if record.state not in _ENDS or record.wake_ms is not None or record.open_reviews:
+        if record.state not in _ENDS or record.wake_at_ms is not None or record.open_reviews:
             return False
         retention_s = (await self._flows.flow_of(payment, self._store)).end.retention_s
-        return self._store.now_ms() >= record.updated_ms + retention_s * 1000
+        return self._store.now_ms() >= record.updated_at_ms + retention_s * 1000

@@ -22,7 +22,7 @@ from cfflow.cashfree.environment import API_VERSIONS, base_url_of
 from cfflow.cashfree.failures import from_answer, from_transport, request_id_of, undecodable
 from cfflow.cashfree.gateway import Gateway
 from cfflow.cashfree.lenient import UNREADABLE
-from cfflow.cashfree.wire import Answer, PaymentEntity, believed
+from cfflow.cashfree.wire import Answer, PaymentEntity, check_amounts
 from cfflow.core.observation import Call
 from cfflow.core.sealed import Sealed
 from cfflow.errors import CfflowError, ConfigError, GatewayUnavailable
@@ -182,7 +182,7 @@ def _read(call: Call, decode: Callable[[bytes], _D], response: httpx.Response) -
     if not response.is_success:
         return from_answer(call, response)
     try:
-        return believed(decode(response.content))
+        return check_amounts(decode(response.content))
     except UNREADABLE:
         # The decoder's own error would quote the answer.
         return undecodable(call, response)

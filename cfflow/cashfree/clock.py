@@ -32,7 +32,7 @@ class GatewayClock:
             ahead_ms = date_ms - _loop_ms()
             self._ahead_ms = ahead_ms if self._ahead_ms is None else min(self._ahead_ms, ahead_ms)
 
-    def earliest_ms(self) -> int | None:
+    def earliest_at_ms(self) -> int | None:
         """Return milliseconds since the epoch, None before the first answer."""
         return None if self._ahead_ms is None else int(_loop_ms() + self._ahead_ms)
 

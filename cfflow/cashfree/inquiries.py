@@ -31,7 +31,7 @@ def _answered_ms(snapshot: Snapshot, what: Ask) -> int:
     notice, record = snapshot.notice, snapshot.record
     if notice is None:
         return 0
-    lost = record.operation is not None or record.given_up_ms is not None
+    lost = record.operation is not None or record.pay_given_up_at_ms is not None
     right = {
         Ask.PAYMENTS: True,
         Ask.PAYMENT: notice.is_about(record),
@@ -41,23 +41,23 @@ def _answered_ms(snapshot: Snapshot, what: Ask) -> int:
 
 
 async def ask(
-    gateway: Gateway, snapshot: Snapshot, what: Ask, flow: Flow, asked_ms: int
+    gateway: Gateway, snapshot: Snapshot, what: Ask, flow: Flow, asked_at_ms: int
 ) -> Event | None:
     """Make one inquiry about a payment and return its answer; None where there is nothing to ask.
 
-    `asked_ms` is the store's time now: an answer is as old as its question. That the gateway
+    `asked_at_ms` is the store's time now: an answer is as old as its question. That the gateway
     does not know the order or the attempt is an answer too (404). Raises `GatewayError` when
     there is no answer; no money moves by asking.
     """
-    notice_ms = _answered_ms(snapshot, what)
+    notice_at_ms = _answered_ms(snapshot, what)
     try:
-        return await _ask(gateway, snapshot, what, flow, asked_ms, notice_ms)
+        return await _ask(gateway, snapshot, what, flow, asked_at_ms, notice_at_ms)
     except GatewayRejected as refusal:
         if refusal.status != _NOT_FOUND:
             raise
     if what is Ask.ORDER:
-        return OrderSeen("NOT_FOUND", asked_ms, notice_ms=notice_ms)
-    return NotFound(asked_ms, notice_ms)
+        return OrderSeen("NOT_FOUND", asked_at_ms, notice_at_ms=notice_at_ms)
+    return NotFound(asked_at_ms, notice_at_ms)
 
 
 async def _ask(
@@ -65,26 +65,26 @@ async def _ask(
     snapshot: Snapshot,
     what: Ask,
     flow: Flow,
-    asked_ms: int,
-    notice_ms: int,
+    asked_at_ms: int,
+    notice_at_ms: int,
 ) -> Event | None:
     limit_s = flow.pay.timeout_s
     order_id, ours = snapshot.order_id, snapshot.record.cf_payment_id
     if what is Ask.PAYMENT and ours is not None:
         entity = await gateway.fetch_payment(order_id, ours, timeout_s=limit_s)
         one = observe_entity(entity, Call.FETCH_PAYMENT)
-        return Inquired((one,), asked_ms, notice_ms=notice_ms)
+        return Inquired((one,), asked_at_ms, notice_at_ms=notice_at_ms)
     if what is Ask.PAYMENTS:
         found = await gateway.fetch_payments(order_id, timeout_s=limit_s)
         seen = tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in found)
-        return Inquired(seen, asked_ms, everything=True, notice_ms=notice_ms)
+        return Inquired(seen, asked_at_ms, everything=True, notice_at_ms=notice_at_ms)
     if what is Ask.ORDER:
         order = await gateway.fetch_order(order_id, timeout_s=limit_s)
         return OrderSeen(
             order.order_status or "",
-            asked_ms,
+            asked_at_ms,
             timestamp_ms(order.order_expiry_time),
-            notice_ms,
+            notice_at_ms,
             order.order_id,
             order.order_amount,
             order.order_currency,

@@ -30,9 +30,11 @@ StepCall = Callable[[Snapshot, Operation, Flow, int], Awaitable[Answered]]
 def pay_call(gateway: Gateway, body: Sealed[bytes]) -> StepCall:
     """Return the call that starts an attempt with this body, made by `pay_body`."""
 
-    async def call(_: Snapshot, operation: Operation, flow: Flow, asked_ms: int) -> Answered:
+    async def call(_: Snapshot, operation: Operation, flow: Flow, asked_at_ms: int) -> Answered:
         answer = await gateway.pay_with(body, key=operation.key, timeout_s=flow.pay.timeout_s)
-        return Answered(operation.sequence, (observe_pay(answer),), asked_ms, next_action(answer))
+        return Answered(
+            operation.sequence, (observe_pay(answer),), asked_at_ms, next_action(answer)
+        )
 
     return call
 
@@ -43,7 +45,7 @@ def authenticate_call(gateway: Gateway, otp: Sealed[str] | None) -> StepCall:
     An accepted OTP, and a last wrong one, say nothing of the money: it is asked for at once.
     """
 
-    async def call(held: Snapshot, operation: Operation, flow: Flow, asked_ms: int) -> Answered:
+    async def call(held: Snapshot, operation: Operation, flow: Flow, asked_at_ms: int) -> Answered:
         attempt, limit_s = held.record.cf_payment_id or "", flow.pay.timeout_s
         answer = observe_authenticate(
             await gateway.authenticate(attempt, otp, key=operation.key, timeout_s=limit_s)
@@ -52,14 +54,14 @@ def authenticate_call(gateway: Gateway, otp: Sealed[str] | None) -> StepCall:
         used = 0 if turn is None else turn.submits_used + 1
         accepted = answer.authenticate_status == "SUCCESS"
         if otp is None or not (accepted or used >= flow.otp.submits_max):
-            return Answered(operation.sequence, (answer,), asked_ms)
+            return Answered(operation.sequence, (answer,), asked_at_ms)
         try:
             entity = await gateway.fetch_payment(held.order_id, attempt, timeout_s=limit_s)
         except GatewayError:
             # The OTP's own answer is in hand; whoever asks next learns of the money.
-            return Answered(operation.sequence, (answer,), asked_ms)
+            return Answered(operation.sequence, (answer,), asked_at_ms)
         found = observe_entity(entity, Call.FETCH_PAYMENT)
-        return Answered(operation.sequence, (answer, found), asked_ms)
+        return Answered(operation.sequence, (answer, found), asked_at_ms)
 
     return call
 
@@ -78,7 +80,7 @@ def authorize_begin(gateway: Gateway, step: Step, amount: Decimal | None = None)
 def authorize_call(gateway: Gateway) -> StepCall:
     """Return the call that captures or voids, with the request frozen in the operation."""
 
-    async def call(held: Snapshot, operation: Operation, flow: Flow, asked_ms: int) -> Answered:
+    async def call(held: Snapshot, operation: Operation, flow: Flow, asked_at_ms: int) -> Answered:
         entity = await gateway.authorize(
             held.order_id,
             operation.body,
@@ -86,6 +88,6 @@ def authorize_call(gateway: Gateway) -> StepCall:
             api_version=operation.api_version,
             timeout_s=flow.pay.timeout_s,
         )
-        return Answered(operation.sequence, (observe_entity(entity, Call.AUTHORIZE),), asked_ms)
+        return Answered(operation.sequence, (observe_entity(entity, Call.AUTHORIZE),), asked_at_ms)
 
     return call

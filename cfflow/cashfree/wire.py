@@ -29,7 +29,7 @@ __all__ = [
     "PayAnswer",
     "PaymentEntity",
     "Simulation",
-    "believed",
+    "check_amounts",
     "decoder",
     "encode",
     "next_action",
@@ -93,7 +93,7 @@ class PayAnswer(Answer, frozen=True, kw_only=True, gc=False):
 
     def check(self) -> None:
         """Raise `ValueError` for an amount that no answer about money can hold."""
-        _check_amounts(self.payment_amount)
+        _check_each(self.payment_amount)
 
 
 class AuthenticateAnswer(Answer, frozen=True, kw_only=True, gc=False):
@@ -154,7 +154,7 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
     def check(self) -> None:
         """Raise `ValueError` for an amount that no answer about money can hold."""
         captured = self.authorization.captured_amount if self.authorization else None
-        _check_amounts(self.payment_amount, self.order_amount, captured)
+        _check_each(self.payment_amount, self.order_amount, captured)
 
     def unread(self) -> PaymentEntity:
         """Return this attempt with its ids alone, which prove nothing.
@@ -168,7 +168,7 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
     def paid_with(self) -> dict[str, Any]:
         """Return the payment method's own fields by the method's name; empty if unsaid.
 
-        Also empty where these fields alone are broken: the money's own are believed.
+        Also empty where these fields alone are broken: the money's own are check_amounts.
         """
         try:
             found = _decode_json(self.payment_method)
@@ -190,7 +190,7 @@ class Order(Answer, frozen=True, kw_only=True, gc=False):
 
     def check(self) -> None:
         """Raise `ValueError` for an amount that no answer about money can hold."""
-        _check_amounts(self.order_amount)
+        _check_each(self.order_amount)
 
     def __repr__(self) -> str:
         return f"Order(order_id={self.order_id!r}, order_status={self.order_status!r})"
@@ -217,19 +217,19 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     type: str | None = None
 
 
-def believed(found: _T) -> _T:
+def check_amounts(found: _T) -> _T:
     """Return a decoded answer; raises `ValueError` where one of its amounts is none.
 
     In a list such an attempt keeps its ids alone, so that it does not hide the others.
     """
     if isinstance(found, list):
-        found[:] = [_believed_entry(entry) for entry in found]
+        found[:] = [_checked_entry(entry) for entry in found]
     elif isinstance(found, Answer):
         found.check()
     return found
 
 
-def _believed_entry(entry: PaymentEntity) -> PaymentEntity:
+def _checked_entry(entry: PaymentEntity) -> PaymentEntity:
     try:
         entry.check()
     except ValueError:
@@ -265,7 +265,7 @@ def observe_authenticate(answer: AuthenticateAnswer) -> Observation:
 def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
     """Return what a payment entity says, whichever call it answers."""
     authorization = entity.authorization or Authorization()
-    began_ms = timestamp_ms(entity.payment_time)
+    began_at_ms = timestamp_ms(entity.payment_time)
     method, channel, last_four, card_kind = instrument(entity.paid_with(), entity.payment_group)
     return Observation(
         call=call,
@@ -276,15 +276,15 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
         authorization_action=authorization.action,
         authorization_status=authorization.status,
         captured_amount=_money(authorization.captured_amount),
-        hold_expires_ms=timestamp_ms(authorization.end_time),
+        hold_expires_at_ms=timestamp_ms(authorization.end_time),
         failure=_failure(entity.error_details),
         method=method,
         channel=channel,
         last_four=last_four,
         payment_amount=_money(entity.payment_amount),
         order_amount=_money(entity.order_amount),
-        began_ms=began_ms,
-        paid_ms=timestamp_ms(entity.payment_completion_time) or began_ms,
+        began_at_ms=began_at_ms,
+        paid_at_ms=timestamp_ms(entity.payment_completion_time) or began_at_ms,
         currency=entity.payment_currency,
         message=entity.payment_message or "",
         request_id=entity.request_id,
@@ -346,7 +346,7 @@ def _money(amount: Decimal | None) -> Decimal | None:
     return None if amount is None else without_noise(amount)
 
 
-def _check_amounts(*amounts: Decimal | None) -> None:
+def _check_each(*amounts: Decimal | None) -> None:
     """Money is finite and not negative, or the answer is not to be believed at all."""
     for amount in amounts:
         if amount is not None and not (amount.is_finite() and 0 <= amount <= _AMOUNT_MAX):

@@ -19,7 +19,7 @@ from cfflow.core.observation import Observation, prove
 from cfflow.core.operation import CLOCK_ERROR_MS
 from cfflow.core.record import Operation, Step
 
-__all__ = ["absorb", "claim", "compare_order"]
+__all__ = ["absorb", "compare_order", "own"]
 
 _BEFORE_MONEY: Final = frozenset({State.CREATED, State.INITIATED, State.OTP_PENDING})
 
@@ -28,42 +28,42 @@ _WANTED: Final = {Step.CAPTURE: "CAPTURE", Step.VOID: "VOID"}
 _REACHES: Final = {Step.CAPTURE: State.CAPTURED, Step.VOID: State.VOIDED}
 
 
-def claim(draft: Draft, observation: Observation) -> None:
+def own(draft: Draft, observation: Observation) -> None:
     """Make this attempt ours; the store refuses the commit if another payment has it."""
     draft.set(cf_payment_id=observation.cf_payment_id)
     _held_amount(draft, observation)
 
 
-def absorb(draft: Draft, observation: Observation, asked_ms: int) -> None:
-    """Apply a payment entity that was asked for at `asked_ms`; one that is not ours is skipped."""
+def absorb(draft: Draft, observation: Observation, asked_at_ms: int) -> None:
+    """Apply a payment entity that was asked for at `asked_at_ms`; skip one that is not ours."""
     if observation.cf_payment_id != draft.get("cf_payment_id") or not observation.is_entity:
         return
     target = prove(observation).state
-    if target is not None and not _agrees(draft, observation, target, asked_ms):
+    if target is not None and not _agrees(draft, observation, target, asked_at_ms):
         return
-    draft.asked(asked_ms)
+    draft.asked(asked_at_ms)
     # Without the order's own amount, what was paid is all that can be compared.
     charged = _first_known(observation.order_amount, observation.payment_amount)
     compare_order(draft, charged, observation.currency)
     _held_amount(draft, observation)
     if target is not None:
-        _move(draft, observation, target, asked_ms)
-    _settle_operation(draft, observation, asked_ms)
+        _move(draft, observation, target, asked_at_ms)
+    _settle_operation(draft, observation, asked_at_ms)
 
 
-def _agrees(draft: Draft, observation: Observation, target: State, asked_ms: int) -> bool:
+def _agrees(draft: Draft, observation: Observation, target: State, asked_at_ms: int) -> bool:
     """Say whether the observation may be applied, and report it where it may not."""
     backwards = draft.state is State.AUTHORIZED and target is State.FAILED
     if draft.state is target or not (backwards or draft.state in FINAL | {State.FAILED}):
         return True
     # Going back needs a question that is surely younger; within one millisecond none is. One
     # from the future was timed before the store's clock went back: nobody knows how old it is.
-    is_fresh = draft.was.moved_ms + backwards <= asked_ms <= draft.now_ms + CLOCK_ERROR_MS
+    is_fresh = draft.was.moved_at_ms + backwards <= asked_at_ms <= draft.now_ms + CLOCK_ERROR_MS
     if not is_fresh:
         # It does not count as asked, so the same question is due again.
         return False
     if draft.state in FINAL:
-        draft.asked(asked_ms)
+        draft.asked(asked_at_ms)
         draft.review(f"contradicts_{draft.state}", f"the gateway says {observation.summary()}")
         return False
     return True
@@ -84,13 +84,13 @@ def compare_order(draft: Draft, charged: Decimal | None, currency: str | None) -
         draft.review("currency_differs", detail)
 
 
-def _move(draft: Draft, observation: Observation, target: State, asked_ms: int) -> None:
+def _move(draft: Draft, observation: Observation, target: State, asked_at_ms: int) -> None:
     """Walk to the state that was proven, and take the facts that belong to it."""
     came_from = draft.state
     draft.walk_to(target, observation)
     # The customer's turn is over for good; what was left of it is of no use to anybody.
     draft.set(otp=None)
-    _flow_reviews(draft, observation, came_from, target, asked_ms)
+    _flow_reviews(draft, observation, came_from, target, asked_at_ms)
     if came_from is State.FAILED and target is not State.FAILED:
         draft.set(failure=None)
         draft.review("late_authorization", f"after it had failed: {observation.summary()}")
@@ -103,7 +103,7 @@ def _move(draft: Draft, observation: Observation, target: State, asked_ms: int) 
 
 
 def _flow_reviews(
-    draft: Draft, observation: Observation, came_from: State, target: State, asked_ms: int
+    draft: Draft, observation: Observation, came_from: State, target: State, asked_at_ms: int
 ) -> None:
     """The gateway did something else than the flow asked for: say so, never repair it.
 
@@ -111,12 +111,16 @@ def _flow_reviews(
     """
     operation: Operation | None = draft.get("operation")
     automatic = draft.flow.capture == "automatic"
-    polled = asked_ms >= draft.was.moved_ms + draft.flow.poll.after_s[0] * 1000
+    polled = asked_at_ms >= draft.was.moved_at_ms + draft.flow.poll.after_s[0] * 1000
     still_held = came_from is target is State.AUTHORIZED and operation is None
     if automatic and still_held and polled:
         draft.review("held_not_captured", "an automatic flow's money is still only held")
-    ends_ms = draft.get("hold_expires_ms")
-    if came_from is target is State.AUTHORIZED and ends_ms is not None and asked_ms >= ends_ms:
+    ends_at_ms = draft.get("hold_expires_at_ms")
+    if (
+        came_from is target is State.AUTHORIZED
+        and ends_at_ms is not None
+        and asked_at_ms >= ends_at_ms
+    ):
         draft.review("hold_lapsed", "the hold is past its end and the gateway still shows it")
     asked = operation is not None and operation.step is Step.CAPTURE
     if draft.get("abandoned") and target is State.CAPTURED is not came_from and not asked:
@@ -146,17 +150,17 @@ def _hold_end(draft: Draft, observation: Observation) -> None:
 
     Where the kind of card is learned later, the end is calculated again from the same time.
     """
-    if observation.hold_expires_ms is not None:
-        draft.set(hold_expires_ms=observation.hold_expires_ms, hold_began_ms=None)
+    if observation.hold_expires_at_ms is not None:
+        draft.set(hold_expires_at_ms=observation.hold_expires_at_ms, hold_began_at_ms=None)
         return
-    began_ms = draft.get("hold_began_ms")
+    began_at_ms = draft.get("hold_began_at_ms")
     kind = "upi" if observation.method == "upi" else observation.card_kind
-    learned = began_ms is not None and kind is not None
-    if draft.get("hold_expires_ms") is None or learned:
-        if began_ms is None:
-            began_ms = min(observation.paid_ms or draft.now_ms, draft.now_ms)
+    learned = began_at_ms is not None and kind is not None
+    if draft.get("hold_expires_at_ms") is None or learned:
+        if began_at_ms is None:
+            began_at_ms = min(observation.paid_at_ms or draft.now_ms, draft.now_ms)
         lasts_ms = draft.flow.hold_rules.lasts_s(kind) * 1000
-        draft.set(hold_expires_ms=began_ms + lasts_ms, hold_began_ms=began_ms)
+        draft.set(hold_expires_at_ms=began_at_ms + lasts_ms, hold_began_at_ms=began_at_ms)
 
 
 def _captured_amount(draft: Draft, observation: Observation, *, first: bool) -> None:
@@ -194,7 +198,7 @@ def _first_known(*amounts: Decimal | None) -> Decimal | None:
     return next((amount for amount in amounts if amount is not None), None)
 
 
-def _settle_operation(draft: Draft, observation: Observation, asked_ms: int) -> None:
+def _settle_operation(draft: Draft, observation: Observation, asked_at_ms: int) -> None:
     """Close the operation that this observation answers; the bank's PENDING keeps it open."""
     operation: Operation | None = draft.get("operation")
     pending = observation.authorization_status == "PENDING"
@@ -202,18 +206,18 @@ def _settle_operation(draft: Draft, observation: Observation, asked_ms: int) -> 
     if operation is None:
         return
     if operation.step in _WANTED:
-        _settle_authorize(draft, operation, observation, asked_ms, pending=pending)
+        _settle_authorize(draft, operation, observation, asked_at_ms, pending=pending)
     elif draft.state is not State.OTP_PENDING or operation.step is Step.PAY:
         draft.close_operation("done")
 
 
 def _settle_authorize(
-    draft: Draft, operation: Operation, observation: Observation, asked_ms: int, *, pending: bool
+    draft: Draft, operation: Operation, observation: Observation, asked_at_ms: int, *, pending: bool
 ) -> None:
     if pending and observation.authorization_action == _WANTED[operation.step]:
         if not operation.accepted:
             accepted = msgspec.structs.replace(operation, accepted=True)
-            draft.set(operation=accepted, since_ms=draft.now_ms)
+            draft.set(operation=accepted, since_at_ms=draft.now_ms)
     elif draft.state is _REACHES[operation.step]:
         draft.close_operation("done")
     elif draft.state in FINAL | {State.FAILED}:
@@ -223,5 +227,5 @@ def _settle_authorize(
         untouched = observation.payment_status == "SUCCESS" and not (
             observation.authorization_action or observation.authorization_status
         )
-        missed_ms = asked_ms if untouched else None
-        draft.set(operation=msgspec.structs.replace(operation, missed_ms=missed_ms))
+        not_seen_at_ms = asked_at_ms if untouched else None
+        draft.set(operation=msgspec.structs.replace(operation, not_seen_at_ms=not_seen_at_ms))

@@ -22,7 +22,7 @@ def unowned(attempts: Iterable[Observation], known: Iterable[Snapshot]) -> list[
     """Return the attempts that no payment owns, in the order in which they began."""
     owned = {payment.record.cf_payment_id for payment in known}
     lost = [a for a in attempts if a.cf_payment_id and a.cf_payment_id not in owned]
-    return sorted(lost, key=lambda attempt: attempt.began_ms or attempt.paid_ms or 0)
+    return sorted(lost, key=lambda attempt: attempt.began_at_ms or attempt.paid_at_ms or 0)
 
 
 def flow_for(attempt: Observation, flows: Sequence[Flow]) -> Flow:
@@ -60,5 +60,5 @@ def begun(attempt: Observation, flow: Flow, now_ms: int, nonce: str) -> Record:
         currency=attempt.currency or "INR",
         amount=None,
         metadata=None,
-        created_ms=min(attempt.began_ms or attempt.paid_ms or now_ms, now_ms),
+        created_at_ms=min(attempt.began_at_ms or attempt.paid_at_ms or now_ms, now_ms),
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from cfflow.core.absorb import absorb, claim
+from cfflow.core.absorb import absorb, own
 from cfflow.core.actions import AskOtp, NextAction
 from cfflow.core.chart import State, Trigger
 from cfflow.core.draft import Draft
@@ -36,7 +36,7 @@ def pay_answered(draft: Draft, observation: Observation, sequence: int) -> None:
     if observation.cf_payment_id is None:
         return
     if ours is None:
-        claim(draft, observation)
+        own(draft, observation)
         _warn_of_two(draft, sequence)
     elif ours != observation.cf_payment_id:
         draft.review("unclaimed_money", f"pay answered with attempt {observation.cf_payment_id}")
@@ -98,7 +98,7 @@ def _was_submit(draft: Draft, sequence: int) -> bool:
 def _judge(draft: Draft, step: Step, observation: Observation, *, accepted: bool) -> None:
     if step is Step.RESEND_OTP and accepted:
         draft.fire(Trigger.RESEND_OTP, observation)
-        draft.set(otp=msgspec.structs.replace(draft.get("otp"), sent_ms=draft.now_ms))
+        draft.set(otp=msgspec.structs.replace(draft.get("otp"), sent_at_ms=draft.now_ms))
     elif step is Step.SUBMIT_OTP and accepted:
         _accept(draft)
     elif step is Step.SUBMIT_OTP:
@@ -110,23 +110,23 @@ def _accept(draft: Draft) -> None:
     """The OTP was right: from now on the bank owes an answer about the money."""
     otp: OtpTurn = draft.get("otp")
     if not otp.accepted:
-        draft.set(otp=msgspec.structs.replace(otp, accepted=True), since_ms=draft.now_ms)
+        draft.set(otp=msgspec.structs.replace(otp, accepted=True), since_at_ms=draft.now_ms)
 
 
-def count_lost_otp(draft: Draft, asked_ms: int) -> None:
+def count_lost_otp(draft: Draft, asked_at_ms: int) -> None:
     """A submit or resend whose answer is lost, with the bank still waiting: one try used."""
     operation: Operation | None = draft.get("operation")
     if operation is None or operation.step not in {Step.SUBMIT_OTP, Step.RESEND_OTP}:
         return
-    if asked_ms < operation.limit_ms:
+    if asked_at_ms < operation.deadline_at_ms:
         return
     _use(draft, operation.step)
     if operation.step is Step.RESEND_OTP:
-        draft.set(otp=msgspec.structs.replace(draft.get("otp"), sent_ms=draft.now_ms))
+        draft.set(otp=msgspec.structs.replace(draft.get("otp"), sent_at_ms=draft.now_ms))
     else:
         # It may have been right, and then the bank owes an answer since it was sent.
         otp = msgspec.structs.replace(draft.get("otp"), unsure=True)
-        draft.set(otp=otp, since_ms=max(draft.get("since_ms"), operation.started_ms))
+        draft.set(otp=otp, since_at_ms=max(draft.get("since_at_ms"), operation.began_at_ms))
     draft.close_operation("answer lost, counted as used")
 
 
@@ -139,7 +139,7 @@ def _use(draft: Draft, step: Step) -> None:
     draft.set(otp=msgspec.structs.replace(otp, submits_used=submits, resends_used=resends))
     if step is Step.SUBMIT_OTP and submits >= draft.flow.otp.submits_max:
         # No try is left, so the customer's turn is over and the bank has to say how it ended.
-        draft.set(since_ms=draft.now_ms)
+        draft.set(since_at_ms=draft.now_ms)
 
 
 def _close(draft: Draft, sequence: int, outcome: str) -> None:
@@ -152,8 +152,8 @@ def _begin_turn(draft: Draft, *, inferred: bool) -> None:
     """Start the customer's turn, or confirm the one that was only inferred."""
     otp: OtpTurn | None = draft.get("otp")
     if otp is None:
-        ends_ms = draft.now_ms + draft.flow.otp.expires_after_s * 1000
-        otp = OtpTurn(expires_ms=ends_ms, sent_ms=draft.now_ms, inferred=inferred)
+        ends_at_ms = draft.now_ms + draft.flow.otp.expires_after_s * 1000
+        otp = OtpTurn(expires_at_ms=ends_at_ms, sent_at_ms=draft.now_ms, inferred=inferred)
     elif not inferred:
         otp = msgspec.structs.replace(otp, inferred=False)
     draft.set(otp=otp)
@@ -172,12 +172,12 @@ def end_turn(draft: Draft) -> None:
     if draft.state is not State.OTP_PENDING or otp is None:
         return
     used_up = otp.submits_used >= draft.flow.otp.submits_max
-    if otp.accepted or used_up or draft.now_ms >= otp.expires_ms:
+    if otp.accepted or used_up or draft.now_ms >= otp.expires_at_ms:
         draft.next_action = None
 
 
 def find_pay(
-    draft: Draft, attempts: Iterable[Observation], asked_ms: int, *, whole: bool = True
+    draft: Draft, attempts: Iterable[Observation], asked_at_ms: int, *, whole: bool = True
 ) -> None:
     """Look for the attempt of a lost pay among all attempts of the order.
 
@@ -189,28 +189,28 @@ def find_pay(
     attempt and never its absence.
     """
     if whole:
-        draft.asked(asked_ms)
+        draft.asked(asked_at_ms)
     operation: Operation | None = draft.get("operation")
-    if operation is None or operation.step is not Step.PAY or asked_ms < operation.started_ms:
+    if operation is None or operation.step is not Step.PAY or asked_at_ms < operation.began_at_ms:
         return
-    known = draft.snapshot.claimed_elsewhere | set(operation.known)
+    known = draft.snapshot.owned_elsewhere | set(operation.known)
     possible = [o for o in attempts if o.cf_payment_id not in known and not is_older(operation, o)]
     unknown = list({o.cf_payment_id: o for o in possible}.values())
     ours = [o for o in unknown if matches(operation, o)]
     took_nothing = len(ours) == 1 and prove(ours[0]).state is State.FAILED
-    if took_nothing and not _over(draft, asked_ms):
+    if took_nothing and not _over(draft, asked_at_ms):
         # Perhaps an older try of the customer's, with ours still on its way: look again.
         return
     # Beside another attempt a failed one proves too little: ours may be the other.
     alone = len(ours) == 1 and not (took_nothing and len(unknown) > 1)
     if alone and not _awaited_elsewhere(draft):
-        _adopt(draft, operation, ours[0], asked_ms)
+        _adopt(draft, operation, ours[0], asked_at_ms)
         _warn_of_others(draft, [o for o in unknown if o is not ours[0]])
-    elif ours or (whole and unknown and _missed_twice(draft, operation, asked_ms)):
+    elif ours or (whole and unknown and _missed_twice(draft, operation, asked_at_ms)):
         _warn_of_others(draft, unknown)
-    elif whole and not unknown and _missed_twice(draft, operation, asked_ms):
+    elif whole and not unknown and _missed_twice(draft, operation, asked_at_ms):
         draft.close_operation("never arrived")
-        draft.set(given_up_ms=draft.now_ms, since_ms=draft.now_ms)
+        draft.set(pay_given_up_at_ms=draft.now_ms, since_at_ms=draft.now_ms)
 
 
 def _warn_of_others(draft: Draft, attempts: list[Observation]) -> None:
@@ -226,12 +226,12 @@ def _warn_of_others(draft: Draft, attempts: list[Observation]) -> None:
 def _awaited_elsewhere(draft: Draft) -> bool:
     """Whether another payment's given-up pay may still arrive: nobody can tell the two apart."""
     others = draft.snapshot.others
-    return any(draft.now_ms < other.given_up_ms + LATE_PAY_MS for _, other in others)
+    return any(draft.now_ms < other.pay_given_up_at_ms + LATE_PAY_MS for _, other in others)
 
 
-def _over(draft: Draft, asked_ms: int) -> bool:
+def _over(draft: Draft, asked_at_ms: int) -> bool:
     """Whether our own call must have arrived by now, if it ever does."""
-    return asked_ms >= _call_ends_ms(draft, draft.get("operation")) + PAY_MARGIN_MS
+    return asked_at_ms >= _call_ends_ms(draft, draft.get("operation")) + PAY_MARGIN_MS
 
 
 def _call_ends_ms(draft: Draft, operation: Operation) -> int:
@@ -239,17 +239,17 @@ def _call_ends_ms(draft: Draft, operation: Operation) -> int:
 
     One that broke off early may still be on its way for as long as it was given.
     """
-    whole_ms = operation.started_ms + round(draft.flow.pay.timeout_s * 1000)
-    return max(operation.limit_ms, whole_ms)
+    whole_ms = operation.began_at_ms + round(draft.flow.pay.timeout_s * 1000)
+    return max(operation.deadline_at_ms, whole_ms)
 
 
-def _adopt(draft: Draft, operation: Operation, found: Observation, asked_ms: int) -> None:
-    claim(draft, found)
+def _adopt(draft: Draft, operation: Operation, found: Observation, asked_at_ms: int) -> None:
+    own(draft, found)
     if prove(found).state is not None:
-        absorb(draft, found, asked_ms)
+        absorb(draft, found, asked_at_ms)
         if draft.state is State.FAILED:
             # It may have been another try, with ours still on its way: look out for that one.
-            draft.set(given_up_ms=draft.now_ms)
+            draft.set(pay_given_up_at_ms=draft.now_ms)
         return
     draft.fire(Trigger.INITIATE, found)
     if operation.channel == "post":
@@ -259,14 +259,14 @@ def _adopt(draft: Draft, operation: Operation, found: Observation, asked_ms: int
     draft.close_operation("found by inquiry")
 
 
-def _missed_twice(draft: Draft, operation: Operation, asked_ms: int) -> bool:
+def _missed_twice(draft: Draft, operation: Operation, asked_at_ms: int) -> bool:
     """Keep that this inquiry did not find our attempt; True for the second one that counts.
 
     Row 11: only two inquiries a margin apart, both past the time limit, mean "no attempt".
     """
-    if asked_ms < _call_ends_ms(draft, operation):
+    if asked_at_ms < _call_ends_ms(draft, operation):
         return False
-    if operation.missed_ms is None:
-        draft.set(operation=msgspec.structs.replace(operation, missed_ms=asked_ms))
+    if operation.not_seen_at_ms is None:
+        draft.set(operation=msgspec.structs.replace(operation, not_seen_at_ms=asked_at_ms))
         return False
-    return asked_ms - operation.missed_ms >= PAY_MARGIN_MS
+    return asked_at_ms - operation.not_seen_at_ms >= PAY_MARGIN_MS

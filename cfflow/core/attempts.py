@@ -15,12 +15,12 @@ from cfflow.core.observation import Call, Observation, prove
 from cfflow.core.record import Operation, Step
 
 __all__ = [
-    "distrust",
+    "suspect_lost_pay",
     "warn_of_late_pay",
     "warn_of_other",
     "warn_of_second_taker",
+    "warn_of_siblings_with_money",
     "warn_of_strangers",
-    "warn_of_twins",
 ]
 
 #: Where the customer may still pay.
@@ -34,13 +34,13 @@ def warn_of_other(draft: Draft, observation: Observation) -> None:
         draft.review("other_attempt", f"the gateway acted on attempt {other}, not on ours")
 
 
-def distrust(
+def suspect_lost_pay(
     draft: Draft, attempts: tuple[Observation, ...], *, nonce: str, named: tuple[str, ...]
 ) -> None:
     """The store came back without its last moments: a pay of ours may be missing from it."""
     draft.set(nonce=nonce)
     ours = {*draft.get("seen"), *named, draft.get("cf_payment_id")}
-    known = draft.snapshot.claimed_elsewhere | ours
+    known = draft.snapshot.owned_elsewhere | ours
     alive = [
         str(o.cf_payment_id)
         for o in attempts
@@ -51,13 +51,15 @@ def distrust(
         draft.review("unclaimed_money", f"the store lost commits; attempt {ids} may be a lost pay")
 
 
-def warn_of_twins(draft: Draft) -> None:
+def warn_of_siblings_with_money(draft: Draft) -> None:
     """Two payments of one order hold or took money: the customer may have paid twice."""
-    twins = draft.snapshot.twins
-    if draft.state not in HOLDS or not twins:
+    siblings_with_money = draft.snapshot.siblings_with_money
+    if draft.state not in HOLDS or not siblings_with_money:
         return
     order_id, attempts = draft.snapshot.order_id, draft.snapshot.attempts
-    others = ", ".join(f"{order_id}.{n} (attempt {attempts[n - 1].cf_payment_id})" for n in twins)
+    others = ", ".join(
+        f"{order_id}.{n} (attempt {attempts[n - 1].cf_payment_id})" for n in siblings_with_money
+    )
     ours = f"{draft.snapshot.id} (attempt {draft.get('cf_payment_id')})"
     draft.review("two_holds", f"{ours} and {others} both hold or took money")
 
@@ -67,7 +69,7 @@ def warn_of_strangers(draft: Draft, attempts: tuple[Observation, ...]) -> None:
     operation: Operation | None = draft.get("operation")
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID}:
         return
-    known = draft.snapshot.claimed_elsewhere | {draft.get("cf_payment_id")}
+    known = draft.snapshot.owned_elsewhere | {draft.get("cf_payment_id")}
     for other in (o for o in attempts if o.cf_payment_id not in known):
         if other.authorization_action == operation.step.name:
             draft.review(
@@ -85,7 +87,7 @@ def warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> Non
     In every state: also where ours has no money, the order is paid and no pay may go out.
     """
     operation: Operation | None = draft.get("operation")
-    known = draft.snapshot.claimed_elsewhere | {draft.get("cf_payment_id")}
+    known = draft.snapshot.owned_elsewhere | {draft.get("cf_payment_id")}
     takers = [o for o in attempts if o.cf_payment_id not in known and prove(o).state in HOLDS]
     if operation is not None and operation.step is Step.PAY:
         # One that is not ruled out may be this pay's own attempt: `find_pay` decides that.
@@ -99,10 +101,10 @@ def warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> Non
 
 def warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
     """A pay was given up, and now an attempt is there that nobody knew: perhaps that one."""
-    given_up_ms = draft.was.given_up_ms
-    known = draft.snapshot.claimed_elsewhere | {*draft.get("seen"), draft.get("cf_payment_id")}
+    pay_given_up_at_ms = draft.was.pay_given_up_at_ms
+    known = draft.snapshot.owned_elsewhere | {*draft.get("seen"), draft.get("cf_payment_id")}
     late = [o.cf_payment_id for o in attempts if o.cf_payment_id not in known]
     waiting = draft.get("operation") is not None and draft.get("cf_payment_id") is None
-    if given_up_ms is not None and late and not waiting:
+    if pay_given_up_at_ms is not None and late and not waiting:
         ids = ", ".join(sorted(str(name) for name in late)[:8])
         draft.review("unclaimed_money", f"a pay was given up, and attempt {ids} appeared since")

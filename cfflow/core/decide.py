@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from cfflow.core.absorb import absorb, claim, compare_order
+from cfflow.core.absorb import absorb, compare_order, own
 from cfflow.core.actions import NextAction
 from cfflow.core.answers import (
     authenticate_answered,
@@ -22,12 +22,12 @@ from cfflow.core.answers import (
     show,
 )
 from cfflow.core.attempts import (
-    distrust,
+    suspect_lost_pay,
     warn_of_late_pay,
     warn_of_other,
     warn_of_second_taker,
+    warn_of_siblings_with_money,
     warn_of_strangers,
-    warn_of_twins,
 )
 from cfflow.core.chart import State, Trigger
 from cfflow.core.draft import Draft, Plan
@@ -35,7 +35,7 @@ from cfflow.core.due import KEY_LIFE_MS
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation
 from cfflow.core.record import Operation, Snapshot, Step
-from cfflow.core.schedule import PAY_MARGIN_MS, owed_since_ms, watch_end_ms
+from cfflow.core.schedule import PAY_MARGIN_MS, owed_since_at_ms, watch_ends_at_ms
 
 __all__ = [
     "Adopted",
@@ -62,7 +62,7 @@ class Answered(msgspec.Struct, frozen=True):
 
     sequence: int
     observations: tuple[Observation, ...]
-    asked_ms: int
+    asked_at_ms: int
     next_action: NextAction | None = None
 
 
@@ -72,22 +72,22 @@ class Inquired(msgspec.Struct, frozen=True):
     `nonce` is a fresh one when the store may have lost commits since the payment's last:
     none of its keys must come again, and nothing that it does not know can be ruled out,
     but for `named`: the attempts of which an answer in hand says that they are ours.
-    `notice_ms`: it was asked because of a notification of then, or had seen it.
+    `notice_at_ms`: it was asked because of a notification of then, or had seen it.
     """
 
     observations: tuple[Observation, ...]
-    asked_ms: int
+    asked_at_ms: int
     everything: bool = False
     nonce: str = ""
     named: tuple[str, ...] = ()
-    notice_ms: int = 0
+    notice_at_ms: int = 0
 
 
 class Adopted(msgspec.Struct, frozen=True):
     """An attempt of the order that no payment knows is given to this one, which has none."""
 
     observation: Observation
-    asked_ms: int
+    asked_at_ms: int
     nonce: str
 
 
@@ -95,9 +95,9 @@ class OrderSeen(msgspec.Struct, frozen=True):
     """The order itself was fetched; NOT_FOUND where the gateway knows no such order."""
 
     status: str
-    asked_ms: int
-    expires_ms: int | None = None
-    notice_ms: int = 0
+    asked_at_ms: int
+    expires_at_ms: int | None = None
+    notice_at_ms: int = 0
     order_id: str | None = None
     amount: Decimal | None = None
     currency: str | None = None
@@ -106,8 +106,8 @@ class OrderSeen(msgspec.Struct, frozen=True):
 class NotFound(msgspec.Struct, frozen=True):
     """The gateway does not know the order or the attempt that it was asked about."""
 
-    asked_ms: int
-    notice_ms: int = 0
+    asked_at_ms: int
+    notice_at_ms: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -142,11 +142,11 @@ class Disputed(msgspec.Struct, frozen=True):
 class TimePassed(msgspec.Struct, frozen=True):
     """Only the clock has moved on; local limits pass and no money moves.
 
-    `passed_ms`: a worker came then and found nothing to ask. Where the gateway could not be
+    `passed_at_ms`: a worker came then and found nothing to ask. Where the gateway could not be
     asked it is None, and the moment stays due.
     """
 
-    passed_ms: int | None = None
+    passed_at_ms: int | None = None
 
 
 Event = (
@@ -163,10 +163,12 @@ def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
     _apply(draft, event)
     end_turn(draft)
     _too_long(draft)
-    warn_of_twins(draft)
+    warn_of_siblings_with_money(draft)
     return draft.plan(
-        assured=bool(isinstance(event, Inquired | Adopted) and event.nonce),
-        answers_ms=event.notice_ms if isinstance(event, Inquired | OrderSeen | NotFound) else 0,
+        verified_after_restart=bool(isinstance(event, Inquired | Adopted) and event.nonce),
+        settles_until_at_ms=event.notice_at_ms
+        if isinstance(event, Inquired | OrderSeen | NotFound)
+        else 0,
     )
 
 
@@ -189,7 +191,7 @@ def _apply(draft: Draft, event: Event) -> None:
         case Disputed():
             draft.review(event.reason, event.detail)
         case TimePassed():
-            draft.asked(event.passed_ms or 0)
+            draft.asked(event.passed_at_ms or 0)
             _check_key(draft)
 
 
@@ -220,7 +222,7 @@ def _answered(draft: Draft, event: Answered, observations: tuple[Observation, ..
             authenticate_answered(draft, observation, event.sequence)
         else:
             warn_of_other(draft, observation)
-            absorb(draft, observation, event.asked_ms)
+            absorb(draft, observation, event.asked_at_ms)
     show(draft, event.next_action)
 
 
@@ -229,19 +231,19 @@ def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ..
     # A list that was mixed with another order's shows what it shows, and nothing by silence.
     whole = len(observations) == len(event.observations)
     if ours is None and event.everything:
-        find_pay(draft, observations, event.asked_ms, whole=whole)
+        find_pay(draft, observations, event.asked_at_ms, whole=whole)
     if event.nonce:
-        distrust(draft, observations, nonce=event.nonce, named=event.named)
+        suspect_lost_pay(draft, observations, nonce=event.nonce, named=event.named)
     if event.everything:
         warn_of_late_pay(draft, observations)
         warn_of_strangers(draft, observations)
         _remember(draft, observations)
     if event.everything and whole:
-        _end_watch(draft, event.asked_ms)
+        _end_watch(draft, event.asked_at_ms)
     for observation in observations:
         if ours is not None and observation.cf_payment_id == ours:
-            absorb(draft, observation, event.asked_ms)
-            count_lost_otp(draft, event.asked_ms)
+            absorb(draft, observation, event.asked_at_ms)
+            count_lost_otp(draft, event.asked_at_ms)
     if event.everything:
         warn_of_second_taker(draft, observations)
     elif whole and ours and all(o.cf_payment_id != ours for o in observations):
@@ -250,11 +252,11 @@ def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ..
     _check_key(draft)
 
 
-def _end_watch(draft: Draft, asked_ms: int) -> None:
+def _end_watch(draft: Draft, asked_at_ms: int) -> None:
     """A given-up pay is looked for until a whole list, asked after the watch's end, has come."""
-    ends_ms = watch_end_ms(draft.was)
-    if ends_ms is not None and asked_ms >= ends_ms:
-        draft.set(given_up_ms=None)
+    ends_at_ms = watch_ends_at_ms(draft.was)
+    if ends_at_ms is not None and asked_at_ms >= ends_at_ms:
+        draft.set(pay_given_up_at_ms=None)
 
 
 def _adopted(draft: Draft, event: Adopted) -> None:
@@ -265,17 +267,17 @@ def _adopted(draft: Draft, event: Adopted) -> None:
     if not _adopts(draft):
         return
     for observation in _of_this_order(draft, (event.observation,)):
-        if observation.cf_payment_id in draft.snapshot.claimed_elsewhere:
+        if observation.cf_payment_id in draft.snapshot.owned_elsewhere:
             continue
         draft.set(nonce=event.nonce)
-        began_ms = observation.began_ms or observation.paid_ms or draft.now_ms
-        draft.happened_ms = began_ms
-        claim(draft, observation)
+        began_at_ms = observation.began_at_ms or observation.paid_at_ms or draft.now_ms
+        draft.happened_at_ms = began_at_ms
+        own(draft, observation)
         draft.fire(Trigger.INITIATE, observation)
-        draft.happened_ms = observation.paid_ms or began_ms
-        absorb(draft, observation, event.asked_ms)
-        draft.happened_ms = draft.now_ms
-        draft.set(since_ms=draft.now_ms)
+        draft.happened_at_ms = observation.paid_at_ms or began_at_ms
+        absorb(draft, observation, event.asked_at_ms)
+        draft.happened_at_ms = draft.now_ms
+        draft.set(since_at_ms=draft.now_ms)
         draft.note("adopted from the gateway's list")
 
 
@@ -296,15 +298,15 @@ def _remember(draft: Draft, attempts: tuple[Observation, ...]) -> None:
 
 def _not_found(draft: Draft, event: NotFound) -> None:
     """It may be another account's order: no answer will ever come under these credentials."""
-    draft.asked(event.asked_ms)
-    if event.asked_ms >= owed_since_ms(draft.record_now()) + _FOUND_WITHIN_MS:
+    draft.asked(event.asked_at_ms)
+    if event.asked_at_ms >= owed_since_at_ms(draft.record_now()) + _FOUND_WITHIN_MS:
         draft.review(
             "order_not_found",
             "the gateway does not know this order or attempt: are client id, secret and"
             " environment those of the account that made it?",
             again=True,
         )
-    _end_watch(draft, event.asked_ms)
+    _end_watch(draft, event.asked_at_ms)
     _check_key(draft)
 
 
@@ -312,14 +314,14 @@ def _order_seen(draft: Draft, event: OrderSeen) -> None:
     if event.order_id not in {None, "", draft.snapshot.order_id}:
         _warn_of_mixed_answer(draft, f"order {event.order_id}")
         return
-    if draft.get("given_up_ms") is None:
+    if draft.get("pay_given_up_at_ms") is None:
         # A pay that was given up shows in the list of attempts, never in the order.
-        draft.asked(event.asked_ms)
+        draft.asked(event.asked_at_ms)
     compare_order(draft, event.amount, event.currency)
-    if event.expires_ms is not None:
-        draft.set(order_expires_ms=event.expires_ms)
+    if event.expires_at_ms is not None:
+        draft.set(order_expires_at_ms=event.expires_at_ms)
     # An order may be made after its payment was started, but not for ever.
-    patience_ms = draft.was.created_ms + draft.flow.poll.review_after_s * 1000
+    patience_ms = draft.was.created_at_ms + draft.flow.poll.review_after_s * 1000
     unknown = event.status == "NOT_FOUND" and draft.now_ms >= patience_ms
     closed = event.status in {"EXPIRED", "TERMINATED"} or unknown
     if closed and draft.state is State.CREATED and draft.was.operation is None:
@@ -349,8 +351,10 @@ def _refused(draft: Draft, event: Refused) -> None:
 def _ended(draft: Draft, event: Ended) -> None:
     operation: Operation | None = draft.get("operation")
     if operation is not None and _speaks_for(operation, event):
-        limit_ms = min(operation.limit_ms, draft.now_ms)
-        ended = msgspec.structs.replace(operation, limit_ms=limit_ms, replayed=event.replayed)
+        deadline_at_ms = min(operation.deadline_at_ms, draft.now_ms)
+        ended = msgspec.structs.replace(
+            operation, deadline_at_ms=deadline_at_ms, replayed=event.replayed
+        )
         draft.set(operation=ended)
 
 
@@ -366,8 +370,10 @@ def _surely_over(draft: Draft, operation: Operation) -> bool:
 
     And an inquiry since then saw the hold untouched, so that none of its calls acted.
     """
-    over_ms = operation.key_since_ms + round(draft.flow.pay.timeout_s * 1000) + PAY_MARGIN_MS
-    return operation.missed_ms is not None and operation.missed_ms >= over_ms
+    over_ms = (
+        operation.key_first_used_at_ms + round(draft.flow.pay.timeout_s * 1000) + PAY_MARGIN_MS
+    )
+    return operation.not_seen_at_ms is not None and operation.not_seen_at_ms >= over_ms
 
 
 def _check_key(draft: Draft) -> None:
@@ -375,7 +381,7 @@ def _check_key(draft: Draft) -> None:
     operation: Operation | None = draft.get("operation")
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
         return
-    if draft.now_ms - operation.key_since_ms > KEY_LIFE_MS:
+    if draft.now_ms - operation.key_first_used_at_ms > KEY_LIFE_MS:
         detail = f"{operation.step} of unknown outcome is over a day old"
         draft.review("key_too_old", detail, again=True)
 
@@ -384,8 +390,8 @@ def _too_long(draft: Draft) -> None:
     """What the bank owes for longer than the flow waits goes to a person; we still ask."""
     operation: Operation | None = draft.get("operation")
     waiting = draft.state in _WAITING or draft.get("confirming")
-    since_ms = owed_since_ms(draft.record_now())
-    too_long = draft.now_ms - since_ms >= draft.flow.poll.review_after_s * 1000
+    since_at_ms = owed_since_at_ms(draft.record_now())
+    too_long = draft.now_ms - since_at_ms >= draft.flow.poll.review_after_s * 1000
     if too_long and (operation is not None or waiting):
         what = operation.step if operation else draft.state
         draft.review("no_answer", f"{what}: the bank owes an answer for too long", again=True)

@@ -55,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True):
     step that will be sent, so the store refuses it while another payment of the order
     holds or has taken money, and makes sure of its replicas. `assured`: the gateway
     was asked for it with a fresh nonce; any other plan is refused once on a record that the
-    store may have rolled back. `answers_ms`: it answers every notification up to then.
+    store may have rolled back. `settles_until_at_ms`: it answers every notification up to then.
     `beside`: it opens nothing, and is refused beside the same payments as this step.
     """
 
@@ -64,8 +64,8 @@ class Plan(msgspec.Struct, frozen=True):
     walked: tuple[Walked, ...] = ()
     action_changed: bool = False
     opens: bool = False
-    assured: bool = False
-    answers_ms: int = 0
+    verified_after_restart: bool = False
+    settles_until_at_ms: int = 0
     beside: Step | None = None
 
     @property
@@ -75,18 +75,25 @@ class Plan(msgspec.Struct, frozen=True):
         return operation.step if self.opens and operation is not None else self.beside
 
     @property
-    def is_quiet(self) -> bool:
+    def only_clears_notifications(self) -> bool:
         """Whether it only says that a notification was answered, and nothing has changed by it.
 
         Such an answer is no new version: the customer's own step must not lose a race to it.
         """
         was, notice = self.previous, self.before.notice
-        if notice is None or notice.at_ms > self.answers_ms or self.walked or self.action_changed:
+        if (
+            notice is None
+            or notice.at_ms > self.settles_until_at_ms
+            or self.walked
+            or self.action_changed
+        ):
             return False
         # A wake time that changes is written: an answer settles the moments before it.
-        counted = ("schema", "version", "updated_ms", "asked_ms", "polls")
+        counted = ("schema", "version", "updated_at_ms", "asked_at_ms", "polls")
         same = {name: getattr(was, name) for name in counted}
-        return not self.assured and msgspec.structs.replace(self.record, **same) == was
+        return (
+            not self.verified_after_restart and msgspec.structs.replace(self.record, **same) == was
+        )
 
     @property
     def record(self) -> Record:
@@ -107,7 +114,7 @@ class Draft:
         self.flow = flow
         self.now_ms = now_ms
         #: When what this decision records happened: now, but for an attempt that is adopted.
-        self.happened_ms = now_ms
+        self.happened_at_ms = now_ms
         self.was = _on_this_clock(snapshot.record, now_ms)
         self.state = self.was.state
         self.next_action = snapshot.next_action
@@ -143,7 +150,7 @@ class Draft:
             )
         )
         if source is not self.state:
-            self.set(moved_ms=self._happened(), since_ms=self.now_ms)
+            self.set(moved_at_ms=self._happened(), since_at_ms=self.now_ms)
             self.next_action = None
 
     def walk_to(self, target: State, observation: Observation) -> None:
@@ -164,7 +171,7 @@ class Draft:
         for known in reviews:
             if known.reason == reason and not _is_news(known, detail, self.now_ms, pause_ms):
                 return
-        settled = [review for review in reviews if review.acknowledged_ms is not None]
+        settled = [review for review in reviews if review.acknowledged_at_ms is not None]
         if len(reviews) >= _REASON_MAX and settled:
             reviews.remove(settled[0])
         self.set(reviews=(*reviews, Review(reason, self.now_ms, detail)))
@@ -175,10 +182,10 @@ class Draft:
         operation = self.get("operation")
         if operation is None:
             return
-        self.tell_operation(outcome)
+        self.add_operation_entry(outcome)
         self.set(operation=None)
 
-    def tell_operation(self, what: str) -> None:
+    def add_operation_entry(self, what: str) -> None:
         """Write into the history what became of the open operation."""
         operation = self.get("operation")
         step = STEPS.index(operation.step)
@@ -196,24 +203,24 @@ class Draft:
         went back. It settles no moment.
         """
         if at_ms <= self.now_ms + CLOCK_ERROR_MS:
-            self.set(asked_ms=max(min(at_ms, self.now_ms), self.get("asked_ms")))
+            self.set(asked_at_ms=max(min(at_ms, self.now_ms), self.get("asked_at_ms")))
 
     def record_now(self) -> Record:
         """Return the record as it would be written now, but for its history and wake time."""
         return msgspec.structs.replace(self.was, **self._changes, state=self.state)
 
     def _happened(self) -> int:
-        return max(self.was.created_ms, min(self.happened_ms, self.now_ms))
+        return max(self.was.created_at_ms, min(self.happened_at_ms, self.now_ms))
 
     def _offset(self) -> int:
-        return max(0, self._happened() - self.was.created_ms)
+        return max(0, self._happened() - self.was.created_at_ms)
 
     def plan(
         self,
         *,
         opens: bool = False,
-        assured: bool = False,
-        answers_ms: int = 0,
+        verified_after_restart: bool = False,
+        settles_until_at_ms: int = 0,
         beside: Step | None = None,
     ) -> Plan:
         """Freeze the draft into a plan."""
@@ -222,19 +229,21 @@ class Draft:
             schema=SCHEMA,
             version=self.was.version + 1,
             state=self.state,
-            updated_ms=self.now_ms,
+            updated_at_ms=self.now_ms,
             history=history,
             history_from=begins,
         )
         record = msgspec.structs.replace(self.was, **self._changes)
         notice = self.snapshot.notice
-        if notice is not None and (notice.at_ms <= answers_ms or notice.is_told_by(record)):
+        if notice is not None and (
+            notice.at_ms <= settles_until_at_ms or notice.adds_nothing_to(record)
+        ):
             notice = None
         return Plan(
             snapshot=Snapshot(
                 self.snapshot.order_id,
                 self.snapshot.n,
-                msgspec.structs.replace(record, wake_ms=next_wake(record, self.flow)),
+                msgspec.structs.replace(record, wake_at_ms=next_wake(record, self.flow)),
                 self.next_action,
                 self.snapshot.attempts,
                 notice,
@@ -243,17 +252,17 @@ class Draft:
             walked=tuple(self._walked),
             action_changed=self.next_action != self.snapshot.next_action,
             opens=opens,
-            assured=assured,
-            answers_ms=answers_ms,
+            verified_after_restart=verified_after_restart,
+            settles_until_at_ms=settles_until_at_ms,
             beside=beside,
         )
 
 
 def _is_news(known: Review, detail: str, now_ms: int, pause_ms: int | None) -> bool:
     """Say whether the same reason may be opened beside a review that is known."""
-    if known.acknowledged_ms is None:
+    if known.acknowledged_at_ms is None:
         return False
-    rested = pause_ms is not None and now_ms >= known.acknowledged_ms + pause_ms
+    rested = pause_ms is not None and now_ms >= known.acknowledged_at_ms + pause_ms
     return known.detail != detail or rested
 
 
@@ -263,11 +272,11 @@ def _on_this_clock(record: Record, now_ms: int) -> Record:
     One does only after the store's clock went back. Without this a payment would sleep
     until the clock has caught up, and an open step would count as on its way for so long.
     """
-    latest_ms = now_ms + CLOCK_ERROR_MS
-    past = ("moved_ms", "asked_ms", "since_ms", "given_up_ms")
-    early = {name: now_ms for name in past if (getattr(record, name) or 0) > latest_ms}
+    latest_at_ms = now_ms + CLOCK_ERROR_MS
+    past = ("moved_at_ms", "asked_at_ms", "since_at_ms", "pay_given_up_at_ms")
+    early = {name: now_ms for name in past if (getattr(record, name) or 0) > latest_at_ms}
     operation = record.operation
-    if operation is not None and operation.started_ms > latest_ms:
+    if operation is not None and operation.began_at_ms > latest_at_ms:
         begun_anew = _begun_at(operation, now_ms)
         return msgspec.structs.replace(record, **early, operation=begun_anew)
     return msgspec.structs.replace(record, **early) if early else record
@@ -280,9 +289,9 @@ def _begun_at(operation: Operation, now_ms: int) -> Operation:
     """
     return msgspec.structs.replace(
         operation,
-        started_ms=now_ms,
-        limit_ms=now_ms + max(0, operation.limit_ms - operation.last_sent_ms),
-        key_began_ms=min(operation.key_since_ms, now_ms),
-        sent_ms=now_ms,
-        missed_ms=None,
+        began_at_ms=now_ms,
+        deadline_at_ms=now_ms + max(0, operation.deadline_at_ms - operation.last_sent_at_ms),
+        key_began_at_ms=min(operation.key_first_used_at_ms, now_ms),
+        sent_at_ms=now_ms,
+        not_seen_at_ms=None,
     )

@@ -21,7 +21,7 @@ from cfflow.core.record import (
     Snapshot,
     Step,
 )
-from cfflow.core.schedule import act_on_hold_ms, grid_after, owed_since_ms
+from cfflow.core.schedule import act_on_hold_at_ms, grid_after, owed_since_at_ms
 from cfflow.core.siblings import AUTHORIZES, why_barred
 from cfflow.core.steps import renewed
 from cfflow.errors import IllegalStep
@@ -80,7 +80,7 @@ def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
         return Ask.NOTHING
     if record.operation is not None and (record.cf_payment_id is None or _names_order(record)):
         return Ask.PAYMENTS
-    if record.given_up_ms is not None:
+    if record.pay_given_up_at_ms is not None:
         # The pay that was given up may still arrive, and only the list shows its attempt.
         return Ask.PAYMENTS
     if record.cf_payment_id is not None:
@@ -89,7 +89,9 @@ def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
         return Ask.PAYMENT if ours else Ask.PAYMENTS
     if snapshot.notice is not None:
         return Ask.ORDER
-    return Ask.ORDER if record.wake_ms is not None and now_ms >= record.wake_ms else Ask.NOTHING
+    return (
+        Ask.ORDER if record.wake_at_ms is not None and now_ms >= record.wake_at_ms else Ask.NOTHING
+    )
 
 
 def _names_order(record: Record) -> bool:
@@ -109,7 +111,7 @@ def resendable(snapshot: Snapshot, now_ms: int) -> bool:
         return False
     if _may_take_another(snapshot.record, operation) or why_barred(snapshot, operation.step):
         return False
-    fresh = now_ms - operation.key_since_ms <= KEY_LIFE_MS
+    fresh = now_ms - operation.key_first_used_at_ms <= KEY_LIFE_MS
     return fresh and snapshot.record.state is State.AUTHORIZED
 
 
@@ -123,10 +125,10 @@ def resend_is_due(snapshot: Snapshot, flow: Flow, now_ms: int) -> bool:
     operation = snapshot.record.operation
     if operation is None or not resendable(snapshot, now_ms):
         return False
-    if operation.last_sent_ms == operation.started_ms:
+    if operation.last_sent_at_ms == operation.began_at_ms:
         return True
-    since_ms = owed_since_ms(snapshot.record)
-    return grid_after(snapshot.record, flow, since_ms, operation.last_sent_ms) <= now_ms
+    since_at_ms = owed_since_at_ms(snapshot.record)
+    return grid_after(snapshot.record, flow, since_at_ms, operation.last_sent_at_ms) <= now_ms
 
 
 def _may_take_another(record: Record, operation: Operation) -> bool:
@@ -137,7 +139,7 @@ def _may_take_another(record: Record, operation: Operation) -> bool:
     if any(review.reason == "two_holds" for review in record.open_reviews):
         return True
     reviews = (review for review in record.reviews if review.reason == "other_attempt")
-    return any(review.at_ms >= operation.started_ms for review in reviews)
+    return any(review.at_ms >= operation.began_at_ms for review in reviews)
 
 
 def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
@@ -151,10 +153,10 @@ def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
         raise IllegalStep(f"{snapshot.id}: there is no step that may be sent again")
     draft = Draft(snapshot, flow, now_ms)
     operation: Operation = draft.get("operation")
-    draft.tell_operation("sent again")
-    limit_ms = now_ms + round(flow.pay.timeout_s * 1000)
+    draft.add_operation_entry("sent again")
+    deadline_at_ms = now_ms + round(flow.pay.timeout_s * 1000)
     again = msgspec.structs.replace(
-        operation, limit_ms=limit_ms, sent_ms=now_ms, sends=operation.sends + 1
+        operation, deadline_at_ms=deadline_at_ms, sent_at_ms=now_ms, sends=operation.sends + 1
     )
     if operation.replayed:
         again = renewed(draft, again)
@@ -193,7 +195,7 @@ def due_hold(snapshot: Snapshot, flow: Flow, now_ms: int) -> HoldEnd | None:
 
 
 def _in_last_hour(record: Record, now_ms: int) -> bool:
-    return record.hold_expires_ms is None or now_ms >= record.hold_expires_ms - _LAST_HOUR_MS
+    return record.hold_expires_at_ms is None or now_ms >= record.hold_expires_at_ms - _LAST_HOUR_MS
 
 
 def _wanted_end(record: Record, flow: Flow) -> HoldEnd:
@@ -207,6 +209,6 @@ def _wanted_end(record: Record, flow: Flow) -> HoldEnd:
 
 def _lapses_soon(record: Record, flow: Flow, now_ms: int) -> bool:
     """Only a manual flow's hold: an automatic one that is still held is reviewed at once."""
-    if flow.capture != "manual" or record.hold_expires_ms is None:
+    if flow.capture != "manual" or record.hold_expires_at_ms is None:
         return False
-    return now_ms >= act_on_hold_ms(record, flow)
+    return now_ms >= act_on_hold_at_ms(record, flow)

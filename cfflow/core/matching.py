@@ -31,10 +31,10 @@ def is_older(operation: Operation, observation: Observation) -> bool:
     No other clock counts: the store's may be wrong by any amount. Where the gateway's was not
     known when the pay was written down, or the attempt has no time, age proves nothing.
     """
-    if operation.gateway_ms is None or observation.began_ms is None:
+    if operation.gateway_at_ms is None or observation.began_at_ms is None:
         return False
-    latest_ms = observation.began_ms + _SECOND_MS + _GATEWAY_CLOCKS_MS
-    return latest_ms < operation.gateway_ms
+    latest_at_ms = observation.began_at_ms + _SECOND_MS + _GATEWAY_CLOCKS_MS
+    return latest_at_ms < operation.gateway_at_ms
 
 
 def matches(operation: Operation, observation: Observation) -> bool:

@@ -63,7 +63,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     authorization_action: str | None = None
     authorization_status: str | None = None
     captured_amount: Decimal | None = None
-    hold_expires_ms: int | None = None
+    hold_expires_at_ms: int | None = None
     failure: Failure | None = None
     # what was paid with, for telling whose attempt it is
     method: str | None = None
@@ -71,8 +71,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     last_four: str | None = None
     payment_amount: Decimal | None = None
     order_amount: Decimal | None = None
-    paid_ms: int | None = None
-    began_ms: int | None = None
+    paid_at_ms: int | None = None
+    began_at_ms: int | None = None
     currency: str | None = None
     message: str = ""
     request_id: str = ""

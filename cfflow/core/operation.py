@@ -38,22 +38,22 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """A step on its way: committed before its call, closed by its outcome.
 
     `body` is the frozen request of capture and void, byte for byte; the bodies of pay and
-    authenticate hold card data and OTPs and are never kept. `started_ms` is when the step
+    authenticate hold card data and OTPs and are never kept. `began_at_ms` is when the step
     began: a renewal under a new key never changes it, so that a person is called in time.
-    `limit_ms` is when the call must be over; before it an inquiry that sees nothing proves
-    nothing. `missed_ms` is when an inquiry was asked that saw nothing of it: no attempt, or
+    `deadline_at_ms` is when the call must be over; before it an inquiry that sees nothing proves
+    nothing. `not_seen_at_ms` is when an inquiry was asked that saw nothing of it: no attempt, or
     an untouched hold. `replayed`: the gateway repeated a stored error under this key, so the
     key is used up. `sends` counts the calls made under it: a refusal is about one call only.
-    `key_began_ms` is when its key was first used and `sent_ms` when the newest call was
-    written down; 0 means `started_ms`. `gateway_ms` is the earliest time that the gateway's
+    `key_began_at_ms` is when its key was first used and `sent_at_ms` when the newest call was
+    written down; 0 means `began_at_ms`. `gateway_at_ms` is the earliest time that the gateway's
     own clock can have shown when a pay was written down; None where it was not known.
     """
 
     step: Step
     sequence: int
     key: str
-    started_ms: int
-    limit_ms: int
+    began_at_ms: int
+    deadline_at_ms: int
     api_version: str = ""
     body: bytes = b""
     amount: Decimal | None = None
@@ -62,22 +62,22 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     last_four: str | None = None
     known: tuple[str, ...] = ()
     accepted: bool = False
-    missed_ms: int | None = None
+    not_seen_at_ms: int | None = None
     replayed: bool = False
     sends: int = 1
-    key_began_ms: int = 0
-    sent_ms: int = 0
-    gateway_ms: int | None = None
+    key_began_at_ms: int = 0
+    sent_at_ms: int = 0
+    gateway_at_ms: int | None = None
 
     @property
-    def key_since_ms(self) -> int:
+    def key_first_used_at_ms(self) -> int:
         """When the gateway first saw this key."""
-        return self.key_began_ms or self.started_ms
+        return self.key_began_at_ms or self.began_at_ms
 
     @property
-    def last_sent_ms(self) -> int:
+    def last_sent_at_ms(self) -> int:
         """When the newest call of this step was written down."""
-        return self.sent_ms or self.started_ms
+        return self.sent_at_ms or self.began_at_ms
 
     def status(self, now_ms: int) -> OperationStatus:
         """Return what is known of this step at this time of the store's clock.
@@ -87,9 +87,11 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         """
         if self.accepted:
             return OperationStatus.ACCEPTED
-        if self.started_ms - CLOCK_ERROR_MS <= now_ms < self.limit_ms:
+        if self.began_at_ms - CLOCK_ERROR_MS <= now_ms < self.deadline_at_ms:
             return OperationStatus.SENDING
-        seen_untouched = self.missed_ms is not None and self.limit_ms <= self.missed_ms <= now_ms
+        seen_untouched = (
+            self.not_seen_at_ms is not None and self.deadline_at_ms <= self.not_seen_at_ms <= now_ms
+        )
         if seen_untouched and self.step in {Step.CAPTURE, Step.VOID}:
             return OperationStatus.NOT_DONE
         return OperationStatus.UNKNOWN

@@ -37,7 +37,7 @@ def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
         means = "the order is paid" if record.state is State.CAPTURED else "the order is free"
         raise IllegalStep(f"{snapshot.id}: it is {state} already, {means}")
     draft = Draft(snapshot, flow, now_ms)
-    draft.set(abandoned=True, since_ms=now_ms)
+    draft.set(abandoned=True, since_at_ms=now_ms)
     draft.next_action = None
     draft.note("abandoned")
     return draft.plan()
@@ -54,7 +54,7 @@ def acknowledge(
     draft = Draft(snapshot, flow, now_ms)
     _close_reviews(draft, {reason}, actor, note)
     # What the review kept from being done goes on from here.
-    draft.set(since_ms=now_ms)
+    draft.set(since_at_ms=now_ms)
     draft.note(f"{reason} acknowledged by {actor}")
     return draft.plan()
 
@@ -90,7 +90,7 @@ def resolve(
     draft.close_operation(f"resolved by {actor}")
     if state is not record.state:
         draft.set(otp=None, confirming=False)
-    draft.set(given_up_ms=None, since_ms=now_ms)
+    draft.set(pay_given_up_at_ms=None, since_at_ms=now_ms)
     draft.note(f"resolved as {state} by {actor}")
     return draft.plan()
 
@@ -148,8 +148,10 @@ def _captured(snapshot: Snapshot, amount: Decimal | None) -> Decimal | None:
 
 def _close_reviews(draft: Draft, reasons: set[str], actor: str, note: str) -> None:
     def closed(review: Review) -> Review:
-        if review.acknowledged_ms is not None or review.reason not in reasons:
+        if review.acknowledged_at_ms is not None or review.reason not in reasons:
             return review
-        return msgspec.structs.replace(review, actor=actor, note=note, acknowledged_ms=draft.now_ms)
+        return msgspec.structs.replace(
+            review, actor=actor, note=note, acknowledged_at_ms=draft.now_ms
+        )
 
     draft.set(reviews=tuple(closed(review) for review in draft.get("reviews")))

@@ -131,8 +131,8 @@ class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     `unsure`: the answer to the last OTP was lost, so the bank may owe one after all.
     """
 
-    expires_ms: int
-    sent_ms: int
+    expires_at_ms: int
+    sent_at_ms: int
     submits_used: int = 0
     resends_used: int = 0
     accepted: bool = False
@@ -148,16 +148,16 @@ class Review(msgspec.Struct, frozen=True, array_like=True):
     detail: str = ""
     actor: str = ""
     note: str = ""
-    acknowledged_ms: int | None = None
+    acknowledged_at_ms: int | None = None
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One payment. The store's script reads the first three fields by position.
 
-    `moved_ms` is when the present state was entered. `asked_ms` is when the last inquiry was
-    asked that answered for this payment. `since_ms` is when the wait began that the schedule
+    `moved_at_ms` is when the present state was entered. `asked_at_ms` is when the last inquiry was
+    asked that answered for this payment. `since_at_ms` is when the wait began that the schedule
     counts from (`schedule.py`). `polls` was a count of inquiries in schema 1 and is not read.
-    `hold_began_ms`: the hold's end was calculated from then by the flow; None where the gateway
+    `hold_began_at_ms`: the hold's end was calculated from then by the flow; None where the gateway
     named the end.
     """
 
@@ -169,11 +169,11 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     digest: str
     nonce: str
     currency: str
-    created_ms: int
-    updated_ms: int
-    wake_ms: int | None = None
-    moved_ms: int = 0
-    asked_ms: int = 0
+    created_at_ms: int
+    updated_at_ms: int
+    wake_at_ms: int | None = None
+    moved_at_ms: int = 0
+    asked_at_ms: int = 0
     polls: Annotated[int, msgspec.Meta(ge=0)] = 0
     sequence: int = 0
     amount: Decimal | None = None
@@ -182,8 +182,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     cf_payment_id: str | None = None
     operation: Operation | None = None
     otp: OtpTurn | None = None
-    hold_expires_ms: int | None = None
-    order_expires_ms: int | None = None
+    hold_expires_at_ms: int | None = None
+    order_expires_at_ms: int | None = None
     failure: Failure | None = None
     reviews: tuple[Review, ...] = ()
     history: tuple[Entry, ...] = ()
@@ -192,14 +192,14 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     abandoned: bool = False
     confirming: bool = False
     seen: tuple[str, ...] = ()
-    given_up_ms: int | None = None
-    since_ms: int = 0
-    hold_began_ms: int | None = None
+    pay_given_up_at_ms: int | None = None
+    since_at_ms: int = 0
+    hold_began_at_ms: int | None = None
 
     @property
     def open_reviews(self) -> tuple[Review, ...]:
         """The reviews that nobody has acknowledged yet."""
-        return tuple(review for review in self.reviews if review.acknowledged_ms is None)
+        return tuple(review for review in self.reviews if review.acknowledged_at_ms is None)
 
     @property
     def blocks_pay(self) -> bool:
@@ -210,16 +210,16 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class Attempt(msgspec.Struct, frozen=True, array_like=True):
     """What the order's entry says of one of its payments: its state and its gateway id.
 
-    `blocks`: a review is open on it that keeps the whole order from a new pay. `given_up_ms`:
-    when a pay of it was given up that may still arrive. `bars`: the steps that the order's
-    other payments may not begin now, one bit each (`step_bit`).
+    `blocks`: a review is open on it that keeps the whole order from a new pay.
+    `pay_given_up_at_ms`: when a pay of it was given up that may still arrive. `bars`: the steps
+    that the order's other payments may not begin now, one bit each (`step_bit`).
     """
 
     state: State
     cf_payment_id: str = ""
     abandoned: bool = False
     blocks: bool = False
-    given_up_ms: int = 0
+    pay_given_up_at_ms: int = 0
     bars: int = 0
 
 
@@ -243,7 +243,7 @@ class Notice(msgspec.Struct, frozen=True, array_like=True):
         """Say whether it is about this record's own attempt and no other."""
         return self.cf_payment_id == record.cf_payment_id
 
-    def is_told_by(self, record: Record) -> bool:
+    def adds_nothing_to(self, record: Record) -> bool:
         """Say whether this record says already what the notification said."""
         return self.is_about(record) and self.said == record.state
 
@@ -264,7 +264,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         return payment_id(self.order_id, self.n)
 
     @property
-    def claimed_elsewhere(self) -> frozenset[str]:
+    def owned_elsewhere(self) -> frozenset[str]:
         """Gateway ids that other payments of this order have claimed."""
         return frozenset(a.cf_payment_id for _, a in self.others if a.cf_payment_id)
 
@@ -274,7 +274,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         return tuple((n, a) for n, a in enumerate(self.attempts, 1) if n != self.n)
 
     @property
-    def twins(self) -> tuple[int, ...]:
+    def siblings_with_money(self) -> tuple[int, ...]:
         """The order's other payments that hold or took money."""
         return tuple(n for n, attempt in self.others if attempt.state in HOLDS)
 

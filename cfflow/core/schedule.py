@@ -10,7 +10,7 @@ The rules:
   and after the last one every so many seconds as the last one says.
 * Beside these there are fixed moments: a call's deadline, the OTP page's end, the order's
   end, the time to act on a hold, the hold's end, the time to call a person, a watch's end.
-* The next look is the earliest moment later than `asked_ms`. A moment that was missed stays
+* The next look is the earliest moment later than `asked_at_ms`. A moment that was missed stays
   due whoever commits meanwhile, and one inquiry settles all that were missed.
 
 The present time is no argument: the same record always gives the same moment.
@@ -29,12 +29,12 @@ from cfflow.core.record import Operation, Record, Step
 __all__ = [
     "LATE_PAY_MS",
     "PAY_MARGIN_MS",
-    "act_on_hold_ms",
+    "act_on_hold_at_ms",
     "grid_after",
     "late_watch_end_ms",
     "next_wake",
-    "owed_since_ms",
-    "watch_end_ms",
+    "owed_since_at_ms",
+    "watch_ends_at_ms",
 ]
 
 #: A pay still on its way may arrive after its time limit; "no attempt" counts only when
@@ -53,41 +53,41 @@ def next_wake(record: Record, flow: Flow) -> int | None:
 
     The end is `captured` or `voided` with nothing open, and `failed` after the last watch.
     """
-    later = (at_ms for at_ms in _moments(record, flow) if at_ms > record.asked_ms)
+    later = (at_ms for at_ms in _moments(record, flow) if at_ms > record.asked_at_ms)
     return min(later, default=None)
 
 
-def owed_since_ms(record: Record) -> int:
+def owed_since_at_ms(record: Record) -> int:
     """Return when the wait began that the schedule counts from."""
-    since_ms = record.since_ms or max(record.moved_ms, record.created_ms)
+    since_at_ms = record.since_at_ms or max(record.moved_at_ms, record.created_at_ms)
     operation, otp = record.operation, record.otp
     if operation is not None:
-        since_ms = max(since_ms, operation.started_ms)
+        since_at_ms = max(since_at_ms, operation.began_at_ms)
     if record.state is State.OTP_PENDING and otp is not None and not otp.accepted:
         # The bank owes nothing while the customer may type; its turn begins when theirs ends.
-        return max(since_ms, otp.expires_ms)
-    return since_ms
+        return max(since_at_ms, otp.expires_at_ms)
+    return since_at_ms
 
 
-def watch_end_ms(record: Record) -> int | None:
+def watch_ends_at_ms(record: Record) -> int | None:
     """Return until when a pay that was given up is looked for, None where none is."""
-    return None if record.given_up_ms is None else record.given_up_ms + LATE_PAY_MS
+    return None if record.pay_given_up_at_ms is None else record.pay_given_up_at_ms + LATE_PAY_MS
 
 
 def late_watch_end_ms(record: Record, flow: Flow) -> int:
     """Return until when a failed attempt is asked about: the bank may say yes after all."""
-    return record.moved_ms + flow.end.late_watch_s * 1000
+    return record.moved_at_ms + flow.end.late_watch_s * 1000
 
 
-def act_on_hold_ms(record: Record, flow: Flow) -> int:
+def act_on_hold_at_ms(record: Record, flow: Flow) -> int:
     """Return when a hold that nobody captured or voided must end by the flow.
 
     So long before it lapses as the flow says, but never in the first three quarters of its
     life: a mandate of two hours does not end when it begins.
     """
-    ends_ms = record.hold_expires_ms or 0
-    life_ms = max(0, ends_ms - record.moved_ms)
-    return ends_ms - min(flow.hold_rules.act_before_expiry_s * 1000, life_ms // 4)
+    ends_at_ms = record.hold_expires_at_ms or 0
+    life_ms = max(0, ends_at_ms - record.moved_at_ms)
+    return ends_at_ms - min(flow.hold_rules.act_before_expiry_s * 1000, life_ms // 4)
 
 
 def grid_after(record: Record, flow: Flow, base_ms: int, after_ms: int) -> int:
@@ -121,9 +121,9 @@ def _jittered(record: Record, base_ms: int, before_ms: int, offset_ms: int) -> i
 def _moments(record: Record, flow: Flow) -> Iterator[int]:
     operation = record.operation
     if operation is not None and not operation.accepted:
-        check_ms = operation.limit_ms + _GRACE_MS
+        check_ms = operation.deadline_at_ms + _GRACE_MS
         yield check_ms
-        if record.asked_ms < check_ms:
+        if record.asked_at_ms < check_ms:
             # The call may be on its way: before its deadline an inquiry proves nothing.
             return
         yield from _operation_moments(record, flow, operation)
@@ -131,7 +131,7 @@ def _moments(record: Record, flow: Flow) -> Iterator[int]:
         yield from _owed_moments(record, flow)
     elif record.state not in FINAL:
         yield from _state_moments(record, flow)
-    watch_ms = watch_end_ms(record)
+    watch_ms = watch_ends_at_ms(record)
     if watch_ms is not None:
         # The pay that was given up may still arrive, whatever became of the payment since.
         yield watch_ms
@@ -139,19 +139,19 @@ def _moments(record: Record, flow: Flow) -> Iterator[int]:
 
 
 def _grid(record: Record, flow: Flow) -> int:
-    return grid_after(record, flow, owed_since_ms(record), record.asked_ms)
+    return grid_after(record, flow, owed_since_at_ms(record), record.asked_at_ms)
 
 
 def _owed_moments(record: Record, flow: Flow) -> Iterator[int]:
     """While the bank owes an answer: the schedule, and the time to call a person."""
     yield _grid(record, flow)
-    yield owed_since_ms(record) + flow.poll.review_after_s * 1000
+    yield owed_since_at_ms(record) + flow.poll.review_after_s * 1000
 
 
 def _operation_moments(record: Record, flow: Flow, operation: Operation) -> Iterator[int]:
     yield from _owed_moments(record, flow)
-    if operation.step is Step.PAY and operation.missed_ms is not None:
-        yield operation.missed_ms + PAY_MARGIN_MS
+    if operation.step is Step.PAY and operation.not_seen_at_ms is not None:
+        yield operation.not_seen_at_ms + PAY_MARGIN_MS
 
 
 def _state_moments(record: Record, flow: Flow) -> Iterator[int]:
@@ -165,9 +165,9 @@ def _state_moments(record: Record, flow: Flow) -> Iterator[int]:
         case State.AUTHORIZED:
             yield from _hold_moments(record, flow)
         case State.FAILED:
-            ends_ms = late_watch_end_ms(record, flow)
-            if flow.end.late_watch_s and record.asked_ms < ends_ms:
-                yield ends_ms
+            ends_at_ms = late_watch_end_ms(record, flow)
+            if flow.end.late_watch_s and record.asked_at_ms < ends_at_ms:
+                yield ends_at_ms
                 yield _grid(record, flow)
 
 
@@ -176,11 +176,13 @@ def _created_moments(record: Record, flow: Flow) -> Iterator[int]:
 
     Not while a given-up pay of it is looked for: what the order says proves nothing about that.
     """
-    if record.given_up_ms is not None:
+    if record.pay_given_up_at_ms is not None:
         return
-    ends_ms = record.order_expires_ms or record.created_ms + flow.poll.review_after_s * 1000
-    yield ends_ms
-    yield grid_after(record, flow, max(ends_ms, owed_since_ms(record)), record.asked_ms)
+    ends_at_ms = (
+        record.order_expires_at_ms or record.created_at_ms + flow.poll.review_after_s * 1000
+    )
+    yield ends_at_ms
+    yield grid_after(record, flow, max(ends_at_ms, owed_since_at_ms(record)), record.asked_at_ms)
 
 
 def _otp_moments(record: Record, flow: Flow) -> Iterator[int]:
@@ -189,20 +191,20 @@ def _otp_moments(record: Record, flow: Flow) -> Iterator[int]:
     if otp is None or otp.accepted:
         yield from _owed_moments(record, flow)
         return
-    yield otp.expires_ms
+    yield otp.expires_at_ms
     yield from _owed_moments(record, flow)
     owes = otp.unsure or otp.submits_used >= flow.otp.submits_max
-    if owes and record.asked_ms < otp.expires_ms:
-        yield grid_after(record, flow, record.since_ms or record.moved_ms, record.asked_ms)
+    if owes and record.asked_at_ms < otp.expires_at_ms:
+        yield grid_after(record, flow, record.since_at_ms or record.moved_at_ms, record.asked_at_ms)
 
 
 def _hold_moments(record: Record, flow: Flow) -> Iterator[int]:
     """A hold is looked at before it lapses; an automatic flow expects the money sooner."""
-    if record.abandoned or flow.capture == "automatic" or record.hold_expires_ms is None:
+    if record.abandoned or flow.capture == "automatic" or record.hold_expires_at_ms is None:
         yield _grid(record, flow)
         return
-    act_ms = act_on_hold_ms(record, flow)
+    act_ms = act_on_hold_at_ms(record, flow)
     yield act_ms
-    yield record.hold_expires_ms
+    yield record.hold_expires_at_ms
     # A step that could not be sent at that moment is tried again by the schedule.
-    yield grid_after(record, flow, max(act_ms, owed_since_ms(record)), record.asked_ms)
+    yield grid_after(record, flow, max(act_ms, owed_since_at_ms(record)), record.asked_at_ms)

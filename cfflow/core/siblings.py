@@ -61,7 +61,7 @@ def attempt_of(record: Record) -> Attempt:
         record.cf_payment_id or "",
         record.abandoned,
         record.blocks_pay,
-        record.given_up_ms or 0,
+        record.pay_given_up_at_ms or 0,
         sum(step_bit(step) for step in barred),
     )
 

@@ -72,13 +72,13 @@ def create(
     currency: str,
     amount: Decimal | None,
     metadata: dict[str, Any] | None,
-    created_ms: int | None = None,
+    created_at_ms: int | None = None,
 ) -> Record:
     """Return the record of a payment that has just been started.
 
-    `created_ms` is for one that is adopted: it is as old as its attempt.
+    `created_at_ms` is for one that is adopted: it is as old as its attempt.
     """
-    created_ms = now_ms if created_ms is None else created_ms
+    created_at_ms = now_ms if created_at_ms is None else created_at_ms
     record = Record(
         flow=flow.name,
         digest=flow.digest,
@@ -86,13 +86,13 @@ def create(
         currency=currency,
         amount=amount,
         metadata=metadata,
-        created_ms=created_ms,
-        updated_ms=now_ms,
-        moved_ms=created_ms,
-        since_ms=now_ms,
+        created_at_ms=created_at_ms,
+        updated_at_ms=now_ms,
+        moved_at_ms=created_at_ms,
+        since_at_ms=now_ms,
         version=1,
     )
-    return msgspec.structs.replace(record, wake_ms=next_wake(record, flow))
+    return msgspec.structs.replace(record, wake_at_ms=next_wake(record, flow))
 
 
 def begin_pay(
@@ -101,11 +101,11 @@ def begin_pay(
     now_ms: int,
     instrument: Instrument,
     *,
-    gateway_ms: int | None = None,
+    gateway_at_ms: int | None = None,
 ) -> Plan:
     """Open a pay. One payment is one attempt, so only `created` permits it.
 
-    `gateway_ms` is the earliest time that the gateway's clock can show now, None where it is
+    `gateway_at_ms` is the earliest time that the gateway's clock can show now, None where it is
     not known. Only by that clock can an attempt be too old to be this pay's.
     """
     record = snapshot.record
@@ -123,8 +123,8 @@ def begin_pay(
         method=instrument.method,
         channel=instrument.channel,
         last_four=instrument.last_four,
-        known=tuple(sorted(snapshot.claimed_elsewhere | set(record.seen))[-_KNOWN_MAX:]),
-        gateway_ms=gateway_ms,
+        known=tuple(sorted(snapshot.owned_elsewhere | set(record.seen))[-_KNOWN_MAX:]),
+        gateway_at_ms=gateway_at_ms,
     )
 
 
@@ -143,10 +143,10 @@ def begin_resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
         raise _limit(snapshot, "a new OTP is of no use, all submissions are used")
     if otp.resends_used >= flow.otp.resends_max:
         raise _limit(snapshot, f"all {flow.otp.resends_max} OTP resends are used")
-    ready_ms = otp.sent_ms + flow.otp.resend_after_s * 1000
-    if now_ms < ready_ms:
-        wait_s = (ready_ms - now_ms + 999) // 1000
-        raise _limit(snapshot, f"the OTP can be sent again in {wait_s} s", at_ms=ready_ms)
+    ready_at_ms = otp.sent_at_ms + flow.otp.resend_after_s * 1000
+    if now_ms < ready_at_ms:
+        wait_s = (ready_at_ms - now_ms + 999) // 1000
+        raise _limit(snapshot, f"the OTP can be sent again in {wait_s} s", at_ms=ready_at_ms)
     return _open(Draft(snapshot, flow, now_ms), Step.RESEND_OTP)
 
 
@@ -154,7 +154,7 @@ def leave_otp(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     """Let the customer go to the bank's own page. No call is made: the attempt lives on."""
     _otp_page(snapshot, None, now_ms)
     barred = why_barred(snapshot, Step.SUBMIT_OTP)
-    if snapshot.twins or barred is not None:
+    if snapshot.siblings_with_money or barred is not None:
         # On the bank's page the customer would pay as surely as with an OTP on ours.
         reason = barred or "another payment of the order has its money"
         raise _illegal(snapshot, f"leave_otp: {reason}")
@@ -221,7 +221,7 @@ def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...
     }
     names = []
     # The store refuses every step beside another payment of the order that has its money.
-    for name, attempt in attempts.items() if not snapshot.twins else ():
+    for name, attempt in attempts.items() if not snapshot.siblings_with_money else ():
         try:
             attempt()
         except CfflowError:
@@ -247,15 +247,15 @@ def _open(
     channel: str | None = None,
     last_four: str | None = None,
     known: tuple[str, ...] = (),
-    gateway_ms: int | None = None,
+    gateway_at_ms: int | None = None,
 ) -> Plan:
     sequence = draft.was.sequence + 1
     operation = Operation(
         step=step,
         sequence=sequence,
         key=_key(draft, step, sequence),
-        started_ms=draft.now_ms,
-        limit_ms=draft.now_ms + round(draft.flow.pay.timeout_s * 1000),
+        began_at_ms=draft.now_ms,
+        deadline_at_ms=draft.now_ms + round(draft.flow.pay.timeout_s * 1000),
         body=body,
         api_version=api_version,
         amount=amount,
@@ -263,7 +263,7 @@ def _open(
         channel=channel,
         last_four=last_four,
         known=known,
-        gateway_ms=gateway_ms,
+        gateway_at_ms=gateway_at_ms,
     )
     draft.set(operation=operation, sequence=sequence)
     # No step of any kind while another payment of the order holds or took its money.
@@ -280,7 +280,7 @@ def renewed(draft: Draft, operation: Operation) -> Operation:
     draft.set(sequence=sequence)
     key = _key(draft, operation.step, sequence)
     return msgspec.structs.replace(
-        operation, sequence=sequence, key=key, key_began_ms=draft.now_ms, replayed=False, sends=1
+        operation, sequence=sequence, key=key, key_began_at_ms=draft.now_ms, replayed=False, sends=1
     )
 
 
@@ -319,7 +319,7 @@ def _otp_page(snapshot: Snapshot, step: Step | None, now_ms: int) -> OtpTurn:
     otp = snapshot.record.otp
     if otp is None or otp.accepted:
         raise _illegal(snapshot, "the OTP was accepted already; refresh tells where the money is")
-    if now_ms >= otp.expires_ms:
+    if now_ms >= otp.expires_at_ms:
         raise _limit(snapshot, "the OTP page has expired")
     return otp
 

@@ -18,7 +18,7 @@ import msgspec
 
 from cfflow.core.times import moment
 from cfflow.errors import Conflict, InvalidInput, StoreError
-from cfflow.feed.protocol import FeedKeeper, Mark, Member, Portion, Start
+from cfflow.feed.protocol import FeedKeeper, Member, Portion, Position, Start
 
 __all__ = ["Feed", "FeedEvent", "FeedGap", "FeedItem", "FeedNotification"]
 
@@ -154,11 +154,11 @@ class Feed:
         self._member: Member | None = None
         self._consumers: Sequence[str] = ()
         self._looked_ms = 0
-        self._waiting: deque[tuple[int, Mark, FeedItem]] = deque()
+        self._waiting: deque[tuple[int, Position, FeedItem]] = deque()
         # By partition: up to where it was read; handed out at all; handed out and unacknowledged.
-        self._read: dict[int, Mark] = {}
-        self._sent: dict[int, Mark] = {}
-        self._open: dict[int, Mark] = {}
+        self._read: dict[int, Position] = {}
+        self._sent: dict[int, Position] = {}
+        self._open: dict[int, Position] = {}
         self._turn = asyncio.Lock()
 
     @property
@@ -293,13 +293,13 @@ class Feed:
             return
         lost = portion.before - since.seen
         if lost > 0:
-            self._tell_gap(place, Mark(since.id, portion.before), lost)
+            self._tell_gap(place, Position(since.id, portion.before), lost)
         for seen, (identifier, blob) in enumerate(portion.entries, portion.before + 1):
-            self._tell(place, Mark(identifier, seen), blob)
+            self._tell(place, Position(identifier, seen), blob)
         newest = portion.entries[-1][0] if portion.entries else since.id
-        self._read[place] = Mark(newest, portion.before + len(portion.entries))
+        self._read[place] = Position(newest, portion.before + len(portion.entries))
 
-    def _tell(self, place: int, mark: Mark, blob: bytes) -> None:
+    def _tell(self, place: int, mark: Position, blob: bytes) -> None:
         try:
             found = _item(_named(place, mark), blob)
         except (msgspec.MsgspecError, ValueError, RecursionError, ArithmeticError):
@@ -308,7 +308,7 @@ class Feed:
         if found is not None:
             self._waiting.append((place, mark, found))
 
-    def _tell_gap(self, place: int, mark: Mark, lost: int) -> None:
+    def _tell_gap(self, place: int, mark: Position, lost: int) -> None:
         gap = FeedGap(id=_named(place, mark), partition=place, lost=lost)
         self._waiting.append((place, mark, gap))
 
@@ -339,15 +339,15 @@ def _item(name: str, blob: bytes) -> FeedItem | None:
     return None
 
 
-def _named(place: int, mark: Mark) -> str:
+def _named(place: int, mark: Position) -> str:
     return f"{place}:{mark.id}:{mark.seen}"
 
 
-def _place_of(event: FeedItem) -> tuple[int, Mark]:
+def _place_of(event: FeedItem) -> tuple[int, Position]:
     found = _ID.fullmatch(event.id) if isinstance(event, FeedItem) else None
     if found is None:
         raise InvalidInput("ack takes an event or a gap, as the feed handed it out")
-    return int(found[1]), Mark(found[2], int(found[3]))
+    return int(found[1]), Position(found[2], int(found[3]))
 
 
 def _somebody() -> str:

@@ -12,12 +12,12 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-__all__ = ["FeedKeeper", "FeedStore", "Mark", "Member", "Portion", "Start"]
+__all__ = ["FeedKeeper", "FeedStore", "Member", "Portion", "Position", "Start"]
 
 Start = Literal["oldest", "now"]
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Position(msgspec.Struct, frozen=True):
     """A place in a partition's stream: an entry's id, and which one it is, counted from 1.
 
     The count tells how many were missed where ids cannot; a gap has the id of what was
@@ -27,7 +27,7 @@ class Mark(msgspec.Struct, frozen=True):
     id: str
     seen: int
 
-    def is_behind(self, other: Mark) -> bool:
+    def is_behind(self, other: Position) -> bool:
         """Say whether this place comes later in the stream."""
         return self._order() > other._order()
 
@@ -36,7 +36,7 @@ class Mark(msgspec.Struct, frozen=True):
         return int(at), int(n), self.seen
 
 
-_ORIGIN: Final = Mark("0-0", 0)
+_ORIGIN: Final = Position("0-0", 0)
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class Portion(msgspec.Struct, frozen=True):
     """
 
     status: Literal["ok", "taken", "held", "gone"]
-    since: Mark = _ORIGIN
+    since: Position = _ORIGIN
     before: int = 0
     entries: tuple[tuple[str, bytes], ...] = ()
 
@@ -81,7 +81,7 @@ class FeedStore(Protocol):
         ...
 
     async def read(
-        self, member: Member, marks: Mapping[int, Mark | None], count: int
+        self, member: Member, marks: Mapping[int, Position | None], count: int
     ) -> tuple[Sequence[str], dict[int, Portion]]:
         """Lease these partitions and read on behind the marks; None is the group's own.
 
@@ -90,7 +90,7 @@ class FeedStore(Protocol):
         """
         ...
 
-    async def ack(self, member: Member, partition: int, mark: Mark) -> bool:
+    async def ack(self, member: Member, partition: int, mark: Position) -> bool:
         """Be done with everything up to a mark; False if somebody else has the partition."""
         ...
 

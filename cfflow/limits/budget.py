@@ -30,7 +30,7 @@ from cfflow.core.observation import Call
 from cfflow.errors import CfflowError, ConfigError
 from cfflow.limits.ledger import PACE_MS, SLICE_MS, WINDOW_MS, Balance, Entry, Ledger
 
-__all__ = ["Budget", "Said", "limits_of"]
+__all__ = ["Budget", "LimitHeaders", "limits_of"]
 
 #: How long the checkout's calls are gathered before they are told to the others.
 _GATHER_S: Final = 1.0
@@ -68,7 +68,7 @@ def limits_of(
     return limits
 
 
-class Said(msgspec.Struct, frozen=True):
+class LimitHeaders(msgspec.Struct, frozen=True):
     """What an answer of the gateway said of its limit; None where it said nothing.
 
     `wait_s`: how long it wants to be left alone. `by_address`: it counts this machine,
@@ -255,7 +255,7 @@ class Budget:
                 self._tell_soon(tally)
         return 0.0
 
-    def heard(self, call: Call, said: Said) -> None:
+    def apply_limit_headers(self, call: Call, said: LimitHeaders) -> None:
         """Take the gateway's own word for its limit, and for how long to leave it alone."""
         tally = self._tallies.get(call)
         if tally is None:

@@ -164,14 +164,14 @@ def _block(book: Book, entry: Entry, now_ms: int) -> tuple[int, int]:
 
 def _left(book: Book, entry: Entry, now_ms: int) -> int:
     """Return how many permits the workers may still be granted in this window."""
-    since_ms = now_ms - entry.window_ms
-    made = sum(calls for second, calls in book.calls if (second + 1) * 1000 > since_ms)
+    since_at_ms = now_ms - entry.window_ms
+    made = sum(calls for second, calls in book.calls if (second + 1) * 1000 > since_at_ms)
     kept_free = max(entry.reserve, made + entry.reserve // 2)
-    return entry.limit - kept_free - _granted(book, since_ms)
+    return entry.limit - kept_free - _granted(book, since_at_ms)
 
 
-def _granted(book: Book, since_ms: int) -> int:
-    return sum(permits for at_ms, permits, _ in book.slices if at_ms > since_ms)
+def _granted(book: Book, since_at_ms: int) -> int:
+    return sum(permits for at_ms, permits, _ in book.slices if at_ms > since_at_ms)
 
 
 def _freed_in(book: Book, missing: int, span_ms: int, now_ms: int) -> int:

@@ -14,7 +14,7 @@ import msgspec
 
 from cfflow.cashfree.failures import retry_after_s
 from cfflow.core.observation import Call
-from cfflow.limits.budget import Budget, Said
+from cfflow.limits.budget import Budget, LimitHeaders
 
 __all__ = ["BudgetTransport"]
 
@@ -50,7 +50,7 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         response = await self._inner.handle_async_request(request)
         said = _said(response)
         if said is not None:
-            self._budget.heard(call, said)
+            self._budget.apply_limit_headers(call, said)
         return response
 
     async def aclose(self) -> None:
@@ -66,7 +66,7 @@ def _held_back(wait_s: float) -> httpx.Response:
     return httpx.Response(_TOO_MANY, headers=headers, content=_HELD_BACK)
 
 
-def _said(response: httpx.Response) -> Said | None:
+def _said(response: httpx.Response) -> LimitHeaders | None:
     """Return what an answer says of its limit, None where it says nothing."""
     # httpx looks a header up by walking over all of them, four times for these four.
     fields = dict(response.headers.raw)
@@ -77,7 +77,7 @@ def _said(response: httpx.Response) -> Said | None:
         return None
     limit, remaining = _whole(fields.get(_LIMIT)), _whole(fields.get(_REMAINING))
     wait_s = retry_after_s(response.headers) if status == _TOO_MANY or remaining == 0 else 0.0
-    return Said(limit or None, remaining, wait_s, fields.get(b"x-ratelimit-type") == b"ip")
+    return LimitHeaders(limit or None, remaining, wait_s, fields.get(b"x-ratelimit-type") == b"ip")
 
 
 def _whole(text: bytes | None) -> int | None:

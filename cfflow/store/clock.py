@@ -27,9 +27,9 @@ class ServerClock:
     def __init__(self) -> None:
         self._offset_ms: float | None = None
 
-    def heard(self, server_ms: float, asked_ms: float, heard_ms: float) -> None:
+    def heard(self, server_ms: float, asked_at_ms: float, heard_ms: float) -> None:
         """Take the server's time out of an answer, asked for and heard at our own times."""
-        low, high = server_ms - heard_ms, server_ms + 1 - asked_ms
+        low, high = server_ms - heard_ms, server_ms + 1 - asked_at_ms
         if self._offset_ms is None:
             self._offset_ms = (low + high) / 2
         else:

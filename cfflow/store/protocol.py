@@ -24,11 +24,11 @@ from cfflow.feed.protocol import FeedStore
 
 __all__ = [
     "ACTION_MAX_B",
-    "MARK_MS",
-    "PAID_MARK_MS",
+    "DUPLICATE_WINDOW_MS",
+    "PAID_MARKER_MS",
     "Committed",
-    "Noted",
     "Notification",
+    "Notified",
     "Outcome",
     "Overdue",
     "Page",
@@ -53,10 +53,10 @@ __all__ = [
 ACTION_MAX_B: Final = 65_536
 
 #: So long an order that was paid is known as paid after its payments were purged.
-PAID_MARK_MS: Final = 365 * 86_400_000
+PAID_MARKER_MS: Final = 365 * 86_400_000
 
 #: So long a notification is known, and a second one like it is a duplicate.
-MARK_MS: Final = 86_400_000
+DUPLICATE_WINDOW_MS: Final = 86_400_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _record_decoder = msgspec.msgpack.Decoder(Record)
@@ -71,7 +71,7 @@ class Outcome(StrEnum):
     OK = "ok"
     CONFLICT = "conflict"
     GONE = "gone"
-    CLAIMED = "claimed"
+    OWNED = "claimed"
     HOLDER = "holder"
     BLOCKED = "blocked"
     RESTARTED = "restarted"
@@ -82,7 +82,7 @@ class Committed(msgspec.Struct, frozen=True):
     """The answer to a commit: what is stored now, at the store's own time.
 
     `other` is the payment number that stood in the way of a claimed attempt, a hold or a
-    new pay; `since_ms` is when a store that may have lost commits began anew. `replicated`:
+    new pay; `since_at_ms` is when a store that may have lost commits began anew. `replicated`:
     as many replicas have it as the deployment asks for.
     """
 
@@ -90,7 +90,7 @@ class Committed(msgspec.Struct, frozen=True):
     at_ms: int
     snapshot: Snapshot | None = None
     other: int = 0
-    since_ms: int = 0
+    since_at_ms: int = 0
     replicated: bool = True
 
 
@@ -121,7 +121,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes | None = None
 
 
-class Noted(msgspec.Struct, frozen=True):
+class Notified(msgspec.Struct, frozen=True):
     """The answer to a notification: the payments that are due now, and whether it came before."""
 
     payments: tuple[int, ...] = ()
@@ -132,7 +132,7 @@ class Overdue(msgspec.Struct, frozen=True):
     """How far behind the workers are: what is due now, and since when at the longest."""
 
     count: int = 0
-    since_ms: int | None = None
+    since_at_ms: int | None = None
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -140,14 +140,14 @@ class Page(msgspec.Struct, frozen=True):
 
     states: tuple[State, ...] = tuple(State)
     review: bool = False
-    from_ms: int = 0
-    to_ms: int | None = None
+    from_at_ms: int = 0
+    to_at_ms: int | None = None
     limit: int = 100
 
     def has(self, record: Record) -> bool:
         """Say whether a payment belongs on this page, its limit aside."""
-        from_then = self.from_ms <= record.created_ms
-        in_time = from_then and (self.to_ms is None or record.created_ms <= self.to_ms)
+        from_then = self.from_at_ms <= record.created_at_ms
+        in_time = from_then and (self.to_at_ms is None or record.created_at_ms <= self.to_at_ms)
         wanted = bool(record.open_reviews) if self.review else True
         return in_time and wanted and record.state in self.states
 
@@ -194,7 +194,7 @@ class Store(Protocol):
         """Write a plan over the version that it was decided on."""
         ...
 
-    async def notify(self, notification: Notification) -> Noted:
+    async def notify(self, notification: Notification) -> Notified:
         """Make the payments that a notification is about due now; tell the feed once.
 
         It is about the one that has its attempt; where none has, about those that have no
@@ -204,7 +204,7 @@ class Store(Protocol):
         """
         ...
 
-    async def answer(self, snapshot: Snapshot, answers_ms: int) -> Snapshot:
+    async def answer(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
         """Be done with a payment's notifications up to then, without a new version of it.
 
         It wakes when its record says so again. Somebody who has moved it since has answered,
@@ -216,7 +216,7 @@ class Store(Protocol):
         """Return the text of the flow with which a payment began."""
         ...
 
-    async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
+    async def lease(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
         """Take due payments for `lease_ms`: nobody else gets them meanwhile.
 
         Three quarters the newest overdue, one quarter the oldest. A store in parts divides
@@ -224,7 +224,7 @@ class Store(Protocol):
         """
         ...
 
-    async def defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+    async def defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
         """Look at a claimed payment at another time, unless somebody has moved it since."""
         ...
 
@@ -323,7 +323,7 @@ def encode_events(plan: Plan) -> list[bytes]:
                 "observation": walked.proof,
                 "version": record.version,
                 "request_id": walked.request_id,
-                "at_ms": record.updated_ms,
+                "at_ms": record.updated_at_ms,
             }
         )
         for walked in plan.walked

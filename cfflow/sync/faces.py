@@ -18,7 +18,16 @@ from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError, OutcomeUnknown
 from cfflow.feed.feed import Feed as AsyncFeed
 from cfflow.orchestrator import Orchestrator as AsyncOrchestrator
-from cfflow.sync.line import CLOSE_S, CLOSED, Call, Line, Lines, Stop, refuse_on_a_loop, waited
+from cfflow.sync.line import (
+    CLOSE_S,
+    CLOSED,
+    Call,
+    LoopThread,
+    ProcessLoop,
+    Stop,
+    refuse_on_a_loop,
+    waited,
+)
 from cfflow.worker import Report
 from cfflow.worker import Worker as AsyncWorker
 
@@ -60,7 +69,7 @@ def _blocking(
 class Gateway(_Face[AsyncGateway]):
     """The gateway's own calls, blocking; an orchestrator's `gateway`."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: ProcessLoop) -> None:
         self._lines = lines
 
     pay = _blocking(AsyncGateway.pay)
@@ -83,7 +92,7 @@ class Gateway(_Face[AsyncGateway]):
 class _OfOneLine(_Face[_T]):
     """What was made on a line ends with it: it outlives neither a close nor a fork."""
 
-    def __init__(self, lines: Lines, line: Line, twin: _T) -> None:
+    def __init__(self, lines: ProcessLoop, line: LoopThread, twin: _T) -> None:
         self._lines, self._line, self._twin = lines, line, twin
 
     def _submit(self, call: Call[_T, _R], stop: Stop | None = None) -> Future[_R]:
@@ -185,7 +194,7 @@ class Orchestrator(_Face[AsyncOrchestrator]):
     the program ends. In a forked process the first call connects anew.
     """
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: ProcessLoop) -> None:
         self._lines = lines
 
     def __enter__(self) -> Self:
@@ -317,7 +326,7 @@ def _entrance(call: Callable[_P, AsyncOrchestrator]) -> Callable[_P, Orchestrato
         make: Sealed[Callable[[], AsyncOrchestrator]]
         make = Sealed(functools.partial(call, *args, **kwargs))
         del args, kwargs
-        return Orchestrator(Lines(make, is_own=is_own))
+        return Orchestrator(ProcessLoop(make, is_own=is_own))
 
     connect.__doc__ = _CONNECT
     return connect

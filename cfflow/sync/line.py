@@ -22,7 +22,16 @@ from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError, OutcomeUnknown
 from cfflow.orchestrator import Orchestrator
 
-__all__ = ["CLOSED", "CLOSE_S", "Call", "Line", "Lines", "Stop", "refuse_on_a_loop", "waited"]
+__all__ = [
+    "CLOSED",
+    "CLOSE_S",
+    "Call",
+    "LoopThread",
+    "ProcessLoop",
+    "Stop",
+    "refuse_on_a_loop",
+    "waited",
+]
 
 #: How long `close` waits for calls in hand: longer than a call may take.
 CLOSE_S: Final = 30.0
@@ -36,7 +45,7 @@ Call = Callable[[_T], Coroutine[Any, Any, _R]]
 Stop = Callable[[asyncio.Task[Any]], object]
 
 
-class Line:
+class LoopThread:
     """One thread, its event loop, and the async orchestrator that is opened and closed there."""
 
     def __init__(self, orchestrator: Orchestrator) -> None:
@@ -183,7 +192,7 @@ def refuse_on_a_loop() -> None:
     )
 
 
-class Lines:
+class ProcessLoop:
     """The line of this process: opened by its first call, anew in a forked child."""
 
     def __init__(self, make: Sealed[Callable[[], Orchestrator]], *, is_own: bool) -> None:
@@ -192,14 +201,14 @@ class Lines:
         self._next: Orchestrator | None = make.reveal()()
         self._is_own = is_own
         self._pid = os.getpid()
-        self._line: Line | None = None
+        self._line: LoopThread | None = None
         self._lock = threading.RLock()
         self._closed = False
         _ALL.add(self)
 
     def submit(
         self, call: Call[Orchestrator, _R], stop: Stop | None = None
-    ) -> tuple[Line, Future[_R]]:
+    ) -> tuple[LoopThread, Future[_R]]:
         """Hand a call over; return on which line it is."""
         while True:
             line = self.current()
@@ -209,7 +218,7 @@ class Lines:
             if line.failure is not None:
                 raise line.failure
 
-    def made(self, make: Callable[[Orchestrator], _T]) -> tuple[Line, _T]:
+    def made(self, make: Callable[[Orchestrator], _T]) -> tuple[LoopThread, _T]:
         """Return what is made of the async orchestrator, and the line it belongs to."""
 
         async def call(twin: Orchestrator) -> _T:
@@ -219,7 +228,7 @@ class Lines:
         line, future = self.submit(call)
         return line, waited(future)
 
-    def current(self) -> Line:
+    def current(self) -> LoopThread:
         """Return this process's line, a new one where there is none or it could not connect."""
         if self._pid != os.getpid():
             # Not every server that forks tells Python so; uWSGI has to be asked to.
@@ -231,7 +240,7 @@ class Lines:
                 atexit.register(self.close)
             if self._line is None or self._line.is_ending:
                 made, self._next = self._next, None
-                self._line = Line(made or self._make.reveal()())
+                self._line = LoopThread(made or self._make.reveal()())
             return self._line
 
     def close(self, limit_s: float = CLOSE_S) -> None:
@@ -255,8 +264,8 @@ class Lines:
                 self._make = Sealed(_refuse_fork)
 
 
-_ALL: Final[weakref.WeakSet[Lines]] = weakref.WeakSet()
-_OF_PARENTS: Final[list[Line]] = []
+_ALL: Final[weakref.WeakSet[ProcessLoop]] = weakref.WeakSet()
+_OF_PARENTS: Final[list[LoopThread]] = []
 
 
 def _refuse_fork() -> NoReturn:

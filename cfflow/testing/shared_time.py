@@ -63,10 +63,10 @@ def embedded_store(server: EmbeddedServer, clock: LocalClock) -> Iterator[RedisS
         def follow(skipped_s: float) -> None:
             skipped_ms = round(skipped_s * 1000)
             client.set(_SKIPPED, skipped_ms)
-            asked_ms = monotonic_ms()
+            asked_at_ms = monotonic_ms()
             seconds, microseconds = client.time()
             now_ms = seconds * 1000 + microseconds // 1000 + skipped_ms
-            store.link.clock.heard(now_ms, asked_ms, monotonic_ms())
+            store.link.clock.heard(now_ms, asked_at_ms, monotonic_ms())
 
         clock.follow(follow)
         yield store

@@ -96,8 +96,8 @@ def payment_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Payment:
     """
     record = snapshot.record
     otp = _otp(record, flow)
-    expired = record.otp is not None and now_ms >= record.otp.expires_ms
-    barred = snapshot.twins or why_barred(snapshot, Step.SUBMIT_OTP) is not None
+    expired = record.otp is not None and now_ms >= record.otp.expires_at_ms
+    barred = snapshot.siblings_with_money or why_barred(snapshot, Step.SUBMIT_OTP) is not None
     over = (record.state is State.OTP_PENDING and expired) or barred
     payment = Payment(
         id=snapshot.id,
@@ -110,13 +110,13 @@ def payment_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Payment:
         captured_amount=record.captured_amount,
         next_action=None if over else snapshot.next_action,
         otp=otp,
-        hold_expires_at=_when(record.hold_expires_ms),
+        hold_expires_at=_when(record.hold_expires_at_ms),
         failure=record.failure,
         operation=_operation(record),
         review=tuple(review.reason for review in record.open_reviews),
         version=record.version,
-        created_at=moment(record.created_ms),
-        updated_at=moment(record.updated_ms),
+        created_at=moment(record.created_at_ms),
+        updated_at=moment(record.updated_at_ms),
         metadata=dict(record.metadata or {}),
     )
     payment.__dict__["_snapshot"] = snapshot
@@ -145,8 +145,8 @@ def _otp(record: Record, flow: Flow) -> Otp | None:
     return Otp(
         submits_left=max(0, flow.otp.submits_max - turn.submits_used),
         resends_left=max(0, flow.otp.resends_max - turn.resends_used),
-        resend_at=moment(turn.sent_ms + flow.otp.resend_after_s * 1000),
-        expires_at=moment(turn.expires_ms),
+        resend_at=moment(turn.sent_at_ms + flow.otp.resend_after_s * 1000),
+        expires_at=moment(turn.expires_at_ms),
     )
 
 
@@ -155,5 +155,5 @@ def _operation(record: Record) -> OpenOperation | None:
     if held is None:
         return None
     return OpenOperation(
-        held.step, held.sequence, moment(held.started_ms), held.accepted, held.amount
+        held.step, held.sequence, moment(held.began_at_ms), held.accepted, held.amount
     )

@@ -66,13 +66,13 @@ class Reader:
             raise InvalidInput(f"limit must be 1 to {_LIST_MAX}, got {limit!r}")
         if older_than is not None and not _is_age(older_than):
             raise InvalidInput(f"older_than must be an age in seconds, got {older_than!r}")
-        to_ms = None if older_than is None else self.store.now_ms() - round(older_than * 1000)
+        to_at_ms = None if older_than is None else self.store.now_ms() - round(older_than * 1000)
         states = tuple(State) if state is None else (state_named(state),)
-        page = Page(states, review, 0, to_ms, max(limit, 100))
+        page = Page(states, review, 0, to_at_ms, max(limit, 100))
         last = (0, "")
         if after is not None:
             place = await load_payment(self.store, *place_of(after))
-            last = (place.record.created_ms, place.id)
+            last = (place.record.created_at_ms, place.id)
         if order_id is None:
             found = await self._listed(page, last, flow, limit)
         else:
@@ -134,7 +134,7 @@ class Reader:
         """Read pages until enough payments pass the filters that the index does not know."""
         found: list[Snapshot] = []
         while len(found) < limit:
-            page = msgspec.structs.replace(page, from_ms=last[0])
+            page = msgspec.structs.replace(page, from_at_ms=last[0])
             read = await self.store.list(page)
             found.extend(s for s in read if _behind(s, last, flow))
             if len(read) < page.limit:
@@ -152,7 +152,7 @@ def _is_age(value: object) -> bool:
 
 
 def _order(snapshot: Snapshot) -> tuple[int, str]:
-    return snapshot.record.created_ms, snapshot.id
+    return snapshot.record.created_at_ms, snapshot.id
 
 
 def _behind(snapshot: Snapshot, last: tuple[int, str], flow: str | None) -> bool:

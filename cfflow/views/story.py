@@ -119,7 +119,7 @@ def history_of(snapshot: Snapshot) -> tuple[HistoryEntry, ...]:
 
 
 def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry, State]:
-    at = moment(snapshot.record.created_ms + entry.offset_ms)
+    at = moment(snapshot.record.created_at_ms + entry.offset_ms)
     if entry.kind == EntryKind.TRANSITION:
         next_state = reached(state, entry.code)
         told = HistoryEntry(
@@ -153,13 +153,13 @@ def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:
         state=record.state,
         timeline=history_of(snapshot),
         open_operation=_open(snapshot, now_ms),
-        next_wake=None if record.wake_ms is None else moment(record.wake_ms),
+        next_wake=None if record.wake_at_ms is None else moment(record.wake_at_ms),
         next_inquiry=_next_inquiry(snapshot, flow),
         reviews=tuple(f"{review.reason}: {review.detail}" for review in record.open_reviews),
         settled=tuple(
             f"{review.reason} by {review.actor}: {review.note}"
             for review in record.reviews
-            if review.acknowledged_ms is not None
+            if review.acknowledged_at_ms is not None
         ),
         advice=tuple(ADVICE.get(review.reason, "look") for review in record.open_reviews),
         allowed=_allowed(snapshot, flow, now_ms),
@@ -168,11 +168,11 @@ def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:
 
 def _next_inquiry(snapshot: Snapshot, flow: Flow) -> str | None:
     """Say what the next wake is for: an inquiry, and what the flow has us do with a hold."""
-    wake_ms = snapshot.record.wake_ms
-    if wake_ms is None:
+    wake_at_ms = snapshot.record.wake_at_ms
+    if wake_at_ms is None:
         return None
-    end = due_hold(snapshot, flow, wake_ms)
-    asks = _ASKS[what_to_ask(snapshot, wake_ms)]
+    end = due_hold(snapshot, flow, wake_at_ms)
+    asks = _ASKS[what_to_ask(snapshot, wake_at_ms)]
     return asks if end is None else f"{asks}, and the hold ends by the flow: {end}"
 
 
@@ -181,10 +181,10 @@ def _allowed(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...]:
     operation = snapshot.record.operation
     again = operation is not None and resendable(snapshot, now_ms)
     repeat = (operation.step.value,) if operation is not None and again else ()
-    return (*repeat, *allowed_steps(snapshot, flow, now_ms), *_peoples(snapshot))
+    return (*repeat, *allowed_steps(snapshot, flow, now_ms), *_operator_actions(snapshot))
 
 
-def _peoples(snapshot: Snapshot) -> tuple[str, ...]:
+def _operator_actions(snapshot: Snapshot) -> tuple[str, ...]:
     """Return what only a person decides to call."""
     record = snapshot.record
     abandons = record.operation is None and record.state in OPEN and not record.abandoned
@@ -198,16 +198,16 @@ def _open(snapshot: Snapshot, now_ms: int) -> str | None:
     operation = snapshot.record.operation
     if operation is None:
         return None
-    since_s = (now_ms - operation.started_ms) / 1000
+    since_s = (now_ms - operation.began_at_ms) / 1000
     of = "" if operation.amount is None else f" of {operation.amount}"
     told = f"{operation.step} #{operation.sequence}{of}, for {since_s:.1f} s"
     if resendable(snapshot, now_ms):
         return f"{told}; nothing had happened when we asked, the same {operation.step} repeats it"
     if operation.accepted:
         return f"{told}; the bank has accepted it and owes its confirmation"
-    if now_ms < operation.limit_ms:
+    if now_ms < operation.deadline_at_ms:
         return f"{told}; its call may still be on its way"
-    if operation.step is Step.PAY and operation.missed_ms is not None:
+    if operation.step is Step.PAY and operation.not_seen_at_ms is not None:
         again_s = PAY_MARGIN_MS / 1000
         return f"{told}; one inquiry saw no attempt, another {again_s:g} s later decides"
     return f"{told}; its answer is lost, an inquiry decides"

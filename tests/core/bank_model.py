@@ -26,7 +26,7 @@ ORDER_LIVES_MS = 3 * DAY
 class Attempt:
     """What the bank knows of one attempt; `truth` is never told, only shown in an entity."""
 
-    since_ms: int
+    since_at_ms: int
     truth: str = "waiting"
     last_four: str = "1111"
     captured: Decimal | None = None
@@ -61,14 +61,14 @@ class Bank:
         if to == "confirm":
             known.unconfirmed = False
         elif (known.truth, to) in ways:
-            known.truth, known.since_ms = ways[known.truth, to], now_ms
+            known.truth, known.since_at_ms = ways[known.truth, to], now_ms
 
     def entity(self, name: str, now_ms: int, call: Call = Call.FETCH_PAYMENT) -> Observation:
         """Return the truth as a payment entity; what waits or is held for too long ends."""
         known = self.attempts[name]
-        if known.truth == "waiting" and now_ms - known.since_ms > 3 * DAY:
+        if known.truth == "waiting" and now_ms - known.since_at_ms > 3 * DAY:
             known.truth = "failed"
-        if known.truth == "held" and now_ms - known.since_ms > 7 * DAY:
+        if known.truth == "held" and now_ms - known.since_at_ms > 7 * DAY:
             known.truth = "voided"
         truth = known.truth
         status = {"waiting": "PENDING", "failed": "FAILED", "voided": "VOID"}.get(truth, "SUCCESS")
@@ -124,7 +124,13 @@ class Bank:
 def facts(held: Snapshot) -> Record:
     """Return the record without what an inquiry that proves nothing may change."""
     return msgspec.structs.replace(
-        held.record, version=0, updated_ms=0, wake_ms=None, asked_ms=0, polls=0, moved_ms=0
+        held.record,
+        version=0,
+        updated_at_ms=0,
+        wake_at_ms=None,
+        asked_at_ms=0,
+        polls=0,
+        moved_at_ms=0,
     )
 
 
@@ -144,7 +150,7 @@ def check(before: Snapshot, plan: Plan, event: Event | None, flow: Flow, now_ms:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=Record) == record
     _check_money(was, record)
     _check_operation(was, record, event)
-    assert record.wake_ms == expected_wake(record, flow)
+    assert record.wake_at_ms == expected_wake(record, flow)
     _check_since(was, record, event)
     _check_turn(plan.snapshot, flow, now_ms)
     _check_proof(was, record, event)
@@ -176,7 +182,7 @@ def _check_operation(was: Record, record: Record, event: Event | None) -> None:
     old, new = was.operation, record.operation
     if old is not None and new is not None:
         assert (new.step, new.sequence, new.key) == (old.step, old.sequence, old.key)
-        assert (new.body, new.amount, new.started_ms) == (old.body, old.amount, old.started_ms)
+        assert (new.body, new.amount, new.began_at_ms) == (old.body, old.amount, old.began_at_ms)
     if old is None and new is not None:
         assert event is None
         assert new.sequence == was.sequence + 1
@@ -185,7 +191,7 @@ def _check_operation(was: Record, record: Record, event: Event | None) -> None:
 
 def _check_since(was: Record, record: Record, event: Event | None) -> None:
     """The wait begins anew only by what really happened, never by having been asked about."""
-    if record.since_ms == was.since_ms:
+    if record.since_at_ms == was.since_at_ms:
         return
     assert since_may_change(was, record), event
 
@@ -197,7 +203,7 @@ def _check_turn(held: Snapshot, flow: Flow, now_ms: int) -> None:
     if record.state is State.OTP_PENDING:
         assert otp is not None
         over = otp.accepted or otp.submits_used >= flow.otp.submits_max
-        if over or now_ms >= otp.expires_ms:
+        if over or now_ms >= otp.expires_at_ms:
             assert held.next_action is None or record.operation is not None
     if record.operation is not None and record.operation.step not in {Step.CAPTURE, Step.VOID}:
         assert not resendable(held, now_ms)
@@ -222,7 +228,7 @@ def _check_proof(was: Record, record: Record, event: Event | None) -> None:
         assert record.state in proofs
         undone = was.state is State.FAILED or record.state is State.FAILED
         if undone and was.state in MONEY | {State.FAILED}:
-            assert event.asked_ms >= was.moved_ms
+            assert event.asked_at_ms >= was.moved_at_ms
     else:
         assert shown
         assert record.state in proofs or isinstance(event, Inquired)

@@ -136,15 +136,15 @@ def otp_said(status: str, **fields: Any) -> Observation:
     return Observation(**(plain | fields))
 
 
-def inquired(*seen: Observation, asked_ms: int, everything: bool = False) -> Inquired:
-    """Return the event of an inquiry that was asked at `asked_ms`."""
-    return Inquired(seen, asked_ms, everything=everything)
+def inquired(*seen: Observation, asked_at_ms: int, everything: bool = False) -> Inquired:
+    """Return the event of an inquiry that was asked at `asked_at_ms`."""
+    return Inquired(seen, asked_at_ms, everything=everything)
 
 
-def listed(*seen: Observation, asked_ms: int) -> Inquired:
+def listed(*seen: Observation, asked_at_ms: int) -> Inquired:
     """Return the event of an inquiry for all attempts of the order."""
     as_list = (msgspec.structs.replace(o, call=Call.FETCH_PAYMENTS) for o in seen)
-    return Inquired(tuple(as_list), asked_ms, everything=True)
+    return Inquired(tuple(as_list), asked_at_ms, everything=True)
 
 
 def after(plan: Plan) -> Snapshot:
@@ -193,10 +193,10 @@ def begun(held: Snapshot, step: Step, now_ms: int, flow: Flow = NATIVE, **more: 
 
 
 def answered(
-    held: Snapshot, *seen: Observation, asked_ms: int, action: NextAction | None = None
+    held: Snapshot, *seen: Observation, asked_at_ms: int, action: NextAction | None = None
 ) -> Answered:
     """Return the event of an answer to the step that is open."""
-    return Answered(sequence_of(held), seen, asked_ms, action)
+    return Answered(sequence_of(held), seen, asked_at_ms, action)
 
 
 def sequence_of(held: Snapshot) -> int:
@@ -209,7 +209,7 @@ def sequence_of(held: Snapshot) -> int:
 def an_otp_page(flow: Flow = NATIVE) -> Snapshot:
     """Return a payment in otp_pending since T0, with the way out known."""
     held = opened(a_created(flow), Step.PAY, T0, flow)
-    event = answered(held, paid(), asked_ms=T0, action=AskOtp(BANK_PAGE))
+    event = answered(held, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
     return told(held, event, T0, flow)
 
 
@@ -219,7 +219,7 @@ def a_payment(state: State, flow: Flow = NATIVE) -> Snapshot:
         return a_created(flow)
     if state is State.INITIATED:
         held = opened(a_created(flow), Step.PAY, T0, flow)
-        return told(held, answered(held, paid("link"), asked_ms=T0), T0, flow)
+        return told(held, answered(held, paid("link"), asked_at_ms=T0), T0, flow)
     page = an_otp_page(flow)
     proof = {
         State.AUTHORIZED: entity(is_captured=False),
@@ -228,10 +228,10 @@ def a_payment(state: State, flow: Flow = NATIVE) -> Snapshot:
         State.FAILED: entity("FAILED"),
     }
     if state in proof:
-        page = told(page, inquired(proof[state], asked_ms=T0), T0, flow)
+        page = told(page, inquired(proof[state], asked_at_ms=T0), T0, flow)
     return page
 
 
-def order_is(status: str, asked_ms: int, expires_ms: int | None = None) -> OrderSeen:
+def order_is(status: str, asked_at_ms: int, expires_at_ms: int | None = None) -> OrderSeen:
     """Return the event of an order that was fetched."""
-    return OrderSeen(status, asked_ms, expires_ms)
+    return OrderSeen(status, asked_at_ms, expires_at_ms)

@@ -51,14 +51,14 @@ def a_lost_pay(amount: Decimal | None = AMOUNT) -> Snapshot:
 
 def asked_twice(held: Snapshot, *seen: Observation) -> Snapshot:
     """Return the payment after two inquiries that count, 15 seconds apart."""
-    for asked_ms in (LIMIT, LIMIT + 15 * SECOND):
-        held = told(held, listed(*seen, asked_ms=asked_ms), asked_ms)
+    for asked_at_ms in (LIMIT, LIMIT + 15 * SECOND):
+        held = told(held, listed(*seen, asked_at_ms=asked_at_ms), asked_at_ms)
     return held
 
 
 def test_a_lost_pay_is_found_and_its_page_inferred() -> None:
     """Channel post was asked, so an OTP page is guessed, without a way out, and marked."""
-    held = told(a_lost_pay(), listed(entity("PENDING"), asked_ms=LIMIT), LIMIT)
+    held = told(a_lost_pay(), listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, held.record.cf_payment_id) == (State.OTP_PENDING, OURS)
     assert held.record.otp is not None
     assert held.record.otp.inferred
@@ -69,7 +69,7 @@ def test_a_lost_pay_is_found_and_its_page_inferred() -> None:
 def test_a_lost_pay_on_another_channel_is_initiated_without_an_action() -> None:
     """What the customer has to do is gone for good."""
     lost = opened(a_created(), Step.PAY, T0, instrument=Instrument("card", "link", "1111"))
-    held = told(lost, listed(entity("PENDING", channel="link"), asked_ms=LIMIT), LIMIT)
+    held = told(lost, listed(entity("PENDING", channel="link"), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, held.next_action) == (State.INITIATED, None)
 
 
@@ -85,7 +85,7 @@ def test_a_lost_pay_on_another_channel_is_initiated_without_an_action() -> None:
 def test_a_lost_pay_may_be_found_far_along(seen: Observation, state: State) -> None:
     """The machine walks every edge to where the attempt is."""
     late = LIMIT + 20 * SECOND
-    held = told(a_lost_pay(), listed(seen, asked_ms=late), late)
+    held = told(a_lost_pay(), listed(seen, asked_at_ms=late), late)
     assert (held.record.state, held.record.operation) == (state, None)
     assert states_walked(held.record)[:2] == ["created", "initiated"]
     assert held.record.amount_held == AMOUNT
@@ -107,7 +107,7 @@ DIFFERENCES: list[dict[str, object]] = [
 def test_a_difference_never_rules_an_attempt_out(other: dict[str, object], status: str) -> None:
     """It may be ours all the same: the pay stays open and a person decides, no second pay."""
     seen = entity(status, cf_payment_id=FOREIGN, **other)
-    held = told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT)
+    held = told(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT)
     assert (held.record.cf_payment_id, reasons(held)) == (None, [])
     held = asked_twice(a_lost_pay(), seen)
     assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
@@ -120,8 +120,8 @@ def test_a_difference_never_rules_an_attempt_out(other: dict[str, object], statu
 def test_the_attempt_that_agrees_is_ours_beside_one_that_differs(other: dict[str, object]) -> None:
     """It is taken; the other one may be ours all the same, so a person looks before a next pay."""
     differs = entity("PENDING", cf_payment_id=FOREIGN, **other)
-    held = told(a_lost_pay(), listed(differs, asked_ms=LIMIT), LIMIT)
-    held = told(held, listed(differs, entity("PENDING"), asked_ms=LIMIT + 1), LIMIT + 1)
+    held = told(a_lost_pay(), listed(differs, asked_at_ms=LIMIT), LIMIT)
+    held = told(held, listed(differs, entity("PENDING"), asked_at_ms=LIMIT + 1), LIMIT + 1)
     assert (held.record.cf_payment_id, reasons(held)) == (OURS, ["ambiguous_attempt"])
     (review,) = held.record.open_reviews
     assert FOREIGN in review.detail
@@ -131,7 +131,7 @@ def test_the_attempt_that_agrees_is_ours_beside_one_that_differs(other: dict[str
 def test_another_attempt_that_took_nothing_leaves_the_one_that_agrees_alone() -> None:
     """An alive match beside a declined try: nothing of the order's can be paid twice."""
     declined = entity("FAILED", cf_payment_id=FOREIGN, last_four="2222")
-    held = told(a_lost_pay(), listed(declined, entity("PENDING"), asked_ms=LIMIT), LIMIT)
+    held = told(a_lost_pay(), listed(declined, entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.cf_payment_id, reasons(held)) == (OURS, [])
 
 
@@ -143,7 +143,7 @@ def test_a_declined_match_beside_another_attempt_is_not_taken_for_ours(
     late = LIMIT + 20 * SECOND
     declined = entity("FAILED", cf_payment_id=FOREIGN)
     seen = (declined, entity("PENDING", **other))
-    held = told(a_lost_pay(), listed(*seen, asked_ms=late), late)
+    held = told(a_lost_pay(), listed(*seen, asked_at_ms=late), late)
     assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
     assert held.record.state is State.CREATED
 
@@ -151,17 +151,19 @@ def test_a_declined_match_beside_another_attempt_is_not_taken_for_ours(
 def test_a_declined_attempt_that_was_found_is_watched_for_a_later_one() -> None:
     """It was perhaps another try, with ours still on its way: that one is looked for all day."""
     late = LIMIT + 20 * SECOND
-    held = told(a_lost_pay(), listed(entity("FAILED"), asked_ms=late), late)
-    assert (held.record.state, held.record.given_up_ms) == (State.FAILED, late)
+    held = told(a_lost_pay(), listed(entity("FAILED"), asked_at_ms=late), late)
+    assert (held.record.state, held.record.pay_given_up_at_ms) == (State.FAILED, late)
     assert what_to_ask(held, late + 60 * SECOND) is Ask.PAYMENTS
     seen = (entity("FAILED"), taken(cf_payment_id=FOREIGN))
-    held = told(held, listed(*seen, asked_ms=late + 60 * SECOND), late + 60 * SECOND)
+    held = told(held, listed(*seen, asked_at_ms=late + 60 * SECOND), late + 60 * SECOND)
     assert reasons(held) == ["unclaimed_money"]
 
 
 def test_an_attempt_that_is_listed_twice_is_one() -> None:
     """A page that overlaps the next one makes no second attempt."""
-    held = told(a_lost_pay(), listed(entity("PENDING"), entity("PENDING"), asked_ms=LIMIT), LIMIT)
+    held = told(
+        a_lost_pay(), listed(entity("PENDING"), entity("PENDING"), asked_at_ms=LIMIT), LIMIT
+    )
     assert (held.record.cf_payment_id, reasons(held)) == (OURS, [])
 
 
@@ -175,8 +177,8 @@ def test_an_attempt_that_is_listed_twice_is_one() -> None:
         {"method": "emi"},
         {"last_four": None},
         {"channel": None},
-        {"began_ms": T0 - 60 * SECOND},
-        {"began_ms": T0 + 900 * SECOND},
+        {"began_at_ms": T0 - 60 * SECOND},
+        {"began_at_ms": T0 + 900 * SECOND},
     ],
     ids=str,
 )
@@ -185,7 +187,7 @@ def test_what_the_gateway_changes_by_itself_is_no_difference(
 ) -> None:
     """Fees, offers, other names, missing digits; and no clock but the gateway's own counts."""
     seen = entity("PENDING", **made_by_the_gateway)
-    assert told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
+    assert told(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
 
 
 #: The gateway's clock in the tests below: nothing like the store's.
@@ -194,22 +196,22 @@ GATEWAY_T0 = T0 - 900 * SECOND
 
 def a_timed_pay() -> Snapshot:
     """Return a lost pay that was written down when the gateway's clock showed GATEWAY_T0."""
-    return begin_pay(a_created(), NATIVE, T0, CARD, gateway_ms=GATEWAY_T0).snapshot
+    return begin_pay(a_created(), NATIVE, T0, CARD, gateway_at_ms=GATEWAY_T0).snapshot
 
 
 @pytest.mark.parametrize("status", ["PENDING", "FAILED", "SUCCESS"])
 def test_an_attempt_from_before_by_the_gateways_own_clock_is_not_ours(status: str) -> None:
     """With the same card and all; the pay is given up, and may be made again."""
-    old = entity(status, cf_payment_id=FOREIGN, began_ms=GATEWAY_T0 - 32 * SECOND)
+    old = entity(status, cf_payment_id=FOREIGN, began_at_ms=GATEWAY_T0 - 32 * SECOND)
     held = asked_twice(a_timed_pay(), old)
     assert held.record.operation is None
-    assert held.record.given_up_ms is not None
+    assert held.record.pay_given_up_at_ms is not None
 
 
 def test_an_attempt_within_the_gateways_own_spread_of_clocks_may_be_ours() -> None:
     """Its machines' clocks differ: only what began well before is ruled out."""
-    seen = entity("PENDING", began_ms=GATEWAY_T0 - 30 * SECOND)
-    assert told(a_timed_pay(), listed(seen, asked_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
+    seen = entity("PENDING", began_at_ms=GATEWAY_T0 - 30 * SECOND)
+    assert told(a_timed_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
 
 
 @pytest.mark.parametrize("off_ms", [-3600 * SECOND, -900 * SECOND, 0, 900 * SECOND, 3600 * SECOND])
@@ -217,15 +219,15 @@ def test_an_attempt_within_the_gateways_own_spread_of_clocks_may_be_ours() -> No
 def test_the_stores_clock_changes_no_verdict(off_ms: int, old: bool) -> None:
     """It stands ahead or behind by any amount: ours is found, and an older one ruled out."""
     at_ms = T0 + off_ms
-    record = msgspec.structs.replace(a_created().record, created_ms=at_ms, since_ms=at_ms)
+    record = msgspec.structs.replace(a_created().record, created_at_ms=at_ms, since_at_ms=at_ms)
     held = msgspec.structs.replace(a_created(), record=record)
-    held = begin_pay(held, NATIVE, at_ms, CARD, gateway_ms=T0).snapshot
-    began_ms = T0 - 60 * SECOND if old else T0 + SECOND
-    seen = entity("PENDING", began_ms=began_ms)
-    for asked_ms in (at_ms + 10 * SECOND, at_ms + 25 * SECOND):
-        held = told(held, listed(seen, asked_ms=asked_ms), asked_ms)
+    held = begin_pay(held, NATIVE, at_ms, CARD, gateway_at_ms=T0).snapshot
+    began_at_ms = T0 - 60 * SECOND if old else T0 + SECOND
+    seen = entity("PENDING", began_at_ms=began_at_ms)
+    for asked_at_ms in (at_ms + 10 * SECOND, at_ms + 25 * SECOND):
+        held = told(held, listed(seen, asked_at_ms=asked_at_ms), asked_at_ms)
     assert held.record.cf_payment_id == (None if old else OURS)
-    assert (held.record.given_up_ms is not None) is old
+    assert (held.record.pay_given_up_at_ms is not None) is old
 
 
 def test_an_attempt_on_another_channel_alone_is_not_adopted_silently() -> None:
@@ -242,30 +244,30 @@ def test_an_attempt_known_before_or_claimed_elsewhere_is_not_ours() -> None:
     claimed = (Attempt(State.FAILED, "77"), Attempt(State.CREATED), Attempt(State.FAILED, "78"))
     held = msgspec.structs.replace(held, attempts=claimed)
     seen = (entity("PENDING", cf_payment_id="77"), entity("PENDING", cf_payment_id="78"))
-    assert told(held, listed(*seen, asked_ms=LIMIT), LIMIT).record.cf_payment_id is None
+    assert told(held, listed(*seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id is None
     forgotten = msgspec.structs.replace(held, attempts=())
-    assert told(forgotten, listed(seen[0], asked_ms=LIMIT), LIMIT).record.cf_payment_id is None
+    assert told(forgotten, listed(seen[0], asked_at_ms=LIMIT), LIMIT).record.cf_payment_id is None
 
 
 def test_two_matches_open_a_review_and_the_operation_stays() -> None:
     """Nobody guesses: no claim, no move, and no new pay, until a person resolves it."""
     twin = entity("PENDING", cf_payment_id=FOREIGN)
-    held = told(a_lost_pay(), listed(entity("PENDING"), twin, asked_ms=LIMIT), LIMIT)
+    held = told(a_lost_pay(), listed(entity("PENDING"), twin, asked_at_ms=LIMIT), LIMIT)
     assert reasons(held) == ["ambiguous_attempt"]
     assert (held.record.state, held.record.cf_payment_id) == (State.CREATED, None)
     assert held.record.operation is not None
-    assert held.record.wake_ms is not None
+    assert held.record.wake_at_ms is not None
     with pytest.raises(IllegalStep):
         begun(held, Step.PAY, LIMIT + DAY)
 
 
 def test_only_two_inquiries_a_margin_apart_and_past_the_limit_mean_no_attempt() -> None:
     """Before the limit nothing counts; 15 s apart the second one frees the payment."""
-    held = told(a_lost_pay(), listed(asked_ms=LIMIT - 1), LIMIT + SECOND)
-    held = told(held, listed(asked_ms=LIMIT), LIMIT + SECOND)
-    again = told(held, listed(asked_ms=LIMIT + 15 * SECOND - 1), LIMIT + 20 * SECOND)
+    held = told(a_lost_pay(), listed(asked_at_ms=LIMIT - 1), LIMIT + SECOND)
+    held = told(held, listed(asked_at_ms=LIMIT), LIMIT + SECOND)
+    again = told(held, listed(asked_at_ms=LIMIT + 15 * SECOND - 1), LIMIT + 20 * SECOND)
     assert again.record.operation is not None
-    held = told(again, listed(asked_ms=LIMIT + 15 * SECOND), LIMIT + 20 * SECOND)
+    held = told(again, listed(asked_at_ms=LIMIT + 15 * SECOND), LIMIT + 20 * SECOND)
     assert (held.record.state, held.record.operation) == (State.CREATED, None)
     assert begun(held, Step.PAY, LIMIT + 20 * SECOND).record.sequence == 2
 
@@ -273,8 +275,8 @@ def test_only_two_inquiries_a_margin_apart_and_past_the_limit_mean_no_attempt() 
 def test_the_same_empty_answer_twice_is_one_answer() -> None:
     """Repeating or reordering one inquiry never stands for two."""
     held = a_lost_pay()
-    for asked_ms in (LIMIT, LIMIT, LIMIT - SECOND, LIMIT + SECOND):
-        held = told(held, listed(asked_ms=asked_ms), LIMIT + 60 * SECOND)
+    for asked_at_ms in (LIMIT, LIMIT, LIMIT - SECOND, LIMIT + SECOND):
+        held = told(held, listed(asked_at_ms=asked_at_ms), LIMIT + 60 * SECOND)
     assert held.record.operation is not None
 
 
@@ -282,12 +284,12 @@ def test_a_call_that_broke_early_still_has_its_whole_time_limit_to_arrive() -> N
     """Ended lets us ask at once, but "no attempt" is decided only past the call's own limit."""
     slow = shipped("native_otp", pay=PayRules(timeout_s=60))
     held = told(opened(a_created(slow), Step.PAY, T0, slow), Ended(1), T0 + 100, slow)
-    for asked_ms in (T0 + 200, T0 + 20 * SECOND, T0 + 60 * SECOND - 1):
-        held = told(held, listed(asked_ms=asked_ms), asked_ms, slow)
+    for asked_at_ms in (T0 + 200, T0 + 20 * SECOND, T0 + 60 * SECOND - 1):
+        held = told(held, listed(asked_at_ms=asked_at_ms), asked_at_ms, slow)
     assert held.record.operation is not None
-    for asked_ms in (T0 + 60 * SECOND, T0 + 75 * SECOND):
+    for asked_at_ms in (T0 + 60 * SECOND, T0 + 75 * SECOND):
         assert held.record.operation is not None
-        held = told(held, listed(asked_ms=asked_ms), asked_ms, slow)
+        held = told(held, listed(asked_at_ms=asked_at_ms), asked_at_ms, slow)
     assert held.record.operation is None
 
 
@@ -295,22 +297,22 @@ def test_the_wakes_of_a_lost_pay_lead_to_both_inquiries() -> None:
     """Whoever asks at each wake and sees nothing is done after a few inquiries."""
     held = a_lost_pay()
     for _ in range(4):
-        now_ms = held.record.wake_ms
+        now_ms = held.record.wake_at_ms
         assert now_ms is not None
         if held.record.operation is None:
             break
         assert what_to_ask(held, now_ms) is Ask.PAYMENTS
-        held = told(held, listed(asked_ms=now_ms), now_ms)
+        held = told(held, listed(asked_at_ms=now_ms), now_ms)
     assert held.record.operation is None
-    assert held.record.updated_ms <= T0 + 60 * SECOND
+    assert held.record.updated_at_ms <= T0 + 60 * SECOND
 
 
 @pytest.mark.parametrize("claimed", [True, False])
 def test_the_real_answer_gives_an_inferred_page_its_way_out(claimed: bool) -> None:
     """A worker was faster, or not: the late answer ends in the same place, once."""
     lost = a_lost_pay()
-    held = told(lost, listed(entity("PENDING"), asked_ms=LIMIT), LIMIT) if claimed else lost
-    event = answered(lost, paid(), asked_ms=T0, action=AskOtp(BANK_PAGE))
+    held = told(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT) if claimed else lost
+    event = answered(lost, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
     for _ in range(2):
         held = told(held, event, LIMIT + 1)
         assert (held.record.state, held.next_action) == (State.OTP_PENDING, AskOtp(BANK_PAGE))
@@ -322,9 +324,9 @@ def test_the_real_answer_gives_an_inferred_page_its_way_out(claimed: bool) -> No
 def test_the_real_answer_corrects_a_wrong_guess_of_a_page() -> None:
     """Post was asked, link was answered: the payment leaves the guessed page."""
     lost = a_lost_pay()
-    held = told(lost, listed(entity("PENDING"), asked_ms=LIMIT), LIMIT)
+    held = told(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     away = Redirect("https://bank.example")
-    held = told(held, answered(lost, paid("link"), asked_ms=T0, action=away), LIMIT + 1)
+    held = told(held, answered(lost, paid("link"), asked_at_ms=T0, action=away), LIMIT + 1)
     assert (held.record.state, held.next_action) == (State.INITIATED, away)
 
 
@@ -333,9 +335,9 @@ def test_the_real_answer_corrects_a_guess_of_no_page() -> None:
     plain = shipped("redirect")
     lost = opened(a_created(plain), Step.PAY, T0, plain, instrument=Instrument("emi", None, "1111"))
     seen = entity("PENDING", method="emi", channel=None)
-    held = told(lost, listed(seen, asked_ms=LIMIT), LIMIT, plain)
+    held = told(lost, listed(seen, asked_at_ms=LIMIT), LIMIT, plain)
     assert held.record.state is State.INITIATED
-    event = answered(lost, paid(), asked_ms=T0, action=AskOtp(BANK_PAGE))
+    event = answered(lost, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
     held = told(held, event, LIMIT + 1, plain)
     assert (held.record.state, held.next_action) == (State.OTP_PENDING, AskOtp(BANK_PAGE))
 
@@ -343,8 +345,8 @@ def test_the_real_answer_corrects_a_guess_of_no_page() -> None:
 def test_an_answer_after_the_money_moved_changes_nothing_but_the_claim() -> None:
     """The worker saw the money already: a late answer to pay brings no page back."""
     lost = a_lost_pay()
-    held = told(lost, listed(taken(), asked_ms=LIMIT), LIMIT)
-    event = answered(lost, paid(), asked_ms=T0, action=AskOtp(BANK_PAGE))
+    held = told(lost, listed(taken(), asked_at_ms=LIMIT), LIMIT)
+    event = answered(lost, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
     now = told(held, event, LIMIT + 1)
     assert (now.record.state, now.next_action) == (State.CAPTURED, None)
     assert now.record.history == held.record.history
@@ -366,10 +368,10 @@ def test_an_order_that_is_not_closed_fails_nothing(status: str) -> None:
     """The payment waits on, and is asked about again, at the order's expiry when known."""
     held = told(a_created(), order_is(status, T0 + DAY, T0 + 9 * DAY), T0 + DAY)
     assert held.record.state is State.CREATED
-    assert held.record.wake_ms == T0 + 9 * DAY
+    assert held.record.wake_at_ms == T0 + 9 * DAY
     held = told(held, order_is(status, T0 + 9 * DAY), T0 + 9 * DAY)
-    assert held.record.wake_ms is not None
-    assert held.record.wake_ms > T0 + 9 * DAY
+    assert held.record.wake_at_ms is not None
+    assert held.record.wake_at_ms > T0 + 9 * DAY
 
 
 def test_an_order_paid_by_no_attempt_of_ours_is_unclaimed_money() -> None:

@@ -51,12 +51,14 @@ ENDS = (State.CAPTURED, State.VOIDED)
 def money(held: Snapshot) -> tuple[Any, ...]:
     """Return state and money of a payment."""
     r = held.record
-    return r.state, r.amount_held, r.captured_amount, r.hold_expires_ms, r.failure
+    return r.state, r.amount_held, r.captured_amount, r.hold_expires_at_ms, r.failure
 
 
-def seen(held: Snapshot, *observations: Observation, at_ms: int, asked_ms: int = -1) -> Snapshot:
+def seen(held: Snapshot, *observations: Observation, at_ms: int, asked_at_ms: int = -1) -> Snapshot:
     """Return an automatic payment after an inquiry."""
-    return told(held, inquired(*observations, asked_ms=at_ms if asked_ms < 0 else asked_ms), at_ms)
+    return told(
+        held, inquired(*observations, asked_at_ms=at_ms if asked_at_ms < 0 else asked_at_ms), at_ms
+    )
 
 
 @pytest.mark.parametrize(("end", "says"), tuple(product(ENDS, PROOFS)))
@@ -67,7 +69,7 @@ def test_a_contradicted_end_changes_nothing_and_opens_a_review(end: State, says:
     for minute in (1, 2, 3):
         now = seen(now, PROOFS[says], at_ms=T0 + minute * 60 * SECOND)
     assert money(now) == money(held)
-    assert now.record.wake_ms is None
+    assert now.record.wake_at_ms is None
     assert reasons(now) == ([] if says is end else [f"contradicts_{end}"])
 
 
@@ -87,17 +89,17 @@ def test_what_was_asked_before_the_last_move_proves_nothing_against_it(
 ) -> None:
     """A stale answer changes neither state nor money and opens no review."""
     held = a_payment(state)
-    now = seen(held, PROOFS[says], at_ms=T0 + SECOND, asked_ms=T0 - 1)
+    now = seen(held, PROOFS[says], at_ms=T0 + SECOND, asked_at_ms=T0 - 1)
     assert money(now) == money(held)
     assert reasons(now) == []
     if state not in ENDS:
-        assert now.record.wake_ms is not None
-        assert now.record.wake_ms <= T0 + jittered(5 * SECOND)
+        assert now.record.wake_at_ms is not None
+        assert now.record.wake_at_ms <= T0 + jittered(5 * SECOND)
 
 
 def test_a_stale_answer_that_is_further_along_is_still_true() -> None:
     """Money taken stays taken: an old answer about it is no less a proof."""
-    now = seen(a_payment(State.AUTHORIZED), taken(), at_ms=T0 + SECOND, asked_ms=T0 - 1)
+    now = seen(a_payment(State.AUTHORIZED), taken(), at_ms=T0 + SECOND, asked_at_ms=T0 - 1)
     assert now.record.state is State.CAPTURED
 
 
@@ -118,7 +120,7 @@ def test_money_after_a_failure_revives_loudly(says: State) -> None:
     failure = Failure("E1", "declined", "bank", "no")
     held = seen(an_otp_page(), entity("FAILED", failure=failure), at_ms=T0)
     assert held.record.failure == failure
-    plan = decide(held, inquired(PROOFS[says], asked_ms=T0 + HOUR), NATIVE, T0 + HOUR)
+    plan = decide(held, inquired(PROOFS[says], asked_at_ms=T0 + HOUR), NATIVE, T0 + HOUR)
     assert plan.walked[0].trigger == "revive"
     assert plan.record.state is says
     assert plan.record.failure is None
@@ -143,7 +145,7 @@ def test_the_captured_amount_is_the_gateways_else_the_operations_else_the_paymen
     if asked is not None:
         held = opened(held, Step.CAPTURE, T0, PREAUTH, amount=asked)
     proof = taken(captured_amount=said, payment_amount=payment_amount)
-    held = told(held, inquired(proof, asked_ms=T0 + 1), T0 + 1, PREAUTH)
+    held = told(held, inquired(proof, asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
     assert held.record.captured_amount == kept
     differs = said is not None and asked is not None and said != asked
     assert reasons(held) == (["captured_amount_changed"] if differs else [])
@@ -221,31 +223,31 @@ def test_the_amount_held_is_the_gateways_and_is_fixed_once_held() -> None:
 def test_the_hold_ends_by_the_gateways_word_else_by_the_flow_from_the_banks_time() -> None:
     """`authorization.end_time` wins, also later; a card of unknown kind counts as debit."""
     page = an_otp_page(PREAUTH)
-    paid_ms = T0 - HOUR
-    held = told(page, inquired(entity(paid_ms=paid_ms), asked_ms=T0), T0, PREAUTH)
-    assert held.record.hold_expires_ms == paid_ms + 3 * DAY
-    assert held.record.wake_ms == paid_ms + 3 * DAY - 21_600 * SECOND
-    said = entity(hold_expires_ms=T0 + 2 * DAY, paid_ms=paid_ms)
-    held = told(held, inquired(said, asked_ms=T0 + 1), T0 + 1, PREAUTH)
-    assert held.record.hold_expires_ms == T0 + 2 * DAY
-    held = told(held, inquired(entity(paid_ms=paid_ms), asked_ms=T0 + 2), T0 + 2, PREAUTH)
-    assert held.record.hold_expires_ms == T0 + 2 * DAY
-    future = told(page, inquired(entity(paid_ms=T0 + DAY), asked_ms=T0), T0, PREAUTH)
-    assert future.record.hold_expires_ms == T0 + 3 * DAY
+    paid_at_ms = T0 - HOUR
+    held = told(page, inquired(entity(paid_at_ms=paid_at_ms), asked_at_ms=T0), T0, PREAUTH)
+    assert held.record.hold_expires_at_ms == paid_at_ms + 3 * DAY
+    assert held.record.wake_at_ms == paid_at_ms + 3 * DAY - 21_600 * SECOND
+    said = entity(hold_expires_at_ms=T0 + 2 * DAY, paid_at_ms=paid_at_ms)
+    held = told(held, inquired(said, asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
+    assert held.record.hold_expires_at_ms == T0 + 2 * DAY
+    held = told(held, inquired(entity(paid_at_ms=paid_at_ms), asked_at_ms=T0 + 2), T0 + 2, PREAUTH)
+    assert held.record.hold_expires_at_ms == T0 + 2 * DAY
+    future = told(page, inquired(entity(paid_at_ms=T0 + DAY), asked_at_ms=T0), T0, PREAUTH)
+    assert future.record.hold_expires_at_ms == T0 + 3 * DAY
 
 
 def test_an_automatic_flow_that_is_still_held_after_the_first_poll_is_reviewed() -> None:
     """Not at the proof, not before the first poll; and nobody captures it unasked."""
     held = seen(an_otp_page(), entity(is_captured=False), at_ms=T0)
     assert reasons(held) == []
-    assert held.record.wake_ms is not None
-    assert T0 + 5 * SECOND <= held.record.wake_ms <= T0 + jittered(5 * SECOND)
+    assert held.record.wake_at_ms is not None
+    assert T0 + 5 * SECOND <= held.record.wake_at_ms <= T0 + jittered(5 * SECOND)
     soon = seen(held, entity(), at_ms=T0 + 5 * SECOND - 1)
     assert reasons(soon) == []
     held = seen(held, entity(), at_ms=T0 + 5 * SECOND)
     assert (reasons(held), held.record.operation) == (["held_not_captured"], None)
     manual = a_payment(State.AUTHORIZED, PREAUTH)
-    manual = told(manual, inquired(entity(), asked_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
+    manual = told(manual, inquired(entity(), asked_at_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
     assert reasons(manual) == []
 
 
@@ -253,10 +255,10 @@ def test_an_automatic_flow_that_is_still_held_after_the_first_poll_is_reviewed()
 def test_a_manual_flow_whose_money_was_taken_at_once_is_reviewed(state: State) -> None:
     """The merchant wanted a hold; the same from a hold of ours is what was wanted."""
     held = a_payment(state, PREAUTH)
-    held = told(held, inquired(taken(), asked_ms=T0 + 1), T0 + 1, PREAUTH)
+    held = told(held, inquired(taken(), asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
     assert "captured_without_hold" in reasons(held)
     held = a_payment(State.AUTHORIZED, PREAUTH)
-    held = told(held, inquired(taken(), asked_ms=T0 + 1), T0 + 1, PREAUTH)
+    held = told(held, inquired(taken(), asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
     assert reasons(held) == []
 
 
@@ -272,7 +274,7 @@ def test_an_inquiry_answered_about_another_attempt_proves_nothing_about_ours() -
 
 
 @pytest.mark.parametrize(
-    ("state", "wake_ms"),
+    ("state", "wake_at_ms"),
     [
         (State.CREATED, T0 + DAY),
         (State.INITIATED, T0 + 5 * SECOND),
@@ -283,20 +285,20 @@ def test_an_inquiry_answered_about_another_attempt_proves_nothing_about_ours() -
         (State.FAILED, T0 + 5 * SECOND),
     ],
 )
-def test_each_state_is_looked_at_again_except_an_end(state: State, wake_ms: int | None) -> None:
+def test_each_state_is_looked_at_again_except_an_end(state: State, wake_at_ms: int | None) -> None:
     """The wake of each state under a manual flow, with nothing open."""
-    found = a_payment(state, PREAUTH).record.wake_ms
-    if wake_ms is None or found is None:
-        assert found is wake_ms
+    found = a_payment(state, PREAUTH).record.wake_at_ms
+    if wake_at_ms is None or found is None:
+        assert found is wake_at_ms
     else:
-        assert wake_ms <= found <= T0 + jittered(wake_ms - T0)
+        assert wake_at_ms <= found <= T0 + jittered(wake_at_ms - T0)
 
 
 def test_the_polls_follow_the_flows_schedule_and_repeat_its_last() -> None:
     """After 5, 10, 20, 60, 300, 900, 3600 seconds, and then every hour."""
     held, before_s = a_payment(State.INITIATED), 0
     for offset_s in (5, 10, 20, 60, 300, 900, 3600, 7200, 10800):
-        now_ms = held.record.wake_ms
+        now_ms = held.record.wake_at_ms
         assert now_ms is not None
         gap_ms, before_s = (offset_s - before_s) * SECOND, offset_s
         assert 0 <= now_ms - T0 - offset_s * SECOND <= gap_ms // 10
@@ -307,22 +309,22 @@ def test_the_polls_follow_the_flows_schedule_and_repeat_its_last() -> None:
 def test_a_hold_that_nears_its_end_is_asked_about_by_the_schedule() -> None:
     """Asleep until it is time to act; from then on the polls never stop or stand still."""
     held, before_s = a_payment(State.AUTHORIZED, PREAUTH), 0
-    act_ms = held.record.wake_ms
+    act_ms = held.record.wake_at_ms
     assert act_ms is not None
-    held = told(held, inquired(entity(), asked_ms=act_ms), act_ms, PREAUTH)
+    held = told(held, inquired(entity(), asked_at_ms=act_ms), act_ms, PREAUTH)
     for offset_s in (5, 10, 20, 60):
-        now_ms = held.record.wake_ms
+        now_ms = held.record.wake_at_ms
         assert now_ms is not None
         gap_ms, before_s = (offset_s - before_s) * SECOND, offset_s
         assert 0 <= now_ms - act_ms - offset_s * SECOND <= gap_ms // 10
-        held = told(held, inquired(entity(), asked_ms=now_ms), now_ms, PREAUTH)
+        held = told(held, inquired(entity(), asked_at_ms=now_ms), now_ms, PREAUTH)
 
 
 def test_a_failed_payment_is_watched_for_late_money_and_then_let_go() -> None:
     """Three days by the flow; at its end there is no wake any more."""
     held, now_ms, asked = a_payment(State.FAILED), T0, 0
-    while held.record.wake_ms is not None:
-        now_ms = held.record.wake_ms
+    while held.record.wake_at_ms is not None:
+        now_ms = held.record.wake_at_ms
         held = seen(held, entity("FAILED"), at_ms=now_ms)
         asked += 1
         assert asked < 100
@@ -356,7 +358,7 @@ def a_sale() -> Snapshot:
         answer = [otp_said(said[0])]
         if len(said) == 2:
             answer.append(taken(captured_amount=AMOUNT))
-        held = told(held, answered(held, *answer, asked_ms=T0), T0 + 21 * SECOND)
+        held = told(held, answered(held, *answer, asked_at_ms=T0), T0 + 21 * SECOND)
     return held
 
 

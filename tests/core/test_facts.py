@@ -58,7 +58,7 @@ def test_another_answer_amount_than_start_was_given_is_reviewed(status: str) -> 
     """With both values, whatever the attempt's state; the payment shows the gateway's."""
     held = a_payment(State.INITIATED)
     seen = entity(status, is_captured=True, payment_amount=OTHER, order_amount=OTHER)
-    held = told(held, inquired(seen, asked_ms=T0 + SECOND), T0 + SECOND)
+    held = told(held, inquired(seen, asked_at_ms=T0 + SECOND), T0 + SECOND)
     assert reasons(held) == ["order_amount_differs"]
     assert str(AMOUNT) in the_detail(held)
     assert str(OTHER) in the_detail(held)
@@ -69,23 +69,23 @@ def test_another_answer_amount_than_start_was_given_is_reviewed(status: str) -> 
 def test_fees_and_offers_are_no_difference(paid_amount: Decimal) -> None:
     """What is paid of an order may differ from it; the order itself is the one that was meant."""
     seen = taken(payment_amount=paid_amount, order_amount=AMOUNT)
-    held = told(a_payment(State.INITIATED), inquired(seen, asked_ms=T0 + 1), T0 + 1)
+    held = told(a_payment(State.INITIATED), inquired(seen, asked_at_ms=T0 + 1), T0 + 1)
     assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
     assert held.record.amount_held == paid_amount
 
 
 def test_a_payment_started_without_an_amount_takes_the_gateways_word() -> None:
     """There is nothing to contradict."""
-    held = told(a_lost_pay(None), listed(taken(order_amount=OTHER), asked_ms=LIMIT), LIMIT)
+    held = told(a_lost_pay(None), listed(taken(order_amount=OTHER), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
 
 
 def test_another_currency_is_reviewed() -> None:
     """With both; the same one in other letters is the same."""
     held = a_payment(State.INITIATED)
-    same = told(held, inquired(taken(currency="inr"), asked_ms=T0 + 1), T0 + 1)
+    same = told(held, inquired(taken(currency="inr"), asked_at_ms=T0 + 1), T0 + 1)
     assert reasons(same) == []
-    other = told(held, inquired(taken(currency="USD"), asked_ms=T0 + 1), T0 + 1)
+    other = told(held, inquired(taken(currency="USD"), asked_at_ms=T0 + 1), T0 + 1)
     assert reasons(other) == ["currency_differs"]
     assert {"INR", "USD"} <= set(the_detail(other).replace(",", "").split())
 
@@ -93,7 +93,7 @@ def test_another_currency_is_reviewed() -> None:
 def test_a_lost_pay_and_an_adopted_attempt_go_through_the_same_check() -> None:
     """However a payment came by its attempt."""
     seen = taken(payment_amount=AMOUNT, order_amount=OTHER)
-    found = told(a_lost_pay(), listed(seen, asked_ms=LIMIT), LIMIT)
+    found = told(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT)
     assert (found.record.cf_payment_id, reasons(found)) == (OURS, ["order_amount_differs"])
     adopted = told(a_created(), Adopted(seen, T0, "n1"), T0)
     assert (adopted.record.state, reasons(adopted)) == (State.CAPTURED, ["order_amount_differs"])
@@ -108,11 +108,13 @@ def test_the_order_itself_is_compared_before_anybody_has_paid() -> None:
 def test_an_acknowledged_difference_is_not_reviewed_again() -> None:
     """A person has decided; the same fact is no news."""
     held = a_payment(State.INITIATED)
-    event = inquired(taken(order_amount=OTHER), asked_ms=T0 + 1)
+    event = inquired(taken(order_amount=OTHER), asked_at_ms=T0 + 1)
     held = told(held, event, T0 + 1)
     word = {"reason": "order_amount_differs", "actor": "desk", "note": "refunded"}
     held = acknowledge(held, NATIVE, T0 + 2, **word).snapshot
-    assert reasons(told(held, inquired(taken(order_amount=OTHER), asked_ms=T0 + 3), T0 + 3)) == []
+    assert (
+        reasons(told(held, inquired(taken(order_amount=OTHER), asked_at_ms=T0 + 3), T0 + 3)) == []
+    )
 
 
 # another order
@@ -128,9 +130,9 @@ def elsewhere(**fields: object) -> Observation:
 @pytest.mark.parametrize(
     ("held", "event"),
     [
-        (a_payment(State.INITIATED), inquired(elsewhere(), asked_ms=T0 + 1)),
-        (a_payment(State.INITIATED), listed(elsewhere(), asked_ms=T0 + 1)),
-        (a_lost_pay(), listed(elsewhere(), asked_ms=LIMIT)),
+        (a_payment(State.INITIATED), inquired(elsewhere(), asked_at_ms=T0 + 1)),
+        (a_payment(State.INITIATED), listed(elsewhere(), asked_at_ms=T0 + 1)),
+        (a_lost_pay(), listed(elsewhere(), asked_at_ms=LIMIT)),
         (a_created(), Adopted(elsewhere(), T0, "n1")),
         (a_created(), OrderSeen("EXPIRED", T0 + 1, order_id=ELSEWHERE)),
     ],
@@ -139,7 +141,7 @@ def elsewhere(**fields: object) -> Observation:
 def test_an_answer_about_another_answer_proves_nothing(held: Snapshot, event: Event) -> None:
     """No state, no attempt, no moment of the schedule; a person learns what came instead."""
     after = told(held, event, LIMIT)
-    same = ("state", "cf_payment_id", "amount_held", "captured_amount", "asked_ms", "operation")
+    same = ("state", "cf_payment_id", "amount_held", "captured_amount", "asked_at_ms", "operation")
     for name in same:
         assert getattr(after.record, name) == getattr(held.record, name), name
     assert reasons(after) == ["other_answer"]
@@ -149,7 +151,7 @@ def test_an_answer_about_another_answer_proves_nothing(held: Snapshot, event: Ev
 def test_a_capture_answered_about_another_answer_stays_open() -> None:
     """What it did is not known: an inquiry decides."""
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0, PREAUTH)
-    held = told(held, answered(held, elsewhere(), asked_ms=T0), T0, PREAUTH)
+    held = told(held, answered(held, elsewhere(), asked_at_ms=T0), T0, PREAUTH)
     assert held.record.state is State.AUTHORIZED
     assert held.record.operation is not None
 
@@ -157,7 +159,7 @@ def test_a_capture_answered_about_another_answer_stays_open() -> None:
 def test_a_list_with_another_answers_attempt_still_shows_ours() -> None:
     """What is about this order counts as always."""
     mixed = entity("PENDING", cf_payment_id="777", order_id=ELSEWHERE)
-    held = told(a_lost_pay(), listed(mixed, entity(order_id="order_1"), asked_ms=LIMIT), LIMIT)
+    held = told(a_lost_pay(), listed(mixed, entity(order_id="order_1"), asked_at_ms=LIMIT), LIMIT)
     assert held.record.cf_payment_id == OURS
 
 
@@ -168,7 +170,9 @@ def test_a_list_with_another_answers_attempt_still_shows_ours() -> None:
 def test_a_hold_that_was_captured_in_the_dashboard_was_held_first(confirmed: str) -> None:
     """CAPTURE says so, whoever asked for it: no false `captured_without_hold`."""
     seen = taken(authorization_action="CAPTURE", authorization_status=confirmed)
-    held = told(a_payment(State.INITIATED, PREAUTH), inquired(seen, asked_ms=LIMIT), LIMIT, PREAUTH)
+    held = told(
+        a_payment(State.INITIATED, PREAUTH), inquired(seen, asked_at_ms=LIMIT), LIMIT, PREAUTH
+    )
     assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
     adopted = told(a_created(PREAUTH), Adopted(seen, T0, "n1"), T0, PREAUTH)
     assert (adopted.record.state, reasons(adopted)) == (State.CAPTURED, [])
@@ -177,7 +181,7 @@ def test_a_hold_that_was_captured_in_the_dashboard_was_held_first(confirmed: str
 def test_money_that_was_taken_at_once_is_still_reviewed() -> None:
     """Nothing shows a hold: the account does not hold money."""
     held = told(
-        a_payment(State.INITIATED, PREAUTH), inquired(taken(), asked_ms=LIMIT), LIMIT, PREAUTH
+        a_payment(State.INITIATED, PREAUTH), inquired(taken(), asked_at_ms=LIMIT), LIMIT, PREAUTH
     )
     assert reasons(held) == ["captured_without_hold"]
 
@@ -185,13 +189,13 @@ def test_money_that_was_taken_at_once_is_still_reviewed() -> None:
 def test_only_an_answer_asked_after_the_holds_end_shows_that_it_was_not_released() -> None:
     """A refused capture is no such answer, and neither is the clock."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
-    ends_ms = held.record.hold_expires_ms
-    assert ends_ms is not None
-    late = opened(held, Step.CAPTURE, ends_ms + HOUR, PREAUTH)
+    ends_at_ms = held.record.hold_expires_at_ms
+    assert ends_at_ms is not None
+    late = opened(held, Step.CAPTURE, ends_at_ms + HOUR, PREAUTH)
     assert reasons(late) == []
-    early = told(held, inquired(entity(), asked_ms=ends_ms - 1), ends_ms + HOUR, PREAUTH)
+    early = told(held, inquired(entity(), asked_at_ms=ends_at_ms - 1), ends_at_ms + HOUR, PREAUTH)
     assert reasons(early) == []
-    shown = told(held, inquired(entity(), asked_ms=ends_ms), ends_ms, PREAUTH)
+    shown = told(held, inquired(entity(), asked_at_ms=ends_at_ms), ends_at_ms, PREAUTH)
     assert reasons(shown) == ["hold_lapsed"]
 
 
@@ -202,14 +206,14 @@ def test_only_an_answer_asked_after_the_holds_end_shows_that_it_was_not_released
 def test_an_order_that_the_gateway_does_not_know_is_reviewed(state: State) -> None:
     """Not in its first minute, when not every machine of the gateway may know it yet."""
     held = a_payment(state, PREAUTH)
-    wait_ms = held.record.otp.expires_ms - T0 if held.record.otp else 0
+    wait_ms = held.record.otp.expires_at_ms - T0 if held.record.otp else 0
     early = told(held, NotFound(T0 + wait_ms + 59 * SECOND), T0 + wait_ms + 59 * SECOND, PREAUTH)
     assert (early.record.state, reasons(early)) == (state, [])
     late_ms = T0 + wait_ms + 60 * SECOND
     late = told(early, NotFound(late_ms), late_ms, PREAUTH)
     assert (late.record.state, reasons(late)) == (state, ["order_not_found"])
     assert "secret" in the_detail(late)
-    assert late.record.asked_ms == late_ms
+    assert late.record.asked_at_ms == late_ms
 
 
 # adopted attempts keep the gateway's times
@@ -217,8 +221,8 @@ def test_an_order_that_the_gateway_does_not_know_is_reviewed(state: State) -> No
 
 def test_what_is_adopted_happened_when_the_gateway_says() -> None:
     """Yesterday's capture stays yesterday's; that it was adopted now stands in the history."""
-    began_ms, paid_ms = T0 - DAY, T0 - DAY + 40 * SECOND
-    seen = taken(began_ms=began_ms, paid_ms=paid_ms)
+    began_at_ms, paid_at_ms = T0 - DAY, T0 - DAY + 40 * SECOND
+    seen = taken(began_at_ms=began_at_ms, paid_at_ms=paid_at_ms)
     held = a_created()
     record = held.record
     old = Snapshot(
@@ -226,11 +230,11 @@ def test_what_is_adopted_happened_when_the_gateway_says() -> None:
         1,
         type(record)(
             **{name: getattr(record, name) for name in record.__struct_fields__}
-            | {"created_ms": began_ms, "moved_ms": began_ms}
+            | {"created_at_ms": began_at_ms, "moved_at_ms": began_at_ms}
         ),
     )
     adopted = told(old, Adopted(seen, T0, "n1"), T0).record
-    assert adopted.moved_ms == paid_ms
+    assert adopted.moved_at_ms == paid_at_ms
     offsets = [entry.offset_ms for entry in adopted.history]
     assert offsets == [0, 40 * SECOND, 40 * SECOND, DAY]
     assert adopted.history[-1].text == "adopted from the gateway's list"
@@ -238,9 +242,9 @@ def test_what_is_adopted_happened_when_the_gateway_says() -> None:
 
 def test_a_time_of_tomorrow_is_not_believed() -> None:
     """A gateway's clock that is ahead puts nothing into our future."""
-    seen = taken(began_ms=T0 + DAY, paid_ms=T0 + DAY)
+    seen = taken(began_at_ms=T0 + DAY, paid_at_ms=T0 + DAY)
     adopted = told(a_created(), Adopted(seen, T0, "n1"), T0).record
-    assert adopted.moved_ms == T0
+    assert adopted.moved_at_ms == T0
 
 
 # how long a hold lasts
@@ -249,26 +253,26 @@ def test_a_time_of_tomorrow_is_not_believed() -> None:
 def a_hold(card_kind: str | None = None) -> Snapshot:
     """Return a hold of the shipped preauth flow, first seen at T0."""
     held = a_payment(State.INITIATED, PREAUTH)
-    return told(held, inquired(entity(card_kind=card_kind), asked_ms=T0), T0, PREAUTH)
+    return told(held, inquired(entity(card_kind=card_kind), asked_at_ms=T0), T0, PREAUTH)
 
 
 @pytest.mark.parametrize(("kind", "days"), [("debit", 3), ("credit", 7), ("prepaid", 3), (None, 3)])
 def test_a_hold_lasts_as_its_kind_of_card_says(kind: str | None, days: int) -> None:
     """The shorter where it is not known: looking early costs nothing, a lapsed hold does."""
-    assert a_hold(card_kind=kind).record.hold_expires_ms == T0 + days * DAY
+    assert a_hold(card_kind=kind).record.hold_expires_at_ms == T0 + days * DAY
 
 
 def test_a_kind_that_is_learned_later_is_counted_from_the_same_beginning() -> None:
     """And an end that the gateway names wins, now and ever after."""
     held = a_hold()
-    seen = inquired(entity(card_kind="credit"), asked_ms=T0 + HOUR)
+    seen = inquired(entity(card_kind="credit"), asked_at_ms=T0 + HOUR)
     held = told(held, seen, T0 + HOUR, PREAUTH)
-    assert held.record.hold_expires_ms == T0 + 7 * DAY
-    named = inquired(entity(hold_expires_ms=T0 + 2 * DAY), asked_ms=T0 + 2 * HOUR)
+    assert held.record.hold_expires_at_ms == T0 + 7 * DAY
+    named = inquired(entity(hold_expires_at_ms=T0 + 2 * DAY), asked_at_ms=T0 + 2 * HOUR)
     held = told(held, named, T0 + 2 * HOUR, PREAUTH)
-    again = inquired(entity(card_kind="debit"), asked_ms=T0 + 3 * HOUR)
+    again = inquired(entity(card_kind="debit"), asked_at_ms=T0 + 3 * HOUR)
     held = told(held, again, T0 + 3 * HOUR, PREAUTH)
-    assert held.record.hold_expires_ms == T0 + 2 * DAY
+    assert held.record.hold_expires_at_ms == T0 + 2 * DAY
 
 
 # what is about something else, and what passes
@@ -277,25 +281,27 @@ def test_a_kind_that_is_learned_later_is_counted_from_the_same_beginning() -> No
 def test_an_answer_about_another_attempt_of_the_order_is_reviewed_and_settles_nothing() -> None:
     """Asked about ours, answered with another one: nothing may be sent because of it."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
-    act_ms = held.record.wake_ms
+    act_ms = held.record.wake_at_ms
     assert act_ms is not None
-    held = told(held, inquired(taken(cf_payment_id="777"), asked_ms=act_ms), act_ms, PREAUTH)
-    assert (held.record.state, held.record.wake_ms) == (State.AUTHORIZED, act_ms)
+    held = told(held, inquired(taken(cf_payment_id="777"), asked_at_ms=act_ms), act_ms, PREAUTH)
+    assert (held.record.state, held.record.wake_at_ms) == (State.AUTHORIZED, act_ms)
     assert reasons(held) == ["other_answer"]
     assert "777" in the_detail(held)
 
 
-@pytest.mark.parametrize("first", [NotFound(T0 + HOUR), inquired(elsewhere(), asked_ms=T0 + HOUR)])
+@pytest.mark.parametrize(
+    "first", [NotFound(T0 + HOUR), inquired(elsewhere(), asked_at_ms=T0 + HOUR)]
+)
 def test_one_wrong_answer_does_not_keep_a_hold_from_its_end(first: Event) -> None:
     """The next good one is what the worker acts on."""
     held = told(a_payment(State.AUTHORIZED, PREAUTH), first, T0 + HOUR, PREAUTH)
     assert len(held.record.open_reviews) == 1
-    act_ms = held.record.wake_ms
+    act_ms = held.record.wake_at_ms
     assert act_ms is not None
-    while act_ms < (held.record.hold_expires_ms or 0) - 6 * HOUR:
-        held = told(held, inquired(entity(), asked_ms=act_ms), act_ms, PREAUTH)
-        act_ms = held.record.wake_ms or 0
-    held = told(held, inquired(entity(), asked_ms=act_ms), act_ms, PREAUTH)
+    while act_ms < (held.record.hold_expires_at_ms or 0) - 6 * HOUR:
+        held = told(held, inquired(entity(), asked_at_ms=act_ms), act_ms, PREAUTH)
+        act_ms = held.record.wake_at_ms or 0
+    held = told(held, inquired(entity(), asked_at_ms=act_ms), act_ms, PREAUTH)
     assert due_hold(held, PREAUTH, act_ms) is HoldEnd.VOID
 
 
@@ -320,17 +326,17 @@ def test_a_review_about_time_comes_back_after_it_was_acknowledged(reason: str) -
 def test_a_404_after_its_end_ends_the_watch_of_a_given_up_pay() -> None:
     """An order that the gateway does not know has no attempt that could still arrive."""
     held = a_lost_pay()
-    for asked_ms in (LIMIT, LIMIT + 15 * SECOND):
-        held = told(held, listed(asked_ms=asked_ms), asked_ms)
-    over_ms = (held.record.given_up_ms or 0) + DAY
-    assert told(held, NotFound(over_ms), over_ms).record.given_up_ms is None
+    for asked_at_ms in (LIMIT, LIMIT + 15 * SECOND):
+        held = told(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
+    over_ms = (held.record.pay_given_up_at_ms or 0) + DAY
+    assert told(held, NotFound(over_ms), over_ms).record.pay_given_up_at_ms is None
 
 
 def test_another_amount_than_a_capture_asked_for_is_reviewed() -> None:
     """The gateway's is shown, and the review has both."""
     asked = Decimal("4.20")
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0, PREAUTH, amount=asked)
-    held = told(held, inquired(taken(captured_amount=AMOUNT), asked_ms=LIMIT), LIMIT, PREAUTH)
+    held = told(held, inquired(taken(captured_amount=AMOUNT), asked_at_ms=LIMIT), LIMIT, PREAUTH)
     assert held.record.captured_amount == AMOUNT
     assert reasons(held) == ["captured_amount_changed"]
     assert {"4.20", str(AMOUNT)} <= set(the_detail(held).replace(",", "").split())
@@ -339,7 +345,7 @@ def test_another_amount_than_a_capture_asked_for_is_reviewed() -> None:
 def test_what_was_paid_is_compared_where_the_order_shows_no_amount() -> None:
     """Nothing else is there to be compared."""
     seen = taken(payment_amount=OTHER)
-    held = told(a_payment(State.INITIATED), inquired(seen, asked_ms=LIMIT), LIMIT)
+    held = told(a_payment(State.INITIATED), inquired(seen, asked_at_ms=LIMIT), LIMIT)
     assert reasons(held) == ["order_amount_differs"]
 
 
@@ -351,11 +357,11 @@ def test_the_noise_that_an_older_record_kept_blocks_no_capture() -> None:
     held = replace(held, record=record)
     assert amount_to_capture(held) == Decimal("1098.00")
     seen = entity(payment_amount=Decimal("1098.00"))
-    assert reasons(told(held, inquired(seen, asked_ms=LIMIT), LIMIT, PREAUTH)) == []
+    assert reasons(told(held, inquired(seen, asked_at_ms=LIMIT), LIMIT, PREAUTH)) == []
 
 
 def test_an_empty_text_is_no_fact() -> None:
     """Some pages leave a field empty where others leave it out."""
     seen = taken(order_id="", currency="")
-    held = told(a_payment(State.INITIATED), inquired(seen, asked_ms=LIMIT), LIMIT)
+    held = told(a_payment(State.INITIATED), inquired(seen, asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, reasons(held)) == (State.CAPTURED, [])

@@ -81,62 +81,68 @@ def test_a_step_on_its_way_is_not_asked_about() -> None:
 def test_an_inquiry_that_had_seen_it_answers_it() -> None:
     """It was asked for that reason."""
     held = noted(a_payment(State.INITIATED))
-    event = msgspec.structs.replace(inquired(entity("PENDING"), asked_ms=LATER), notice_ms=LATER)
+    event = msgspec.structs.replace(
+        inquired(entity("PENDING"), asked_at_ms=LATER), notice_at_ms=LATER
+    )
     plan = decide(held, event, NATIVE, LATER)
-    assert (plan.answers_ms, after(plan).notice) == (LATER, None)
+    assert (plan.settles_until_at_ms, after(plan).notice) == (LATER, None)
 
 
 def test_an_order_that_was_fetched_answers_it_too() -> None:
     """A payment without an attempt has nothing else to ask for."""
-    plan = decide(noted(a_created()), OrderSeen("ACTIVE", LATER, notice_ms=LATER), NATIVE, LATER)
-    assert (plan.answers_ms, after(plan).notice) == (LATER, None)
+    plan = decide(noted(a_created()), OrderSeen("ACTIVE", LATER, notice_at_ms=LATER), NATIVE, LATER)
+    assert (plan.settles_until_at_ms, after(plan).notice) == (LATER, None)
 
 
 def test_an_older_inquiry_leaves_it_open() -> None:
     """What it asked before says nothing about what came after."""
     held = noted(a_payment(State.INITIATED))
-    plan = decide(held, inquired(entity("PENDING"), asked_ms=LATER), NATIVE, LATER)
-    assert (plan.answers_ms, after(plan).notice) == (0, held.notice)
+    plan = decide(held, inquired(entity("PENDING"), asked_at_ms=LATER), NATIVE, LATER)
+    assert (plan.settles_until_at_ms, after(plan).notice) == (0, held.notice)
 
 
 def test_the_same_news_from_a_step_answers_it() -> None:
     """A captured payment need not be asked whether it was captured."""
     page = a_payment(State.OTP_PENDING)
     held = noted(opened(page, Step.SUBMIT_OTP, T0), said="captured")
-    seen = told(held, answered(held, taken(), asked_ms=T0), LATER)
+    seen = told(held, answered(held, taken(), asked_at_ms=T0), LATER)
     assert (seen.record.state, seen.notice) == (State.CAPTURED, None)
 
 
 @pytest.mark.parametrize("state", [State.INITIATED, State.OTP_PENDING])
 def test_an_answer_without_news_is_quiet(state: State) -> None:
     """A version for it would cost the customer's own step its race."""
-    event = inquired(entity("PENDING"), asked_ms=LATER)
+    event = inquired(entity("PENDING"), asked_at_ms=LATER)
     held = noted(told(a_payment(state), event, LATER))
-    assert decide(held, msgspec.structs.replace(event, notice_ms=LATER), NATIVE, LATER).is_quiet
+    assert decide(
+        held, msgspec.structs.replace(event, notice_at_ms=LATER), NATIVE, LATER
+    ).only_clears_notifications
 
 
 def test_an_answer_that_settles_a_moment_is_not_quiet() -> None:
     """A webhook that comes while a look is due must not bring that look back."""
     held = noted(a_payment(State.INITIATED))
-    event = inquired(entity("PENDING"), asked_ms=LATER)
-    plan = decide(held, msgspec.structs.replace(event, notice_ms=LATER), NATIVE, LATER)
-    assert not plan.is_quiet
-    assert plan.record.asked_ms == LATER
-    assert plan.record.wake_ms is not None
-    assert plan.record.wake_ms > LATER
+    event = inquired(entity("PENDING"), asked_at_ms=LATER)
+    plan = decide(held, msgspec.structs.replace(event, notice_at_ms=LATER), NATIVE, LATER)
+    assert not plan.only_clears_notifications
+    assert plan.record.asked_at_ms == LATER
+    assert plan.record.wake_at_ms is not None
+    assert plan.record.wake_at_ms > LATER
 
 
 def test_an_answer_with_news_is_not_quiet() -> None:
     """It is committed."""
     held = noted(a_payment(State.INITIATED))
-    event = msgspec.structs.replace(inquired(taken(), asked_ms=LATER), notice_ms=LATER)
-    assert not decide(held, event, NATIVE, LATER).is_quiet
+    event = msgspec.structs.replace(inquired(taken(), asked_at_ms=LATER), notice_at_ms=LATER)
+    assert not decide(held, event, NATIVE, LATER).only_clears_notifications
 
 
 def test_an_answer_that_counts_is_not_quiet() -> None:
     """Without a notification an inquiry moves the schedule on."""
     held = a_payment(State.INITIATED)
-    assert not decide(held, inquired(entity("PENDING"), asked_ms=LATER), NATIVE, LATER).is_quiet
+    assert not decide(
+        held, inquired(entity("PENDING"), asked_at_ms=LATER), NATIVE, LATER
+    ).only_clears_notifications
 
 
 # an attempt of nobody's
@@ -146,7 +152,7 @@ def test_an_answer_that_counts_is_not_quiet() -> None:
 def test_money_elsewhere_is_reviewed_while_ours_still_waits(state: State) -> None:
     """Once ours has its money too, nobody may ask for the others again."""
     seen = told(
-        a_payment(state), listed(entity("PENDING"), a_strangers(taken()), asked_ms=LATER), LATER
+        a_payment(state), listed(entity("PENDING"), a_strangers(taken()), asked_at_ms=LATER), LATER
     )
     assert reasons(seen) == ["two_holds"]
 
@@ -157,7 +163,7 @@ def test_money_on_two_attempts_is_reviewed(state: State, stranger: Observation) 
     """The customer paid here and on another page: somebody must be told."""
     held = a_payment(state)
     ours = entity(is_captured=False) if state is State.AUTHORIZED else taken()
-    seen = told(held, listed(ours, a_strangers(stranger), asked_ms=LATER), LATER)
+    seen = told(held, listed(ours, a_strangers(stranger), asked_at_ms=LATER), LATER)
     assert "two_holds" in reasons(seen)
 
 
@@ -165,7 +171,7 @@ def test_money_on_two_attempts_is_reviewed(state: State, stranger: Observation) 
 def test_an_attempt_that_took_nothing_is_nobodys_trouble(status: str) -> None:
     """Customers try more than once."""
     held = a_payment(State.CAPTURED)
-    seen = told(held, listed(taken(), a_strangers(entity(status)), asked_ms=LATER), LATER)
+    seen = told(held, listed(taken(), a_strangers(entity(status)), asked_at_ms=LATER), LATER)
     assert reasons(seen) == []
 
 
@@ -174,12 +180,12 @@ def test_what_another_payment_of_the_order_took_is_no_strangers() -> None:
     held = a_payment(State.CAPTURED)
     other = Attempt(State.FAILED, "stranger")
     held = msgspec.structs.replace(held, attempts=(Attempt(State.CAPTURED, OURS), other))
-    seen = told(held, listed(taken(), a_strangers(taken()), asked_ms=LATER), LATER)
+    seen = told(held, listed(taken(), a_strangers(taken()), asked_at_ms=LATER), LATER)
     assert reasons(seen) == []
 
 
 def test_the_same_stranger_is_reviewed_once() -> None:
     """What a person has acknowledged is not told again."""
     held = a_payment(State.CAPTURED)
-    event = listed(taken(), a_strangers(taken()), asked_ms=LATER)
+    event = listed(taken(), a_strangers(taken()), asked_at_ms=LATER)
     assert reasons(told(told(held, event, LATER), event, LATER)) == ["two_holds"]

@@ -68,7 +68,7 @@ def test_a_word_is_kept_with_who_said_it_and_why() -> None:
     """In the review that it closes, and in the history."""
     record = word(reviewed(State.AUTHORIZED), State.CAPTURED).record
     (review,) = record.reviews
-    assert (review.actor, review.note, review.acknowledged_ms) == ("asha", "by phone", LATER)
+    assert (review.actor, review.note, review.acknowledged_at_ms) == ("asha", "by phone", LATER)
     assert record.history[-1].text == "resolved as captured by asha"
     assert record.captured_amount == AMOUNT
 
@@ -111,7 +111,7 @@ def test_only_an_open_payment_is_abandoned_and_only_once(state: State) -> None:
     plan = abandon(held, NATIVE, LATER)
     assert (plan.record.state, plan.record.abandoned) == (state, True)
     assert plan.snapshot.next_action is None
-    assert plan.record.wake_ms is not None
+    assert plan.record.wake_at_ms is not None
     with pytest.raises(IllegalStep):
         abandon(plan.snapshot, NATIVE, LATER)
 
@@ -159,11 +159,11 @@ def with_record(held: Snapshot, **fields: object) -> Snapshot:
 def test_a_hold_ends_by_its_flow_and_not_before_its_time() -> None:
     """Six hours before the end; `authorization.end_time`, kept as the hold's end, wins."""
     held = a_payment(State.AUTHORIZED, ENDS)
-    ends_ms = held.record.hold_expires_ms
-    assert ends_ms is not None
-    assert due_hold(held, ENDS, ends_ms - 6 * HOUR - 1) is None
-    assert due_hold(held, ENDS, ends_ms - 6 * HOUR) is HoldEnd.CAPTURE
-    sooner = with_record(held, hold_expires_ms=T0 + DAY)
+    ends_at_ms = held.record.hold_expires_at_ms
+    assert ends_at_ms is not None
+    assert due_hold(held, ENDS, ends_at_ms - 6 * HOUR - 1) is None
+    assert due_hold(held, ENDS, ends_at_ms - 6 * HOUR) is HoldEnd.CAPTURE
+    sooner = with_record(held, hold_expires_at_ms=T0 + DAY)
     assert due_hold(sooner, ENDS, T0 + DAY - 6 * HOUR) is HoldEnd.CAPTURE
 
 
@@ -190,7 +190,7 @@ def test_a_worker_keeps_its_hands_off_what_a_person_looks_at(reason: str) -> Non
 @pytest.mark.parametrize("state", [state for state in State if state is not State.AUTHORIZED])
 def test_only_held_money_ends_as_a_hold(state: State) -> None:
     """In every other state there is nothing to capture or to void."""
-    held = with_record(a_payment(state, ENDS), hold_expires_ms=T0, abandoned=True)
+    held = with_record(a_payment(state, ENDS), hold_expires_at_ms=T0, abandoned=True)
     assert due_hold(held, ENDS, T0 + 8 * DAY) is None
 
 
@@ -217,9 +217,9 @@ def test_two_payments_with_money_are_reviewed_by_any_look(other: State) -> None:
 
 def test_a_short_mandate_does_not_end_when_it_begins() -> None:
     """Of two hours the last half hour is the worker's, whatever the flow keeps back."""
-    held = with_record(a_payment(State.AUTHORIZED, ENDS), hold_expires_ms=T0 + 2 * HOUR)
-    began_ms = held.record.moved_ms
-    quarter_ms = (T0 + 2 * HOUR - began_ms) // 4
+    held = with_record(a_payment(State.AUTHORIZED, ENDS), hold_expires_at_ms=T0 + 2 * HOUR)
+    began_at_ms = held.record.moved_at_ms
+    quarter_ms = (T0 + 2 * HOUR - began_at_ms) // 4
     assert due_hold(held, ENDS, T0 + 2 * HOUR - quarter_ms - 1) is None
     assert due_hold(held, ENDS, T0 + 2 * HOUR - quarter_ms) is HoldEnd.CAPTURE
 

@@ -115,20 +115,20 @@ class Life(RuleBasedStateMachine):
 
     def send(self, operation: Operation, fate: str, mood: str) -> None:
         """Let a request arrive or not, and its answer come back or not."""
-        sequence, asked_ms = operation.sequence, self.now_ms
+        sequence, asked_at_ms = operation.sequence, self.now_ms
         if fate == "refused":
             self.tell(Refused(sequence, "refused"))
             return
         if fate not in {"lost", "ended before"}:
-            said, shown = self.bank.serve(operation, self.ours, mood, asked_ms)
-            answer = Answered(sequence, (said,), asked_ms, shown)
+            said, shown = self.bank.serve(operation, self.ours, mood, asked_at_ms)
+            answer = Answered(sequence, (said,), asked_at_ms, shown)
             if fate == "answered":
                 self.tell(answer)
             elif fate == "garbage":
                 junk = Observation(call=said.call, authenticate_status="?", payment_status="?")
-                self.tell(Answered(sequence, (junk,), asked_ms))
+                self.tell(Answered(sequence, (junk,), asked_at_ms))
             elif fate == "foreign" and operation.step is not Step.PAY:
-                self.tell(Answered(sequence, (self.lie_about("100", said.call),), asked_ms))
+                self.tell(Answered(sequence, (self.lie_about("100", said.call),), asked_at_ms))
             elif fate == "slow":
                 self.under_way.append(answer)
         if fate.startswith("ended"):
@@ -245,8 +245,8 @@ class Life(RuleBasedStateMachine):
     @rule()
     def wake(self) -> None:
         """A worker comes exactly when it is due, and asks."""
-        if self.held.record.wake_ms is not None:
-            self.now_ms = max(self.now_ms, self.held.record.wake_ms)
+        if self.held.record.wake_at_ms is not None:
+            self.now_ms = max(self.now_ms, self.held.record.wake_at_ms)
             self.tell(self.asked())
 
     def teardown(self) -> None:
@@ -255,19 +255,19 @@ class Life(RuleBasedStateMachine):
             return
         for _ in range(INQUIRIES_MAX):
             record = self.held.record
-            if record.wake_ms is None or record.open_reviews:
+            if record.wake_at_ms is None or record.open_reviews:
                 assert record.state in {State.CAPTURED, State.VOIDED, State.FAILED} or (
                     record.open_reviews
                 )
                 return
-            self.now_ms = max(self.now_ms, record.wake_ms)
+            self.now_ms = max(self.now_ms, record.wake_at_ms)
             ask = what_to_ask(self.held, self.now_ms)
             assert ask is not Ask.NOTHING, "woken with nothing to ask"
             known = facts(self.held)
             self.tell(self.asked())
-            later_ms = self.held.record.wake_ms
+            later_at_ms = self.held.record.wake_at_ms
             learned = facts(self.held) != known
-            asleep = later_ms is None or later_ms > self.now_ms
+            asleep = later_at_ms is None or later_at_ms > self.now_ms
             assert learned or asleep, "woken again at once, for ever"
         pytest.fail(f"no end after {INQUIRIES_MAX} inquiries: {self.held.record}")
 

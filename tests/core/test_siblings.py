@@ -40,7 +40,9 @@ CAPTURE, VOID = Step.CAPTURE, Step.VOID
 
 def an_operation(step: Step) -> Operation:
     """Return an open operation of this step."""
-    return Operation(step=step, sequence=1, key="k", started_ms=T0, limit_ms=T0 + 10 * SECOND)
+    return Operation(
+        step=step, sequence=1, key="k", began_at_ms=T0, deadline_at_ms=T0 + 10 * SECOND
+    )
 
 
 def sibling(state: State, *, step: Step | None = None, review: str = "") -> Attempt:
@@ -133,7 +135,7 @@ def test_its_own_review_bars_what_can_take_money(reason: str) -> None:
         held = msgspec.structs.replace(held, record=record)
         with pytest.raises(IllegalStep, match=reason):
             begun(held, step, T0)
-        closed = Review(reason, T0, acknowledged_ms=T0)
+        closed = Review(reason, T0, acknowledged_at_ms=T0)
         record = msgspec.structs.replace(held.record, reviews=(closed,))
         assert begun(msgspec.structs.replace(held, record=record), step, T0).opens
     page = an_otp_page()
@@ -157,7 +159,7 @@ def test_capture_and_void_are_refused_while_two_attempts_hold_money(step: Step) 
     """They name the order only: nobody knows which of the two the gateway would take."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     other = entity(cf_payment_id="777", is_captured=False)
-    held = told(held, listed(entity(), other, asked_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
+    held = told(held, listed(entity(), other, asked_at_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
     assert reasons(held) == ["two_holds"]
     with pytest.raises(IllegalStep, match="two_holds"):
         begun(held, step, T0 + HOUR, PREAUTH)
@@ -169,7 +171,7 @@ def test_money_of_a_stranger_is_seen_in_every_state(state: State) -> None:
     held = a_payment(state)
     ours = (entity("PENDING", cf_payment_id=held.record.cf_payment_id),)
     seen = (*(ours if held.record.cf_payment_id else ()), taken(cf_payment_id="777"))
-    held = told(held, listed(*seen, asked_ms=T0 + SECOND), T0 + SECOND)
+    held = told(held, listed(*seen, asked_at_ms=T0 + SECOND), T0 + SECOND)
     waits = state in {State.INITIATED, State.OTP_PENDING, State.AUTHORIZED, State.CAPTURED}
     assert reasons(held) == ["two_holds" if waits else "unclaimed_money"]
     assert attempt_of(held.record).bars & step_bit(PAY)
@@ -186,13 +188,13 @@ def a_hold_beside(attempt: Attempt) -> Snapshot:
 def test_the_workers_void_waits_for_another_attempt_until_the_holds_last_hour() -> None:
     """Then it is a person's: neither waiting nor acting is safe any more."""
     held = a_hold_beside(sibling(State.OTP_PENDING))
-    ends_ms = held.record.hold_expires_ms
-    assert ends_ms is not None
-    assert due_hold(held, PREAUTH, ends_ms - 6 * HOUR) is None
-    assert due_hold(held, PREAUTH, ends_ms - HOUR - 1) is None
-    assert due_hold(held, PREAUTH, ends_ms - HOUR) is HoldEnd.REVIEW
+    ends_at_ms = held.record.hold_expires_at_ms
+    assert ends_at_ms is not None
+    assert due_hold(held, PREAUTH, ends_at_ms - 6 * HOUR) is None
+    assert due_hold(held, PREAUTH, ends_at_ms - HOUR - 1) is None
+    assert due_hold(held, PREAUTH, ends_at_ms - HOUR) is HoldEnd.REVIEW
     over = a_hold_beside(sibling(State.FAILED))
-    assert due_hold(over, PREAUTH, ends_ms - 6 * HOUR) is HoldEnd.VOID
+    assert due_hold(over, PREAUTH, ends_at_ms - 6 * HOUR) is HoldEnd.VOID
 
 
 def test_an_abandoned_hold_waits_in_the_same_way() -> None:
@@ -208,9 +210,9 @@ def test_a_late_answer_to_pay_does_not_open_the_way_for_the_otp() -> None:
     held = opened(a_created(), PAY, T0)
     record = msgspec.structs.replace(held.record, reviews=(Review("unclaimed_money", T0),))
     held = msgspec.structs.replace(held, record=record)
-    held = told(held, answered(held, paid(), asked_ms=T0), T0 + SECOND)
+    held = told(held, answered(held, paid(), asked_at_ms=T0), T0 + SECOND)
     assert held.record.state is State.OTP_PENDING
     with pytest.raises(IllegalStep, match="unclaimed_money"):
         begun(held, SUBMIT, T0 + SECOND)
-    seen = told(held, inquired(entity("PENDING"), asked_ms=T0 + SECOND), T0 + SECOND)
+    seen = told(held, inquired(entity("PENDING"), asked_at_ms=T0 + SECOND), T0 + SECOND)
     assert seen.record.state is State.OTP_PENDING

@@ -68,14 +68,16 @@ def test_each_step_begins_only_in_its_own_state(state: State, step: Step) -> Non
     plan = begun(held, step, LATER)
     operation = plan.record.operation
     assert operation is not None
-    assert (operation.step, operation.started_ms) == (step, LATER)
-    assert operation.limit_ms == LATER + 10 * SECOND
+    assert (operation.step, operation.began_at_ms) == (step, LATER)
+    assert operation.deadline_at_ms == LATER + 10 * SECOND
     assert operation.sequence == held.record.sequence + 1 == plan.record.sequence
     assert plan.record.version == held.record.version + 1
     assert plan.record.state is state
     assert plan.walked == ()
-    assert plan.record.wake_ms is not None
-    assert operation.limit_ms < plan.record.wake_ms <= operation.limit_ms + 5 * SECOND
+    assert plan.record.wake_at_ms is not None
+    assert (
+        operation.deadline_at_ms < plan.record.wake_at_ms <= operation.deadline_at_ms + 5 * SECOND
+    )
 
 
 @pytest.mark.parametrize(("first", "second"), tuple(product(STEPS, STEPS)))
@@ -161,7 +163,7 @@ def test_money_that_nobody_claims_bars_a_new_pay(reason: str) -> None:
     record = msgspec.structs.replace(a_created().record, reviews=(review,))
     with pytest.raises(IllegalStep, match=reason):
         begun(Snapshot("order_1", 1, record), Step.PAY, T0)
-    done = msgspec.structs.replace(review, acknowledged_ms=T0)
+    done = msgspec.structs.replace(review, acknowledged_at_ms=T0)
     record = msgspec.structs.replace(record, reviews=(done,))
     assert begun(Snapshot("order_1", 1, record), Step.PAY, T0).record.operation
 
@@ -169,13 +171,13 @@ def test_money_that_nobody_claims_bars_a_new_pay(reason: str) -> None:
 def rejected(held: Snapshot, now_ms: int) -> Snapshot:
     """Submit a wrong OTP."""
     held = opened(held, Step.SUBMIT_OTP, now_ms)
-    return told(held, answered(held, otp_said("FAILED"), asked_ms=now_ms), now_ms)
+    return told(held, answered(held, otp_said("FAILED"), asked_at_ms=now_ms), now_ms)
 
 
 def resent(held: Snapshot, now_ms: int) -> Snapshot:
     """Have the OTP sent again."""
     held = opened(held, Step.RESEND_OTP, now_ms)
-    return told(held, answered(held, otp_said("SUCCESS"), asked_ms=now_ms), now_ms)
+    return told(held, answered(held, otp_said("SUCCESS"), asked_at_ms=now_ms), now_ms)
 
 
 def test_the_flow_limits_the_submissions() -> None:
@@ -194,12 +196,12 @@ def test_the_flow_limits_the_submissions() -> None:
 def test_the_flow_limits_the_resends_and_spaces_them() -> None:
     """30 s after the page and after each resend, twice at the most, to the millisecond."""
     held = an_otp_page()
-    for sent_ms in (T0, T0 + 30 * SECOND):
+    for sent_at_ms in (T0, T0 + 30 * SECOND):
         with pytest.raises(OtpLimit) as early:
-            begun(held, Step.RESEND_OTP, sent_ms + 30 * SECOND - 1)
+            begun(held, Step.RESEND_OTP, sent_at_ms + 30 * SECOND - 1)
         assert early.value.retry_at is not None
-        assert early.value.retry_at.timestamp() * 1000 == sent_ms + 30 * SECOND
-        held = resent(held, sent_ms + 30 * SECOND)
+        assert early.value.retry_at.timestamp() * 1000 == sent_at_ms + 30 * SECOND
+        held = resent(held, sent_at_ms + 30 * SECOND)
     with pytest.raises(OtpLimit) as refused:
         begun(held, Step.RESEND_OTP, T0 + 200 * SECOND)
     assert refused.value.retry_at is None
@@ -224,7 +226,7 @@ def test_leaving_the_otp_page_takes_the_way_out() -> None:
     assert plan.record.state is State.INITIATED
     assert plan.snapshot.next_action == Redirect(BANK_PAGE)
     assert plan.record.operation is None
-    assert plan.record.wake_ms is not None
+    assert plan.record.wake_at_ms is not None
 
 
 @pytest.mark.parametrize("action", [None, AskOtp(), Redirect("https://a.example")])
@@ -238,7 +240,7 @@ def test_there_is_no_leaving_without_a_way_out(action: AskOtp | Redirect | None)
 def test_an_accepted_otp_ends_the_customers_turn() -> None:
     """No submit, resend or leave once it was accepted, though the money is not seen yet."""
     held = opened(an_otp_page(), Step.SUBMIT_OTP, LATER)
-    held = told(held, answered(held, otp_said("SUCCESS"), asked_ms=LATER), LATER)
+    held = told(held, answered(held, otp_said("SUCCESS"), asked_at_ms=LATER), LATER)
     assert (held.record.state, held.next_action) == (State.OTP_PENDING, None)
     for step in (Step.SUBMIT_OTP, Step.RESEND_OTP):
         with pytest.raises(IllegalStep):
@@ -279,7 +281,7 @@ def test_a_hold_of_unknown_amount_needs_the_callers_amount() -> None:
     """Where nobody said how much is held, all of it is no amount."""
     held = an_otp_page()
     seen = entity(payment_amount=None)
-    held = told(held, inquired(seen, asked_ms=T0), T0)
+    held = told(held, inquired(seen, asked_at_ms=T0), T0)
     assert held.record.amount_held is None
     with pytest.raises(InvalidAmount):
         begun(held, Step.CAPTURE, T0)
@@ -308,7 +310,7 @@ def test_the_turn_ends_on_the_page_by_time_alone_but_the_attempt_lives() -> None
     held = told(an_otp_page(), TimePassed(), T0 + 300 * SECOND)
     assert held.next_action is None
     assert held.record.state is State.OTP_PENDING
-    assert held.record.wake_ms is not None
+    assert held.record.wake_at_ms is not None
     before = told(an_otp_page(), TimePassed(), T0 + 300 * SECOND - 1)
     assert before.next_action == AskOtp(BANK_PAGE)
 
@@ -317,6 +319,6 @@ def test_no_step_writes_card_data_down() -> None:
     """Of a card only the last four digits reach the record."""
     plan = begun(a_created(), Step.PAY, T0, instrument=CARD)
     held = after(plan)
-    held = told(held, answered(held, paid(), asked_ms=T0), T0)
+    held = told(held, answered(held, paid(), asked_at_ms=T0), T0)
     assert held.record.cf_payment_id == OURS
     assert b"1111" not in msgspec.msgpack.encode(held.record)

@@ -84,7 +84,7 @@ class Kept(msgspec.Struct, frozen=True):
     """A payment as the store keeps it: record, indexes, events."""
 
     snapshot: Snapshot
-    wake_ms: int | None
+    wake_at_ms: int | None
     states: frozenset[State]
     reviewed: bool
     told: tuple[tuple[str, str], ...]
@@ -115,9 +115,9 @@ async def _kept(
         if await store.link.command("ZSCORE", keys.state(place, state), snapshot.id) is not None
     ]
     review = await store.link.command("ZSCORE", keys.review(place), snapshot.id)
-    wake_ms = None if score is None else int(float(score))
+    wake_at_ms = None if score is None else int(float(score))
     events = tuple(told.get(snapshot.id, ()))
-    return Kept(snapshot, wake_ms, frozenset(states), review is not None, events)
+    return Kept(snapshot, wake_at_ms, frozenset(states), review is not None, events)
 
 
 async def _told(store: RedisStore, order_id: str) -> dict[str, list[tuple[str, str]]]:
@@ -229,10 +229,10 @@ def _of_record(kept: Kept) -> Iterator[str]:
 def _of_indexes(kept: Kept) -> Iterator[str]:
     """Somebody will look again, unless it is at its end; and every index knows the payment."""
     record, name = kept.record, kept.snapshot.id
-    if kept.wake_ms is None and not _at_end(record):
+    if kept.wake_at_ms is None and not _at_end(record):
         yield f"{name}: is {record.state}, and nobody will look at it again"
-    if (kept.wake_ms is None) is not (record.wake_ms is None):
-        yield f"{name}: wakes at {record.wake_ms}, the index says {kept.wake_ms}"
+    if (kept.wake_at_ms is None) is not (record.wake_at_ms is None):
+        yield f"{name}: wakes at {record.wake_at_ms}, the index says {kept.wake_at_ms}"
     if kept.states != {record.state}:
         yield f"{name}: is {record.state}, and listed as {', '.join(sorted(kept.states))}"
     if kept.reviewed is not bool(record.open_reviews):

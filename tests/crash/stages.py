@@ -95,13 +95,13 @@ class DoomedStore(RedisStore):
         """Write a plan."""
         return await self._write("commit", super().commit(plan))
 
-    async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
+    async def lease(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
         """Take due payments."""
-        return await self._write("claim", super().claim(limit, lease_ms))
+        return await self._write("claim", super().lease(limit, lease_ms))
 
-    async def defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+    async def defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
         """Put a payment back."""
-        await self._write("defer", super().defer(snapshot, wake_ms))
+        await self._write("defer", super().defer(snapshot, wake_at_ms))
 
     async def _write(self, what: str, write: Awaitable[_T]) -> _T:
         stage = self.stages.begin(what)

@@ -174,7 +174,7 @@ class Till:
 
     async def _skip_to_wake(self, till: Orchestrator, *order_ids: str) -> None:
         kept = [kept for order_id in order_ids for kept in await kept_of(_store(till), order_id)]
-        wakes = [one.wake_ms for one in kept if one.wake_ms is not None]
+        wakes = [one.wake_at_ms for one in kept if one.wake_at_ms is not None]
         if wakes:
             self.clock.skip(max(0, min(wakes) - till.store.now_ms()) / 1000 + 0.002)
 
@@ -242,5 +242,5 @@ async def _go_on(till: Orchestrator, job: Job, payment: Payment, end: State) -> 
 
 
 def _quiet(kept: Kept, now_ms: int) -> bool:
-    soon = kept.wake_ms is not None and kept.wake_ms < now_ms + _HORIZON_MS
+    soon = kept.wake_at_ms is not None and kept.wake_at_ms < now_ms + _HORIZON_MS
     return not soon and (not on_its_way(kept.record) or bool(kept.record.open_reviews))

@@ -14,9 +14,9 @@ async def waiting(shop: Shop) -> Payment:
     return await shop.cashier.pay(payment, session, card(channel="link"))
 
 
-async def wake_ms(shop: Shop, payment: Payment) -> int:
+async def wake_at_ms(shop: Shop, payment: Payment) -> int:
     """Return when this payment is looked at next."""
-    found = (await load_payment(shop.cashier.store, *_place(payment))).record.wake_ms
+    found = (await load_payment(shop.cashier.store, *_place(payment))).record.wake_at_ms
     assert found is not None
     return found
 
@@ -35,7 +35,7 @@ async def test_a_status_page_does_not_keep_the_worker_from_looking(shop: Shop) -
     await shop.cashier.gateway.simulate(str(payment.cf_payment_id), "SUCCESS")
     shop.pass_time(6)
     report = await Worker(shop.cashier).run_once()
-    assert report.claimed == 1
+    assert report.leased == 1
     assert (await shop.cashier.get(payment)).state is State.CAPTURED
 
 
@@ -43,7 +43,7 @@ async def test_a_busy_sibling_moves_no_look(shop: Shop) -> None:
     """One payment of the order is asked about and stepped on; the other keeps its moments."""
     quiet = await waiting(shop)
     await shop.cashier.abandon(quiet)
-    before = await wake_ms(shop, quiet)
+    before = await wake_at_ms(shop, quiet)
     session = (await shop.cashier.gateway.fetch_order(quiet.order_id)).payment_session_id or ""
     busy = await shop.cashier.start("native_otp", order_id=quiet.order_id, amount="170.00")
     busy = await shop.cashier.pay(busy, session, card("4706131211212123"))
@@ -52,7 +52,7 @@ async def test_a_busy_sibling_moves_no_look(shop: Shop) -> None:
         busy = await shop.cashier.refresh(busy)
     busy = await shop.cashier.submit_otp(busy, "222222")
     assert busy.state is State.OTP_PENDING
-    assert await wake_ms(shop, quiet) == before
+    assert await wake_at_ms(shop, quiet) == before
 
 
 async def test_after_hours_without_a_worker_one_inquiry_settles_what_was_missed(
@@ -66,4 +66,4 @@ async def test_after_hours_without_a_worker_one_inquiry_settles_what_was_missed(
     reports = [await worker.run_once() for _ in range(3)]
     assert shop.performed("fetch_payment") == before + 1
     assert reports[-1].due == 0
-    assert await wake_ms(shop, payment) > shop.clock.now_ms
+    assert await wake_at_ms(shop, payment) > shop.clock.now_ms

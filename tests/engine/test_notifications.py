@@ -218,7 +218,7 @@ async def test_a_notification_that_cannot_be_answered_for_days_is_still_tried(sh
     await tell(shop, body)
     shop.fault("fetch_payment", "status_before", status=404)
     await worker.run_once()
-    assert await shop.store.claim(10, 1_000) == []
+    assert await shop.store.lease(10, 1_000) == []
     shop.pass_time(301)
     await worker.run_once()
     assert (await shop.cashier.get(payment.id)).state is State.CAPTURED
@@ -294,7 +294,7 @@ async def test_what_is_refused_touches_nothing(shop: Shop) -> None:
     payment, body = await approved(shop)
     with pytest.raises(InvalidSignature):
         await shop.cashier.on_webhook(signed(body, shop.store.now_ms(), secret="x"), body)
-    assert (await shop.store.claim(10, 1_000), await told(shop)) == ([], [])
+    assert (await shop.store.lease(10, 1_000), await told(shop)) == ([], [])
     assert not (await tell(shop, body)).duplicate
     assert payment.state is State.INITIATED
 

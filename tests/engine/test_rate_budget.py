@@ -55,7 +55,11 @@ async def interrupted(store: Store, flow: Flow, order_id: str, attempt: str, age
     record = create(flow, then_ms, nonce="n0", currency="INR", amount=None, metadata=None)
     held = (await store.start(order_id, record, flow)).snapshot
     operation = Operation(
-        step=Step.SUBMIT_OTP, sequence=2, key="k", started_ms=then_ms, limit_ms=then_ms + 10_000
+        step=Step.SUBMIT_OTP,
+        sequence=2,
+        key="k",
+        began_at_ms=then_ms,
+        deadline_at_ms=then_ms + 10_000,
     )
     plan = a_plan(
         held,
@@ -63,8 +67,8 @@ async def interrupted(store: Store, flow: Flow, order_id: str, attempt: str, age
         cf_payment_id=attempt,
         operation=operation,
         sequence=2,
-        otp=OtpTurn(expires_ms=then_ms + 300_000, sent_ms=then_ms),
-        wake_ms=then_ms + 11_000,
+        otp=OtpTurn(expires_at_ms=then_ms + 300_000, sent_at_ms=then_ms),
+        wake_at_ms=then_ms + 11_000,
     )
     assert (await store.commit(plan)).outcome == "ok"
 

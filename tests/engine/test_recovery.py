@@ -388,7 +388,7 @@ async def test_a_pay_that_was_given_up_is_looked_for_after_another_one_took_the_
     assert (await shop.cashier.get(payment)).review == ("unclaimed_money", "two_holds")
     shop.pass_time(2 * 86_400)
     await worker.run_once()
-    assert (await load_payment(shop.cashier.store, order_id, 1)).record.wake_ms is None
+    assert (await load_payment(shop.cashier.store, order_id, 1)).record.wake_at_ms is None
 
 
 async def test_an_abandoned_payment_adopts_nobodys_attempt(shop: Shop) -> None:

@@ -16,7 +16,7 @@ from cfflow.core.flow import parse
 from cfflow.core.record import Review, Snapshot
 from cfflow.errors import AlreadyPaid
 from cfflow.store.catalog import Catalog
-from cfflow.store.protocol import PAID_MARK_MS, Page
+from cfflow.store.protocol import PAID_MARKER_MS, Page
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing import FakeClock, MemoryStore
 from cfflow.testing.conformance.plans import FLOW, a_record, begin, ids, walked_edge, written
@@ -76,7 +76,7 @@ def retention(store: Aging) -> Retention:
 async def ended(store: Aging, order_id: str, state: State, **changes: Any) -> Snapshot:
     """Start an order's next payment and bring it to its end at once."""
     snapshot = await begin(store, order_id)
-    given = {"state": state, "wake_ms": None, "updated_ms": store.now_ms()} | changes
+    given = {"state": state, "wake_at_ms": None, "updated_at_ms": store.now_ms()} | changes
     return await written(store, snapshot, **given)
 
 
@@ -119,8 +119,8 @@ async def test_an_order_with_an_open_review_stays(store: Aging, retention: Reten
     snapshot = await ended(store, "order_1", State.CAPTURED, reviews=REVIEW)
     store.skip(10 * FLOW.end.retention_s)
     assert await purged(retention) == 0
-    closed = (msgspec.structs.replace(REVIEW[0], acknowledged_ms=store.now_ms()),)
-    await written(store, snapshot, reviews=closed, updated_ms=store.now_ms())
+    closed = (msgspec.structs.replace(REVIEW[0], acknowledged_at_ms=store.now_ms()),)
+    await written(store, snapshot, reviews=closed, updated_at_ms=store.now_ms())
     assert await purged(retention) == 0
     store.skip(FLOW.end.retention_s + 1)
     assert await purged(retention) == 1
@@ -129,7 +129,7 @@ async def test_an_order_with_an_open_review_stays(store: Aging, retention: Reten
 async def test_a_payment_that_will_be_looked_at_stays(store: Aging, retention: Retention) -> None:
     """A failed one is watched for late money; a captured one may wait for its confirmation."""
     for order_id, state in (("order_1", State.FAILED), ("order_2", State.CAPTURED)):
-        await ended(store, order_id, state, wake_ms=store.now_ms() + 10**12)
+        await ended(store, order_id, state, wake_at_ms=store.now_ms() + 10**12)
     store.skip(10 * FLOW.end.retention_s)
     assert await purged(retention) == 0
 
@@ -141,7 +141,7 @@ async def test_an_order_stays_for_its_youngest_payment(store: Aging, retention: 
     store.skip(FLOW.end.retention_s + 1)
     third = await begin(store, "order_1")
     assert await purged(retention) == 0
-    given = {"state": State.FAILED, "wake_ms": None, "updated_ms": store.now_ms()}
+    given = {"state": State.FAILED, "wake_at_ms": None, "updated_at_ms": store.now_ms()}
     await written(store, third, **given)
     store.skip(FLOW.end.retention_s - 60)
     assert await purged(retention) == 0
@@ -156,10 +156,10 @@ async def test_what_may_not_go_is_not_in_the_way_of_what_may(
     """Forty old orders with a review, all of one millisecond, before twenty without one."""
     now_ms = store.now_ms()
     for i in range(60):
-        record = a_record(store, created_ms=now_ms + (i >= 40))
+        record = a_record(store, created_at_ms=now_ms + (i >= 40))
         started = await store.start(f"order_{i:02}", record, FLOW)
         reviews = REVIEW if i < 40 else ()
-        given = {"state": State.FAILED, "wake_ms": None, "reviews": reviews}
+        given = {"state": State.FAILED, "wake_at_ms": None, "reviews": reviews}
         await written(store, started.snapshot, **given)
     store.skip(FLOW.end.retention_s + 1)
     removed = [await retention.purge_some(4) for _ in range(24)]
@@ -193,9 +193,9 @@ async def _drawn(store: Aging, order_id: str, chance: random.Random) -> bool:
     """Give an order one more payment of some kind, and say whether it is over."""
     kind = chance.choice(["failed", "failed", "voided", "voided", "wake", "review"])
     state = State.VOIDED if kind == "voided" else State.FAILED
-    wake_ms = store.now_ms() + 10**12 if kind == "wake" else None
+    wake_at_ms = store.now_ms() + 10**12 if kind == "wake" else None
     reviews = REVIEW if kind == "review" else ()
-    await ended(store, order_id, state, wake_ms=wake_ms, reviews=reviews)
+    await ended(store, order_id, state, wake_at_ms=wake_at_ms, reviews=reviews)
     return kind not in {"wake", "review"}
 
 
@@ -203,7 +203,7 @@ async def _youngest(store: Aging, snapshot: Snapshot) -> int:
     payments = [
         await store.load(snapshot.order_id, n) for n in range(1, len(snapshot.attempts) + 1)
     ]
-    return max(payment.record.updated_ms for payment in payments if payment is not None)
+    return max(payment.record.updated_at_ms for payment in payments if payment is not None)
 
 
 def _everything() -> Page:
@@ -243,7 +243,7 @@ async def _live(store: AgingStore, order_id: str, number: int) -> None:
         record = a_record(store, digest=SHORT.digest, flow=SHORT.name)
         snapshot = (await store.start(order_id, record, SHORT)).snapshot
         snapshot = await written(store, snapshot, state=State.OTP_PENDING, walked=PATH)
-        given = {"state": state, "wake_ms": None, "updated_ms": store.now_ms()}
+        given = {"state": state, "wake_at_ms": None, "updated_at_ms": store.now_ms()}
         await written(store, snapshot, **given)
 
 
@@ -276,7 +276,7 @@ async def test_a_purged_order_leaves_no_key_but_the_mark_of_one_that_was_paid(
     left = set(valkey_server.run("KEYS", "*")) - before
     assert left == {store.keys.order("order_4").encode()}
     assert valkey_server.run("HKEYS", store.keys.order("order_4")) == [b"o"]
-    assert valkey_server.run("PTTL", store.keys.order("order_4")) > PAID_MARK_MS - 60_000
+    assert valkey_server.run("PTTL", store.keys.order("order_4")) > PAID_MARKER_MS - 60_000
     await store.aclose()
 
 
@@ -297,6 +297,6 @@ async def test_a_store_that_runs_for_months_does_not_grow(
     assert keys <= living + KINDS * store.keys.partitions + 1
     assert used_later <= 1.1 * used
     assert len(marks) == (DAYS * ORDERS - living) // 2
-    assert all(size <= 300 and 0 < life_ms <= PAID_MARK_MS for size, life_ms in marks)
+    assert all(size <= 300 and 0 < life_ms <= PAID_MARKER_MS for size, life_ms in marks)
     assert len(await store.list(_everything())) == living * 3 // 2
     await store.aclose()

@@ -121,7 +121,7 @@ async def test_an_otp_page_that_ran_out_ends_the_customers_turn(shop: Shop) -> N
     snapshot = await shop.store.load(payment.order_id, 1)
     assert snapshot is not None
     assert snapshot.next_action is None
-    assert snapshot.record.wake_ms is not None
+    assert snapshot.record.wake_at_ms is not None
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ async def test_a_gateway_that_is_down_loses_nothing_and_makes_no_hot_loop(shop: 
     worker = Worker(shop.cashier)
     shop.pass_time(15)
     reports = [await worker.run_once() for _ in range(5)]
-    assert reports[-1].claimed == 1
+    assert reports[-1].leased == 1
     tried = 0
     while (await shop.cashier.get(payment)).state is not State.CAPTURED:
         shop.pass_time(1)
@@ -219,12 +219,12 @@ async def test_one_payment_that_cannot_be_processed_is_not_in_the_way_of_others(
     shop.pass_time(15)
     worker = Worker(shop.cashier)
     report = await worker.run_once()
-    assert (report.claimed, report.errors) == (2, 1)
+    assert (report.leased, report.errors) == (2, 1)
     assert (await shop.cashier.get(fine)).state is State.CAPTURED
     (told,) = shop.events.named("worker.failed")
     assert told["payment_id"] == broken.id
     assert "flow" in told["reason"]
-    assert (await worker.run_once()).claimed == 2
+    assert (await worker.run_once()).leased == 2
 
 
 async def _spoil(store: MemoryStore, payment: Payment) -> None:
@@ -234,7 +234,7 @@ async def _spoil(store: MemoryStore, payment: Payment) -> None:
 
     snapshot = await store.load(payment.order_id, 1)
     assert snapshot is not None
-    plan = a_plan(snapshot, digest="000000000000", wake_ms=store.now_ms())
+    plan = a_plan(snapshot, digest="000000000000", wake_at_ms=store.now_ms())
     assert (await store.commit(plan)).outcome == "ok"
     assert msgspec.structs.asdict(plan.record)["digest"] == "000000000000"
 
@@ -267,7 +267,7 @@ async def test_a_failed_payment_is_watched_for_late_money_and_then_left_alone(sh
     assert (now.state, now.review) == (State.CAPTURED, ("late_authorization",))
     snapshot = await shop.store.load(never.order_id, 1)
     assert snapshot is not None
-    assert (snapshot.record.state, snapshot.record.wake_ms) == (State.FAILED, None)
+    assert (snapshot.record.state, snapshot.record.wake_at_ms) == (State.FAILED, None)
 
 
 async def test_two_payments_of_one_order_that_took_money_are_both_reviewed(shop: Shop) -> None:
@@ -322,7 +322,7 @@ async def test_a_worker_that_is_stopped_finishes_what_it_has_in_hand(shop: Shop)
         await asyncio.sleep(0.01)
     os.kill(os.getpid(), signal.SIGTERM)
     report = await asyncio.wait_for(running, 10)
-    assert (report.claimed, report.resolved) == (1, 1)
+    assert (report.leased, report.progressed) == (1, 1)
     assert (await shop.cashier.get(payment)).state is State.CAPTURED
 
 
@@ -344,7 +344,7 @@ async def test_a_store_that_is_down_stops_no_worker(shop: Shop) -> None:
     payment = await shop.held()
     await lost(shop, payment, "lost_after")
     shop.pass_time(15)
-    claim, failing = shop.store.claim, 3
+    claim, failing = shop.store.lease, 3
 
     async def broken(limit: int, lease_ms: int) -> Sequence[Snapshot]:
         nonlocal failing
@@ -353,13 +353,13 @@ async def test_a_store_that_is_down_stops_no_worker(shop: Shop) -> None:
             raise cfflow.StoreUnavailable("Redis at somewhere cannot be reached")
         return await claim(limit, lease_ms)
 
-    shop.store.claim = broken  # type: ignore[method-assign]  # a store that comes back
+    shop.store.lease = broken  # type: ignore[method-assign]  # a store that comes back
     worker = Worker(shop.cashier, idle_s=0.05)
     running = asyncio.create_task(worker.run(signals=False))
     await asyncio.sleep(0.8)
     worker.stop()
     report = await running
-    assert (report.errors, report.resolved) == (3, 1)
+    assert (report.errors, report.progressed) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -428,4 +428,4 @@ async def test_a_failed_payment_that_cannot_be_asked_about_ends_with_its_watch(s
         await worker.run_once()
     snapshot = await shop.store.load(payment.order_id, 1)
     assert snapshot is not None
-    assert snapshot.record.wake_ms is None
+    assert snapshot.record.wake_at_ms is None

@@ -100,7 +100,7 @@ def test_a_worker_ends_a_lost_capture_and_says_so_to_people(shop: Till) -> None:
     assert "worker.started" in lines[0]
     assert any("payment.transition" in line and "to_state=captured" in line for line in lines)
     assert "worker.stopped" in lines[-1]
-    assert "resolved=1" in lines[-1]
+    assert "progressed=1" in lines[-1]
     assert not any("gateway.call" in line for line in lines)
 
 
@@ -119,14 +119,14 @@ def test_a_worker_runs_until_sigterm_and_tells_programs_everything(shop: Till) -
     for line in worker.stdout:
         events.append(json.loads(line))
         report = events[-1]
-        if report["event"] == "worker.report" and report["resolved"]:
+        if report["event"] == "worker.report" and report["progressed"]:
             break
     worker.send_signal(signal.SIGTERM)
     rest, errors = worker.communicate(timeout=20)
     events += [json.loads(line) for line in rest.splitlines()]
     assert (worker.returncode, errors) == (0, "")
     assert events[0]["event"] == "worker.started"
-    assert {"due", "lag_s", "claimed", "resolved", "errors"} <= set(events[-1])
+    assert {"due", "lag_s", "leased", "progressed", "errors"} <= set(events[-1])
     assert events[-1]["event"] == "worker.stopped"
     assert any(event["event"] == "gateway.call" for event in events)
 

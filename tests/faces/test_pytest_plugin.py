@@ -129,7 +129,7 @@ async def test_a_worker_finds_what_is_due_after_the_time_skipped(
     reports = [await Worker(orchestrator).run_once()]
     cashfree.clock.advance(60)
     reports.append(await Worker(orchestrator).run_once())
-    assert [report.resolved for report in reports] == [0, 1]
+    assert [report.progressed for report in reports] == [0, 1]
     assert cashfree.ledger.effects(order.order_id) == ["attempt_created"]
 
 

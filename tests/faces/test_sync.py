@@ -389,7 +389,7 @@ def test_a_worker_runs_until_it_is_told_to_stop(ender: str, bank: EmulatorProces
     """By `stop`, by a signal as a management command gets it, or by closing the orchestrator."""
     cashier = connect(bank)
     worker = cfflow.sync.Worker(cashier, concurrency=4)
-    assert worker.run_once().claimed == 0
+    assert worker.run_once().leased == 0
     ends: dict[str, Callable[[], object]] = {
         "stop": worker.stop,
         "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),

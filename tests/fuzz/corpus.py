@@ -170,9 +170,9 @@ def settled(record: Record) -> Record:
     if operation is not None:
         operation = msgspec.structs.replace(operation, key="k" * len(operation.key))
     # Wake times are scattered by the nonce.
-    wake_ms = None if record.wake_ms is None else record.updated_ms + 5_000
+    wake_at_ms = None if record.wake_at_ms is None else record.updated_at_ms + 5_000
     return msgspec.structs.replace(
-        record, token="t" * 11, nonce="0a1b2c3d", wake_ms=wake_ms, operation=operation
+        record, token="t" * 11, nonce="0a1b2c3d", wake_at_ms=wake_at_ms, operation=operation
     )
 
 

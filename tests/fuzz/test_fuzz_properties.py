@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cfflow import ApproveInApp, CfflowError, FlowError, InvalidSignature
-from cfflow.cashfree.wire import PaymentEntity, believed, decoder, observe_entity
+from cfflow.cashfree.wire import PaymentEntity, check_amounts, decoder, observe_entity
 from cfflow.core.flow import parse
 from cfflow.core.observation import Call
 from cfflow.core.record import Entry
@@ -148,7 +148,7 @@ def test_a_payment_method_that_is_broken_alone_leaves_the_money_believed(method:
     """The state of an attempt must not hang on what its bank writes about a card."""
     body = json.dumps(TAKEN | {"payment_method": 7}).encode()
     broken = body.replace(b'"payment_method": 7', b'"payment_method": ' + method)
-    entity = believed(decoder(PaymentEntity)(broken))
+    entity = check_amounts(decoder(PaymentEntity)(broken))
     seen = observe_entity(entity, Call.FETCH_PAYMENT)
     assert (seen.payment_status, seen.is_captured) == ("SUCCESS", True)
 

@@ -14,7 +14,7 @@ import pytest
 from cfflow.cashfree.calls import LIMITED
 from cfflow.core.observation import Call
 from cfflow.errors import ConfigError
-from cfflow.limits.budget import Budget, Said, limits_of
+from cfflow.limits.budget import Budget, LimitHeaders, limits_of
 from cfflow.limits.ledger import Ledger
 from cfflow.store.memory.ledger import MemoryLedger, ledger_of
 from cfflow.store.redis.ledger import RedisLedger
@@ -204,7 +204,7 @@ async def test_what_is_told_once_is_told_no_more(budget: Budget) -> None:
     await budget.room(ONE, 50)
     budget.give_back()
     budget.enter(ALL)
-    budget.heard(ALL, Said(wait_s=600.0))
+    budget.apply_limit_headers(ALL, LimitHeaders(wait_s=600.0))
     await until_told(budget)
     assert tasks() == 0
 
@@ -290,7 +290,7 @@ async def test_a_block_holds_everybody_in_this_process_at_once(
 ) -> None:
     """Callers and workers alike, until it ends."""
     await budget.room(ONE, 50)
-    budget.heard(ONE, Said(wait_s=12.0))
+    budget.apply_limit_headers(ONE, LimitHeaders(wait_s=12.0))
     assert (budget.enter(ONE), budget.wait_s(ONE)) == (12.0, 12.0)
     assert (budget.take(ONE), await budget.room(ONE, 50)) == (False, 0)
     clock.advance(12)
@@ -302,7 +302,7 @@ async def test_a_block_holds_everybody_in_this_process_at_once(
 async def test_a_block_without_a_limit_holds_too(ledger: Ledger) -> None:
     """Not to count is one thing, to be asked to wait another."""
     budget = Budget({ONE: None}, ledger)
-    budget.heard(ONE, Said(wait_s=12.0))
+    budget.apply_limit_headers(ONE, LimitHeaders(wait_s=12.0))
     assert budget.enter(ONE) == 12.0
     assert (budget.take(ONE), await budget.room(ONE, 50)) == (False, 0)
     assert tasks() == 0
@@ -314,7 +314,7 @@ async def test_the_others_learn_of_a_block_that_is_the_account_s(
 ) -> None:
     """One by address speaks to this machine only."""
     other = Budget(limits_of("production"), ledger)
-    budget.heard(ONE, Said(wait_s=12.0, by_address=by_address))
+    budget.apply_limit_headers(ONE, LimitHeaders(wait_s=12.0, by_address=by_address))
     await budget.aclose()
     await other.room(ONE, 50)
     assert other.enter(ONE) == waits_s
@@ -323,22 +323,22 @@ async def test_the_others_learn_of_a_block_that_is_the_account_s(
 
 async def test_a_lower_limit_of_the_gateway_becomes_ours(budget: Budget) -> None:
     """And a higher one does not; the last word counts."""
-    budget.heard(ONE, Said(limit=26))
+    budget.apply_limit_headers(ONE, LimitHeaders(limit=26))
     assert (budget.limits[ONE], await budget.room(ONE, 50)) == (26, 2)
-    budget.heard(ONE, Said(limit=500))
+    budget.apply_limit_headers(ONE, LimitHeaders(limit=500))
     assert budget.limits[ONE] == LIMIT
 
 
 async def test_a_limit_that_only_the_gateway_names_is_kept(ledger: Ledger) -> None:
     """Without a number of ours its first answer gives one; what it counted is known too."""
     budget = Budget({ONE: None}, ledger)
-    budget.heard(ONE, Said(limit=LIMIT, remaining=25))
+    budget.apply_limit_headers(ONE, LimitHeaders(limit=LIMIT, remaining=25))
     assert (budget.limits, await budget.room(ONE, 50)) == ({ONE: LIMIT}, 6)
 
 
 async def test_calls_that_we_do_not_know_of_come_off_the_workers_share(budget: Budget) -> None:
     """Only 25 remain at the gateway: 6 for workers, 19 for whoever is at the checkout."""
-    budget.heard(ONE, Said(limit=LIMIT, remaining=25))
+    budget.apply_limit_headers(ONE, LimitHeaders(limit=LIMIT, remaining=25))
     assert await budget.room(ONE, 50) == 6
 
 
@@ -346,7 +346,7 @@ async def test_what_the_gateway_said_long_ago_counts_no_more(
     budget: Budget, clock: FakeClock
 ) -> None:
     """Its window has moved on since."""
-    budget.heard(ONE, Said(limit=LIMIT, remaining=0))
+    budget.apply_limit_headers(ONE, LimitHeaders(limit=LIMIT, remaining=0))
     clock.advance(6)
     assert await budget.room(ONE, 50) == PACE
 
@@ -354,7 +354,7 @@ async def test_what_the_gateway_said_long_ago_counts_no_more(
 async def test_a_slice_shrinks_when_the_gateway_runs_out(budget: Budget) -> None:
     """The last 19 of a minute are the checkout's, whatever was granted before."""
     await budget.room(ONE, 50)
-    budget.heard(ONE, Said(limit=LIMIT, remaining=21))
+    budget.apply_limit_headers(ONE, LimitHeaders(limit=LIMIT, remaining=21))
     assert taken(budget) == 2
 
 

@@ -73,7 +73,7 @@ class Workers:
 
     def ask(self, asked: tuple[int, int, int, int], **rest: Any) -> Balance:
         """Ask for permits, use some of them at once or late, and return the others later."""
-        delay_ms, wanted, used, later_ms = asked
+        delay_ms, wanted, used, later_at_ms = asked
         self.now_ms += delay_ms
         due = {name: used for name, (at, used) in self._unused.items() if at <= self.now_ms}
         self._unused = {name: row for name, row in self._unused.items() if name not in due}
@@ -82,9 +82,9 @@ class Workers:
         made = entry(self.limit, name, wanted=wanted, used=due, **rest)
         balance = settle(self.book, made, self.now_ms)
         used = min(used, balance.granted)
-        self.called_ms += [self.now_ms + later_ms] * used
+        self.called_ms += [self.now_ms + later_at_ms] * used
         if used < balance.granted:
-            self._unused[name] = (self.now_ms + later_ms, used)
+            self._unused[name] = (self.now_ms + later_at_ms, used)
         return balance
 
 

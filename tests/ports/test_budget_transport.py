@@ -19,7 +19,7 @@ from cfflow.cashfree.transport import GatewayTransport
 from cfflow.core.observation import Call
 from cfflow.emulator import RunningEmulator, running_emulator
 from cfflow.errors import GatewayError
-from cfflow.limits.budget import Budget, Said
+from cfflow.limits.budget import Budget, LimitHeaders
 from cfflow.limits.transport import BudgetTransport
 from cfflow.store.memory.ledger import MemoryLedger
 from cfflow.store.protocol import Store
@@ -319,7 +319,7 @@ async def test_each_call_that_has_a_limit_is_held_back_by_its_own(call: Call) ->
     budget = Budget(dict.fromkeys(LIMITED, 100), MemoryLedger())
     waits_s = {limited: 60.0 * minutes for minutes, limited in enumerate(LIMITED, 1)}
     for limited, wait_s in waits_s.items():
-        budget.heard(limited, Said(wait_s=wait_s, by_address=True))
+        budget.apply_limit_headers(limited, LimitHeaders(wait_s=wait_s, by_address=True))
     sent: list[httpx.Request] = []
 
     def refuse(request: httpx.Request) -> httpx.Response:

@@ -19,17 +19,17 @@ NOW_S = 1_760_000_000
 
 async def test_nothing_is_known_before_the_first_answer() -> None:
     """Then age rules no attempt out."""
-    assert GatewayClock().earliest_ms() is None
+    assert GatewayClock().earliest_at_ms() is None
 
 
 async def test_an_answers_date_is_the_earliest_that_the_clock_can_show() -> None:
     """The gateway wrote it before it reached us, and its clock goes on from there."""
     clock = GatewayClock()
     clock.read(formatdate(NOW_S, usegmt=True))
-    first = clock.earliest_ms()
+    first = clock.earliest_at_ms()
     assert first is not None
     assert NOW_S * 1000 <= first < NOW_S * 1000 + 1000
-    second = clock.earliest_ms()
+    second = clock.earliest_at_ms()
     assert second is not None
     assert second >= first
 
@@ -40,7 +40,7 @@ async def test_the_earliest_of_all_answers_counts(dates: tuple[int, ...]) -> Non
     clock = GatewayClock()
     for at_s in dates:
         clock.read(formatdate(at_s, usegmt=True))
-    found = clock.earliest_ms()
+    found = clock.earliest_at_ms()
     assert found is not None
     assert found < NOW_S * 1000 - 3_500_000
 
@@ -63,11 +63,11 @@ async def test_what_is_no_date_changes_nothing(date: str | None) -> None:
     """The header decides nothing by itself, so a broken one is left out."""
     clock = GatewayClock()
     clock.read(date)
-    assert clock.earliest_ms() is None
+    assert clock.earliest_at_ms() is None
     clock.read(formatdate(NOW_S, usegmt=True))
-    known = clock.earliest_ms()
+    known = clock.earliest_at_ms()
     clock.read(date)
-    again = clock.earliest_ms()
+    again = clock.earliest_at_ms()
     assert known is not None
     assert again is not None
     assert again - known < 1000
@@ -90,7 +90,7 @@ async def test_the_client_learns_it_from_what_it_understood(understood: bool) ->
             customer = {"customer_id": "cust_1", "customer_phone": "9898989898"}
             with nullcontext() if understood else pytest.raises(CfflowError):
                 await gateway.create_order("10.00", customer)
-            found = gateway.clock.earliest_ms()
+            found = gateway.clock.earliest_at_ms()
     if not understood:
         assert found is None
         return

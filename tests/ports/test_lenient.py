@@ -20,7 +20,7 @@ from cfflow.cashfree.wire import (
     Order,
     PayAnswer,
     PaymentEntity,
-    believed,
+    check_amounts,
     decoder,
     next_action,
     observe_authenticate,
@@ -168,7 +168,7 @@ Read = Callable[[Any], tuple[Any, ...]]
 def reads(kind: Any, seen: Callable[[Any], tuple[Any, ...]]) -> Read:
     """Return what reads a body as the client does, and then everything that decides of it."""
     decode = decoder(kind)
-    return lambda body: seen(believed(decode(json.dumps(body).encode())))
+    return lambda body: seen(check_amounts(decode(json.dumps(body).encode())))
 
 
 def decided(observation: Observation) -> tuple[Any, ...]:
@@ -376,8 +376,8 @@ def test_only_the_field_that_is_odd_is_left_out(form: str) -> None:
     seen = observe_entity(decoder(PaymentEntity)(json.dumps(body).encode()), Call.FETCH_PAYMENT)
     assert seen.failure is not None
     assert (seen.failure.reason, seen.failure.source) == ("auth_declined", "customer")
-    assert seen.hold_expires_ms == 1645274074000
-    assert (seen.began_ms, seen.paid_ms) == (1627022706000, 1627022706000)
+    assert seen.hold_expires_at_ms == 1645274074000
+    assert (seen.began_at_ms, seen.paid_at_ms) == (1627022706000, 1627022706000)
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,11 @@ async def test_the_partitions_are_shared_by_all_masters(
 async def test_a_claim_is_one_round_trip_per_node(store: RedisStore, pipelines: list[str]) -> None:
     """All 64 partitions are asked in three pipelines, one for each master."""
     for i in range(30):
-        committed = await store.commit(a_plan(await begin(store, f"order_{i}"), wake_ms=1))
+        committed = await store.commit(a_plan(await begin(store, f"order_{i}"), wake_at_ms=1))
         assert committed.outcome is Outcome.OK
-    await store.claim(1, 0)
+    await store.lease(1, 0)
     pipelines.clear()
-    assert len(await store.claim(640, 60_000)) == 30
+    assert len(await store.lease(640, 60_000)) == 30
     assert len(pipelines) == len(set(pipelines)) == 3
 
 
@@ -84,13 +84,13 @@ async def test_a_slot_that_has_moved_is_found(store: RedisStore, cluster: Cluste
     give(cluster, slot, new)
     try:
         snapshot = await begin(store, order_id)
-        plan = a_plan(snapshot, state=State.INITIATED, wake_ms=1)
+        plan = a_plan(snapshot, state=State.INITIATED, wake_at_ms=1)
         assert (await store.commit(plan)).outcome is Outcome.RESTARTED
-        asked = a_plan(snapshot, state=State.INITIATED, wake_ms=1, assured=True)
+        asked = a_plan(snapshot, state=State.INITIATED, wake_at_ms=1, verified_after_restart=True)
         assert (await store.commit(asked)).outcome is Outcome.OK
         fresh = RedisStore(cluster.url)
         await fresh.open()
-        assert [found.order_id for found in await fresh.claim(64, 60_000)] == [order_id]
+        assert [found.order_id for found in await fresh.lease(64, 60_000)] == [order_id]
         await fresh.aclose()
         assert store.keys.order(order_id).encode() in new.run("KEYS", "*")
     finally:
@@ -102,7 +102,7 @@ async def test_a_claim_follows_a_slot_that_moved_behind_its_back(
     store: RedisStore, cluster: Cluster
 ) -> None:
     """A worker that only claims learns of a resharding too."""
-    await store.claim(64, 0)
+    await store.lease(64, 0)
     order_id = orders_of(store, 0)[0]
     slot = key_slot(store.keys.order(order_id).encode())
     old, new = cluster.nodes[0], cluster.nodes[1]
@@ -110,9 +110,11 @@ async def test_a_claim_follows_a_slot_that_moved_behind_its_back(
     try:
         other = RedisStore(new.url)
         await other.open()
-        await other.commit(a_plan(await begin(other, order_id), wake_ms=1, assured=True))
+        await other.commit(
+            a_plan(await begin(other, order_id), wake_at_ms=1, verified_after_restart=True)
+        )
         await other.aclose()
-        assert [found.order_id for found in await store.claim(64, 60_000)] == [order_id]
+        assert [found.order_id for found in await store.lease(64, 60_000)] == [order_id]
     finally:
         new.run("FLUSHALL")
         give(cluster, slot, old)
@@ -126,13 +128,13 @@ async def test_a_master_that_comes_back_is_used_again(store: RedisStore, cluster
     node.kill()
     try:
         with pytest.raises(StoreUnavailable):
-            await store.claim(64, 1)
+            await store.lease(64, 1)
         with pytest.raises(StoreUnavailable):
             await store.load(order_id, 1)
     finally:
         node.start()
         cluster.wait()
-    assert await store.claim(64, 1) == []
+    assert await store.lease(64, 1) == []
     assert (await begin(store, order_id)).n == 1
 
 
@@ -150,7 +152,7 @@ async def test_a_cluster_that_is_down_is_unavailable(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable):
             await store.commit(a_plan(snapshot))
         with pytest.raises(StoreUnavailable):
-            await store.claim(64, 1)
+            await store.lease(64, 1)
     await store.aclose()
 
 

@@ -140,7 +140,7 @@ async def test_a_claim_asks_all_partitions_of_a_server_in_one_script(
     store = RedisStore(redis_url)
     await store.open()
     monitor.seen()
-    await store.claim(64, 1_000)
+    await store.lease(64, 1_000)
     assert monitor.seen() == [SCRIPT]
     await store.aclose()
 

@@ -163,7 +163,7 @@ async def test_a_cancelled_command_leaves_its_answer_to_nobody(
     chance = random.Random(7)
     for i in range(150):
         asked: asyncio.Future[Any] = asyncio.ensure_future(
-            store.claim(64, 1) if i % 5 == 0 else store.load(f"order_{i % 8}", 1)
+            store.lease(64, 1) if i % 5 == 0 else store.load(f"order_{i % 8}", 1)
         )
         await asyncio.sleep(chance.choice([0, 0, 0.0002, 0.0005, 0.001]))
         asked.cancel()
@@ -216,7 +216,7 @@ async def test_a_server_that_hangs_is_unavailable_after_the_deadline(server: Ser
     snapshot = await begin(store)
     server.pause()
     try:
-        for work in (store.commit(a_plan(snapshot)), store.claim(64, 1), late.open()):
+        for work in (store.commit(a_plan(snapshot)), store.lease(64, 1), late.open()):
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match=r"no answer .* 0\.4 s"):
                 await work
@@ -239,10 +239,10 @@ async def test_a_server_that_dies_is_unavailable_and_found_again(server: Server)
     with pytest.raises(StoreUnavailable):
         await store.commit(a_plan(snapshot))
     server.start()
-    written = await commit_once(store, snapshot, assured=True)
+    written = await commit_once(store, snapshot, verified_after_restart=True)
     loaded = await asyncio.gather(*(store.load("order_1", 1) for _ in range(30)))
     assert all(found == written for found in loaded)
-    await store.claim(64, 1)
+    await store.lease(64, 1)
     await store.aclose()
 
 
@@ -252,7 +252,7 @@ async def test_a_server_that_is_back_in_time_is_waited_for(server: Server) -> No
     await store.open()
     snapshot = await begin(store)
     server.kill()
-    committing = asyncio.ensure_future(store.commit(a_plan(snapshot, assured=True)))
+    committing = asyncio.ensure_future(store.commit(a_plan(snapshot, verified_after_restart=True)))
     await asyncio.sleep(0.1)
     await asyncio.to_thread(server.start)
     assert (await committing).outcome is Outcome.OK
@@ -263,9 +263,9 @@ async def test_a_lost_script_is_sent_again(store: RedisStore, valkey_server: Ser
     """After SCRIPT FLUSH every call still works, one by one and in a pipeline."""
     snapshot = await begin(store)
     valkey_server.run("SCRIPT", "FLUSH")
-    snapshot = await commit_once(store, snapshot, wake_ms=1)
+    snapshot = await commit_once(store, snapshot, wake_at_ms=1)
     valkey_server.run("SCRIPT", "FLUSH")
-    assert [found.id for found in await store.claim(64, 60_000)] == [snapshot.id]
+    assert [found.id for found in await store.lease(64, 60_000)] == [snapshot.id]
     valkey_server.run("SCRIPT", "FLUSH")
     assert [found.id for found in await store.list(Page())] == [snapshot.id]
 
@@ -357,7 +357,7 @@ async def test_a_replica_is_refused_at_open_and_unavailable_later(
     with pytest.raises(StoreUnavailable, match="read-only"):
         await store.commit(a_plan(snapshot))
     server.run("REPLICAOF", "NO", "ONE")
-    await commit_once(store, snapshot, assured=True)
+    await commit_once(store, snapshot, verified_after_restart=True)
     await store.aclose()
 
 
@@ -375,7 +375,7 @@ async def test_a_failover_behind_a_name_is_followed(server: Server, tmp_path: Pa
             successor.run("REPLICAOF", "NO", "ONE")
             server.run("REPLICAOF", "127.0.0.1", successor.port)
             name.target = successor.port
-            await commit_once(store, snapshot, assured=True)
+            await commit_once(store, snapshot, verified_after_restart=True)
             await store.aclose()
 
 
@@ -459,8 +459,8 @@ async def test_options_of_the_address_that_change_answers_are_ignored(redis_url:
     store = RedisStore(f"{redis_url}/3?decode_responses=True&protocol=3&retry_on_timeout=1")
     await store.open()
     snapshot = await begin(store)
-    await commit_once(store, snapshot, wake_ms=1)
-    assert len(await store.claim(64, 1)) == 1
+    await commit_once(store, snapshot, wake_at_ms=1)
+    assert len(await store.lease(64, 1)) == 1
     await store.aclose()
     other = RedisStore(redis_url)
     await other.open()
@@ -513,15 +513,15 @@ async def test_foreign_bytes_beside_a_record_are_a_store_error(store: RedisStore
 async def test_one_unreadable_record_does_not_hide_the_others(store: RedisStore) -> None:
     """A claim returns what it can read; alone, the unreadable one is reported."""
     for i in range(6):
-        await commit_once(store, await begin(store, f"order_{i}"), wake_ms=1)
+        await commit_once(store, await begin(store, f"order_{i}"), wake_at_ms=1)
     await store.link.command("HSET", store.keys.order("order_3"), "1", b"garbage")
-    claimed = await store.claim(640, 30)
+    claimed = await store.lease(640, 30)
     assert sorted(found.order_id for found in claimed) == [f"order_{i}" for i in (0, 1, 2, 4, 5)]
     for found in claimed:
-        await commit_once(store, found, wake_ms=None)
+        await commit_once(store, found, wake_at_ms=None)
     await asyncio.sleep(0.05)
     with pytest.raises(StoreError, match="decode"):
-        await store.claim(640, 60_000)
+        await store.lease(640, 60_000)
 
 
 # manners
@@ -534,9 +534,9 @@ async def test_it_uses_no_command_that_a_busy_or_a_sharded_server_regrets(
     valkey_server.run("CONFIG", "RESETSTAT")
     again = RedisStore(valkey_server.url)
     await again.open()
-    snapshot = await commit_once(again, await begin(again), walked=EDGE, wake_ms=1)
+    snapshot = await commit_once(again, await begin(again), walked=EDGE, wake_at_ms=1)
     await again.start("order_1", a_record(again), FLOW)
-    await again.claim(64, 1)
+    await again.lease(64, 1)
     await again.list(Page())
     await again.list(Page(review=True))
     await again.flow_text("order_1", snapshot.record.digest)
@@ -578,6 +578,6 @@ async def test_it_works_without_the_fast_writer(
     monkeypatch.setattr("cfflow.store.redis.link._pack_fast", None)
     store = RedisStore(redis_url)
     await store.open()
-    await commit_once(store, await begin(store), wake_ms=1)
-    assert len(await store.claim(64, 1)) == 1
+    await commit_once(store, await begin(store), wake_at_ms=1)
+    assert len(await store.lease(64, 1)) == 1
     await store.aclose()

@@ -18,7 +18,7 @@ from cfflow.cashfree.wire import (
     PayAnswer,
     PaymentEntity,
     Simulation,
-    believed,
+    check_amounts,
     decoder,
     encode,
     next_action,
@@ -122,13 +122,13 @@ def test_the_pages_captured_payment_is_observed_field_by_field() -> None:
         authorization_action="CAPTURE",
         authorization_status="PENDING",
         captured_amount=Decimal(100),
-        hold_expires_ms=1645274074000,
+        hold_expires_at_ms=1645274074000,
         method="upi",
         channel="collect",
         payment_amount=Decimal("10.01"),
         order_amount=Decimal("10.01"),
-        paid_ms=1627022939000,
-        began_ms=1627022706000,
+        paid_at_ms=1627022939000,
+        began_at_ms=1627022706000,
         currency="INR",
         message="Transaction successful",
     )
@@ -155,8 +155,8 @@ def test_the_pages_declined_payment_tells_why() -> None:
         last_four="1111",
         payment_amount=Decimal("10.01"),
         order_amount=Decimal("10.01"),
-        paid_ms=1627022939000,
-        began_ms=1627022706000,
+        paid_at_ms=1627022939000,
+        began_at_ms=1627022706000,
         currency="INR",
         message="Transaction failed",
         card_kind="credit",
@@ -304,9 +304,9 @@ def test_an_amount_is_decoded_to_the_digit(text: str) -> None:
     ],
 )
 def test_what_is_no_amount_of_money_does_not_decode(kind: Any, shape: str, text: str) -> None:
-    """Not finite, negative or beyond any payment: the whole answer is not believed."""
+    """Not finite, negative or beyond any payment: the whole answer is not check_amounts."""
     with pytest.raises((msgspec.MsgspecError, ValueError)):
-        believed(decoder(kind)((shape % text).encode()))
+        check_amounts(decoder(kind)((shape % text).encode()))
 
 
 @pytest.mark.parametrize(
@@ -329,8 +329,8 @@ def test_the_noise_of_a_float_is_no_part_of_an_amount(text: str, seen: str) -> N
     """Less than half a paisa is rounded away; an exact tie is a different amount."""
     both = f'{{"payment_amount": {text}, "order_amount": "{text}", '
     body = f'{both}"authorization": {{"captured_amount": {text}}}}}'.encode()
-    found = observe_entity(believed(decoder(PaymentEntity)(body)), Call.FETCH_PAYMENT)
-    paid = observe_pay(believed(decoder(PayAnswer)(f'{{"payment_amount": {text}}}'.encode())))
+    found = observe_entity(check_amounts(decoder(PaymentEntity)(body)), Call.FETCH_PAYMENT)
+    paid = observe_pay(check_amounts(decoder(PayAnswer)(f'{{"payment_amount": {text}}}'.encode())))
     amounts = (found.payment_amount, found.order_amount, found.captured_amount, paid.payment_amount)
     assert [str(amount) for amount in amounts] == [seen] * 4
 
@@ -534,7 +534,7 @@ def test_any_json_decodes_to_an_answer_or_not_at_all(kind: str, body: object) ->
 def test_any_bytes_decode_or_raise_what_the_seam_knows(kind: str, raw: bytes) -> None:
     """Garbage is no way to raise something else."""
     try:
-        believed(decoder(KINDS[kind])(raw))
+        check_amounts(decoder(KINDS[kind])(raw))
     except (msgspec.MsgspecError, ValueError):
         return
 

@@ -116,7 +116,7 @@ class Books:
             self._blobs.pop(snapshot.id)
             self.gone.add(snapshot.order_id)
             keep_ms = self.flow_of(record.flow).end.retention_s * 1000
-            if now_ms < record.updated_ms + keep_ms or record.open_reviews:
+            if now_ms < record.updated_at_ms + keep_ms or record.open_reviews:
                 self._complain(f"{snapshot.id}: purged too early")
             if not self.at_end(record):
                 self._complain(f"{snapshot.id}: purged before its end")
@@ -135,7 +135,7 @@ class Books:
         record = self.records.get(name)
         if record is None:
             return False
-        return any(r.acknowledged_ms for r in record.reviews) or _by_person(record)
+        return any(r.acknowledged_at_ms for r in record.reviews) or _by_person(record)
 
     def order_is_overruled(self, order_id: str) -> bool:
         """Whether a person has spoken about any payment of this order."""
@@ -174,7 +174,7 @@ class Books:
         self._check_version(name, record, was)
         moves = self._check_history(name, record, was)
         self._check_wake(name, record)
-        if was and record.since_ms != was.since_ms and not since_may_change(was, record):
+        if was and record.since_at_ms != was.since_at_ms and not since_may_change(was, record):
             self._complain(f"{name}: its wait began anew, and nothing had happened")
         self._check_order(name, record)
         self._check_truth(name, record)
@@ -185,7 +185,7 @@ class Books:
         """A step is opened while nothing of its order could make it the second one."""
         operation = record.operation
         before = was.operation if was else None
-        if operation and before and operation.started_ms != before.started_ms:
+        if operation and before and operation.began_at_ms != before.began_at_ms:
             self._complain(f"{name}: the open {operation.step} began anew")
         if operation is None or (
             before and before.sends == operation.sends and before.key == operation.key
@@ -197,7 +197,7 @@ class Books:
             if not self._origins.learn(name, operation, nonces):
                 self._complain(f"{name}: the key of {operation.step} is not made from its name")
         self.operations[operation.key] = operation
-        self.opened_ms[operation.key] = record.updated_ms
+        self.opened_ms[operation.key] = record.updated_at_ms
         order_id = name.rpartition(".")[0]
         others = [
             (other, known)
@@ -211,7 +211,7 @@ class Books:
     def _look_at_claim(self, name: str, record: Record, was: Record | None) -> None:
         """Without the gateway's clock an older attempt of the same card looks like ours."""
         lost = was.operation if was and was.cf_payment_id is None else None
-        if lost and record.cf_payment_id and lost.gateway_ms is None:
+        if lost and record.cf_payment_id and lost.gateway_at_ms is None:
             self.untimed.add(name)
 
     def _check_version(self, name: str, record: Record, was: Record | None) -> None:
@@ -244,24 +244,24 @@ class Books:
     def _check_wake(self, name: str, record: Record) -> None:
         indexed = self._store._wakes.get(name)
         flow = self.flow_of(record.flow)
-        if record.wake_ms != expected_wake(record, flow):
-            self._complain(f"{name}: wakes at {record.wake_ms}, not as the schedule says")
-        if record.wake_ms is None and not self.at_end(record):
+        if record.wake_at_ms != expected_wake(record, flow):
+            self._complain(f"{name}: wakes at {record.wake_at_ms}, not as the schedule says")
+        if record.wake_at_ms is None and not self.at_end(record):
             self._complain(f"{name}: is not at its end, and nobody will look at it again")
         order_id, _, n = name.rpartition(".")
         noted = int(n) in self._store._orders[order_id].notices
         # Whatever is written over a notification that nobody has answered leaves it due.
-        wanted = {self._store.now_ms()} if noted else {record.wake_ms}
+        wanted = {self._store.now_ms()} if noted else {record.wake_at_ms}
         if indexed not in wanted:
-            self._complain(f"{name}: wakes at {record.wake_ms}, its index says {indexed}")
+            self._complain(f"{name}: wakes at {record.wake_at_ms}, its index says {indexed}")
 
     def at_end(self, record: Record) -> bool:
         """Whether nobody has to look at this payment any more."""
         if record.operation is not None or record.confirming:
             return False
-        watched_ms = record.moved_ms + self.flow_of(record.flow).end.late_watch_s * 1000
-        late = record.state is State.FAILED and record.asked_ms < watched_ms
-        if record.given_up_ms is not None:
+        watched_ms = record.moved_at_ms + self.flow_of(record.flow).end.late_watch_s * 1000
+        late = record.state is State.FAILED and record.asked_at_ms < watched_ms
+        if record.pay_given_up_at_ms is not None:
             return False
         return record.state in FINAL | {State.FAILED} and not late
 
@@ -338,7 +338,7 @@ def _told(record: Record) -> str:
         parts.append(f"review: {', '.join(reviews)}")
     wake = (
         "never"
-        if record.wake_ms is None
-        else f"in {(record.wake_ms - record.updated_ms) / 1000:.1f} s"
+        if record.wake_at_ms is None
+        else f"in {(record.wake_at_ms - record.updated_at_ms) / 1000:.1f} s"
     )
     return ", ".join([*parts, f"wakes {wake}"])

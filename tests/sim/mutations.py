@@ -67,7 +67,7 @@ def operation_not_written_down() -> AbstractContextManager[None]:
     """The step is sent first, and written down with its outcome."""
 
     async def unwritten(_: Engine, plan: Plan, _begin: object, _flow: Flow) -> object:
-        return plan, Committed(Outcome.OK, plan.record.updated_ms, plan.snapshot)
+        return plan, Committed(Outcome.OK, plan.record.updated_at_ms, plan.snapshot)
 
     return changed(Engine, "_open", unwritten)
 
@@ -106,7 +106,7 @@ def resend_without_an_inquiry() -> Iterator[None]:
 
 def lease_ignored() -> AbstractContextManager[None]:
     """A claim leaves the wake times as they are: every worker gets the same payments."""
-    claim = MemoryStore.claim
+    claim = MemoryStore.lease
 
     async def unleased(store: MemoryStore, limit: int, lease_ms: int) -> Sequence[Snapshot]:
         wakes = dict(store._wakes)
@@ -228,10 +228,10 @@ def pause_not_noticed() -> AbstractContextManager[None]:
 
 
 def failed_never_revives() -> AbstractContextManager[None]:
-    """Money that comes after all is not believed."""
+    """Money that comes after all is not check_amounts."""
 
-    def deaf(sketch: Draft, observation: Observation, target: State, asked_ms: int) -> bool:
-        return sketch.state is not State.FAILED and agrees(sketch, observation, target, asked_ms)
+    def deaf(sketch: Draft, observation: Observation, target: State, asked_at_ms: int) -> bool:
+        return sketch.state is not State.FAILED and agrees(sketch, observation, target, asked_at_ms)
 
     agrees = absorb._agrees
     return changed(absorb, "_agrees", deaf)
@@ -239,7 +239,7 @@ def failed_never_revives() -> AbstractContextManager[None]:
 
 def twins_not_noticed() -> AbstractContextManager[None]:
     """Two payments of one order take money, and nobody is told."""
-    return changed(decide, "warn_of_twins", lambda _: None)
+    return changed(decide, "warn_of_siblings_with_money", lambda _: None)
 
 
 def late_pay_not_noticed() -> AbstractContextManager[None]:
@@ -258,10 +258,10 @@ def old_nonce_after_a_loss() -> AbstractContextManager[None]:
     def trusting(
         sketch: Draft, listed: tuple[Observation, ...], *, nonce: str, named: tuple[str, ...]
     ) -> None:
-        distrust(sketch, listed, nonce=sketch.get("nonce"), named=named)
+        suspect_lost_pay(sketch, listed, nonce=sketch.get("nonce"), named=named)
 
-    distrust = attempts.distrust
-    return changed(decide, "distrust", trusting)
+    suspect_lost_pay = attempts.suspect_lost_pay
+    return changed(decide, "suspect_lost_pay", trusting)
 
 
 def ruled_out_by_amount() -> AbstractContextManager[None]:
@@ -282,7 +282,7 @@ def refresh_restarts_the_schedule() -> AbstractContextManager[None]:
 
     def restarting(sketch: Draft, at_ms: int) -> None:
         asked(sketch, at_ms)
-        sketch.set(since_ms=sketch.now_ms)
+        sketch.set(since_at_ms=sketch.now_ms)
 
     return changed(Draft, "asked", restarting)
 
@@ -291,7 +291,7 @@ def renewal_restarts_the_review_clock() -> AbstractContextManager[None]:
     """A step that is sent under a new key counts as a new step."""
 
     def anew(sketch: Draft, operation: Operation) -> Operation:
-        return replace(renewed(sketch, operation), started_ms=sketch.now_ms)
+        return replace(renewed(sketch, operation), began_at_ms=sketch.now_ms)
 
     return replaced(renewed, anew)
 

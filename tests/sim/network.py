@@ -68,7 +68,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class LimitHeaders:
     """An answer as the bank gave it."""
 
     status: int
@@ -116,7 +116,7 @@ class Network:
         self.sent: list[Sent] = []
         self.watcher: Watcher | None = None
         self.in_flight = 0
-        self._past: dict[tuple[str, ...], Said] = {}
+        self._past: dict[tuple[str, ...], LimitHeaders] = {}
         self._loop = loop
         self._bank = bank
         self._clock = clock
@@ -141,7 +141,7 @@ class Network:
             self.in_flight += 1
             later(delay_s, self._arrive, sent, fate, turn, request, answer)
         if not fate.arrives and fate.answer_after_s is not None:
-            response = _spoiled(fate, Said(0, [], b""))
+            response = _spoiled(fate, LimitHeaders(0, [], b""))
             later(fate.answer_after_s, self._answer, sent, answer, response)
         if fate.breaks_after_s is not None:
             later(fate.breaks_after_s, self._break, sent, answer, fate.error)
@@ -203,7 +203,7 @@ class Network:
         if self._weather.strikes():
             sent.process.die(f"when #{sent.number} reached the bank")
 
-    def _aged(self, sent: Sent, fate: Fate, said: Said) -> Said:
+    def _aged(self, sent: Sent, fate: Fate, said: LimitHeaders) -> LimitHeaders:
         """Return the answer, or an older one about the same attempt, from before any money."""
         if fate.spoil == "mixed":
             return _mixed(said)
@@ -213,7 +213,7 @@ class Network:
             self._past[sent.ids] = said
         return said
 
-    def _perform(self, request: httpx.Request) -> Said:
+    def _perform(self, request: httpx.Request) -> LimitHeaders:
         """Call the app, which never waits for anything in here."""
         told: list[dict[str, Any]] = []
 
@@ -234,7 +234,7 @@ class Network:
             "client": ("127.0.0.1", 1),
         }
         at_once(self._app(scope, receive, send))
-        return Said(told[0]["status"], told[0]["headers"], told[1]["body"])
+        return LimitHeaders(told[0]["status"], told[0]["headers"], told[1]["body"])
 
     def _answer(
         self, sent: Sent, answer: asyncio.Future[httpx.Response], response: httpx.Response
@@ -286,17 +286,21 @@ def at_once(work: Coroutine[Any, Any, Any]) -> Any:
     raise RuntimeError("it had to wait, which nothing in here may do")
 
 
-def _mixed(said: Said) -> Said:
+def _mixed(said: LimitHeaders) -> LimitHeaders:
     """Return an answer as if it were about an order that was paid, elsewhere."""
     found = json.loads(said.body) if said.status == 200 else None
     for entity in found if isinstance(found, list) else [found]:
         if isinstance(entity, dict) and "payment_status" in entity:
             entity |= {"order_id": _ELSEWHERE.decode(), "payment_status": "SUCCESS"}
             entity |= {"is_captured": True, "authorization": None}
-    return said if found is None else Said(said.status, said.headers, json.dumps(found).encode())
+    return (
+        said
+        if found is None
+        else LimitHeaders(said.status, said.headers, json.dumps(found).encode())
+    )
 
 
-def _spoiled(fate: Fate, said: Said) -> httpx.Response:
+def _spoiled(fate: Fate, said: LimitHeaders) -> httpx.Response:
     """Return what is left of an answer on its way back."""
     if fate.spoil in {"instead", "status"}:
         words = {"message": fate.message or "simulated", "code": fate.code or "internal_error"}

@@ -153,7 +153,7 @@ class Rules:
         if step not in {Step.PAY, Step.SUBMIT_OTP} or record is None:
             return
         order_id = self._order_of(sent)
-        asked_s = world_s(record.asked_ms)
+        asked_s = world_s(record.asked_at_ms)
         # The list that this record's last inquiry was: what it showed has been committed.
         lists = [seen for seen in self._lists.get(order_id, ()) if abs(seen.at_s - asked_s) < 0.2]
         if not lists or self._books.order_is_overruled(order_id):
@@ -248,7 +248,7 @@ class Rules:
         operation = self._books.operations.get(sent.key)
         if operation is None:
             return sent.at_s
-        return world_s(operation.limit_ms + PAY_MARGIN_MS)
+        return world_s(operation.deadline_at_ms + PAY_MARGIN_MS)
 
     def _order_of(self, sent: Sent) -> str:
         name = sent.payment_id

@@ -93,7 +93,7 @@ class Settling:
         for sale in world.sales:
             if sale.order_id in world.books.gone:
                 continue
-            problem = self._twins(sale.order_id)
+            problem = self._siblings_with_money(sale.order_id)
             if problem:
                 return problem
             for attempt in world.truth.attempts(sale.order_id):
@@ -117,7 +117,7 @@ class Settling:
             return f"{name} is {record.state}, the bank says {', '.join(effects)}"
         return ""
 
-    def _twins(self, order_id: str) -> str:
+    def _siblings_with_money(self, order_id: str) -> str:
         """When two payments of one order take money, a person is told at both."""
         holding = [
             (name, record)

@@ -21,5 +21,5 @@ async def catch_up(worker: Worker) -> None:
     """Look after what is due until nothing is."""
     ACTION.set(Action(0, WORKER, ""))
     claimed = -1
-    while claimed < (report := await worker.run_once()).claimed:
-        claimed = report.claimed
+    while claimed < (report := await worker.run_once()).leased:
+        claimed = report.leased

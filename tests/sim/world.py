@@ -24,7 +24,7 @@ from cfflow.core.sealed import Sealed
 from cfflow.emulator import Bank, BankOptions
 from cfflow.emulator.records import DEFAULT_ACCOUNTS
 from cfflow.emulator.wire import timestamp
-from cfflow.store.protocol import Noted, Store
+from cfflow.store.protocol import Notified, Store
 from cfflow.testing import FakeClock, MemoryStore
 from cfflow.webhooks import Verifier
 from tests.sim.accidents import Accidents
@@ -338,7 +338,7 @@ class World:
             taken = [snapshot.id for snapshot in cast("list[Snapshot]", done)]
             self.books.claimed(taken, self.store.now_ms() + lease_ms)
             return
-        if command.name == "notify" and isinstance(done, Noted):
+        if command.name == "notify" and isinstance(done, Notified):
             self.books.noted(told=not done.duplicate)
         if command.name == "purge" and done:
             (payments,) = command.args

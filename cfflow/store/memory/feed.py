@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from cfflow.feed.protocol import Mark, Member, Portion, Start
+from cfflow.feed.protocol import Member, Portion, Position, Start
 
 __all__ = ["MemoryFeed"]
 
@@ -20,7 +20,7 @@ _HARD: Final = 10
 class _Held(msgspec.Struct):
     """What a group knows of a partition: where it is, and who reads until when."""
 
-    mark: Mark
+    mark: Position
     consumer: str = ""
     session: int = 0
     until_ms: int = 0
@@ -70,20 +70,20 @@ class MemoryFeed:
     async def enter(self, member: Member, start: Start) -> Sequence[str]:
         """Register the group everywhere if it is new; return its living consumers."""
         for part in self._parts:
-            mark = Mark("0-0", part.trimmed)
+            mark = Position("0-0", part.trimmed)
             if start == "now" and part.entries:
-                mark = Mark(part.entries[-1][0], part.written)
+                mark = Position(part.entries[-1][0], part.written)
             part.groups.setdefault(member.group, _Held(mark))
         return self._join(member)
 
     async def read(
-        self, member: Member, marks: Mapping[int, Mark | None], count: int
+        self, member: Member, marks: Mapping[int, Position | None], count: int
     ) -> tuple[Sequence[str], dict[int, Portion]]:
         """Lease these partitions and read on behind the marks; None is the group's own."""
         portions = {place: self._read(member, place, marks[place], count) for place in marks}
         return self._join(member), portions
 
-    def _read(self, member: Member, place: int, mark: Mark | None, count: int) -> Portion:
+    def _read(self, member: Member, place: int, mark: Position | None, count: int) -> Portion:
         part, now_ms = self._parts[place], self._now_ms()
         held = part.groups.get(member.group)
         if held is None:
@@ -99,7 +99,7 @@ class MemoryFeed:
         found = tuple(part.entries[first : first + count])
         return Portion("ok" if status == "ok" else "taken", since, part.trimmed + first, found)
 
-    async def ack(self, member: Member, partition: int, mark: Mark) -> bool:
+    async def ack(self, member: Member, partition: int, mark: Position) -> bool:
         """Be done with everything up to a mark; False if somebody else has the partition."""
         held = self._parts[partition].groups.get(member.group)
         if held is None or not held.is_of(member):

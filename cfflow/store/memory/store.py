@@ -32,10 +32,10 @@ from cfflow.store.memory.feed import MemoryFeed
 from cfflow.store.memory.ledger import MemoryLedger
 from cfflow.store.protocol import (
     ACTION_MAX_B,
-    MARK_MS,
+    DUPLICATE_WINDOW_MS,
     Committed,
-    Noted,
     Notification,
+    Notified,
     Outcome,
     Overdue,
     Page,
@@ -128,7 +128,7 @@ class MemoryStore:
         order.attempts.append(Attempt(State.CREATED))
         order.records[n] = encode_record(msgspec.structs.replace(record, token=token_urlsafe(8)))
         self._flows.setdefault(flow.digest, flow.source)
-        self._index_wake(payment_id(order_id, n), record.wake_ms)
+        self._index_wake(payment_id(order_id, n), record.wake_at_ms)
         return Started("ok", self._snapshot(order_id, n))
 
     def _in_the_way(self, order_id: str, order: _Order) -> Started | None:
@@ -154,18 +154,20 @@ class MemoryStore:
         if stored.schema > SCHEMA:
             return Committed(Outcome.SCHEMA, now_ms)
         moved = (stored.version, stored.token) != (plan.previous.version, plan.previous.token)
-        twins = _twins(order.attempts, plan)
-        unseen = plan.barred_as is None and len(twins) > len(plan.before.twins)
+        siblings_with_money = _siblings_with_money(order.attempts, plan)
+        unseen = plan.barred_as is None and len(siblings_with_money) > len(
+            plan.before.siblings_with_money
+        )
         if moved or unseen:
             held = self._snapshot(snapshot.order_id, snapshot.n)
             return Committed(Outcome.CONFLICT, now_ms, held)
-        if not plan.assured and self._may_be_rolled_back(stored):
-            return Committed(Outcome.RESTARTED, now_ms, since_ms=self._since_ms)
+        if not plan.verified_after_restart and self._may_be_rolled_back(stored):
+            return Committed(Outcome.RESTARTED, now_ms, since_at_ms=self._since_ms)
         barred = _forbidden(order.attempts, plan)
         if barred is not None:
             return Committed(barred[0], now_ms, None, barred[1])
         entered = order.attempts[snapshot.n - 1].state not in HOLDS
-        for twin in twins if entered else ():
+        for twin in siblings_with_money if entered else ():
             self._wakes[payment_id(snapshot.order_id, twin)] = now_ms
         kept = self._write(order, plan)
         written = msgspec.structs.replace(snapshot, record=kept, attempts=tuple(order.attempts))
@@ -181,17 +183,21 @@ class MemoryStore:
             blob = b"" if action is None else encode_action(action)
             order.actions[n] = blob if len(blob) <= ACTION_MAX_B else b""
         notice = order.notices.get(n)
-        if notice and notice.at_ms > plan.answers_ms and not notice.is_told_by(record):
+        if (
+            notice
+            and notice.at_ms > plan.settles_until_at_ms
+            and not notice.adds_nothing_to(record)
+        ):
             self._index_wake(plan.snapshot.id, self.now_ms())
         else:
             order.notices.pop(n, None)
-            self._index_wake(plan.snapshot.id, record.wake_ms)
+            self._index_wake(plan.snapshot.id, record.wake_at_ms)
         events = encode_events(plan)
         self.events.extend(events)
         self._feed.append(plan.snapshot.order_id, events)
         return kept
 
-    async def notify(self, notification: Notification) -> Noted:
+    async def notify(self, notification: Notification) -> Notified:
         """Make the payments that a notification is about due now; tell the feed once."""
         now_ms, cf_payment_id = self.now_ms(), notification.cf_payment_id
         order = self._orders.get(notification.order_id) or _Order([], {}, {})
@@ -206,28 +212,28 @@ class MemoryStore:
         self._marks = {mark: until for mark, until in self._marks.items() if until > now_ms}
         new = notification.content_id not in self._marks
         if new:
-            self._marks[notification.content_id] = now_ms + MARK_MS
+            self._marks[notification.content_id] = now_ms + DUPLICATE_WINDOW_MS
             entry = encode_notification(notification, now_ms)
             self.events.append(entry)
             self._feed.append(notification.order_id, [entry])
-        return Noted(tuple(woken), duplicate=not new)
+        return Notified(tuple(woken), duplicate=not new)
 
-    async def answer(self, snapshot: Snapshot, answers_ms: int) -> Snapshot:
+    async def answer(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
         """Be done with a payment's notifications up to then, without a new version of it."""
         order = self._orders.get(snapshot.order_id)
         notice = order.notices.get(snapshot.n) if order else None
-        if order and notice and notice.at_ms <= answers_ms:
+        if order and notice and notice.at_ms <= settles_until_at_ms:
             same = decode_record(order.records[snapshot.n]).token == snapshot.record.token
             if same:
                 del order.notices[snapshot.n]
-                self._index_wake(snapshot.id, snapshot.record.wake_ms)
+                self._index_wake(snapshot.id, snapshot.record.wake_at_ms)
         return msgspec.structs.replace(snapshot, notice=None)
 
     async def flow_text(self, order_id: str, digest: str) -> bytes | None:
         """Return the text of the flow with which a payment began."""
         return self._flows.get(digest)
 
-    async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
+    async def lease(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
         """Take due payments, three quarters the newest overdue, one quarter the oldest."""
         now_ms = self.now_ms()
         due = sorted((at, name) for name, at in self._wakes.items() if at <= now_ms)
@@ -239,12 +245,12 @@ class MemoryStore:
             self._wakes[name] = now_ms + lease_ms
         return [self._by_name(name) for name in chosen]
 
-    async def defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+    async def defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
         """Look at a claimed payment at another time, unless somebody has moved it since."""
         found = await self.load(snapshot.order_id, snapshot.n)
         same = found is not None and found.record.token == snapshot.record.token
         if same and snapshot.id in self._wakes:
-            self._wakes[snapshot.id] = wake_ms
+            self._wakes[snapshot.id] = wake_at_ms
 
     async def overdue(self) -> Overdue:
         """Return how many payments are due and since when."""
@@ -274,7 +280,7 @@ class MemoryStore:
 
     def _may_be_rolled_back(self, record: Record) -> bool:
         anew = record.version == 1 and self._since_ms > 0
-        return record.updated_ms < self._since_ms + (_RESTART_MS if anew else 0)
+        return record.updated_at_ms < self._since_ms + (_RESTART_MS if anew else 0)
 
     async def list(self, page: Page) -> Sequence[Snapshot]:
         """Return payments by state, oldest first."""
@@ -284,7 +290,7 @@ class MemoryStore:
             for n in order.records
         ]
         found = [snapshot for snapshot in found if page.has(snapshot.record)]
-        found.sort(key=lambda snapshot: (snapshot.record.created_ms, snapshot.id))
+        found.sort(key=lambda snapshot: (snapshot.record.created_at_ms, snapshot.id))
         return found[: page.limit]
 
     def _snapshot(self, order_id: str, n: int) -> Snapshot:
@@ -298,11 +304,11 @@ class MemoryStore:
         order_id, _, n = name.rpartition(".")
         return self._snapshot(order_id, int(n))
 
-    def _index_wake(self, name: str, wake_ms: int | None) -> None:
-        if wake_ms is None:
+    def _index_wake(self, name: str, wake_at_ms: int | None) -> None:
+        if wake_at_ms is None:
             self._wakes.pop(name, None)
         else:
-            self._wakes[name] = wake_ms
+            self._wakes[name] = wake_at_ms
 
 
 def _concerned(attempts: Sequence[Attempt], cf_payment_id: str) -> Sequence[int]:
@@ -336,7 +342,7 @@ def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] |
         if other == plan.snapshot.n:
             continue
         if attempt.cf_payment_id and attempt.cf_payment_id == plan.record.cf_payment_id:
-            return Outcome.CLAIMED, other
+            return Outcome.OWNED, other
         if opened and attempt.state in HOLDS:
             return Outcome.HOLDER, other
         if attempt.bars & opened:
@@ -344,7 +350,7 @@ def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] |
     return None
 
 
-def _twins(attempts: Sequence[Attempt], plan: Plan) -> list[int]:
+def _siblings_with_money(attempts: Sequence[Attempt], plan: Plan) -> list[int]:
     """Return the other payments that hold money, where this plan's own does so too."""
     if plan.record.state not in HOLDS:
         return []

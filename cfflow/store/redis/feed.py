@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from cfflow.feed.protocol import Mark, Member, Portion, Start
+from cfflow.feed.protocol import Member, Portion, Position, Start
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.link import RedisLink
 
@@ -36,7 +36,7 @@ class RedisFeed:
         return _names(answers[-1])
 
     async def read(
-        self, member: Member, marks: Mapping[int, Mark | None], count: int
+        self, member: Member, marks: Mapping[int, Position | None], count: int
     ) -> tuple[Sequence[str], dict[int, Portion]]:
         """Lease these partitions and read on behind the marks; None is the group's own."""
         calls: list[Call] = [
@@ -57,7 +57,7 @@ class RedisFeed:
         portions = map(_portion, answers[1:])
         return _names(answers[0]), dict(zip(marks, portions, strict=True))
 
-    async def ack(self, member: Member, partition: int, mark: Mark) -> bool:
+    async def ack(self, member: Member, partition: int, mark: Position) -> bool:
         """Be done with everything up to a mark; False if somebody else has the partition."""
         keys = (self._keys.groups(partition),)
         args = ("feed_ack", *_named(member), member.lease_ms, mark.id, mark.seen)
@@ -104,4 +104,4 @@ def _portion(answer: Sequence[Any]) -> Portion:
         return Portion(status)
     identifier, seen, before, found = answer[2:6]
     entries = tuple((name.decode(), fields[1]) for name, fields in found)
-    return Portion(status, Mark(identifier.decode(), int(seen)), int(before), entries)
+    return Portion(status, Position(identifier.decode(), int(seen)), int(before), entries)

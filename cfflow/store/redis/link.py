@@ -202,18 +202,18 @@ class RedisLink:
         return await self._guarded(lambda: self._once(*args))
 
     async def _script_once(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        asked_ms = monotonic_ms()
+        asked_at_ms = monotonic_ms()
         try:
             answer = await self._once("EVALSHA", SHA, len(keys), *keys, *args)
         except NoScriptError:
             answer = await self._once("EVAL", SCRIPT, len(keys), *keys, *args)
-        self.clock.heard(answer[1], asked_ms, monotonic_ms())
+        self.clock.heard(answer[1], asked_at_ms, monotonic_ms())
         return cast("list[Any]", answer)
 
     async def _replicated_once(
         self, keys: Sequence[str], args: Sequence[Any], replicas: int
     ) -> tuple[list[Any], int]:
-        asked_ms = monotonic_ms()
+        asked_at_ms = monotonic_ms()
         wait = ("WAIT", replicas, round(self._deadline_s * 1000 / 3))
         answer, count = await self._exchange([("EVALSHA", SHA, len(keys), *keys, *args), wait])
         if isinstance(answer, NoScriptError):
@@ -221,13 +221,13 @@ class RedisLink:
         for trouble in (answer, count):
             if isinstance(trouble, Exception):
                 raise trouble
-        self.clock.heard(answer[1], asked_ms, monotonic_ms())
+        self.clock.heard(answer[1], asked_at_ms, monotonic_ms())
         return answer, int(count)
 
     async def _scripts_once(
         self, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
     ) -> list[Any]:
-        asked_ms = monotonic_ms()
+        asked_at_ms = monotonic_ms()
         commands = [("EVALSHA", SHA, len(keys), *keys, *args) for keys, args in calls]
         if isinstance(self.client, RedisCluster):
             pipeline = self.client.pipeline()
@@ -237,7 +237,7 @@ class RedisLink:
         else:
             answers = await self._exchange(commands)
         if answers and isinstance(answers[0], list):
-            self.clock.heard(answers[0][1], asked_ms, monotonic_ms())
+            self.clock.heard(answers[0][1], asked_at_ms, monotonic_ms())
         for i, (keys, args) in enumerate(calls):
             if isinstance(answers[i], (NoScriptError, *_PASSING)):
                 # By itself it also finds the node that a failover moved its slot to.

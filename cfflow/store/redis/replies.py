@@ -60,8 +60,8 @@ def committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committe
     if outcome is Outcome.CONFLICT:
         return Committed(outcome, at_ms, snapshot_of(snapshot.id, *answer[2:6]))
     if outcome is Outcome.RESTARTED:
-        return Committed(outcome, at_ms, since_ms=int(answer[2]))
-    in_the_way = outcome in {Outcome.CLAIMED, Outcome.HOLDER, Outcome.BLOCKED}
+        return Committed(outcome, at_ms, since_at_ms=int(answer[2]))
+    in_the_way = outcome in {Outcome.OWNED, Outcome.HOLDER, Outcome.BLOCKED}
     return Committed(outcome, at_ms, None, int(answer[2]) if in_the_way else 0)
 
 

@@ -14,11 +14,11 @@ from cfflow.core.flow import Flow
 from cfflow.core.record import SCHEMA, Record, Snapshot
 from cfflow.errors import ConfigError, StoreUnavailable
 from cfflow.store.protocol import (
-    MARK_MS,
-    PAID_MARK_MS,
+    DUPLICATE_WINDOW_MS,
+    PAID_MARKER_MS,
     Committed,
-    Noted,
     Notification,
+    Notified,
     Overdue,
     Page,
     Started,
@@ -147,8 +147,8 @@ class RedisStore:
                 flow.digest,
                 flow.source,
                 encode_record(named),
-                "" if record.wake_ms is None else record.wake_ms,
-                record.created_ms,
+                "" if record.wake_at_ms is None else record.wake_at_ms,
+                record.created_at_ms,
                 named.token,
                 n or "",
             ),
@@ -196,21 +196,21 @@ class RedisStore:
             record.state.value,
             record.cf_payment_id or "",
             self._feed_max,
-            "" if record.wake_ms is None else record.wake_ms,
-            record.created_ms,
+            "" if record.wake_at_ms is None else record.wake_at_ms,
+            record.created_at_ms,
             opening(plan),
             review_change(plan),
             action,
             blob,
             plan.previous.token,
             encode_attempt(record),
-            len(plan.before.twins),
-            "" if plan.assured else plan.previous.updated_ms,
-            plan.answers_ms,
+            len(plan.before.siblings_with_money),
+            "" if plan.verified_after_restart else plan.previous.updated_at_ms,
+            plan.settles_until_at_ms,
             *encode_events(plan),
         )
 
-    async def notify(self, notification: Notification) -> Noted:
+    async def notify(self, notification: Notification) -> Notified:
         """Make the payments that a notification is about due now; tell the feed once."""
         keys, order_id = self.keys, notification.order_id
         place = keys.partition(order_id)
@@ -227,11 +227,11 @@ class RedisStore:
             notification.cf_payment_id,
             notification.said,
             self._feed_max,
-            MARK_MS,
+            DUPLICATE_WINDOW_MS,
             encode_notification(notification, self.now_ms()),
         )
         answer = await self._kept(named, args)
-        return Noted(tuple(int(n) for n in answer[3]), duplicate=bool(answer[2]))
+        return Notified(tuple(int(n) for n in answer[3]), duplicate=bool(answer[2]))
 
     async def _kept(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run the script and have its replicas keep what it wrote, where some must."""
@@ -242,13 +242,13 @@ class RedisStore:
             raise StoreUnavailable("too few replicas have the notification")
         return answer
 
-    async def answer(self, snapshot: Snapshot, answers_ms: int) -> Snapshot:
+    async def answer(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
         """Be done with a payment's notifications up to then, without a new version of it."""
         place, record = self.keys.partition(snapshot.order_id), snapshot.record
-        wake_ms = "" if record.wake_ms is None else record.wake_ms
+        wake_at_ms = "" if record.wake_at_ms is None else record.wake_at_ms
         await self.link.script(
             (self.keys.wake(place), self.keys.order(snapshot.order_id)),
-            ("answer", snapshot.id, snapshot.n, record.token, answers_ms, wake_ms),
+            ("answer", snapshot.id, snapshot.n, record.token, settles_until_at_ms, wake_at_ms),
         )
         return msgspec.structs.replace(snapshot, notice=None)
 
@@ -257,7 +257,7 @@ class RedisStore:
         key = self.keys.flows(self.keys.partition(order_id))
         return cast("bytes | None", await self.link.command("HGET", key, digest))
 
-    async def claim(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
+    async def lease(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
         """Take due payments of every partition, in one round trip per node."""
         turns = self._turns(limit)
         each = limit // max(1, len(turns))
@@ -292,12 +292,12 @@ class RedisStore:
         self._claims += min(limit, count)
         return [divmod(claim, count) for claim in range(first, self._claims)]
 
-    async def defer(self, snapshot: Snapshot, wake_ms: int) -> None:
+    async def defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
         """Look at a claimed payment at another time, unless somebody has moved it since."""
         place = self.keys.partition(snapshot.order_id)
         await self.link.script(
             (self.keys.wake(place), self.keys.order(snapshot.order_id)),
-            ("defer", snapshot.id, snapshot.n, snapshot.record.token, wake_ms),
+            ("defer", snapshot.id, snapshot.n, snapshot.record.token, wake_at_ms),
         )
 
     async def overdue(self) -> Overdue:
@@ -314,21 +314,21 @@ class RedisStore:
         states = [keys.state(place, state) for state in State]
         answer = await self.link.script(
             (keys.order(order_id), keys.wake(place), keys.review(place), *states),
-            ("purge", order_id, PAID_MARK_MS, *(snapshot.record.token for snapshot in payments)),
+            ("purge", order_id, PAID_MARKER_MS, *(snapshot.record.token for snapshot in payments)),
         )
         return bool(answer[0] == b"ok")
 
     async def list(self, page: Page) -> Sequence[Snapshot]:
         """Return payments by index, oldest first: their ids first, then only those wanted."""
-        to = "+inf" if page.to_ms is None else page.to_ms
-        asked = ("find", page.from_ms, to, page.limit, int(page.review))
+        to = "+inf" if page.to_at_ms is None else page.to_at_ms
+        asked = ("find", page.from_at_ms, to, page.limit, int(page.review))
         places = range(self.keys.partitions)
         answers = await self.link.scripts([(self._indexes(p, page), asked) for p in places])
         rows = sorted((int(at), name.decode()) for answer in answers for name, at in answer[2])
         found = await self._read([name for _, name in rows[: page.limit]])
         # Between the two questions a payment may have left the page.
         there = [snapshot for snapshot in found if page.has(snapshot.record)]
-        return sorted(there, key=lambda snapshot: (snapshot.record.created_ms, snapshot.id))
+        return sorted(there, key=lambda snapshot: (snapshot.record.created_at_ms, snapshot.id))
 
     def _indexes(self, place: int, page: Page) -> Sequence[str]:
         states = [self.keys.state(place, state) for state in page.states]

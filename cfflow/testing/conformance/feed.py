@@ -110,7 +110,7 @@ class FeedConformance(Suite):
         assert (event.from_state, event.to_state) == ("created", "initiated")
         assert (event.trigger, event.step, event.observation) == ("initiate", "pay", "conformance")
         assert (event.version, event.cf_payment_id) == (snapshot.record.version, "9001")
-        assert round(event.at.timestamp() * 1000) == snapshot.record.updated_ms
+        assert round(event.at.timestamp() * 1000) == snapshot.record.updated_at_ms
         assert await drained(await opened(store, "other", "other")) == [event]
 
     async def test_the_events_of_a_payment_come_in_their_order(self, store: Store) -> None:

@@ -29,15 +29,15 @@ class IndexConformance(Suite):
     async def test_a_claim_returns_whole_payments_that_are_due(self, store: Store) -> None:
         """Record, next action and order entry, of the due ones only."""
         ready = await begin(store, "order_1")
-        ready = await written(store, ready, action=AskOtp(), wake_ms=store.now_ms() - 1)
+        ready = await written(store, ready, action=AskOtp(), wake_at_ms=store.now_ms() - 1)
         await due(store, "order_2", store.now_ms() + _MINUTE_MS)
         never = await begin(store, "order_3")
-        await written(store, never, wake_ms=None)
+        await written(store, never, wake_at_ms=None)
         assert await self._claimed(store) == [ready]
 
     async def test_a_started_payment_is_due_at_its_own_wake_time(self, store: Store) -> None:
         """The start writes the wake time too: from the first moment nothing is forgotten."""
-        record = a_record(store, wake_ms=store.now_ms() - 1)
+        record = a_record(store, wake_at_ms=store.now_ms() - 1)
         started = await store.start("order_1", record, FLOW)
         assert await self._claimed(store) == [started.snapshot]
 
@@ -62,9 +62,9 @@ class IndexConformance(Suite):
         now_ms = store.now_ms()
         leased = await due(store, "order_1", now_ms - 1)
         await self._claimed(store)
-        again = await written(store, leased, wake_ms=now_ms - 1)
+        again = await written(store, leased, wake_at_ms=now_ms - 1)
         assert await self._claimed(store) == [again]
-        await written(store, again, wake_ms=None)
+        await written(store, again, wake_at_ms=None)
         await self.later(store, 0.02)
         assert await self._claimed(store) == []
 
@@ -92,14 +92,14 @@ class IndexConformance(Suite):
         for i in range(24):
             await due(store, f"order_{i}", store.now_ms() - 1)
         for limit in (1, 2, 3, 5):
-            assert len(await store.claim(limit, 1)) <= limit
+            assert len(await store.lease(limit, 1)) <= limit
 
     async def test_small_claims_reach_every_payment(self, store: Store) -> None:
         """A store in parts serves one part after the other: none of them is left out."""
         expected = {(await due(store, f"order_{i}", store.now_ms() - 1)).id for i in range(24)}
         claimed: set[str] = set()
         for _ in range(24 * self.partitions):
-            claimed |= {snapshot.id for snapshot in await store.claim(1, _MINUTE_MS)}
+            claimed |= {snapshot.id for snapshot in await store.lease(1, _MINUTE_MS)}
         assert claimed == expected
 
     @pytest.mark.parametrize("share", [2, 4, 8])
@@ -109,7 +109,7 @@ class IndexConformance(Suite):
         limit = max(1, self.partitions // share)
         claimed: list[int] = []
         while len(claimed) < 4:
-            claimed += [snapshot.n for snapshot in await store.claim(limit, _MINUTE_MS)]
+            claimed += [snapshot.n for snapshot in await store.lease(limit, _MINUTE_MS)]
         assert sorted(claimed) == [1, 6, 7, 8]
 
     async def _overdue(self, store: Store, count: int) -> None:
@@ -117,12 +117,12 @@ class IndexConformance(Suite):
         long_ago = store.now_ms() - _MINUTE_MS
         for n in range(1, count + 1):
             snapshot = await begin(store, "order_1")
-            await written(store, snapshot, abandoned=True, wake_ms=long_ago + n)
+            await written(store, snapshot, abandoned=True, wake_at_ms=long_ago + n)
 
     async def _claimed(
         self, store: Store, *, limit: int = 100, lease_ms: int = _MINUTE_MS
     ) -> Sequence[Snapshot]:
-        return await store.claim(limit * self.partitions, lease_ms)
+        return await store.lease(limit * self.partitions, lease_ms)
 
     # claims that are given back
 
@@ -139,13 +139,13 @@ class IndexConformance(Suite):
         """The wake time of a newer commit wins over that of whoever claimed before it."""
         leased = await due(store, "order_1", store.now_ms() - 1)
         await self._claimed(store)
-        moved = await written(store, leased, wake_ms=store.now_ms() - 1)
+        moved = await written(store, leased, wake_at_ms=store.now_ms() - 1)
         await store.defer(leased, store.now_ms() + _MINUTE_MS)
         assert await self._claimed(store) == [moved]
 
     async def test_what_waits_for_nothing_is_not_deferred(self, store: Store) -> None:
         """A payment at its end is not woken up again, nor is one that was never there."""
-        ended = await written(store, await begin(store, "order_1"), wake_ms=None)
+        ended = await written(store, await begin(store, "order_1"), wake_at_ms=None)
         for snapshot in (ended, msgspec.structs.replace(ended, order_id="order_2")):
             await store.defer(snapshot, store.now_ms() - 1)
         assert await self._claimed(store) == []
@@ -176,7 +176,7 @@ class IndexConformance(Suite):
         """Oldest first, whatever the state and wherever the order lives."""
         now_ms = store.now_ms()
         for i in range(12):
-            record = a_record(store, created_ms=now_ms - i * 1000)
+            record = a_record(store, created_at_ms=now_ms - i * 1000)
             started = await store.start(f"order_{i:02}", record, FLOW)
             if i % 2:
                 await written(store, started.snapshot, state=State.FAILED)
@@ -189,25 +189,25 @@ class IndexConformance(Suite):
         """Both ends belong to it."""
         now_ms = store.now_ms()
         for i in range(5):
-            await store.start(f"order_{i}", a_record(store, created_ms=now_ms + i), FLOW)
-        assert await ids(store, from_ms=now_ms + 1, to_ms=now_ms + 3) == [
+            await store.start(f"order_{i}", a_record(store, created_at_ms=now_ms + i), FLOW)
+        assert await ids(store, from_at_ms=now_ms + 1, to_at_ms=now_ms + 3) == [
             "order_1.1",
             "order_2.1",
             "order_3.1",
         ]
-        assert await ids(store, from_ms=now_ms + 4) == ["order_4.1"]
-        assert await ids(store, to_ms=now_ms) == ["order_0.1"]
+        assert await ids(store, from_at_ms=now_ms + 4) == ["order_4.1"]
+        assert await ids(store, to_at_ms=now_ms) == ["order_0.1"]
 
     async def test_the_list_of_reviews_follows_the_open_ones(self, store: Store) -> None:
         """In while a review is open, out once all are acknowledged."""
         snapshot = await begin(store, "order_1")
         await begin(store, "order_2")
-        opened = Review("two_holds", snapshot.record.created_ms)
+        opened = Review("two_holds", snapshot.record.created_at_ms)
         reviewed = await written(store, snapshot, reviews=(opened,))
         assert await ids(store, review=True) == ["order_1.1"]
         reviewed = await written(store, reviewed, polls=1)
         assert await ids(store, review=True) == ["order_1.1"]
-        closed = msgspec.structs.replace(opened, acknowledged_ms=1)
+        closed = msgspec.structs.replace(opened, acknowledged_at_ms=1)
         await written(store, reviewed, reviews=(closed,))
         assert await ids(store, review=True) == []
 

@@ -28,13 +28,13 @@ def a_notification(cf_payment_id: str = "77", **fields: Any) -> Notification:
 
 async def asleep(store: Store, order_id: str = "order_1", **changes: Any) -> Snapshot:
     """Return a payment with attempt 77 that nobody has to look at."""
-    given = {"state": State.INITIATED, "cf_payment_id": "77", "wake_ms": None}
+    given = {"state": State.INITIATED, "cf_payment_id": "77", "wake_at_ms": None}
     return await written(store, await begin(store, order_id), **{**given, **changes})
 
 
 async def claimed(store: Store) -> Sequence[str]:
     """Return the ids of all that is due now."""
-    return sorted(snapshot.id for snapshot in await store.claim(100, _LEASE_MS))
+    return sorted(snapshot.id for snapshot in await store.lease(100, _LEASE_MS))
 
 
 async def notice_of(store: Store, n: int = 1) -> Notice | None:
@@ -44,9 +44,11 @@ async def notice_of(store: Store, n: int = 1) -> Notice | None:
     return found.notice
 
 
-def answering(snapshot: Snapshot, answers_ms: int, **changes: Any) -> Plan:
+def answering(snapshot: Snapshot, settles_until_at_ms: int, **changes: Any) -> Plan:
     """Return a plan made by an inquiry that had seen the notifications up to then."""
-    return msgspec.structs.replace(a_plan(snapshot, **changes), answers_ms=answers_ms)
+    return msgspec.structs.replace(
+        a_plan(snapshot, **changes), settles_until_at_ms=settles_until_at_ms
+    )
 
 
 class NoticeConformance(Suite):
@@ -67,7 +69,7 @@ class NoticeConformance(Suite):
         await asleep(store)
         noted = await store.notify(a_notification())
         assert (noted.payments, noted.duplicate) == ((1,), False)
-        (found,) = await store.claim(100, _LEASE_MS)
+        (found,) = await store.lease(100, _LEASE_MS)
         assert found.id == "order_1.1"
         assert found.notice is not None
         assert found.notice.cf_payment_id == "77"
@@ -75,14 +77,14 @@ class NoticeConformance(Suite):
     async def test_only_that_payment_of_the_order_is_woken(self, store: Store) -> None:
         """Its brothers have nothing to do with it."""
         await asleep(store, abandoned=True)
-        await written(store, await begin(store, "order_1"), wake_ms=None)
+        await written(store, await begin(store, "order_1"), wake_at_ms=None)
         await store.notify(a_notification())
         assert await claimed(store) == ["order_1.1"]
 
     async def test_an_attempt_of_nobodys_wakes_those_that_wait_for_one(self, store: Store) -> None:
         """A lost pay of theirs may have made it."""
         await asleep(store, abandoned=True)
-        await written(store, await begin(store, "order_1"), wake_ms=None)
+        await written(store, await begin(store, "order_1"), wake_at_ms=None)
         assert (await store.notify(a_notification("88"))).payments == (2,)
         assert await claimed(store) == ["order_1.2"]
 
@@ -92,8 +94,8 @@ class NoticeConformance(Suite):
     ) -> None:
         """The customer paid twice, and only these can tell."""
         first = await asleep(store, abandoned=True)
-        await written(store, await begin(store, "order_1"), state=State.FAILED, wake_ms=None)
-        await written(store, first, state=state, wake_ms=None)
+        await written(store, await begin(store, "order_1"), state=State.FAILED, wake_at_ms=None)
+        await written(store, first, state=state, wake_at_ms=None)
         assert (await store.notify(a_notification("88"))).payments == (1,)
 
     async def test_an_attempt_of_nobodys_wakes_the_newest_where_none_waits(
@@ -142,7 +144,7 @@ class NoticeConformance(Suite):
         """The worker that was woken first may have died with it."""
         await asleep(store)
         await store.notify(a_notification())
-        await store.claim(100, _LEASE_MS)
+        await store.lease(100, _LEASE_MS)
         noted = await store.notify(a_notification())
         assert (noted.payments, noted.duplicate) == ((1,), True)
         assert await claimed(store) == ["order_1.1"]
@@ -168,7 +170,7 @@ class NoticeConformance(Suite):
         """A step's own answer may be older than the news."""
         held = await asleep(store)
         await store.notify(a_notification())
-        await written(store, held, wake_ms=None)
+        await written(store, held, wake_at_ms=None)
         assert await notice_of(store) is not None
         assert await claimed(store) == ["order_1.1"]
 
@@ -176,9 +178,9 @@ class NoticeConformance(Suite):
         """Then the payment sleeps as long as its record says."""
         await asleep(store)
         await store.notify(a_notification())
-        (found,) = await store.claim(100, _LEASE_MS)
+        (found,) = await store.lease(100, _LEASE_MS)
         assert found.notice is not None
-        plan = answering(found, found.notice.at_ms, wake_ms=None)
+        plan = answering(found, found.notice.at_ms, wake_at_ms=None)
         assert (await store.commit(plan)).outcome is Outcome.OK
         assert await notice_of(store) is None
         assert await claimed(store) == []
@@ -189,10 +191,10 @@ class NoticeConformance(Suite):
         """Even within the same millisecond."""
         await asleep(store)
         await store.notify(a_notification())
-        (found,) = await store.claim(100, _LEASE_MS)
+        (found,) = await store.lease(100, _LEASE_MS)
         await store.notify(a_notification())
         assert found.notice is not None
-        await store.commit(answering(found, found.notice.at_ms, wake_ms=None))
+        await store.commit(answering(found, found.notice.at_ms, wake_at_ms=None))
         assert await notice_of(store) is not None
         assert await claimed(store) == ["order_1.1"]
 
@@ -200,7 +202,7 @@ class NoticeConformance(Suite):
         """The step's own answer was as good as the news."""
         held = await asleep(store)
         await store.notify(a_notification(said="captured"))
-        await written(store, held, state=State.CAPTURED, wake_ms=None)
+        await written(store, held, state=State.CAPTURED, wake_at_ms=None)
         assert await notice_of(store) is None
         assert await claimed(store) == []
 
@@ -224,7 +226,7 @@ class NoticeConformance(Suite):
         held = await asleep(store)
         for said in order:
             await store.notify(a_notification(said=said))
-        await written(store, held, state=State.FAILED, wake_ms=None)
+        await written(store, held, state=State.FAILED, wake_at_ms=None)
         assert await notice_of(store) is not None
         assert await claimed(store) == ["order_1.1"]
 
@@ -232,7 +234,7 @@ class NoticeConformance(Suite):
         """The customer's own step over that version still goes through."""
         held = await asleep(store)
         await store.notify(a_notification())
-        (found,) = await store.claim(100, _LEASE_MS)
+        (found,) = await store.lease(100, _LEASE_MS)
         assert found.notice is not None
         answered = await store.answer(found, found.notice.at_ms)
         assert (answered.record, answered.notice) == (held.record, None)
@@ -242,9 +244,9 @@ class NoticeConformance(Suite):
 
     async def test_an_answer_gives_the_payment_its_own_wake_time_back(self, store: Store) -> None:
         """The flow's schedule goes on where it was."""
-        await asleep(store, wake_ms=store.now_ms() - 1)
+        await asleep(store, wake_at_ms=store.now_ms() - 1)
         await store.notify(a_notification())
-        (found,) = await store.claim(100, _LEASE_MS)
+        (found,) = await store.lease(100, _LEASE_MS)
         assert found.notice is not None
         await store.answer(found, found.notice.at_ms)
         assert await claimed(store) == ["order_1.1"]
@@ -253,7 +255,7 @@ class NoticeConformance(Suite):
         """What came after the question is not answered by it."""
         await asleep(store)
         await store.notify(a_notification())
-        (found,) = await store.claim(100, _LEASE_MS)
+        (found,) = await store.lease(100, _LEASE_MS)
         await store.notify(a_notification())
         assert found.notice is not None
         await store.answer(found, found.notice.at_ms)
@@ -264,8 +266,8 @@ class NoticeConformance(Suite):
         """Whoever moved it has left it due."""
         await asleep(store)
         await store.notify(a_notification())
-        (found,) = await store.claim(100, _LEASE_MS)
-        await written(store, found, wake_ms=None)
+        (found,) = await store.lease(100, _LEASE_MS)
+        await written(store, found, wake_at_ms=None)
         assert found.notice is not None
         await store.answer(found, found.notice.at_ms)
         assert await claimed(store) == ["order_1.1"]
@@ -279,7 +281,7 @@ class NoticeConformance(Suite):
     async def test_a_conflict_shows_the_notice_that_is_there_now(self, store: Store) -> None:
         """What is decided again is decided on all that is known."""
         held = await asleep(store)
-        await written(store, held, wake_ms=None)
+        await written(store, held, wake_at_ms=None)
         await store.notify(a_notification())
         committed = await store.commit(a_plan(held))
         assert committed.outcome is Outcome.CONFLICT

@@ -19,12 +19,12 @@ from cfflow.testing.conformance.plans import FLOW, a_plan, a_record, begin, due,
 __all__ = ["OrderConformance"]
 
 _MINUTE_MS: Final = 60_000
-_ENDED: Final = {"state": State.FAILED, "wake_ms": None}
+_ENDED: Final = {"state": State.FAILED, "wake_at_ms": None}
 
 
 def a_step(step: Step) -> Operation:
     """Return an operation that opens this step."""
-    return Operation(step=step, sequence=1, key="k1", started_ms=1, limit_ms=2)
+    return Operation(step=step, sequence=1, key="k1", began_at_ms=1, deadline_at_ms=2)
 
 
 #: Situations of a payment that holds no money, as changes of its record.
@@ -42,14 +42,14 @@ _BESIDE: Final[dict[str, dict[str, Any]]] = {
 async def paid(store: Store, order_id: str) -> Snapshot:
     """Return a payment that took its order's money and has come to its end."""
     first = await begin(store, order_id)
-    return await written(store, first, state=State.CAPTURED, cf_payment_id="77", wake_ms=None)
+    return await written(store, first, state=State.CAPTURED, cf_payment_id="77", wake_at_ms=None)
 
 
 async def two_payments(store: Store) -> tuple[Snapshot, Snapshot]:
     """Return an abandoned payment and the one that followed it; both have an attempt."""
     first = await begin(store, "order_1")
     first = await written(
-        store, first, state=State.INITIATED, cf_payment_id="1", abandoned=True, wake_ms=None
+        store, first, state=State.INITIATED, cf_payment_id="1", abandoned=True, wake_at_ms=None
     )
     second = await begin(store, "order_1")
     return first, await written(store, second, state=State.INITIATED, cf_payment_id="2")
@@ -113,7 +113,7 @@ class OrderConformance(Suite):
         refused = await store.commit(a_plan(second, opens=True, operation=a_step(Step.PAY)))
         assert (refused.outcome, refused.other) == (Outcome.BLOCKED, 1)
         assert (await newest(store, 2)).record == second.record
-        closed = msgspec.structs.replace(review, acknowledged_ms=1)
+        closed = msgspec.structs.replace(review, acknowledged_at_ms=1)
         await written(store, first, reviews=(closed,))
         await written(store, second, opens=True, operation=a_step(Step.PAY))
 
@@ -156,16 +156,16 @@ class OrderConformance(Suite):
         assert refused.outcome is Outcome.CONFLICT
         seen = refused.snapshot
         assert seen is not None
-        assert (seen.record, seen.twins) == (second.record, (1,))
+        assert (seen.record, seen.siblings_with_money) == (second.record, (1,))
         await written(store, seen, state=state)
 
     async def test_the_other_holder_is_woken_up(self, store: Store) -> None:
         """Nobody would look at a payment at its end again, and two of them took money."""
         first, second = await two_payments(store)
-        await written(store, first, state=State.CAPTURED, wake_ms=None)
-        await written(store, await newest(store, second.n), state=State.CAPTURED, wake_ms=None)
+        await written(store, first, state=State.CAPTURED, wake_at_ms=None)
+        await written(store, await newest(store, second.n), state=State.CAPTURED, wake_at_ms=None)
         await self.later(store, 0.005)
-        claimed = await store.claim(4 * self.partitions, _MINUTE_MS)
+        claimed = await store.lease(4 * self.partitions, _MINUTE_MS)
         assert [snapshot.id for snapshot in claimed] == [first.id]
 
     async def test_a_hold_that_another_payment_got_meanwhile_is_never_overlooked(
@@ -179,7 +179,7 @@ class OrderConformance(Suite):
         overlooked = await store.commit(a_plan(before, polls=1))
         assert overlooked.outcome is Outcome.CONFLICT
         assert overlooked.snapshot is not None
-        assert overlooked.snapshot.twins == (1,)
+        assert overlooked.snapshot.siblings_with_money == (1,)
         await written(store, overlooked.snapshot, polls=1)
 
     # a store that came back
@@ -201,13 +201,15 @@ class OrderConformance(Suite):
     async def test_after_a_restart_nothing_is_written_before_an_answer(self, store: Store) -> None:
         """As often as it is tried, by whomever; one inquiry, and all goes on as before."""
         snapshot = await written(store, await begin(store, "order_1"), state=State.AUTHORIZED)
-        since_ms = await self._restarted(store)
+        since_at_ms = await self._restarted(store)
         for opens in (True, False):
             refused = await store.commit(a_plan(snapshot, opens=opens))
             assert refused.outcome is Outcome.RESTARTED
-            assert since_ms <= refused.since_ms <= store.now_ms()
+            assert since_at_ms <= refused.since_at_ms <= store.now_ms()
         assert await newest(store, 1) == snapshot
-        asked = await written(store, snapshot, assured=True, updated_ms=store.now_ms())
+        asked = await written(
+            store, snapshot, verified_after_restart=True, updated_at_ms=store.now_ms()
+        )
         again = await written(store, asked, opens=True)
         await written(store, again)
 
@@ -217,7 +219,9 @@ class OrderConformance(Suite):
         await self._restarted(store)
         for snapshot in before:
             assert (await store.commit(a_plan(snapshot))).outcome is Outcome.RESTARTED
-            asked = await written(store, snapshot, assured=True, updated_ms=store.now_ms())
+            asked = await written(
+                store, snapshot, verified_after_restart=True, updated_at_ms=store.now_ms()
+            )
             await written(store, asked)
 
     async def test_a_payment_begun_after_a_restart_may_be_one_begun_again(
@@ -227,19 +231,23 @@ class OrderConformance(Suite):
         first = await begin(store, "order_1")
         await self._restarted(store)
         assert (await store.commit(a_plan(first))).outcome is Outcome.RESTARTED
-        await written(store, first, assured=True, updated_ms=store.now_ms(), **_ENDED)
+        await written(
+            store, first, verified_after_restart=True, updated_at_ms=store.now_ms(), **_ENDED
+        )
         second = await begin(store, "order_1")
         assert (await store.commit(a_plan(second, opens=True))).outcome is Outcome.RESTARTED
-        asked = await written(store, second, assured=True, updated_ms=store.now_ms())
+        asked = await written(
+            store, second, verified_after_restart=True, updated_at_ms=store.now_ms()
+        )
         await written(store, asked, opens=True)
 
     async def _restarted(self, store: Store) -> int:
         """Restart the store, surely later than what was written, and say when that was."""
         await self.later(store, 0.005)
-        since_ms = store.now_ms()
+        since_at_ms = store.now_ms()
         await self.restart(store)
         await self.later(store, 0.005)
-        return since_ms
+        return since_at_ms
 
     # the end
 
@@ -254,17 +262,17 @@ class OrderConformance(Suite):
 
     async def test_an_order_goes_with_all_its_payments(self, store: Store) -> None:
         """Their wake times and reviews too, and no other order's."""
-        reviews, wake_ms = (Review("two_holds", 1),), store.now_ms() - 1
+        reviews, wake_at_ms = (Review("two_holds", 1),), store.now_ms() - 1
         first = await written(store, await begin(store, "order_1"), **_ENDED)
         second = await begin(store, "order_1")
-        changes = {"state": State.VOIDED, "reviews": reviews, "wake_ms": wake_ms}
+        changes = {"state": State.VOIDED, "reviews": reviews, "wake_at_ms": wake_at_ms}
         second = await written(store, second, **changes)
-        await due(store, "order_2", wake_ms)
+        await due(store, "order_2", wake_at_ms)
         assert await store.purge([first, second])
         assert (await store.overdue()).count == 1
         assert await ids(store) == ["order_2.1"]
         assert await ids(store, review=True) == []
-        assert [s.id for s in await store.claim(100 * self.partitions, 1)] == ["order_2.1"]
+        assert [s.id for s in await store.lease(100 * self.partitions, 1)] == ["order_2.1"]
 
     async def test_a_paid_order_leaves_a_mark(self, store: Store) -> None:
         """Nobody pays it again, by whatever number."""

@@ -38,9 +38,9 @@ async def begin(store: Store, order_id: str) -> Snapshot:
     return started.snapshot
 
 
-async def due(store: Store, order_id: str, wake_ms: int) -> Snapshot:
+async def due(store: Store, order_id: str, wake_at_ms: int) -> Snapshot:
     """Start a payment that wakes at this time."""
-    return await written(store, await begin(store, order_id), wake_ms=wake_ms)
+    return await written(store, await begin(store, order_id), wake_at_ms=wake_at_ms)
 
 
 async def written(store: Store, snapshot: Snapshot, **changes: Any) -> Snapshot:
@@ -75,7 +75,7 @@ def a_plan(
     action: NextAction | None = _SAME,
     walked: tuple[Walked, ...] = (),
     opens: bool = False,
-    assured: bool = False,
+    verified_after_restart: bool = False,
     beside: Step | None = None,
     **fields: Any,
 ) -> Plan:
@@ -90,7 +90,7 @@ def a_plan(
         walked=walked,
         action_changed=shown != snapshot.next_action,
         opens=opens,
-        assured=assured,
+        verified_after_restart=verified_after_restart,
         beside=beside,
     )
 

@@ -108,7 +108,7 @@ class StoreConformance(IndexConformance, OrderConformance, FeedConformance, Noti
             Attempt(State.VOIDED),
             Attempt(State.CREATED),
         )
-        assert third.claimed_elsewhere == {"77"}
+        assert third.owned_elsewhere == {"77"}
 
     async def test_a_paid_order_starts_no_other_payment(self, store: Store) -> None:
         """The payment that took the money is returned, even when others failed before."""
@@ -243,7 +243,7 @@ class StoreConformance(IndexConformance, OrderConformance, FeedConformance, Noti
         first = await written(store, first, state=State.FAILED, cf_payment_id="9001")
         second = await begin(store, "order_1")
         refused = await store.commit(a_plan(second, state=State.INITIATED, cf_payment_id="9001"))
-        assert (refused.outcome, refused.other) == (Outcome.CLAIMED, 1)
+        assert (refused.outcome, refused.other) == (Outcome.OWNED, 1)
         assert await store.load("order_1", 2) == second
         again = await store.commit(a_plan(first, polls=1))
         assert again.outcome is Outcome.OK
@@ -268,7 +268,7 @@ class StoreConformance(IndexConformance, OrderConformance, FeedConformance, Noti
             first = await written(store, first, state=State.INITIATED, abandoned=True)
             second = await begin(store, order_id)
             await written(store, first, state=held)
-            void = Operation(step=Step.VOID, sequence=1, key="k1", started_ms=1, limit_ms=2)
+            void = Operation(step=Step.VOID, sequence=1, key="k1", began_at_ms=1, deadline_at_ms=2)
             refused = await store.commit(a_plan(second, opens=True, operation=void))
             assert (refused.outcome, refused.other) == (Outcome.HOLDER, 1)
             assert (await store.commit(a_plan(second))).outcome is Outcome.OK
