@@ -1,10 +1,9 @@
-"""The engine: plan → commit → call → commit. The one page that a reviewer must read.
+"""The engine: load → plan → commit → call → plan → commit. The page to review.
 
-A step that may move money is written down before its call and closed by its outcome
-(DESIGN 4). While it is open no other step starts; if this process dies, whoever comes
-next finds the operation and asks the gateway what became of it. Nothing in here decides:
-the core does, from a snapshot and an answer; and nothing in here guesses: a call whose
-answer is lost leaves its operation open and raises `OutcomeUnknown`.
+A step that may move money is stored as an operation before its call, and its outcome closes the
+operation (design.md#a-step). While it is open no other step starts. If this process dies, the
+next one finds the operation and asks the gateway what it did. The core decides, from a snapshot
+and an answer. A call whose answer is lost leaves its operation open and raises `OutcomeUnknown`.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from cfflow.core.draft import Plan
 from cfflow.core.due import Ask, in_flight, what_to_ask
 from cfflow.core.flow import Flow
 from cfflow.core.record import Operation, Snapshot
+from cfflow.core.reviews import ReviewReason
 from cfflow.core.steps import SEND_WITHIN_MS, Begin
 from cfflow.errors import (
     CfflowError,
@@ -47,8 +47,8 @@ __all__ = ["Engine"]
 
 _E = TypeVar("_E", bound=CfflowError)
 
-#: Losing this many races in a row is no race any more.
-_RACES_MAX: Final = 64
+#: After so many lost commits in a row something is wrong with the store.
+_COMMITS_MAX: Final = 64
 
 
 class Engine:
@@ -71,39 +71,46 @@ class Engine:
         self._log = log
         self._attach = attach
 
-    async def step(self, held: Snapshot, begin: Begin, call: StepCall, *, fresh: bool) -> Snapshot:
-        """Carry out one step on the snapshot that the caller holds.
+    async def step(
+        self, held: Snapshot, begin: Begin, call: StepCall, *, fresh: bool, ask_first: bool = True
+    ) -> Snapshot:
+        """Carry out one step on the snapshot that the caller holds; return the committed one.
 
-        `fresh` says that it was read just now. Returns the committed snapshot; raises
-        `IllegalStep`, `OtpLimit` or `InvalidAmount` (nothing sent), `Conflict` (lost the
-        race, nothing sent), a `GatewayError` (no effect), `OutcomeUnknown` (ask).
+        `fresh`: it was read just now. `ask_first`: an open operation is settled by an inquiry
+        before the step is planned. Raises `IllegalStep`, `OtpLimit` or `InvalidAmount` (nothing
+        sent), `Conflict` (another commit was first, nothing sent), a `GatewayError` (no effect),
+        `OutcomeUnknown` (money may have moved; an inquiry decides).
         """
+        started_at = time.perf_counter()
         flow = await self.flows.flow_of(held, self.store)
-        plan = await self._plan(held, flow, begin, fresh=fresh)
-        return await self.carry_out(plan, begin, call, flow)
-
-    async def carry_out(self, plan: Plan, begin: Begin, call: StepCall, flow: Flow) -> Snapshot:
-        """Commit a planned step, make its call, commit the outcome. Raises as `step` does."""
-        began = time.perf_counter()
+        plan = await self._plan(held, flow, begin, fresh=fresh, ask_first=ask_first)
         plan, opened = await self._open(plan, begin, flow)
         snapshot, operation = opened.snapshot, plan.record.operation
         if snapshot is None or operation is None:
-            raise StoreError(f"{plan.snapshot.id}: the store kept no operation")
+            raise StoreError(f"{plan.snapshot.id}: the store returned no operation")
         if not opened.replicated:
             await self._not_sent(snapshot, operation, "too few replicas", flow)
             raise StoreUnavailable(f"{snapshot.id}: not sent, too few replicas have the operation")
-        # From the plan's own time: a commit whose answer was lost tells a later one.
+        # From the plan's own time: a commit that had to be repeated returns a later one.
         if self.store.now_ms() - plan.record.updated_at_ms > SEND_WITHIN_MS:
             await self._not_sent(snapshot, operation, "paused", flow)
             raise GatewayUnavailable(f"{snapshot.id}: not sent, this process was paused too long")
-        return await self._call(snapshot, operation, flow, call, began)
+        try:
+            answered = await call(snapshot, operation, flow, self.store.now_ms())
+        except GatewayError as error:
+            raise await self._refused(snapshot, operation, flow, error) from None
+        except OutcomeUnknown as error:
+            ended = Ended(operation.sequence, error.replayed, operation.sends)
+            raise await self._failed(snapshot, ended, flow, error) from None
+        settled = await self._settle_answer(snapshot, answered, flow, started_at)
+        return await self._with_outcome(settled, operation.sequence, flow)
 
     async def local(
         self, held: Snapshot, begin: Begin, *, fresh: bool, ask_first: bool = True
     ) -> Snapshot:
         """Carry out what needs no call: one plan, one commit.
 
-        A person's word does not `ask_first` what became of an open step: it decides that too.
+        A person's decision does not `ask_first` what an open step did: it settles that too.
         """
         flow = await self.flows.flow_of(held, self.store)
         plan = await self._plan(held, flow, begin, fresh=fresh, ask_first=ask_first)
@@ -111,53 +118,54 @@ class Engine:
         return committed.snapshot or held
 
     async def inquire(self, snapshot: Snapshot) -> Snapshot:
-        """Ask the gateway what became of this payment, and commit what it says.
+        """Ask the gateway about this payment, commit the answer and return the payment.
 
-        Returns the snapshot unchanged when a step may still be on its way or there is
-        nothing to ask. Raises `GatewayError`; the payment is as it was then.
+        It comes back unchanged while a step may be on its way, and where there is nothing to
+        ask. Raises `GatewayError`, and then nothing has changed.
         """
         flow = await self.flows.flow_of(snapshot, self.store)
-        event = await self.question(snapshot, flow)
+        event = await self.ask(snapshot, flow)
         return snapshot if event is None else await self.settle(snapshot, event, flow)
 
-    async def question(self, snapshot: Snapshot, flow: Flow) -> Event | None:
-        """Ask what is asked now and return the answer, uncommitted; None for nothing to ask."""
+    async def ask(self, snapshot: Snapshot, flow: Flow) -> Event | None:
+        """Make the inquiry that is due now and return its answer, not committed; None for none."""
         now_ms = self.store.now_ms()
         return await ask(self.gateway, snapshot, what_to_ask(snapshot, now_ms), flow, now_ms)
 
     async def verify_after_restart(
-        self, snapshot: Snapshot, flow: Flow, waiting: Event | None = None
+        self, snapshot: Snapshot, flow: Flow, answered: Event | None = None
     ) -> Snapshot:
-        """Ask about a payment whose last commits the store may have lost (DESIGN 5).
+        """Ask the gateway before writing: the store may have lost this payment's last commits.
 
-        Whatever the gateway knows of it is committed with a fresh nonce, so that no key of
-        a forgotten step comes again. `waiting` is the event that goes in next.
+        The answer is committed with a fresh nonce, so that no idempotency key of a lost
+        operation is used again (design.md#restart). `answered` is the answer to our own step
+        that waits to be committed: the attempts that it names are ours.
         """
         what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.PAYMENTS
         event = await ask(self.gateway, snapshot, what, flow, self.store.now_ms())
         if not isinstance(event, Inquired):
             return snapshot
-        named = _named(waiting)
-        trusted = msgspec.structs.replace(event, nonce=secrets.token_hex(4), named=named)
-        return await self.settle(snapshot, trusted, flow)
+        named = _named(answered)
+        verified = msgspec.structs.replace(event, nonce=secrets.token_hex(4), named=named)
+        return await self.settle(snapshot, verified, flow)
 
     async def settle(
-        self, snapshot: Snapshot, event: Event, flow: Flow, began: float | None = None
+        self, snapshot: Snapshot, event: Event, flow: Flow, started_at: float | None = None
     ) -> Snapshot:
-        """Commit what an event changes; lost races are decided again until it is in.
+        """Commit what an event changes and return the payment.
 
-        A fact stays one, whoever was faster: on a newer record the same event is merged.
-        `began` is when the step began whose duration the log tells.
+        Where another commit was first, the event is decided again on the newer record: a fact
+        stays a fact. `started_at` is the `perf_counter` from which the log counts durations.
         """
-        began = time.perf_counter() if began is None else began
-        for _ in range(_RACES_MAX):
+        started_at = time.perf_counter() if started_at is None else started_at
+        for _ in range(_COMMITS_MAX):
             plan = decide(snapshot, event, flow, self.store.now_ms())
             if plan.only_clears_notifications:
                 return await self.store.answer(snapshot, plan.settles_until_at_ms)
             committed = await self.store.commit(plan)
             match committed:
                 case Committed(outcome=Outcome.OK, snapshot=Snapshot() as written):
-                    log_commit(self._log, plan, began)
+                    log_commit(self._log, plan, started_at)
                     return written
                 case Committed(outcome=Outcome.CONFLICT, snapshot=Snapshot() as newer):
                     snapshot = newer
@@ -167,14 +175,14 @@ class Engine:
                     snapshot, event = await self._after_restart(snapshot, event, flow, since_at_ms)
                 case _:
                     raise _uncommitted(plan, committed)
-        raise StoreError(f"{snapshot.id}: lost {_RACES_MAX} races in a row")
+        raise StoreError(f"{snapshot.id}: another commit was first {_COMMITS_MAX} times in a row")
 
     async def _after_restart(
         self, snapshot: Snapshot, event: Event, flow: Flow, since_at_ms: int
     ) -> tuple[Snapshot, Event]:
-        """Before anything is written over a record that may be an old one: ask the gateway.
+        """Return snapshot and event for another try after the store refused an unverified commit.
 
-        An inquiry that was made since the store came back is all that is asked for.
+        An inquiry that was asked since the store came back is verification enough itself.
         """
         if isinstance(event, Inquired) and event.asked_at_ms > since_at_ms:
             whole = event.everything or snapshot.record.cf_payment_id is not None
@@ -187,7 +195,7 @@ class Engine:
     async def _plan(
         self, held: Snapshot, flow: Flow, begin: Begin, *, fresh: bool, ask_first: bool = True
     ) -> Plan:
-        """Plan on the held snapshot; where it forbids the step, read once and look again."""
+        """Plan on the held snapshot; where it forbids the step, load once and plan again."""
         if ask_first and _unresolved(held):
             newest = held if fresh else await load_payment(self.store, held.order_id, held.n)
             if newest.record.version != held.record.version:
@@ -204,9 +212,9 @@ class Engine:
         return await self._plan(newest, flow, begin, fresh=True)
 
     async def _resolve(self, held: Snapshot, flow: Flow) -> Snapshot:
-        """Before a step: an open operation is asked about first, never stepped over."""
+        """Settle an open operation by an inquiry before the next step is planned."""
         if in_flight(held, self.store.now_ms()):
-            text = f"{held.id}: a step is on its way; refresh tells how it ended"
+            text = f"{held.id}: a step is on its way; refresh shows how it ended"
             raise self._with(Conflict(text), held, flow)
         return await self.inquire(held)
 
@@ -222,9 +230,9 @@ class Engine:
     # 2. commit the operation
 
     async def _open(self, plan: Plan, begin: Begin, flow: Flow) -> tuple[Plan, Committed]:
-        """Write the operation down. A lost race ends the step: it is not planned again.
+        """Commit the operation. Where another commit was first, the step ends with `Conflict`.
 
-        Only a store that may have lost commits lets us ask first, and then plan on the answer.
+        Only after a restart of the store is it planned again, on what an inquiry answered.
         """
         committed = await self.store.commit(plan)
         if committed.outcome is Outcome.RESTARTED:
@@ -253,38 +261,24 @@ class Engine:
 
     def _overtaken(self, newest: Snapshot, flow: Flow) -> Conflict:
         version = newest.record.version
-        text = f"{newest.id} has moved since you read it, to version {version}; nothing was sent"
+        text = f"{newest.id} has changed since you read it, to version {version}; nothing was sent"
         return self._with(Conflict(text), newest, flow)
-
-    # 3. call
-
-    async def _call(
-        self, snapshot: Snapshot, operation: Operation, flow: Flow, call: StepCall, began: float
-    ) -> Snapshot:
-        sequence = operation.sequence
-        try:
-            event = await call(snapshot, operation, flow, self.store.now_ms())
-        except GatewayError as error:
-            raise await self._refused(snapshot, operation, flow, error) from None
-        except OutcomeUnknown as error:
-            ended = Ended(sequence, error.replayed, operation.sends)
-            raise await self._failed(snapshot, ended, flow, error) from None
-        settled = await self._record(snapshot, event, flow, began)
-        return await self._decided(settled, sequence, flow)
 
     # 4. commit the outcome
 
-    async def _record(self, snapshot: Snapshot, event: Event, flow: Flow, began: float) -> Snapshot:
-        """Commit an answer. If the store fails now, the open operation tells of the call."""
+    async def _settle_answer(
+        self, snapshot: Snapshot, event: Event, flow: Flow, started_at: float
+    ) -> Snapshot:
+        """Commit the answer to a step. If the store fails now, the operation stays open."""
         try:
-            return await self.settle(snapshot, event, flow, began)
+            return await self.settle(snapshot, event, flow, started_at)
         except StoreError as error:
             error.money_may_have_moved, error.safe_to_retry = True, False
             self._with(error, snapshot, flow)
             raise
         except GatewayError as error:
-            # A store that came back without its last commits, and nobody to ask about them.
-            text = f"{snapshot.id}: answered, and not written down: {error.message}"
+            # The store came back without its last commits, and the gateway cannot be asked.
+            text = f"{snapshot.id}: answered, and not stored: {error.message}"
             raise self._with(OutcomeUnknown(text), snapshot, flow) from None
 
     async def _refused(
@@ -292,8 +286,8 @@ class Engine:
     ) -> CfflowError:
         """Close the operation of a call that had no effect.
 
-        Of a step that was sent before, the refusal tells only of the newest call. What the
-        first one did is asked for; the core closes the step when none of them can act any more.
+        Of a step that was sent more than once, the refusal is about the newest call only. An
+        inquiry finds out what the others did; the core closes the step when none can act any more.
         """
         refused = Refused(operation.sequence, _why(error), operation.sends)
         if operation.sends == 1:
@@ -324,13 +318,13 @@ class Engine:
             self._log.warning("payment.unsettled", payment_id=snapshot.id, error=str(trouble))
         return self._with(error, snapshot, flow)
 
-    async def _decided(self, snapshot: Snapshot, sequence: int, flow: Flow) -> Snapshot:
-        """An answer that left its own operation open said nothing: the outcome is unknown."""
-        held = snapshot.record.operation
-        if held is None or held.sequence != sequence or held.accepted:
+    async def _with_outcome(self, snapshot: Snapshot, sequence: int, flow: Flow) -> Snapshot:
+        """Return the payment, or raise where the answer proved no outcome of its operation."""
+        left = snapshot.record.operation
+        if left is None or left.sequence != sequence or left.accepted:
             return snapshot
-        unknown = OutcomeUnknown(f"{snapshot.id}: {held.step} was answered without its outcome")
-        raise await self._failed(snapshot, Ended(sequence, sends=held.sends), flow, unknown)
+        unknown = OutcomeUnknown(f"{snapshot.id}: the answer to {left.step} proves no outcome")
+        raise await self._failed(snapshot, Ended(sequence, sends=left.sends), flow, unknown)
 
     def _with(self, error: _E, snapshot: Snapshot, flow: Flow) -> _E:
         """Return the error with the payment as it is in this snapshot."""
@@ -340,7 +334,7 @@ class Engine:
     # inquiries
 
     async def _ask_now(self, snapshot: Snapshot, flow: Flow) -> Snapshot:
-        """Ask although nothing is due: a refusal said that the gateway knows more."""
+        """Ask although nothing is due: a refusal showed that the gateway has more information."""
         what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.ORDER
         event = await ask(self.gateway, snapshot, what, flow, self.store.now_ms())
         return snapshot if event is None else await self.settle(snapshot, event, flow)
@@ -348,8 +342,8 @@ class Engine:
 
 def _named(event: Event | None) -> tuple[str, ...]:
     """Return the attempts that the answer to our own step names."""
-    said = event.observations if isinstance(event, Answered) else ()
-    return tuple(o.cf_payment_id for o in said if o.cf_payment_id is not None)
+    seen = event.observations if isinstance(event, Answered) else ()
+    return tuple(o.cf_payment_id for o in seen if o.cf_payment_id is not None)
 
 
 def _unresolved(snapshot: Snapshot) -> bool:
@@ -361,10 +355,12 @@ def _disputed(plan: Plan, outcome: Outcome, other: int) -> Disputed:
     order_id = plan.snapshot.order_id
     if outcome is Outcome.OWNED:
         ours = plan.record.cf_payment_id
-        return Disputed("attempt_claimed", f"attempt {ours} belongs to {order_id}.{other}")
+        return Disputed(
+            ReviewReason.ATTEMPT_CLAIMED, f"attempt {ours} belongs to {order_id}.{other}"
+        )
     return Disputed(
-        "two_holds",
-        f"{order_id}.{other} holds or took money too: nothing is done beside it",
+        ReviewReason.TWO_HOLDS,
+        f"{order_id}.{other} holds or took money too: no step is sent beside it",
     )
 
 
@@ -378,7 +374,9 @@ def _uncommitted(plan: Plan, committed: Committed) -> CfflowError:
             " review that must be closed first"
         )
     if committed.outcome is Outcome.RESTARTED:
-        return StoreUnavailable(f"{plan.snapshot.id}: the store keeps restarting; nothing was sent")
+        return StoreUnavailable(
+            f"{plan.snapshot.id}: the store restarted again and again; nothing was sent"
+        )
     return StoreError(f"{plan.snapshot.id} was written by a newer cfflow: it is read-only here")
 
 

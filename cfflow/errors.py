@@ -9,20 +9,20 @@
     ├── OtpLimit               the flow's OTP limits forbid it now (retry_at)
     ├── InvalidInput           an argument that could never be sent
     │   └── InvalidAmount      zero, negative, more than two decimals, over the hold
-    ├── Conflict               somebody else moved the payment first
-    ├── OutcomeUnknown         the call may have been sent; an inquiry decides
-    ├── InvalidSignature       a notification that is not to be believed (reason)
-    ├── StoreError             the store's answer makes no sense
-    │   └── StoreUnavailable   the store did not do it: down, read-only, full
+    ├── Conflict               another commit changed the payment first
+    ├── OutcomeUnknown         the call may have had an effect; an inquiry decides
+    ├── InvalidSignature       a notification that is not verified (reason)
+    ├── StoreError             what the store returned cannot be used
+    │   └── StoreUnavailable   the store did not write it: down, read-only, full
     └── GatewayError           the gateway's answer, or the lack of one
         ├── GatewayRejected    it refused this request (code, message)
         ├── GatewayAuthError   it refused these credentials
         ├── RateLimited        too many calls (retry_after_s)
         └── GatewayUnavailable it was not reached, or an inquiry got no answer
 
-Every class says two things about a step that raised it: `safe_to_retry`, whether the
-same call may be made again without asking anything first, and `money_may_have_moved`.
-No error's text ever holds a card number, a CVV, an OTP or a session id.
+Every class has two flags about the step that raised it: `safe_to_retry`, whether the same call
+may be made again without an inquiry first, and `money_may_have_moved`. No error's text contains
+a card number, a CVV, an OTP or a session id.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class CfflowError(Exception):
-    """Root of the tree. `payment` is the payment as last seen, where one was in hand."""
+    """Root of the tree. `payment` is the payment as it was last read, None where there was none."""
 
     safe_to_retry: bool = False
     money_may_have_moved: bool = False
@@ -56,11 +56,11 @@ class FlowError(CfflowError):
 
 
 class PaymentNotFound(CfflowError):
-    """The store holds no payment of this id. After a loss of data: `adopt` the order."""
+    """The store has no payment of this id. After a loss of data: `adopt` the order."""
 
 
 class AlreadyPaid(CfflowError):
-    """An attempt of this order already took money; no new one was started."""
+    """An attempt of this order took money already; no new one was started."""
 
 
 class IllegalStep(CfflowError):
@@ -81,7 +81,7 @@ class OtpLimit(CfflowError):
 
 
 class InvalidInput(CfflowError):
-    """An argument that can never be sent: an order id, an OTP, a session id out of form."""
+    """An argument that can never be sent: an ill-formed order id, OTP or session id."""
 
 
 class InvalidAmount(InvalidInput):
@@ -89,18 +89,18 @@ class InvalidAmount(InvalidInput):
 
 
 class Conflict(CfflowError):
-    """Somebody else moved this payment first, or a step is on its way. Nothing was sent.
+    """Another commit changed this payment first, or a step is on its way. Nothing was sent.
 
     Read the payment again and decide anew: the same button may have been pressed twice.
     """
 
 
 class OutcomeUnknown(CfflowError):
-    """The call may have been sent and nobody knows what it did.
+    """The call may have been sent, and whether it had an effect is not known.
 
-    Never success, never failure. The operation stays open; `refresh` asks the gateway,
-    whose answer decides (GATEWAY 3). `replayed` says that the gateway repeated, under the
-    same key, the error with which it had ended the first call (GATEWAY 5).
+    Treat it neither as success nor as failure. The operation stays open; `refresh` asks the
+    gateway, whose answer decides (gateway.md#proof). `replayed`: the gateway repeated, under the
+    same key, the error with which it had ended the first call (gateway.md#idempotency).
     """
 
     money_may_have_moved = True
@@ -108,7 +108,7 @@ class OutcomeUnknown(CfflowError):
 
 
 class InvalidSignature(CfflowError):
-    """A notification that is not to be believed: answer 400. No state was touched.
+    """A notification that is not verified: respond with 400. Nothing was changed.
 
     `reason`: `missing_header`, `bad_timestamp`, `stale`, `forged`, `oversized` or `malformed`.
     """
@@ -119,14 +119,14 @@ class InvalidSignature(CfflowError):
 
 
 class StoreError(CfflowError):
-    """The store answered something that cfflow cannot accept."""
+    """The store returned something that cfflow cannot use."""
 
 
 class StoreUnavailable(StoreError):
-    """The store did not do it: down, read-only, loading or out of memory.
+    """The store did not write it: down, read-only, loading or out of memory.
 
     `money_may_have_moved` is True when a gateway call had been made before its outcome
-    could be written down; its operation stays open, an inquiry decides, and then it is not
+    could be stored; its operation stays open, an inquiry decides, and then it is not
     `safe_to_retry`.
     """
 
@@ -140,7 +140,7 @@ class StoreUnavailable(StoreError):
 
 
 class GatewayError(CfflowError):
-    """The gateway's answer, or the lack of one. `request_id` finds it in its logs."""
+    """The gateway's answer, or the lack of one. Its support finds the call by `request_id`."""
 
     def __init__(
         self,
@@ -162,8 +162,8 @@ class GatewayError(CfflowError):
 class GatewayRejected(GatewayError):
     """The gateway refused this request; no money moved by it.
 
-    `fetch_first` is True for the refusals which show that the gateway knows more than
-    we do ("already processed", `order_inactive`): the engine asked before it raised.
+    `fetch_first` is True for refusals which show that the gateway has more information than
+    we have ("already processed", `order_inactive`): the engine asked before it raised.
     """
 
     fetch_first: bool = False

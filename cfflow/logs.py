@@ -27,7 +27,7 @@ class Log(Protocol):
         """Log an ordinary event."""
 
     def warning(self, event: str, **fields: Any) -> Any:
-        """Log an event that somebody should see."""
+        """Log an event that a person should see."""
 
 
 def default_log() -> Log:
@@ -59,7 +59,7 @@ def silent_log() -> Log:
 
 
 def log_commit(log: Log, plan: Plan, started_at: float) -> None:
-    """Log what has been committed: one event per transition, and loudly what is odd.
+    """Log a committed plan: one event per transition, and a warning for each new review.
 
     `started_at` is the `time.perf_counter` of when the step began.
     """
@@ -96,7 +96,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def _render(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
-    """Do in one go what three of structlog's processors would: level, time, JSON."""
+    """Add level and time and encode: three of structlog's processors in one, for speed."""
     event["level"] = level
     event["timestamp"] = datetime.now(UTC)
     return _encode(event)

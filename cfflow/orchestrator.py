@@ -1,4 +1,4 @@
-"""`Orchestrator`: the names that users type, each checked first and then handed to the engine."""
+"""`Orchestrator`: the public calls. Each checks its arguments and hands over to the engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cfflow.core.arguments import (
     check_order_id,
     check_otp,
     check_session,
-    check_word,
+    check_text,
 )
 from cfflow.core.chart import State
 from cfflow.core.decide import Adopted
@@ -63,8 +63,8 @@ class Orchestrator(Reader):
 
     Made by `cfflow.connect`, used as an async context manager. Every step takes a payment
     or its id, returns the committed `Payment`, and raises only `CfflowError`s. Passing the
-    payment is what protects against the same button pressed twice; where only an id
-    travels, carry `payment.version` along as `expected_version`.
+    payment protects against the same button pressed twice; where only an id travels, pass
+    `payment.version` along as `expected_version`.
     """
 
     def __init__(
@@ -107,8 +107,8 @@ class Orchestrator(Reader):
     ) -> Payment:
         """Begin to pay an order, or return the payment with which it is being paid.
 
-        `flow` is a flow's name; `amount` the order's, in rupees, None to take the
-        gateway's word. Idempotent: an open payment is returned as it is. Moves no money.
+        `flow` is a flow's name; `amount` the order's, in rupees, None to take over the
+        gateway's. Idempotent: an open payment is returned as it is. Moves no money.
         Raises `FlowError` (unknown flow), `Conflict` (the open payment has another flow,
         amount or currency), `AlreadyPaid`, `InvalidInput`, `StoreUnavailable`.
         """
@@ -212,8 +212,8 @@ class Orchestrator(Reader):
 
         Leave `amount` out to take the whole hold; None is an `InvalidAmount`. Exactly one
         capture per hold. While the bank has only accepted it, the payment comes back with
-        its `operation` open. While a lost capture is open, leaving `amount` out means that
-        one's amount. Raises `InvalidAmount` (None, over the hold, three
+        its `operation` open. While a lost capture is open, leaving `amount` out means the
+        amount of that one. Raises `InvalidAmount` (None, over the hold, three
         decimals, …), `IllegalStep`, `Conflict`, `OutcomeUnknown`: then `refresh`, or the
         same call again, which asks first and sends again only under the same key.
         """
@@ -225,9 +225,9 @@ class Orchestrator(Reader):
         return await self._authorize(payment, Step.VOID, None, expected_version)
 
     async def refresh(self, payment: Payment | str) -> Payment:
-        """Ask the gateway now, and commit what it says.
+        """Ask the gateway now, and commit the answer.
 
-        A step still within its time limit: the payment comes back as it is. Raises
+        While a step is within its time limit the payment comes back as it is. Raises
         `GatewayError` when there is no answer; nothing has changed then.
         """
         held = await load_payment(self.store, *place_of(payment))
@@ -237,7 +237,7 @@ class Orchestrator(Reader):
         """Rebuild an order's payments from the gateway's list of its attempts; return them all.
 
         For a store that was lost or rolled back. `flow` is for attempts that no payment of
-        the store knows: one name, or several where the order was paid by several methods;
+        the store owns: one name, or several where the order was paid by several methods;
         each attempt gets the first one that takes its method. Times are the gateway's.
         Idempotent; moves no money and invents none. Raises `InvalidInput` for a method that
         none of the flows takes, `Conflict` while a pay of the order is open, `GatewayError`
@@ -250,7 +250,7 @@ class Orchestrator(Reader):
         asked_at_ms = self.store.now_ms()
         listed = await self.gateway.fetch_payments(order_id)
         found = [observe_entity(entity, Call.FETCH_PAYMENTS) for entity in listed]
-        # All flows are chosen before anything is written: an attempt that none takes stops it.
+        # All flows are chosen before anything is written: one attempt that none takes stops it.
         for attempt, own in [(a, flow_for(a, rules)) for a in unowned(found, owned)]:
             empty = await self._unpaid(owned, attempt)
             if empty is None:
@@ -267,7 +267,7 @@ class Orchestrator(Reader):
     ) -> Payment:
         """Free the order for another payment. This one is watched to its end.
 
-        Money that it still gets: a hold is voided where the flow says so, all else is
+        Where it still gets money, a hold is voided if the flow wants that, and all else is
         reviewed. Raises `Conflict` while a step is open, `IllegalStep` when it is over.
         """
         held, fresh = await self._held(payment, expected_version)
@@ -278,16 +278,16 @@ class Orchestrator(Reader):
     ) -> Payment:
         """Close one open review by name. The payment stays as it is; no money moves.
 
-        `actor` and `note`, who says so and why, are kept in the history. Raises
+        `actor` and `note`, who decided and why, are stored in the history. Raises
         `InvalidInput` when no review of this name is open.
         """
-        word = partial(
+        decision = partial(
             acknowledge,
             reason=reason,
-            actor=check_word("actor", actor),
-            note=check_word("note", note),
+            actor=check_text("actor", actor),
+            note=check_text("note", note),
         )
-        return await self._worded(payment, word)
+        return await self._decide(payment, decision)
 
     async def resolve(
         self,
@@ -298,29 +298,29 @@ class Orchestrator(Reader):
         actor: str,
         note: str,
     ) -> Payment:
-        """Take a person's word for where a payment is, while a review is open on it.
+        """Take a person's decision on where a payment is, while a review is open on it.
 
         Along the chart only. `amount` in rupees is what was captured; leave it out for the
         whole hold, None is an `InvalidAmount`. Closes the open step and all reviews; makes no
         call and moves no money. Raises `IllegalStep`, `InvalidAmount`, `Conflict` (a step is
         on its way).
         """
-        word = partial(
+        decision = partial(
             resolve,
             state=state_named(state),
             amount=check_amount(amount),
-            actor=check_word("actor", actor),
-            note=check_word("note", note),
+            actor=check_text("actor", actor),
+            note=check_text("note", note),
         )
-        return await self._worded(payment, word)
+        return await self._decide(payment, decision)
 
     async def on_webhook(self, headers: Headers, body: bytes) -> Receipt:
-        """Take a notification of the gateway's: once this returns, answer 200.
+        """Take a notification of the gateway's: once this returns, respond with 200.
 
         `headers`: as they came, names in any case; `body`: the raw bytes. It moves no money
         and no payment: it makes the payment due, and a worker asks the gateway. One round
-        trip to the store. Raises `InvalidSignature` with a `reason` (answer 400; nothing was
-        touched) and `StoreUnavailable` (answer 503; the gateway sends it again).
+        trip to the store. Raises `InvalidSignature` with a `reason` (respond with 400; nothing was
+        changed) and `StoreUnavailable` (respond with 503; the gateway sends it again).
         """
         if self._verifier is None:
             raise ConfigError("this orchestrator was made without webhook secrets: use connect")
@@ -365,10 +365,12 @@ class Orchestrator(Reader):
     async def _flow_of(self, snapshot: Snapshot) -> Flow:
         return await self.flows.flow_of(snapshot, self.store)
 
-    async def _worded(self, payment: Payment | str, word: Begin) -> Payment:
-        """Commit a person's word on the newest record: it is about the payment, not a page."""
+    async def _decide(self, payment: Payment | str, decision: Begin) -> Payment:
+        """Commit a person's decision on the newest record: what their page showed may be older."""
         held = await load_payment(self.store, *place_of(payment))
-        return await self.shown(await self.engine.local(held, word, fresh=True, ask_first=False))
+        return await self.shown(
+            await self.engine.local(held, decision, fresh=True, ask_first=False)
+        )
 
     async def _authorize(
         self,
@@ -414,7 +416,7 @@ class Orchestrator(Reader):
 def _check_started(
     started: Started, payment: Payment, flow: str, amount: Decimal | None, currency: str
 ) -> None:
-    """Refuse to return a payment that the caller did not ask for."""
+    """Raise where the order's payment is not what the caller wanted to start."""
     if started.outcome == "paid":
         raise AlreadyPaid(f"order {payment.order_id} was paid by {payment.id}", payment=payment)
     asked = started.snapshot.record.amount

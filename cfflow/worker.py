@@ -1,8 +1,8 @@
-"""The worker: wakes payments that are due, any number of them, on any number of machines.
+"""The worker: looks at the payments that are due. Any number of them may run, on any machines.
 
-A claim takes due payments for the time of a lease; a worker that dies gives them back by
-dying. What fails is put back with a growing pause and a logged reason, so that one payment
-that cannot be processed is neither lost nor in the way of the others.
+A worker leases due payments for some time; the leases of one that dies end by themselves. A
+payment that fails is due again after a growing pause, with a logged reason: it is not lost, and
+does not hold up the others.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cfflow.cashfree.inquiries import CALLS
 from cfflow.cashfree.steps import authorize_begin, authorize_call
 from cfflow.core.chart import FINAL, State
 from cfflow.core.decide import Disputed, NotFound, TimePassed, decide
-from cfflow.core.draft import Plan
 from cfflow.core.due import HoldEnd, due_hold, in_flight, resend, resend_is_due, what_to_ask
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call
 from cfflow.core.record import Snapshot, Step
+from cfflow.core.reviews import ReviewReason
 from cfflow.core.siblings import why_barred
 from cfflow.core.steps import Begin
 from cfflow.engine import Engine
@@ -51,29 +51,28 @@ __all__ = ["Report", "Worker"]
 
 _BACKOFF_MAX_S: Final = 300.0
 _BACKOFF_S: Final = 1.0
-#: Past this the longest pause is reached anyway, and a float has an end.
+#: After so many the longest pause is reached; more would overflow a float.
 _DOUBLINGS_MAX: Final = 16
 
-#: A payment that is due again at once would be claimed again at once.
+#: A payment that is due again at once waits so long, or a worker would do nothing else.
 _AGAIN_MS: Final = 1_000
 
-#: So many failing payments are remembered; a forgotten one starts with a short pause again.
+#: So many failing payments are counted; one beyond starts with a short pause again.
 _FAILURES_MAX: Final = 10_000
 
-#: How many payments at once find out whether a gateway that was not reached is back.
+#: After the gateway was not reached, so many payments at once try whether it is back.
 _PROBES: Final = 8
 
-#: How often it is looked for what is over; the pause between two pages of what is.
+#: How often orders that are over are looked for, and the pause between two pages of them.
 _PURGE_EVERY_S: Final = 60.0
 _PURGE_PAUSE_S: Final = 0.2
-
 
 #: An order leaves the store only when all of its payments are in one of these.
 _ENDS: Final = (*FINAL, State.FAILED)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker did, and how far behind all of them are.
+    """What a worker did, and how late all workers are.
 
     `due`: payments that wait for a worker now; `lag_s`: for how long the oldest of them.
     `leased`, `progressed` (an open step closed or the state moved), `errors`, `purged`
@@ -89,12 +88,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Worker:
-    """Tends the payments of an orchestrator's store.
+    """Looks at the due payments of an orchestrator's store.
 
-    `concurrency`: how many payments at once. `lease_s`: for how long a claimed payment is
-    nobody else's; longer than the slowest gateway call. `idle_s`: the pause when nothing is
-    due, at most 0.5 s. `report_s`: how often a `worker.report` is logged. `drain_s`: how
-    long `run` waits for payments in hand when it is stopped.
+    `concurrency`: how many payments at once. `lease_s`: for how long no other worker gets a
+    leased payment; longer than the slowest gateway call. `idle_s`: the pause when nothing is
+    due, at most 0.5 s. `report_s`: how often a `worker.report` is logged. `drain_s`: how long
+    `run` waits for the payments that it works on when it is stopped.
     """
 
     def __init__(
@@ -128,12 +127,14 @@ class Worker:
     async def run(self, *, signals: bool = True) -> Report:
         """Work until `stop` is called, or SIGTERM or SIGINT comes; return the last report.
 
-        Payments in hand are finished first. `signals=False` leaves the signals to your
-        program. What the store or the gateway refuses is logged and tried again.
+        The payments that it works on are finished first. `signals=False` leaves the signals to
+        your program. What the store or the gateway refuses is logged and tried again.
         """
         tasks: set[asyncio.Task[None]] = set()
-        with self._listening() if signals else contextlib.nullcontext():
-            aside = [asyncio.create_task(work()) for work in (self._keep_telling, self._keep_clean)]
+        with self._handling_signals() if signals else contextlib.nullcontext():
+            aside = [
+                asyncio.create_task(work()) for work in (self._keep_reporting, self._keep_purging)
+            ]
             try:
                 while not self._stopping.is_set():
                     await self._fill(tasks)
@@ -144,16 +145,18 @@ class Worker:
         return await self.report()
 
     async def run_once(self) -> Report:
-        """Claim once, tend what was due, and return the report: for cron, tests and demos.
+        """Look once at what is due now and return the report: for cron, tests and demos.
 
-        Purging is left to `run`, and to `cfflow.Worker`s that stay.
+        Purging is left to `run`.
         """
-        for snapshot in await self._claim(self._concurrency):
-            await self._tend(snapshot)
+        leased = await self._lease(self._concurrency)
+        async with asyncio.TaskGroup() as tasks:
+            for snapshot in leased:
+                tasks.create_task(self._look_at(snapshot))
         return await self.report()
 
     def stop(self) -> None:
-        """Claim nothing more; `run` ends once the payments in hand are done."""
+        """Lease nothing more; `run` ends once the payments that it works on are done."""
         self._stopping.set()
 
     async def report(self) -> Report:
@@ -166,40 +169,40 @@ class Worker:
         lag_ms = 0 if since_at_ms is None else max(0, self._store.now_ms() - since_at_ms)
         return Report(due=overdue.count, lag_s=lag_ms / 1000, **self._counts)
 
-    # claiming
+    # leasing
 
     async def _fill(self, tasks: set[asyncio.Task[None]]) -> None:
-        """Claim as many payments as there is room for, or wait until there is."""
+        """Lease as many payments as there is room for, or wait until there is."""
         room = self._concurrency - len(tasks)
         if room < max(1, self._concurrency // 4):
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return
-        claimed = await self._claim(room)
-        for snapshot in claimed:
-            task = asyncio.create_task(self._tend(snapshot))
+        leased = await self._lease(room)
+        for snapshot in leased:
+            task = asyncio.create_task(self._look_at(snapshot))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-        if self._unreached or not claimed:
+        if self._unreached or not leased:
             await self._rest(self._idle_s)
 
-    async def _claim(self, limit: int) -> Sequence[Snapshot]:
-        """Take due payments; a gateway that was not reached is tried with a few at a time."""
+    async def _lease(self, limit: int) -> Sequence[Snapshot]:
+        """Lease due payments; only a few while the gateway was not reached."""
         limit = await self._room(min(limit, _PROBES) if self._unreached else limit)
         try:
-            claimed = await self._store.lease(limit, self._lease_ms) if limit else ()
+            leased = await self._store.lease(limit, self._lease_ms) if limit else ()
         except StoreError as trouble:
             self._trouble(trouble)
             return ()
-        self._counts["leased"] += len(claimed)
-        if not claimed:
+        self._counts["leased"] += len(leased)
+        if not leased:
             self._budget.give_back()
-        return claimed
+        return leased
 
     async def _room(self, limit: int) -> int:
-        """Return how many payments can be asked about now: no more are claimed than that.
+        """Return how many payments the rate budget lets us ask about now; lease no more than that.
 
-        Those that are not claimed keep their age. Which class of inquiry they will need is
-        not known before; the one that was missing last is a good guess.
+        Which inquiry they need is not known before they are read: the one that the budget
+        refused last is assumed.
         """
         return await self._budget.room(self._scarce, limit)
 
@@ -209,11 +212,11 @@ class Worker:
 
     # one payment
 
-    async def _tend(self, snapshot: Snapshot) -> None:
-        """Tend one payment; whatever happens, it is due again at a time that was chosen."""
+    async def _look_at(self, snapshot: Snapshot) -> None:
+        """Do what is due for one payment; whatever happens, it is due again at a chosen time."""
         try:
             with self._budget.background():
-                seen = await self._due_work.tend(snapshot)
+                seen = await self._due_work.do(snapshot)
         except RateLimited as limited:
             self._scarce = CALLS.get(what_to_ask(snapshot, self._store.now_ms()), self._scarce)
             await self._postpone(snapshot, limited)
@@ -227,13 +230,13 @@ class Worker:
         if (was.state, was.operation) != (now.state, now.operation):
             self._counts["progressed"] += 1
         if seen is snapshot and now.wake_at_ms is not None:
-            # A notification woke it while its step is on its way: that one's time comes first.
+            # A notification made it due while its step is on its way: wait for the deadline.
             await self._wait_for_step(snapshot, now.wake_at_ms)
             return
         soon_at_ms = self._store.now_ms() + _AGAIN_MS
         is_due = now.wake_at_ms is not None and now.wake_at_ms < soon_at_ms
         if is_due and now.asked_at_ms == was.asked_at_ms:
-            # Stale, or not about this payment: asking again at once would bring the same.
+            # Too old, or not about this payment: asking at once would bring the same answer.
             await self._put_back(
                 seen, GatewayUnavailable("the answer is too old, or not about this payment")
             )
@@ -243,7 +246,7 @@ class Worker:
             await self._defer(seen, soon_at_ms)
 
     async def _wait_for_step(self, snapshot: Snapshot, wake_at_ms: int) -> None:
-        """Look again when the step says so, unless its outcome was written meanwhile."""
+        """Look again after the step's deadline, unless its outcome was committed meanwhile."""
         try:
             later_at_ms = max(wake_at_ms, self._store.now_ms() + _AGAIN_MS)
             await self._store.defer(snapshot, later_at_ms)
@@ -251,13 +254,13 @@ class Worker:
             self._trouble(trouble, payment_id=snapshot.id)
 
     async def _postpone(self, snapshot: Snapshot, limited: RateLimited) -> None:
-        """The rate limit is no trouble of this payment's: it is due again when there is room."""
+        """Look again when the rate limit permits: the payment itself did not fail."""
         pause_s = max(_AGAIN_MS / 1000, limited.retry_after_s)
         pause_s *= random.uniform(1.0, 1.2)  # noqa: S311  jitter
         await self._defer(snapshot, self._store.now_ms() + round(pause_s * 1000))
 
     async def _put_back(self, snapshot: Snapshot, trouble: Exception) -> None:
-        """Look at it again after a pause that doubles with each failure, and say why."""
+        """Look again after a pause that doubles with each failure, and log the reason."""
         failures = self._failures.pop(snapshot.id, 0) + 1
         self._failures[snapshot.id] = failures
         if len(self._failures) > _FAILURES_MAX:
@@ -268,30 +271,30 @@ class Worker:
         await self._defer(snapshot, self._store.now_ms() + round(pause_s * 1000))
 
     async def _defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
-        """Look at it then. A step that failed has moved it, so the newest one is meant."""
+        """Look again then. A step that failed has changed the payment: load the newest version."""
         try:
             newest = await self._store.load(snapshot.order_id, snapshot.n)
             if newest is not None:
                 await self._store.defer(newest, wake_at_ms)
         except StoreError as trouble:
-            # Its lease ends by itself: then it is due again.
+            # It is due again when its lease ends.
             self._trouble(trouble, payment_id=snapshot.id)
 
     def _trouble(self, trouble: Exception, **fields: Any) -> None:
-        """Count and log; only our own errors are sure to hold no secret in their text."""
+        """Count and log it; only the texts of our own errors are sure to contain no secret."""
         self._counts["errors"] += 1
-        told = str(trouble) if isinstance(trouble, CfflowError) else ""
-        self._log.warning("worker.failed", error=type(trouble).__name__, reason=told, **fields)
+        reason = str(trouble) if isinstance(trouble, CfflowError) else ""
+        self._log.warning("worker.failed", error=type(trouble).__name__, reason=reason, **fields)
 
     # around it
 
-    async def _keep_telling(self) -> None:
+    async def _keep_reporting(self) -> None:
         """Report until cancelled."""
         while True:
             await asyncio.sleep(self._report_s)
             self._log.info("worker.report", **msgspec.structs.asdict(await self.report()))
 
-    async def _keep_clean(self) -> None:
+    async def _keep_purging(self) -> None:
         """Purge until cancelled: page after page while there is something, and then rarely."""
         while True:
             removed = 0
@@ -303,7 +306,7 @@ class Worker:
             await asyncio.sleep(_PURGE_PAUSE_S if removed else _PURGE_EVERY_S)
 
     async def _drain(self, tasks: set[asyncio.Task[None]]) -> None:
-        """Finish what is in hand; what takes too long is cut off: a crash like any other."""
+        """Finish the payments at work; cancel what takes too long, a crash like any other."""
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._drain_s)
             for task in late:
@@ -311,29 +314,35 @@ class Worker:
             await asyncio.gather(*late, return_exceptions=True)
 
     @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Stop on SIGTERM and SIGINT while this runs, where the loop can listen to them."""
-        loop, heard = asyncio.get_running_loop(), []
+    def _handling_signals(self) -> Iterator[None]:
+        """Stop on SIGTERM and SIGINT while this runs, where the loop can handle signals."""
+        loop, handled = asyncio.get_running_loop(), []
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.stop)
-                heard.append(number)
+                handled.append(number)
         try:
             yield
         finally:
-            for number in heard:
+            for number in handled:
                 loop.remove_signal_handler(number)
 
 
 class DueWork:
-    """Tends payments, one at a time; holds none. `engine` is the worker's own."""
+    """What a worker does for a payment that is due: ask, then do what the flow wants.
+
+    It asks first and acts on the answer only, by the same plans and commits as every caller. By
+    itself it does three things: it sends a capture or void of unknown outcome again, once an
+    inquiry saw the hold untouched; it ends a hold that lapses soon or was abandoned, as the
+    flow wants; and it lets the local limits end when the gateway cannot be asked.
+    """
 
     def __init__(self, engine: Engine, log: Log) -> None:
         self._engine: Final = engine
         self._log = log
 
-    async def tend(self, snapshot: Snapshot) -> Snapshot:
-        """Do what is due for this payment and return it as it is then.
+    async def do(self, snapshot: Snapshot) -> Snapshot:
+        """Do what is due for this payment and return it as it is after that.
 
         Raises `GatewayError` when the gateway did not answer, `StoreError` when the store did
         not: the payment is as it was, and due again.
@@ -342,22 +351,22 @@ class DueWork:
         if in_flight(snapshot, self._engine.store.now_ms()):
             return snapshot
         try:
-            event = await self._engine.question(snapshot, flow)
+            event = await self._engine.ask(snapshot, flow)
             if event is None:
-                # Nothing to ask: only the clock has moved, and with it the next wake.
+                # Nothing to ask: a moment has passed, and the next wake is calculated.
                 event = TimePassed(self._engine.store.now_ms())
             seen = await self._engine.settle(snapshot, event, flow)
         except GatewayError:
             await self._let_time_pass(snapshot, flow)
             raise
-        uncounted = seen.record.asked_at_ms == snapshot.record.asked_at_ms
-        if uncounted or isinstance(event, NotFound):
-            # Stale, about something else, or unknown there: what is sent must rest on an answer.
+        unanswered = seen.record.asked_at_ms == snapshot.record.asked_at_ms
+        if unanswered or isinstance(event, NotFound):
+            # Too old, about another payment, or not found: send nothing without an answer.
             return seen
         return await self._end_hold(await self._send_again(seen, flow), flow)
 
     async def _let_time_pass(self, snapshot: Snapshot, flow: Flow) -> None:
-        """The flow's own limits do not wait for a gateway that is down: a person learns of it."""
+        """End the flow's own limits while the gateway is down, so that a person learns of it."""
         event = TimePassed()
         plan = decide(snapshot, event, flow, self._engine.store.now_ms())
         if plan.action_changed or plan.record.reviews != snapshot.record.reviews:
@@ -365,10 +374,10 @@ class DueWork:
                 await self._engine.settle(snapshot, event, flow)
 
     async def _send_again(self, seen: Snapshot, flow: Flow) -> Snapshot:
-        now_ms = self._engine.store.now_ms()
-        if not resend_is_due(seen, flow, now_ms):
+        operation = seen.record.operation
+        if operation is None or not resend_is_due(seen, flow, self._engine.store.now_ms()):
             return seen
-        return await self._carry_out(seen, resend(seen, flow, now_ms), resend, flow)
+        return await self._send(seen, resend, operation.step)
 
     async def _end_hold(self, seen: Snapshot, flow: Flow) -> Snapshot:
         now_ms = self._engine.store.now_ms()
@@ -379,31 +388,37 @@ class DueWork:
             detail = "abandoned" if seen.record.abandoned else "it lapses soon"
             waits = why_barred(seen, Step.VOID)
             detail = f"{detail}; {waits}" if waits else detail
-            event = Disputed("hold_ends_soon", f"the money is held, and {detail}: decide")
+            event = Disputed(
+                ReviewReason.HOLD_ENDS_SOON, f"the money is held, and {detail}: decide"
+            )
             return await self._engine.settle(seen, event, flow)
-        gateway, voids = self._engine.gateway, end is HoldEnd.VOID
-        begin = authorize_begin(gateway, Step.VOID if voids else Step.CAPTURE)
-        return await self._carry_out(seen, begin(seen, flow, now_ms), begin, flow)
+        step = Step.VOID if end is HoldEnd.VOID else Step.CAPTURE
+        return await self._send(seen, authorize_begin(self._engine.gateway, step), step)
 
-    async def _carry_out(self, seen: Snapshot, plan: Plan, begin: Begin, flow: Flow) -> Snapshot:
-        """Send a step of the worker's own; whatever comes of it, the next wake goes on."""
+    async def _send(self, seen: Snapshot, begin: Begin, step: Step) -> Snapshot:
+        """Send a step of the worker's own; its outcome, whatever it is, is in the store then."""
         call = authorize_call(self._engine.gateway)
         try:
-            return await self._engine.carry_out(plan, begin, call, flow)
+            return await self._engine.step(seen, begin, call, fresh=True, ask_first=False)
         except (Conflict, IllegalStep, OutcomeUnknown) as outcome:
-            # Somebody was faster, or it may have acted: both are written down already.
+            # Another commit was first, or it may have acted: both are stored already.
             self._log.info("worker.overtaken", payment_id=seen.id, reason=outcome.message)
         except GatewayRejected as refusal:
-            operation = plan.record.operation
-            step = "" if operation is None else operation.step.value
             newest = await load_payment(self._engine.store, seen.order_id, seen.n)
-            event = Disputed("step_refused", f"{step} by the worker: {refusal.message}"[:300])
+            flow = await self._engine.flows.flow_of(newest, self._engine.store)
+            detail = f"{step} by the worker: {refusal.message}"[:300]
+            event = Disputed(ReviewReason.STEP_REFUSED, detail)
             return await self._engine.settle(newest, event, flow)
         return await load_payment(self._engine.store, seen.order_id, seen.n)
 
 
 class Retention:
-    """Walks through the ended payments, oldest first, round and round."""
+    """Removes orders whose payments ended long ago, a few at a time.
+
+    No key has a time to live: an order goes only after all of its payments are at their end for
+    longer than their flows keep them, with no review open. One that took money leaves a marker,
+    so that it is not paid again.
+    """
 
     def __init__(self, store: Store, flows: Catalog) -> None:
         self._store: Final = store
@@ -412,12 +427,12 @@ class Retention:
         self._wider = 1
 
     async def purge_some(self, limit: int = 200) -> int:
-        """Look at so many ended payments and return how many orders were removed."""
+        """Look at the next `limit` ended payments and return how many orders were removed."""
         to_at_ms = self._store.now_ms() - self._flows.retention_min_s() * 1000
         page = Page(_ENDS, from_at_ms=self._from_ms, to_at_ms=to_at_ms, limit=limit * self._wider)
         found = await self._store.list(page)
         last_ms = found[-1].record.created_at_ms if len(found) == page.limit else 0
-        # A page of one millisecond is followed by a wider one: behind it nothing is passed over.
+        # More payments of one millisecond than a page holds: take a wider page, or lose some.
         self._wider = self._wider * 2 if 0 < last_ms == self._from_ms else 1
         self._from_ms = last_ms
         orders = dict.fromkeys(snapshot.order_id for snapshot in found)

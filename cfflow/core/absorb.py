@@ -18,6 +18,7 @@ from cfflow.core.money import without_noise
 from cfflow.core.observation import Observation, prove
 from cfflow.core.operation import CLOCK_ERROR_MS
 from cfflow.core.record import Operation, Step
+from cfflow.core.reviews import ReviewReason
 
 __all__ = ["absorb", "compare_order", "own"]
 
@@ -29,14 +30,14 @@ _REACHES: Final = {Step.CAPTURE: State.CAPTURED, Step.VOID: State.VOIDED}
 
 
 def own(draft: Draft, observation: Observation) -> None:
-    """Make this attempt ours; the store refuses the commit if another payment has it."""
-    draft.set(cf_payment_id=observation.cf_payment_id)
+    """Make this attempt ours; the store refuses the commit if another payment owns it."""
+    draft.cf_payment_id = observation.cf_payment_id
     _held_amount(draft, observation)
 
 
 def absorb(draft: Draft, observation: Observation, asked_at_ms: int) -> None:
     """Apply a payment entity that was asked for at `asked_at_ms`; skip one that is not ours."""
-    if observation.cf_payment_id != draft.get("cf_payment_id") or not observation.is_entity:
+    if observation.cf_payment_id != draft.cf_payment_id or not observation.is_entity:
         return
     target = prove(observation).state
     if target is not None and not _agrees(draft, observation, target, asked_at_ms):
@@ -56,15 +57,19 @@ def _agrees(draft: Draft, observation: Observation, target: State, asked_at_ms: 
     backwards = draft.state is State.AUTHORIZED and target is State.FAILED
     if draft.state is target or not (backwards or draft.state in FINAL | {State.FAILED}):
         return True
-    # Going back needs a question that is surely younger; within one millisecond none is. One
-    # from the future was timed before the store's clock went back: nobody knows how old it is.
+    # To go back, the inquiry must be later than the last move, by a millisecond at least. One
+    # from the future was timed before the store's clock went back, so its age is not known.
     is_fresh = draft.was.moved_at_ms + backwards <= asked_at_ms <= draft.now_ms + CLOCK_ERROR_MS
     if not is_fresh:
-        # It does not count as asked, so the same question is due again.
+        # It does not count as asked, so the same inquiry is due again.
         return False
     if draft.state in FINAL:
         draft.asked(asked_at_ms)
-        draft.review(f"contradicts_{draft.state}", f"the gateway says {observation.summary()}")
+        captured = draft.state is State.CAPTURED
+        draft.review(
+            ReviewReason.CONTRADICTS_CAPTURED if captured else ReviewReason.CONTRADICTS_VOIDED,
+            f"the gateway shows {observation.summary()}",
+        )
         return False
     return True
 
@@ -73,29 +78,31 @@ def compare_order(draft: Draft, charged: Decimal | None, currency: str | None) -
     """Open a review where the gateway's order is not the one that `start` was given.
 
     `charged` is the order's own amount: fees and offers may change what is paid of it. The
-    payment shows the gateway's value; which of the two is right only a person knows.
+    payment shows the gateway's value; which of the two is right, a person has to find out.
     """
     amount, started_in = draft.was.amount, draft.was.currency
     if amount is not None and charged is not None and amount != charged:
         detail = f"start was given {amount}, the gateway's order is of {charged}"
-        draft.review("order_amount_differs", detail)
+        draft.review(ReviewReason.ORDER_AMOUNT_DIFFERS, detail)
     if currency and currency.upper() != started_in:
         detail = f"start was given {started_in}, the gateway has {currency[:8]}"
-        draft.review("currency_differs", detail)
+        draft.review(ReviewReason.CURRENCY_DIFFERS, detail)
 
 
 def _move(draft: Draft, observation: Observation, target: State, asked_at_ms: int) -> None:
     """Walk to the state that was proven, and take the facts that belong to it."""
     came_from = draft.state
     draft.walk_to(target, observation)
-    # The customer's turn is over for good; what was left of it is of no use to anybody.
-    draft.set(otp=None)
+    # The customer's turn is over for good, and its limits with it.
+    draft.otp = None
     _flow_reviews(draft, observation, came_from, target, asked_at_ms)
     if came_from is State.FAILED and target is not State.FAILED:
-        draft.set(failure=None)
-        draft.review("late_authorization", f"after it had failed: {observation.summary()}")
+        draft.failure = None
+        draft.review(
+            ReviewReason.LATE_AUTHORIZATION, f"after it had failed: {observation.summary()}"
+        )
     if target is State.FAILED and observation.failure is not None:
-        draft.set(failure=observation.failure)
+        draft.failure = observation.failure
     if target is State.AUTHORIZED:
         _hold_end(draft, observation)
     if target is State.CAPTURED:
@@ -105,44 +112,52 @@ def _move(draft: Draft, observation: Observation, target: State, asked_at_ms: in
 def _flow_reviews(
     draft: Draft, observation: Observation, came_from: State, target: State, asked_at_ms: int
 ) -> None:
-    """The gateway did something else than the flow asked for: say so, never repair it.
+    """Review what the gateway did otherwise than the flow asked for; repair nothing.
 
-    A time is over only when an answer was asked for after its end.
+    A time is over only when an inquiry was asked after its end.
     """
-    operation: Operation | None = draft.get("operation")
+    operation = draft.operation
     automatic = draft.flow.capture == "automatic"
     polled = asked_at_ms >= draft.was.moved_at_ms + draft.flow.poll.after_s[0] * 1000
     still_held = came_from is target is State.AUTHORIZED and operation is None
     if automatic and still_held and polled:
-        draft.review("held_not_captured", "an automatic flow's money is still only held")
-    ends_at_ms = draft.get("hold_expires_at_ms")
+        draft.review(ReviewReason.HELD_NOT_CAPTURED, "an automatic flow's money is still only held")
+    ends_at_ms = draft.hold_expires_at_ms
     if (
         came_from is target is State.AUTHORIZED
         and ends_at_ms is not None
         and asked_at_ms >= ends_at_ms
     ):
-        draft.review("hold_lapsed", "the hold is past its end and the gateway still shows it")
+        draft.review(
+            ReviewReason.HOLD_LAPSED, "the hold is past its end and the gateway still shows it"
+        )
     asked = operation is not None and operation.step is Step.CAPTURE
-    if draft.get("abandoned") and target is State.CAPTURED is not came_from and not asked:
-        draft.review("abandoned_and_paid", "its order was free for another payment by then")
+    if draft.abandoned and target is State.CAPTURED is not came_from and not asked:
+        draft.review(
+            ReviewReason.ABANDONED_AND_PAID, "its order was free for another payment by then"
+        )
     # CAPTURE shows that the money was held first, whoever asked for it to be taken.
     at_once = observation.authorization_action != "CAPTURE"
     before_hold = came_from in _BEFORE_MONEY | {State.FAILED}
     if not automatic and target is State.CAPTURED and before_hold and at_once:
-        draft.review("captured_without_hold", "a manual flow's money was taken at once")
+        draft.review(ReviewReason.CAPTURED_WITHOUT_HOLD, "a manual flow's money was taken at once")
 
 
 def _held_amount(draft: Draft, observation: Observation) -> None:
     amount = observation.payment_amount
     if amount is None:
         return
-    held, taken = _stored(draft.get("amount_held")), draft.get("captured_amount")
+    held, taken = _stored(draft.amount_held), draft.captured_amount
     if held is None and taken is not None and taken > amount:
-        draft.review("captured_over_hold", f"captured {taken} of {amount}, says the gateway")
+        draft.review(
+            ReviewReason.CAPTURED_OVER_HOLD, f"the gateway shows {taken} captured of {amount}"
+        )
     elif held is None or draft.state in _BEFORE_MONEY:
-        draft.set(amount_held=amount)
+        draft.amount_held = amount
     elif held != amount:
-        draft.review("amount_changed", f"the gateway says {amount}, it said {held} before")
+        draft.review(
+            ReviewReason.AMOUNT_CHANGED, f"the gateway shows {amount}, and showed {held} before"
+        )
 
 
 def _hold_end(draft: Draft, observation: Observation) -> None:
@@ -151,41 +166,42 @@ def _hold_end(draft: Draft, observation: Observation) -> None:
     Where the kind of card is learned later, the end is calculated again from the same time.
     """
     if observation.hold_expires_at_ms is not None:
-        draft.set(hold_expires_at_ms=observation.hold_expires_at_ms, hold_began_at_ms=None)
+        draft.hold_expires_at_ms = observation.hold_expires_at_ms
+        draft.hold_began_at_ms = None
         return
-    began_at_ms = draft.get("hold_began_at_ms")
+    began_at_ms = draft.hold_began_at_ms
     kind = "upi" if observation.method == "upi" else observation.card_kind
     learned = began_at_ms is not None and kind is not None
-    if draft.get("hold_expires_at_ms") is None or learned:
+    if draft.hold_expires_at_ms is None or learned:
         if began_at_ms is None:
             began_at_ms = min(observation.paid_at_ms or draft.now_ms, draft.now_ms)
         lasts_ms = draft.flow.hold_rules.lasts_s(kind) * 1000
-        draft.set(hold_expires_at_ms=began_at_ms + lasts_ms, hold_began_at_ms=began_at_ms)
+        draft.hold_expires_at_ms = began_at_ms + lasts_ms
+        draft.hold_began_at_ms = began_at_ms
 
 
 def _captured_amount(draft: Draft, observation: Observation, *, first: bool) -> None:
-    """The gateway's amount, else the operation's, else the payment's; never over the hold."""
-    operation: Operation | None = draft.get("operation")
-    held = _first_known(_stored(draft.get("amount_held")), draft.was.amount)
-    said = _within(draft, observation.captured_amount, held, "says the gateway")
-    if first or draft.get("captured_amount") is None:
-        asked = operation.amount if operation and operation.step is Step.CAPTURE else None
-        asked = None if said is not None else _within(draft, asked, held, "was asked for")
-        draft.set(captured_amount=_first_known(said, asked, held))
-        wanted = operation.amount if operation and operation.step is Step.CAPTURE else None
-        if said is not None and wanted is not None and said != wanted:
-            detail = f"the gateway captured {said}, {wanted} was asked for"
-            draft.review("captured_amount_changed", detail)
-    elif said is not None and said != draft.get("captured_amount"):
-        known = draft.get("captured_amount")
-        draft.review("captured_amount_changed", f"the gateway says {said}, it said {known} before")
+    """Take the gateway's amount, else the operation's, else the payment's; none over the hold."""
+    operation, before = draft.operation, draft.captured_amount
+    held = _first_known(_stored(draft.amount_held), draft.was.amount)
+    wanted = operation.amount if operation and operation.step is Step.CAPTURE else None
+    shown = _within(draft, observation.captured_amount, held, "as the gateway shows")
+    if first or before is None:
+        asked = None if shown is not None else _within(draft, wanted, held, "as was asked for")
+        draft.captured_amount = _first_known(shown, asked, held)
+        if shown is not None and wanted is not None and shown != wanted:
+            detail = f"the gateway captured {shown}, {wanted} was asked for"
+            draft.review(ReviewReason.CAPTURED_AMOUNT_CHANGED, detail)
+    elif shown is not None and shown != before:
+        detail = f"the gateway shows {shown}, and showed {before} before"
+        draft.review(ReviewReason.CAPTURED_AMOUNT_CHANGED, detail)
 
 
 def _within(draft: Draft, amount: Decimal | None, held: Decimal | None, who: str) -> Decimal | None:
     """Return a captured amount, None for one over the hold, which a person must look at."""
     if amount is None or held is None or amount <= held:
         return amount
-    draft.review("captured_over_hold", f"captured {amount} of {held}, {who}")
+    draft.review(ReviewReason.CAPTURED_OVER_HOLD, f"captured {amount} of {held}, {who}")
     return None
 
 
@@ -200,9 +216,9 @@ def _first_known(*amounts: Decimal | None) -> Decimal | None:
 
 def _settle_operation(draft: Draft, observation: Observation, asked_at_ms: int) -> None:
     """Close the operation that this observation answers; the bank's PENDING keeps it open."""
-    operation: Operation | None = draft.get("operation")
+    operation = draft.operation
     pending = observation.authorization_status == "PENDING"
-    draft.set(confirming=pending and draft.state in FINAL | {State.AUTHORIZED})
+    draft.confirming = pending and draft.state in FINAL | {State.AUTHORIZED}
     if operation is None:
         return
     if operation.step in _WANTED:
@@ -217,15 +233,16 @@ def _settle_authorize(
     if pending and observation.authorization_action == _WANTED[operation.step]:
         if not operation.accepted:
             accepted = msgspec.structs.replace(operation, accepted=True)
-            draft.set(operation=accepted, since_at_ms=draft.now_ms)
+            draft.operation = accepted
+            draft.since_at_ms = draft.now_ms
     elif draft.state is _REACHES[operation.step]:
         draft.close_operation("done")
     elif draft.state in FINAL | {State.FAILED}:
         draft.close_operation(f"overtaken: {draft.state}")
     else:
-        # Only a hold that nobody touched permits to send the step again.
+        # The step may be sent again only over a hold that is still untouched.
         untouched = observation.payment_status == "SUCCESS" and not (
             observation.authorization_action or observation.authorization_status
         )
         not_seen_at_ms = asked_at_ms if untouched else None
-        draft.set(operation=msgspec.structs.replace(operation, not_seen_at_ms=not_seen_at_ms))
+        draft.operation = msgspec.structs.replace(operation, not_seen_at_ms=not_seen_at_ms)

@@ -1,7 +1,7 @@
 """What the customer has to do next: `Payment.next_action`.
 
-Made from the `action` and `data` of a pay answer (GATEWAY 2). It goes when the state is
-left or the customer's turn is over.
+Made from the `action` and `data` of a pay answer (gateway.md#pay-action). It is removed when the
+state is left or the customer's turn is over.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["ApproveInApp", "AskOtp", "NextAction", "Redirect", "SubmitForm"]
 class AskOtp(msgspec.Struct, frozen=True, tag="ask_otp"):
     """Ask for the OTP on your own page.
 
-    Offer `redirect_to_bank` beside it as the way out; it is None when the pay's answer
-    was lost, and then there is no `leave_otp` either.
+    Offer `redirect_to_bank` beside it, for a customer who gets no OTP. It is None when the pay's
+    answer was lost, and then `leave_otp` is not possible.
     """
 
     redirect_to_bank: str | None = None

@@ -1,4 +1,4 @@
-"""What a caller may hand in: the first thing that is looked at, before anything is sent."""
+"""Checks of what a caller passes, made before anything is stored or sent."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = [
     "check_otp",
     "check_payment_id",
     "check_session",
-    "check_word",
+    "check_text",
 ]
 
-#: GATEWAY 8: 3 to 45 characters of letters, digits, `_` and `-`.
+#: gateway.md#calls: 3 to 45 characters of letters, digits, `_` and `-`.
 ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{3,45}")
 _OTP: Final = re.compile(r"[0-9]{4,8}")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _SESSION_MAX: Final = 1024
 _METADATA_MAX_B: Final = 2048
-_WORD_MAX: Final = 500
+_TEXT_MAX: Final = 500
 
 
 class LeftOut(Enum):
@@ -51,8 +51,8 @@ LEFT_OUT: Final = LeftOut.LEFT_OUT
 def check_amount(amount: object) -> Decimal | None:
     """Return an amount that the caller passed, None where it was left out: all of it.
 
-    None is refused: it is what a form gives for a field whose name is misspelt, and would
-    take the whole hold instead of the bill.
+    None is refused: a form returns it for a field whose name is misspelt, and the whole hold
+    would be taken instead of the bill.
     """
     if amount is LEFT_OUT:
         return None
@@ -71,7 +71,10 @@ def check_order_id(order_id: object) -> str:
 
 
 def check_payment_id(payment_id: object) -> tuple[str, int]:
-    """Return (order id, n) of a payment id; what is none was never stored."""
+    """Return (order id, n) of a payment id.
+
+    An ill-formed id cannot be in the store: raise `PaymentNotFound`.
+    """
     place = split_id(payment_id) if isinstance(payment_id, str) else None
     if place is None or not ORDER_ID.fullmatch(place[0]):
         raise PaymentNotFound(
@@ -80,10 +83,10 @@ def check_payment_id(payment_id: object) -> tuple[str, int]:
     return place
 
 
-def check_word(name: str, text: object) -> str:
-    """Return what a person wrote about a decision: it goes into the history, so not without."""
-    if not isinstance(text, str) or not text.strip() or len(text) > _WORD_MAX:
-        raise InvalidInput(f"{name} must say something, in {_WORD_MAX} characters at most")
+def check_text(name: str, text: object) -> str:
+    """Return what a person wrote about a decision. It goes into the history, so it is required."""
+    if not isinstance(text, str) or not text.strip() or len(text) > _TEXT_MAX:
+        raise InvalidInput(f"{name} must not be empty, and has {_TEXT_MAX} characters at most")
     return text.strip()
 
 
@@ -112,7 +115,7 @@ def check_currency(currency: object) -> str:
 
 
 def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the caller's own notes, small enough to live inside the record."""
+    """Return the caller's own data, small enough to be stored inside the record."""
     if not metadata:
         return None
     if not isinstance(metadata, dict):

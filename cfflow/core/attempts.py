@@ -1,110 +1,125 @@
-"""Reviews about the order's other attempts: two that hold money, strangers', late ones of ours.
+"""Reviews about the order's other attempts: two with money, foreign ones, late ones of ours.
 
 An order's attempts may come from another page or system of the merchant, and two of them may
-take the customer's money. Nothing is undone here: a person is told, and `siblings.py` keeps
+take the customer's money. Nothing is undone here: a review is opened, and `siblings.py` keeps
 the next step back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from cfflow.core.chart import HOLDS, State
 from cfflow.core.draft import Draft
 from cfflow.core.observation import Call, Observation, prove
-from cfflow.core.record import Operation, Step
+from cfflow.core.record import Step
+from cfflow.core.reviews import ReviewReason
 
 __all__ = [
-    "suspect_lost_pay",
+    "renew_nonce",
+    "warn_of_foreign_holds",
     "warn_of_late_pay",
     "warn_of_other",
     "warn_of_second_taker",
     "warn_of_siblings_with_money",
-    "warn_of_strangers",
 ]
 
 #: Where the customer may still pay.
 _WAITING: Final = frozenset({State.INITIATED, State.OTP_PENDING})
 
+#: A review names so many attempts; a card tester's order has hundreds.
+_NAMED_MAX: Final = 8
+
 
 def warn_of_other(draft: Draft, observation: Observation) -> None:
-    """Capture and void name the order: this one acted on an attempt that is not ours."""
+    """Review a capture or void that acted on another attempt: the call names only the order."""
     other = observation.cf_payment_id
-    if observation.call is Call.AUTHORIZE and other not in {None, draft.get("cf_payment_id")}:
-        draft.review("other_attempt", f"the gateway acted on attempt {other}, not on ours")
+    if observation.call is Call.AUTHORIZE and other not in {None, draft.cf_payment_id}:
+        draft.review(
+            ReviewReason.OTHER_ATTEMPT, f"the gateway acted on attempt {other}, not on ours"
+        )
 
 
-def suspect_lost_pay(
+def renew_nonce(
     draft: Draft, attempts: tuple[Observation, ...], *, nonce: str, named: tuple[str, ...]
 ) -> None:
-    """The store came back without its last moments: a pay of ours may be missing from it."""
-    draft.set(nonce=nonce)
-    ours = {*draft.get("seen"), *named, draft.get("cf_payment_id")}
-    known = draft.snapshot.owned_elsewhere | ours
+    """Take a fresh nonce after the store lost commits, and review what may be a lost pay.
+
+    A pay that was committed in the lost time may have an attempt at the gateway. Until a person
+    has looked, the order takes no other pay. `named` are attempts that an answer proves ours.
+    """
+    draft.nonce = nonce
+    explained = {*draft.snapshot.owned_elsewhere, *draft.seen_attempt_ids, *named}
     alive = [
-        str(o.cf_payment_id)
+        o
         for o in attempts
-        if o.cf_payment_id not in known and prove(o).state is not State.FAILED
+        if o.cf_payment_id not in explained | {draft.cf_payment_id}
+        and prove(o).state is not State.FAILED
     ]
-    if draft.state is State.CREATED and draft.get("operation") is None and alive:
-        ids = ", ".join(sorted(alive)[:8])
-        draft.review("unclaimed_money", f"the store lost commits; attempt {ids} may be a lost pay")
+    if draft.state is State.CREATED and draft.operation is None and alive:
+        detail = f"the store lost commits; attempt {_ids(alive)} may be a lost pay"
+        draft.review(ReviewReason.UNCLAIMED_MONEY, detail)
 
 
 def warn_of_siblings_with_money(draft: Draft) -> None:
-    """Two payments of one order hold or took money: the customer may have paid twice."""
-    siblings_with_money = draft.snapshot.siblings_with_money
-    if draft.state not in HOLDS or not siblings_with_money:
+    """Review two payments of one order with money: the customer may have paid twice."""
+    siblings = draft.snapshot.siblings_with_money
+    if draft.state not in HOLDS or not siblings:
         return
     order_id, attempts = draft.snapshot.order_id, draft.snapshot.attempts
     others = ", ".join(
-        f"{order_id}.{n} (attempt {attempts[n - 1].cf_payment_id})" for n in siblings_with_money
+        f"{order_id}.{n} (attempt {attempts[n - 1].cf_payment_id})" for n in siblings
     )
-    ours = f"{draft.snapshot.id} (attempt {draft.get('cf_payment_id')})"
-    draft.review("two_holds", f"{ours} and {others} both hold or took money")
+    ours = f"{draft.snapshot.id} (attempt {draft.cf_payment_id})"
+    draft.review(ReviewReason.TWO_HOLDS, f"{ours} and {others} both hold or took money")
 
 
-def warn_of_strangers(draft: Draft, attempts: tuple[Observation, ...]) -> None:
-    """An open capture or void named the order only: perhaps it acts on another attempt."""
-    operation: Operation | None = draft.get("operation")
+def warn_of_foreign_holds(draft: Draft, attempts: tuple[Observation, ...]) -> None:
+    """Review foreign attempts that an open capture or void may act on: it names only the order."""
+    operation = draft.operation
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID}:
         return
-    known = draft.snapshot.owned_elsewhere | {draft.get("cf_payment_id")}
-    for other in (o for o in attempts if o.cf_payment_id not in known):
+    for other in _not_owned(draft, attempts):
+        name = other.cf_payment_id
         if other.authorization_action == operation.step.name:
-            draft.review(
-                "other_attempt", f"{operation.step} shows on attempt {other.cf_payment_id}"
-            )
+            draft.review(ReviewReason.OTHER_ATTEMPT, f"{operation.step} shows on attempt {name}")
         elif prove(other).state is State.AUTHORIZED:
-            draft.review(
-                "two_holds", f"attempt {other.cf_payment_id}, of no payment here, is held too"
-            )
+            detail = f"attempt {name}, which no payment here owns, is held too"
+            draft.review(ReviewReason.TWO_HOLDS, detail)
 
 
 def warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> None:
-    """An attempt of no payment here holds or took money: the customer pays twice, or is about to.
+    """Review a foreign attempt that holds or took money: the customer pays twice, or is about to.
 
     In every state: also where ours has no money, the order is paid and no pay may go out.
     """
-    operation: Operation | None = draft.get("operation")
-    known = draft.snapshot.owned_elsewhere | {draft.get("cf_payment_id")}
-    takers = [o for o in attempts if o.cf_payment_id not in known and prove(o).state in HOLDS]
+    takers = [o for o in _not_owned(draft, attempts) if prove(o).state in HOLDS]
+    operation = draft.operation
     if operation is not None and operation.step is Step.PAY:
         # One that is not ruled out may be this pay's own attempt: `find_pay` decides that.
-        takers = [o for o in takers if o.cf_payment_id in operation.known]
+        takers = [o for o in takers if o.cf_payment_id in operation.known_attempt_ids]
     if not takers:
         return
-    ids = ", ".join(sorted(str(o.cf_payment_id) for o in takers)[:8])
-    detail = f"attempt {ids}, of no payment here, holds or took money"
-    draft.review("two_holds" if draft.state in HOLDS | _WAITING else "unclaimed_money", detail)
+    detail = f"attempt {_ids(takers)}, which no payment here owns, holds or took money"
+    pays_too = draft.state in HOLDS | _WAITING
+    draft.review(ReviewReason.TWO_HOLDS if pays_too else ReviewReason.UNCLAIMED_MONEY, detail)
 
 
 def warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
-    """A pay was given up, and now an attempt is there that nobody knew: perhaps that one."""
-    pay_given_up_at_ms = draft.was.pay_given_up_at_ms
-    known = draft.snapshot.owned_elsewhere | {*draft.get("seen"), draft.get("cf_payment_id")}
-    late = [o.cf_payment_id for o in attempts if o.cf_payment_id not in known]
-    waiting = draft.get("operation") is not None and draft.get("cf_payment_id") is None
-    if pay_given_up_at_ms is not None and late and not waiting:
-        ids = ", ".join(sorted(str(name) for name in late)[:8])
-        draft.review("unclaimed_money", f"a pay was given up, and attempt {ids} appeared since")
+    """Review an attempt that appeared after a pay was given up: perhaps it is that pay's."""
+    late = [o for o in _not_owned(draft, attempts) if o.cf_payment_id not in draft.seen_attempt_ids]
+    waiting = draft.operation is not None and draft.cf_payment_id is None
+    if draft.was.pay_given_up_at_ms is not None and late and not waiting:
+        detail = f"a pay was given up, and attempt {_ids(late)} appeared since"
+        draft.review(ReviewReason.UNCLAIMED_MONEY, detail)
+
+
+def _not_owned(draft: Draft, attempts: Iterable[Observation]) -> list[Observation]:
+    """Return the attempts that neither this payment nor a sibling owns."""
+    owned = draft.snapshot.owned_elsewhere | {draft.cf_payment_id}
+    return [o for o in attempts if o.cf_payment_id not in owned]
+
+
+def _ids(attempts: Iterable[Observation]) -> str:
+    return ", ".join(sorted(str(o.cf_payment_id) for o in attempts)[:_NAMED_MAX])

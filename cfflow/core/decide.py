@@ -1,7 +1,7 @@
-"""What an answer, a failed call or the passing of time changes: (snapshot, event, now) → Plan.
+"""Decide what an answer, a failed call or the passing of time changes: snapshot, event, now → plan.
 
-A webhook's wake, a poll, a step's own answer and an inquiry all end here. The events are
-facts; deciding the same fact twice, late or out of order is harmless.
+Every inquiry and every answer to a step ends here, whatever caused it. The events are facts:
+deciding the same fact twice, late or out of order changes nothing more.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from cfflow.core.answers import (
     show,
 )
 from cfflow.core.attempts import (
-    suspect_lost_pay,
+    renew_nonce,
+    warn_of_foreign_holds,
     warn_of_late_pay,
     warn_of_other,
     warn_of_second_taker,
     warn_of_siblings_with_money,
-    warn_of_strangers,
 )
 from cfflow.core.chart import State, Trigger
 from cfflow.core.draft import Draft, Plan
@@ -35,6 +35,7 @@ from cfflow.core.due import KEY_LIFE_MS
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation
 from cfflow.core.record import Operation, Snapshot, Step
+from cfflow.core.reviews import ReviewReason
 from cfflow.core.schedule import PAY_MARGIN_MS, owed_since_at_ms, watch_ends_at_ms
 
 __all__ = [
@@ -58,7 +59,7 @@ _WAITING: Final = frozenset({State.INITIATED, State.OTP_PENDING})
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """The gateway answered our step, and perhaps the inquiry that followed at once."""
+    """The gateway answered a step of ours, and perhaps the inquiry that followed at once."""
 
     sequence: int
     observations: tuple[Observation, ...]
@@ -67,12 +68,12 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Inquired(msgspec.Struct, frozen=True):
-    """An inquiry was answered; `everything` says that it listed all attempts of the order.
+    """An inquiry was answered; `everything`: it listed all attempts of the order.
 
-    `nonce` is a fresh one when the store may have lost commits since the payment's last:
-    none of its keys must come again, and nothing that it does not know can be ruled out,
-    but for `named`: the attempts of which an answer in hand says that they are ours.
-    `notice_at_ms`: it was asked because of a notification of then, or had seen it.
+    `nonce` is a fresh one where the store may have lost commits of this payment: none of its
+    keys may be used again, and an attempt that the store does not have may be a lost pay's.
+    `named` are the attempts that the answer to our own step proves ours. `notice_at_ms` is when
+    the newest notification came that this inquiry settles, 0 for none.
     """
 
     observations: tuple[Observation, ...]
@@ -84,7 +85,7 @@ class Inquired(msgspec.Struct, frozen=True):
 
 
 class Adopted(msgspec.Struct, frozen=True):
-    """An attempt of the order that no payment knows is given to this one, which has none."""
+    """A foreign attempt of the order is given to this payment, which owns none."""
 
     observation: Observation
     asked_at_ms: int
@@ -92,7 +93,7 @@ class Adopted(msgspec.Struct, frozen=True):
 
 
 class OrderSeen(msgspec.Struct, frozen=True):
-    """The order itself was fetched; NOT_FOUND where the gateway knows no such order."""
+    """The order itself was fetched; NOT_FOUND where the gateway has no such order."""
 
     status: str
     asked_at_ms: int
@@ -104,16 +105,16 @@ class OrderSeen(msgspec.Struct, frozen=True):
 
 
 class NotFound(msgspec.Struct, frozen=True):
-    """The gateway does not know the order or the attempt that it was asked about."""
+    """The gateway has no such order or attempt."""
 
     asked_at_ms: int
     notice_at_ms: int = 0
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A step had no effect: the gateway said no, it was not reached, or it was not sent.
+    """A step had no effect: the gateway refused it, was not reached, or it was not sent.
 
-    `sends` is which call of the step it was; it says nothing about the others.
+    `sends` is which call of the step it was; the others may have had an effect.
     """
 
     sequence: int
@@ -122,9 +123,9 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """A step's call is over and nobody knows what it did: an inquiry may ask from now on.
+    """A step's call is over and its effect is unknown: an inquiry may ask from now on.
 
-    `replayed`: it brought back an error that the gateway had stored under the step's key.
+    `replayed`: the gateway repeated an error that it had stored under the step's key.
     """
 
     sequence: int
@@ -133,17 +134,17 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Disputed(msgspec.Struct, frozen=True):
-    """The store refused a plan because of another payment of the order: a person must look."""
+    """A person must look: another payment of the order is in the way, or a step was refused."""
 
-    reason: str
+    reason: ReviewReason
     detail: str
 
 
 class TimePassed(msgspec.Struct, frozen=True):
-    """Only the clock has moved on; local limits pass and no money moves.
+    """Only time has passed: local limits end, and no money moves.
 
-    `passed_at_ms`: a worker came then and found nothing to ask. Where the gateway could not be
-    asked it is None, and the moment stays due.
+    `passed_at_ms`: a worker looked then and there was nothing to ask. Where the gateway could
+    not be asked it is None, and the moment stays due.
     """
 
     passed_at_ms: int | None = None
@@ -153,7 +154,7 @@ Event = (
     Answered | Inquired | Adopted | OrderSeen | NotFound | Refused | Ended | Disputed | TimePassed
 )
 
-#: An order that was just made may not be known on all of the gateway's machines yet.
+#: An order that was just made may not be found on all of the gateway's machines yet.
 _FOUND_WITHIN_MS: Final = 60_000
 
 
@@ -198,7 +199,7 @@ def _apply(draft: Draft, event: Event) -> None:
 def _of_this_order(draft: Draft, observations: tuple[Observation, ...]) -> tuple[Observation, ...]:
     """Return what is about this order; an answer about another one proves nothing here.
 
-    It is not dropped in silence: the gateway, or what lies between, has mixed up two orders.
+    A review is opened for it: the gateway, or a proxy before it, has mixed up two orders.
     """
     order_id = draft.snapshot.order_id
     own = tuple(o for o in observations if o.order_id in {None, "", order_id})
@@ -209,9 +210,9 @@ def _of_this_order(draft: Draft, observations: tuple[Observation, ...]) -> tuple
 
 
 def _warn_of_mixed_answer(draft: Draft, shown: str) -> None:
-    asked = draft.get("cf_payment_id") or "no attempt"
+    asked = draft.cf_payment_id or "no attempt"
     detail = f"asked about {draft.snapshot.order_id} ({asked}), answered with {shown}"
-    draft.review("other_answer", detail[:300])
+    draft.review(ReviewReason.OTHER_ANSWER, detail[:300])
 
 
 def _answered(draft: Draft, event: Answered, observations: tuple[Observation, ...]) -> None:
@@ -227,16 +228,16 @@ def _answered(draft: Draft, event: Answered, observations: tuple[Observation, ..
 
 
 def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ...]) -> None:
-    ours = draft.get("cf_payment_id")
-    # A list that was mixed with another order's shows what it shows, and nothing by silence.
+    ours = draft.cf_payment_id
+    # A list that is mixed with another order's may lack attempts: it proves only what it shows.
     whole = len(observations) == len(event.observations)
     if ours is None and event.everything:
         find_pay(draft, observations, event.asked_at_ms, whole=whole)
     if event.nonce:
-        suspect_lost_pay(draft, observations, nonce=event.nonce, named=event.named)
+        renew_nonce(draft, observations, nonce=event.nonce, named=event.named)
     if event.everything:
         warn_of_late_pay(draft, observations)
-        warn_of_strangers(draft, observations)
+        warn_of_foreign_holds(draft, observations)
         _remember(draft, observations)
     if event.everything and whole:
         _end_watch(draft, event.asked_at_ms)
@@ -256,20 +257,20 @@ def _end_watch(draft: Draft, asked_at_ms: int) -> None:
     """A given-up pay is looked for until a whole list, asked after the watch's end, has come."""
     ends_at_ms = watch_ends_at_ms(draft.was)
     if ends_at_ms is not None and asked_at_ms >= ends_at_ms:
-        draft.set(pay_given_up_at_ms=None)
+        draft.pay_given_up_at_ms = None
 
 
 def _adopted(draft: Draft, event: Adopted) -> None:
-    """Give this payment an attempt that the gateway lists and no payment knows.
+    """Give this payment an attempt that the gateway lists and no payment owns.
 
-    What happened to it happened at the gateway's own times, not when it was adopted.
+    Its transitions get the gateway's own times, not the time of the adoption.
     """
     if not _adopts(draft):
         return
     for observation in _of_this_order(draft, (event.observation,)):
         if observation.cf_payment_id in draft.snapshot.owned_elsewhere:
             continue
-        draft.set(nonce=event.nonce)
+        draft.nonce = event.nonce
         began_at_ms = observation.began_at_ms or observation.paid_at_ms or draft.now_ms
         draft.happened_at_ms = began_at_ms
         own(draft, observation)
@@ -277,32 +278,32 @@ def _adopted(draft: Draft, event: Adopted) -> None:
         draft.happened_at_ms = observation.paid_at_ms or began_at_ms
         absorb(draft, observation, event.asked_at_ms)
         draft.happened_at_ms = draft.now_ms
-        draft.set(since_at_ms=draft.now_ms)
-        draft.note("adopted from the gateway's list")
+        draft.since_at_ms = draft.now_ms
+        draft.add_note("adopted from the gateway's list")
 
 
 def _adopts(draft: Draft) -> bool:
     """Say whether this payment can be given an attempt: one that has never had any."""
     unused = draft.state is State.CREATED and not draft.was.abandoned
-    return unused and draft.get("cf_payment_id") is None and draft.get("operation") is None
+    return unused and draft.cf_payment_id is None and draft.operation is None
 
 
 def _remember(draft: Draft, attempts: tuple[Observation, ...]) -> None:
-    """Keep the ids of the order's other attempts: none of them can be a later pay of ours."""
-    seen = dict.fromkeys([*draft.get("seen"), *(o.cf_payment_id or "" for o in attempts)])
-    operation: Operation | None = draft.get("operation")
+    """Store the ids of the order's other attempts: none of them can be a later pay of ours."""
+    seen = dict.fromkeys([*draft.seen_attempt_ids, *(o.cf_payment_id or "" for o in attempts)])
+    operation = draft.operation
     if operation is None or operation.step is not Step.PAY:
-        ours = draft.get("cf_payment_id")
-        draft.set(seen=tuple(name for name in seen if name and name != ours)[-_SEEN_MAX:])
+        ours = draft.cf_payment_id
+        draft.seen_attempt_ids = tuple(name for name in seen if name and name != ours)[-_SEEN_MAX:]
 
 
 def _not_found(draft: Draft, event: NotFound) -> None:
-    """It may be another account's order: no answer will ever come under these credentials."""
+    """Review an order that the gateway does not find: it may belong to another account."""
     draft.asked(event.asked_at_ms)
     if event.asked_at_ms >= owed_since_at_ms(draft.record_now()) + _FOUND_WITHIN_MS:
         draft.review(
-            "order_not_found",
-            "the gateway does not know this order or attempt: are client id, secret and"
+            ReviewReason.ORDER_NOT_FOUND,
+            "the gateway has no such order or attempt: are client id, secret and"
             " environment those of the account that made it?",
             again=True,
         )
@@ -314,51 +315,53 @@ def _order_seen(draft: Draft, event: OrderSeen) -> None:
     if event.order_id not in {None, "", draft.snapshot.order_id}:
         _warn_of_mixed_answer(draft, f"order {event.order_id}")
         return
-    if draft.get("pay_given_up_at_ms") is None:
-        # A pay that was given up shows in the list of attempts, never in the order.
+    if draft.pay_given_up_at_ms is None:
+        # Whether a given-up pay arrived shows in the list of attempts, never in the order.
         draft.asked(event.asked_at_ms)
     compare_order(draft, event.amount, event.currency)
     if event.expires_at_ms is not None:
-        draft.set(order_expires_at_ms=event.expires_at_ms)
-    # An order may be made after its payment was started, but not for ever.
-    patience_ms = draft.was.created_at_ms + draft.flow.poll.review_after_s * 1000
-    unknown = event.status == "NOT_FOUND" and draft.now_ms >= patience_ms
+        draft.order_expires_at_ms = event.expires_at_ms
+    # The order may be made after its payment was started, but not at any later time.
+    give_up_at_ms = draft.was.created_at_ms + draft.flow.poll.review_after_s * 1000
+    unknown = event.status == "NOT_FOUND" and draft.now_ms >= give_up_at_ms
     closed = event.status in {"EXPIRED", "TERMINATED"} or unknown
     if closed and draft.state is State.CREATED and draft.was.operation is None:
         draft.fire(Trigger.FAIL, None, f"order_status={event.status}")
-    nobodys = draft.get("cf_payment_id") is None and draft.was.operation is None
-    if event.status == "PAID" and nobodys:
+    without_attempt = draft.cf_payment_id is None and draft.was.operation is None
+    if event.status == "PAID" and without_attempt:
         _paid_elsewhere(draft)
 
 
 def _paid_elsewhere(draft: Draft) -> None:
-    """Nobody can pay this order any more; whose money it is may be known."""
+    """End a payment whose order is paid; review it where no payment here took the money."""
     paid = [n for n, attempt in draft.snapshot.others if attempt.state is State.CAPTURED]
     if draft.state is State.CREATED:
-        draft.fire(Trigger.FAIL, None, "order_status=PAID, by another")
+        draft.fire(Trigger.FAIL, None, "order_status=PAID, by another payment")
     if not paid:
-        draft.review("unclaimed_money", "the order is paid, by no attempt of this payment")
+        draft.review(
+            ReviewReason.UNCLAIMED_MONEY, "the order is paid, by no attempt of this payment"
+        )
 
 
 def _refused(draft: Draft, event: Refused) -> None:
-    operation: Operation | None = draft.get("operation")
-    if not _speaks_for(operation, event) or operation is None:
+    operation = draft.operation
+    if not _is_about(operation, event) or operation is None:
         return
     if operation.sends == 1 or _surely_over(draft, operation):
         draft.close_operation(event.why)
 
 
 def _ended(draft: Draft, event: Ended) -> None:
-    operation: Operation | None = draft.get("operation")
-    if operation is not None and _speaks_for(operation, event):
+    operation = draft.operation
+    if operation is not None and _is_about(operation, event):
         deadline_at_ms = min(operation.deadline_at_ms, draft.now_ms)
         ended = msgspec.structs.replace(
             operation, deadline_at_ms=deadline_at_ms, replayed=event.replayed
         )
-        draft.set(operation=ended)
+        draft.operation = ended
 
 
-def _speaks_for(operation: Operation | None, event: Refused | Ended) -> bool:
+def _is_about(operation: Operation | None, event: Refused | Ended) -> bool:
     """Whether this event is about the newest call of the open step, and not about an older one."""
     if operation is None:
         return False
@@ -366,32 +369,34 @@ def _speaks_for(operation: Operation | None, event: Refused | Ended) -> bool:
 
 
 def _surely_over(draft: Draft, operation: Operation) -> bool:
-    """Whether the first call of a step is over for good: its whole limit and a margin ago.
+    """Whether no call of a step can act any more.
 
-    And an inquiry since then saw the hold untouched, so that none of its calls acted.
+    Its first call began a whole limit and a margin ago, and an inquiry since then saw the hold
+    untouched, so that none of its calls acted.
     """
-    over_ms = (
+    over_at_ms = (
         operation.key_first_used_at_ms + round(draft.flow.pay.timeout_s * 1000) + PAY_MARGIN_MS
     )
-    return operation.not_seen_at_ms is not None and operation.not_seen_at_ms >= over_ms
+    return operation.not_seen_at_ms is not None and operation.not_seen_at_ms >= over_at_ms
 
 
 def _check_key(draft: Draft) -> None:
-    """A capture or void that cannot be sent again under its own key needs a person."""
-    operation: Operation | None = draft.get("operation")
+    """Review a capture or void that is too old to be sent again under its own key."""
+    operation = draft.operation
     if operation is None or operation.step not in {Step.CAPTURE, Step.VOID} or operation.accepted:
         return
     if draft.now_ms - operation.key_first_used_at_ms > KEY_LIFE_MS:
         detail = f"{operation.step} of unknown outcome is over a day old"
-        draft.review("key_too_old", detail, again=True)
+        draft.review(ReviewReason.KEY_TOO_OLD, detail, again=True)
 
 
 def _too_long(draft: Draft) -> None:
-    """What the bank owes for longer than the flow waits goes to a person; we still ask."""
-    operation: Operation | None = draft.get("operation")
-    waiting = draft.state in _WAITING or draft.get("confirming")
+    """Review what the bank owes for longer than the flow waits; it is asked about all the same."""
+    operation = draft.operation
+    waiting = draft.state in _WAITING or draft.confirming
     since_at_ms = owed_since_at_ms(draft.record_now())
     too_long = draft.now_ms - since_at_ms >= draft.flow.poll.review_after_s * 1000
     if too_long and (operation is not None or waiting):
         what = operation.step if operation else draft.state
-        draft.review("no_answer", f"{what}: the bank owes an answer for too long", again=True)
+        detail = f"{what}: the bank owes an answer for too long"
+        draft.review(ReviewReason.NO_ANSWER, detail, again=True)

@@ -1,12 +1,12 @@
 """A plan in the making: the next record, and the transitions that lead to it.
 
-`Draft` lives inside one decision and is thrown away; what leaves is a frozen `Plan`.
-Nothing here reads a clock or a network: every decision is told what time it is.
+A `Draft` lives inside one decision; the decision returns a frozen `Plan`. The present time is
+an argument of every decision.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -29,12 +29,13 @@ from cfflow.core.record import (
     appended,
     entry,
 )
+from cfflow.core.reviews import ReviewReason
 from cfflow.core.schedule import next_wake
 
 __all__ = ["Draft", "Plan", "Walked"]
 
-#: So many reviews are kept; beyond, the oldest that somebody acknowledged goes first.
-_REASON_MAX: Final = 16
+#: So many reviews are stored; beyond that, the oldest acknowledged one is dropped.
+_REVIEWS_MAX: Final = 16
 
 
 class Walked(msgspec.Struct, frozen=True):
@@ -51,12 +52,12 @@ class Walked(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """What a decision returns; a commit writes it whole or not at all.
 
-    `before` is the payment as it was decided on. `opens`: it writes down a
-    step that will be sent, so the store refuses it while another payment of the order
-    holds or has taken money, and makes sure of its replicas. `assured`: the gateway
-    was asked for it with a fresh nonce; any other plan is refused once on a record that the
-    store may have rolled back. `settles_until_at_ms`: it answers every notification up to then.
-    `beside`: it opens nothing, and is refused beside the same payments as this step.
+    `before` is the payment as it was decided on. `opens`: it writes down a step that will be
+    sent, so the store refuses it while another payment of the order holds or took money, and
+    waits for its replicas. `verified_after_restart`: the gateway was asked for it and it has a
+    fresh nonce; the store refuses any other plan once on a record that it may have rolled back.
+    `settles_until_at_ms`: it settles every notification up to then. `beside`: it opens nothing,
+    and is refused beside the same payments as this step.
     """
 
     snapshot: Snapshot
@@ -76,9 +77,9 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def only_clears_notifications(self) -> bool:
-        """Whether it only says that a notification was answered, and nothing has changed by it.
+        """Whether it only clears notifications: the inquiry that they caused changed nothing else.
 
-        Such an answer is no new version: the customer's own step must not lose a race to it.
+        Such a plan is no new version, so that the customer's own step loses no race to it.
         """
         was, notice = self.previous, self.before.notice
         if (
@@ -88,7 +89,7 @@ class Plan(msgspec.Struct, frozen=True):
             or self.action_changed
         ):
             return False
-        # A wake time that changes is written: an answer settles the moments before it.
+        # A new wake time is written: without it the payment would stay due.
         counted = ("schema", "version", "updated_at_ms", "asked_at_ms", "polls")
         same = {name: getattr(was, name) for name in counted}
         return (
@@ -107,7 +108,10 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Draft:
-    """Collects the changes of one decision."""
+    """Collects the changes of one decision: the fields that a decision may write, each typed.
+
+    `was` is the record as it was read; what no attribute of this holds never changes.
+    """
 
     def __init__(self, snapshot: Snapshot, flow: Flow, now_ms: int) -> None:
         self.snapshot = snapshot
@@ -115,23 +119,33 @@ class Draft:
         self.now_ms = now_ms
         #: When what this decision records happened: now, but for an attempt that is adopted.
         self.happened_at_ms = now_ms
-        self.was = _on_this_clock(snapshot.record, now_ms)
-        self.state = self.was.state
+        self.was = was = _on_this_clock(snapshot.record, now_ms)
         self.next_action = snapshot.next_action
-        self._changes: dict[str, Any] = {}
+        self.state = was.state
+        self.nonce = was.nonce
+        self.moved_at_ms = was.moved_at_ms
+        self.asked_at_ms = was.asked_at_ms
+        self.since_at_ms = was.since_at_ms
+        self.sequence = was.sequence
+        self.amount_held = was.amount_held
+        self.captured_amount = was.captured_amount
+        self.cf_payment_id = was.cf_payment_id
+        self.operation = was.operation
+        self.otp = was.otp
+        self.hold_began_at_ms = was.hold_began_at_ms
+        self.hold_expires_at_ms = was.hold_expires_at_ms
+        self.order_expires_at_ms = was.order_expires_at_ms
+        self.failure = was.failure
+        self.reviews = was.reviews
+        self.abandoned = was.abandoned
+        self.confirming = was.confirming
+        self.seen_attempt_ids = was.seen_attempt_ids
+        self.pay_given_up_at_ms = was.pay_given_up_at_ms
         self._walked: list[Walked] = []
         self._entries: list[Entry] = []
 
-    def get(self, name: str) -> Any:
-        """Return a field as it will be written."""
-        return self._changes.get(name, getattr(self.was, name))
-
-    def set(self, **fields: Any) -> None:
-        """Change fields of the record."""
-        self._changes.update(fields)
-
     def fire(self, trigger: Trigger, observation: Observation | None, local: str = "") -> None:
-        """Walk one edge. `local` says why when no answer of the gateway did."""
+        """Walk one edge. `local` is the reason where no answer of the gateway proved it."""
         source, self.state = self.state, fire(self.state, trigger)
         by = -1 if observation is None else CALLS.index(observation.call)
         proof = local if observation is None else observation.brief()
@@ -150,64 +164,85 @@ class Draft:
             )
         )
         if source is not self.state:
-            self.set(moved_at_ms=self._happened(), since_at_ms=self.now_ms)
+            self.moved_at_ms = self._happened()
+            self.since_at_ms = self.now_ms
             self.next_action = None
 
     def walk_to(self, target: State, observation: Observation) -> None:
         """Walk the edges from here to `target`, one transition each."""
-        attempted = self.get("cf_payment_id") is not None
+        attempted = self.cf_payment_id is not None
         for trigger in walk(self.state, target, attempted=attempted):
             self.fire(trigger, observation)
 
-    def review(self, reason: str, detail: str, *, again: bool = False) -> None:
-        """Open a review, once a reason: a second observation of the same adds nothing.
+    def review(self, reason: ReviewReason, detail: str, *, again: bool = False) -> None:
+        """Open a review, unless one of this reason is open or was acknowledged with this detail.
 
-        Nor does what somebody has acknowledged already, word for word. With `again` it comes
-        back after the flow's `poll.review_after_s`: what is about time that passes is still
-        true then, and without a review nobody could end the payment.
+        With `again` an acknowledged one comes back after the flow's `poll.review_after_s`: a
+        fault that lasts is still there then, and without a review `resolve` is not possible.
         """
-        reviews: list[Review] = list(self.get("reviews"))
+        reviews = list(self.reviews)
         pause_ms = self.flow.poll.review_after_s * 1000 if again else None
         for known in reviews:
-            if known.reason == reason and not _is_news(known, detail, self.now_ms, pause_ms):
+            if known.reason == reason and not _may_open_beside(
+                known, detail, self.now_ms, pause_ms
+            ):
                 return
         settled = [review for review in reviews if review.acknowledged_at_ms is not None]
-        if len(reviews) >= _REASON_MAX and settled:
+        if len(reviews) >= _REVIEWS_MAX and settled:
             reviews.remove(settled[0])
-        self.set(reviews=(*reviews, Review(reason, self.now_ms, detail)))
+        self.reviews = (*reviews, Review(reason.value, self.now_ms, detail))
         self._entries.append(entry(self._offset(), EntryKind.REVIEW, 0, -1, reason))
 
     def close_operation(self, outcome: str) -> None:
-        """Close the open operation and say in the history how it ended."""
-        operation = self.get("operation")
-        if operation is None:
-            return
-        self.add_operation_entry(outcome)
-        self.set(operation=None)
+        """Close the operation, if one is open, and write into the history how it ended."""
+        if self.operation is not None:
+            self.add_operation_entry(self.operation, outcome)
+            self.operation = None
 
-    def add_operation_entry(self, what: str) -> None:
-        """Write into the history what became of the open operation."""
-        operation = self.get("operation")
+    def add_operation_entry(self, operation: Operation, what: str) -> None:
+        """Write into the history what became of an operation."""
         step = STEPS.index(operation.step)
         line = entry(self._offset(), EntryKind.OPERATION, step, operation.sequence, what)
         self._entries.append(line)
 
-    def note(self, what: str) -> None:
-        """Write somebody's word into the history: it moved nothing by itself."""
+    def add_note(self, what: str) -> None:
+        """Write a decision of a person, or an adoption, into the history."""
         self._entries.append(entry(self._offset(), EntryKind.NOTE, 0, -1, what))
 
     def asked(self, at_ms: int) -> None:
-        """Keep when an inquiry was asked that answered for this payment.
+        """Store when an inquiry was asked that answered for this payment.
 
-        One that was asked well in the future of this clock was timed before the store's clock
-        went back. It settles no moment.
+        A time well in the future was taken before the store's clock went back: it settles no
+        moment, or the payment would sleep until the clock has caught up.
         """
         if at_ms <= self.now_ms + CLOCK_ERROR_MS:
-            self.set(asked_at_ms=max(min(at_ms, self.now_ms), self.get("asked_at_ms")))
+            self.asked_at_ms = max(min(at_ms, self.now_ms), self.asked_at_ms)
 
     def record_now(self) -> Record:
         """Return the record as it would be written now, but for its history and wake time."""
-        return msgspec.structs.replace(self.was, **self._changes, state=self.state)
+        return msgspec.structs.replace(
+            self.was,
+            state=self.state,
+            nonce=self.nonce,
+            moved_at_ms=self.moved_at_ms,
+            asked_at_ms=self.asked_at_ms,
+            since_at_ms=self.since_at_ms,
+            sequence=self.sequence,
+            amount_held=self.amount_held,
+            captured_amount=self.captured_amount,
+            cf_payment_id=self.cf_payment_id,
+            operation=self.operation,
+            otp=self.otp,
+            hold_began_at_ms=self.hold_began_at_ms,
+            hold_expires_at_ms=self.hold_expires_at_ms,
+            order_expires_at_ms=self.order_expires_at_ms,
+            failure=self.failure,
+            reviews=self.reviews,
+            abandoned=self.abandoned,
+            confirming=self.confirming,
+            seen_attempt_ids=self.seen_attempt_ids,
+            pay_given_up_at_ms=self.pay_given_up_at_ms,
+        )
 
     def _happened(self) -> int:
         return max(self.was.created_at_ms, min(self.happened_at_ms, self.now_ms))
@@ -225,15 +260,14 @@ class Draft:
     ) -> Plan:
         """Freeze the draft into a plan."""
         history, begins = appended(self.was, tuple(self._entries))
-        self.set(
+        record = msgspec.structs.replace(
+            self.record_now(),
             schema=SCHEMA,
             version=self.was.version + 1,
-            state=self.state,
             updated_at_ms=self.now_ms,
             history=history,
             history_from=begins,
         )
-        record = msgspec.structs.replace(self.was, **self._changes)
         notice = self.snapshot.notice
         if notice is not None and (
             notice.at_ms <= settles_until_at_ms or notice.adds_nothing_to(record)
@@ -258,8 +292,8 @@ class Draft:
         )
 
 
-def _is_news(known: Review, detail: str, now_ms: int, pause_ms: int | None) -> bool:
-    """Say whether the same reason may be opened beside a review that is known."""
+def _may_open_beside(known: Review, detail: str, now_ms: int, pause_ms: int | None) -> bool:
+    """Whether a review of the same reason may be opened beside this stored one."""
     if known.acknowledged_at_ms is None:
         return False
     rested = pause_ms is not None and now_ms >= known.acknowledged_at_ms + pause_ms
@@ -267,10 +301,10 @@ def _is_news(known: Review, detail: str, now_ms: int, pause_ms: int | None) -> b
 
 
 def _on_this_clock(record: Record, now_ms: int) -> Record:
-    """Return a record none of whose past moments lies in the future.
+    """Return the record with none of its past moments in the future.
 
-    One does only after the store's clock went back. Without this a payment would sleep
-    until the clock has caught up, and an open step would count as on its way for so long.
+    They are there after the store's clock went back. Without this a payment would sleep until
+    the clock has caught up, and an open step would count as on its way for as long.
     """
     latest_at_ms = now_ms + CLOCK_ERROR_MS
     past = ("moved_at_ms", "asked_at_ms", "since_at_ms", "pay_given_up_at_ms")
@@ -285,7 +319,7 @@ def _on_this_clock(record: Record, now_ms: int) -> Record:
 def _begun_at(operation: Operation, now_ms: int) -> Operation:
     """Return an operation as if its call had been sent now, with its whole time limit.
 
-    How long the call has been on its way is not known any more, so it gets all of it again.
+    How long the call has been on its way cannot be calculated any more.
     """
     return msgspec.structs.replace(
         operation,

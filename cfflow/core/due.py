@@ -1,6 +1,6 @@
 """What is due of a payment: which inquiry, a step that may be sent again, a hold to end.
 
-This is what a worker, a `refresh` and a step after a crash ask before they do anything.
+A worker, a `refresh` and a step after a crash start here.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from cfflow.core.chart import State
 from cfflow.core.draft import Draft, Plan
 from cfflow.core.flow import Flow
 from cfflow.core.record import (
-    BLOCKS_PAY,
     Operation,
     OperationStatus,
     Record,
     Snapshot,
     Step,
 )
+from cfflow.core.reviews import Effect, ReviewReason
 from cfflow.core.schedule import act_on_hold_at_ms, grid_after, owed_since_at_ms
 from cfflow.core.siblings import AUTHORIZES, why_barred
 from cfflow.core.steps import renewed
@@ -38,28 +38,17 @@ __all__ = [
     "what_to_ask",
 ]
 
-#: The gateway replays a key for 24 h (GATEWAY 5); an hour is left for clocks and queues.
+#: The gateway repeats a key's outcome for 24 h (gateway.md#idempotency); an hour is left for
+#: clocks and queues.
 KEY_LIFE_MS: Final = 23 * 3600 * 1000
 
-#: While one of these is open a person decides what becomes of a hold, never a worker.
-_HANDS_OFF: Final = BLOCKS_PAY | {
-    "attempt_claimed",
-    "captured_over_hold",
-    "currency_differs",
-    "hold_ends_soon",
-    "key_too_old",
-    "order_amount_differs",
-    "other_attempt",
-    "step_refused",
-}
-
-#: A hold waits so long before its end for another attempt of the order to be over; then a
+#: So long before a hold ends, it waits no more for another attempt of the order to be over: a
 #: person decides, since neither waiting nor acting is safe any more.
 _LAST_HOUR_MS: Final = 3600 * 1000
 
 
 class Ask(StrEnum):
-    """Which inquiry tells us most about a payment now."""
+    """Which inquiry is the right one for a payment now."""
 
     NOTHING = "nothing"
     PAYMENT = "payment"
@@ -68,7 +57,7 @@ class Ask(StrEnum):
 
 
 def in_flight(snapshot: Snapshot, now_ms: int) -> bool:
-    """Say whether a step may still be on its way: somebody else is waiting for its answer."""
+    """Whether a step may still be on its way: another caller is waiting for its answer."""
     operation = snapshot.record.operation
     return operation is not None and operation.status(now_ms) is OperationStatus.SENDING
 
@@ -84,7 +73,7 @@ def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
         # The pay that was given up may still arrive, and only the list shows its attempt.
         return Ask.PAYMENTS
     if record.cf_payment_id is not None:
-        # A notification about an attempt of nobody's: the list shows it, and ours as well.
+        # A notification about an attempt that no payment owns: the list shows it and ours.
         ours = snapshot.notice is None or snapshot.notice.is_about(record)
         return Ask.PAYMENT if ours else Ask.PAYMENTS
     if snapshot.notice is not None:
@@ -101,10 +90,10 @@ def _names_order(record: Record) -> bool:
 
 
 def resendable(snapshot: Snapshot, now_ms: int) -> bool:
-    """Say whether an open capture or void may be sent again under its own key.
+    """Whether an open capture or void may be sent again under its own key.
 
-    Only straight after an inquiry that showed no action taken, only once the first call
-    is surely over, and only while the gateway still remembers the key (DESIGN 4).
+    Only after an inquiry that saw the hold untouched, only once the first call is surely over,
+    and only while the gateway still has the key (gateway.md#idempotency).
     """
     operation = snapshot.record.operation
     if operation is None or operation.status(now_ms) is not OperationStatus.NOT_DONE:
@@ -116,10 +105,10 @@ def resendable(snapshot: Snapshot, now_ms: int) -> bool:
 
 
 def resend_is_due(snapshot: Snapshot, flow: Flow, now_ms: int) -> bool:
-    """Say whether a worker may send the open capture or void again now.
+    """Whether a worker may send the open capture or void again now.
 
     The first time at once. Then at most once after each moment of the flow's schedule, so
-    that a step which is lost again and again is sent ever more rarely. A person's own call
+    that a step which is lost each time is sent less and less often. A person's own call
     does not wait.
     """
     operation = snapshot.record.operation
@@ -134,38 +123,39 @@ def resend_is_due(snapshot: Snapshot, flow: Flow, now_ms: int) -> bool:
 def _may_take_another(record: Record, operation: Operation) -> bool:
     """Whether the order has another attempt for this step to act on.
 
-    Once it did, its key can only bring that answer again, whatever a person has acknowledged.
+    Once it acted on another one, the gateway repeats that outcome for its key, whatever a person
+    has acknowledged.
     """
-    if any(review.reason == "two_holds" for review in record.open_reviews):
+    if any(review.reason == ReviewReason.TWO_HOLDS for review in record.open_reviews):
         return True
-    reviews = (review for review in record.reviews if review.reason == "other_attempt")
+    reviews = (r for r in record.reviews if r.reason == ReviewReason.OTHER_ATTEMPT)
     return any(review.at_ms >= operation.began_at_ms for review in reviews)
 
 
 def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     """Return the plan to send the open capture or void again: same key, same body.
 
-    Under a key that only repeats a stored error nothing could ever happen again: such a
-    step goes under a new number and key, since the call that earned the error is over.
+    A key under which the gateway repeats a stored error can have no effect any more: such a
+    step gets a new number and key, since the call that failed is over.
     Raises `IllegalStep` for everything that is not `resendable`.
     """
-    if not resendable(snapshot, now_ms):
+    operation = snapshot.record.operation
+    if operation is None or not resendable(snapshot, now_ms):
         raise IllegalStep(f"{snapshot.id}: there is no step that may be sent again")
     draft = Draft(snapshot, flow, now_ms)
-    operation: Operation = draft.get("operation")
-    draft.add_operation_entry("sent again")
-    deadline_at_ms = now_ms + round(flow.pay.timeout_s * 1000)
+    draft.add_operation_entry(operation, "sent again")
     again = msgspec.structs.replace(
-        operation, deadline_at_ms=deadline_at_ms, sent_at_ms=now_ms, sends=operation.sends + 1
+        operation,
+        deadline_at_ms=now_ms + round(flow.pay.timeout_s * 1000),
+        sent_at_ms=now_ms,
+        sends=operation.sends + 1,
     )
-    if operation.replayed:
-        again = renewed(draft, again)
-    draft.set(operation=again)
+    draft.operation = renewed(draft, again) if operation.replayed else again
     return draft.plan(opens=True)
 
 
 class HoldEnd(StrEnum):
-    """What the flow wants done with a hold that nobody captured or voided."""
+    """What the flow wants done with a hold that was neither captured nor voided."""
 
     VOID = "void"
     CAPTURE = "capture"
@@ -178,13 +168,13 @@ _STEP_OF: Final = {HoldEnd.VOID: Step.VOID, HoldEnd.CAPTURE: Step.CAPTURE}
 def due_hold(snapshot: Snapshot, flow: Flow, now_ms: int) -> HoldEnd | None:
     """Return how this hold has to end now: it lapses soon, or its payment was abandoned.
 
-    None while there is time, while the bank still works on it, while a review says that a
-    person looks at this money, and while another attempt of the order must be over first.
+    None while there is time, while the bank still works on it, while an open review keeps the
+    worker off, and while another attempt of the order must be over first.
     """
     record = snapshot.record
     if record.state is not State.AUTHORIZED or record.operation is not None or record.confirming:
         return None
-    if any(review.reason in _HANDS_OFF for review in record.open_reviews):
+    if record.has_effect(Effect.HANDS_OFF):
         return None
     if not record.abandoned and not _lapses_soon(record, flow, now_ms):
         return None
@@ -201,14 +191,14 @@ def _in_last_hour(record: Record, now_ms: int) -> bool:
 def _wanted_end(record: Record, flow: Flow) -> HoldEnd:
     if record.abandoned:
         return HoldEnd(flow.end.abandoned_hold)
-    late = any(review.reason == "late_authorization" for review in record.open_reviews)
-    # Money that came after the customer was told of a failure is nobody's to take unasked.
+    late = any(review.reason == ReviewReason.LATE_AUTHORIZATION for review in record.open_reviews)
+    # The customer saw a failure before this money came: only a person may decide to take it.
     taken_unasked = late and flow.hold_rules.on_expiry == "capture"
     return HoldEnd.REVIEW if taken_unasked else HoldEnd(flow.hold_rules.on_expiry)
 
 
 def _lapses_soon(record: Record, flow: Flow, now_ms: int) -> bool:
-    """Only a manual flow's hold: an automatic one that is still held is reviewed at once."""
+    """Whether a manual flow's hold ends soon; an automatic one that is held is reviewed at once."""
     if flow.capture != "manual" or record.hold_expires_at_ms is None:
         return False
     return now_ms >= act_on_hold_at_ms(record, flow)

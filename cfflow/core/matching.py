@@ -1,9 +1,10 @@
 """Whether an attempt in the gateway's list can be the attempt of a pay whose answer was lost.
 
-What was frozen with the operation is compared with what the gateway shows. A difference that
-the gateway makes by itself is none: fees and offers change the amount paid but not the
-order's, other pages name a method otherwise, and masked digits may be missing. Any other
-difference makes an attempt doubtful, and never rules it out. Only proof does that.
+What was frozen with the operation is compared with what the gateway shows. Differences that the
+gateway makes by itself do not count: fees and offers change the amount paid but not the
+order's, other pages name a method differently, and digits may be missing. Any other difference
+makes an attempt doubtful, and never rules it out. Only proof does
+(design.md#which-attempt-is-ours).
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _BY_CARD: Final = frozenset({"card", "emi"})
 
 
 def is_older(operation: Operation, observation: Observation) -> bool:
-    """Say whether the gateway's own clock proves that this attempt began before the pay.
+    """Whether the gateway's own clock proves that this attempt began before the pay.
 
-    No other clock counts: the store's may be wrong by any amount. Where the gateway's was not
-    known when the pay was written down, or the attempt has no time, age proves nothing.
+    No other clock counts: the store's may be wrong by any amount. Without the gateway's time of
+    the pay, or a time of the attempt, age proves nothing.
     """
     if operation.gateway_at_ms is None or observation.began_at_ms is None:
         return False
@@ -38,9 +39,9 @@ def is_older(operation: Operation, observation: Observation) -> bool:
 
 
 def matches(operation: Operation, observation: Observation) -> bool:
-    """Say whether this attempt agrees with the pay in all that both sides show.
+    """Whether this attempt agrees with the pay in all that both sides show.
 
-    One whose status could not be read shows nothing, and agrees with nothing.
+    An attempt whose status could not be read does not agree.
     """
     return (
         observation.payment_status is not None

@@ -18,7 +18,7 @@ __all__ = ["PAISA", "amount_of", "without_noise"]
 
 PAISA: Final = Decimal("0.01")
 
-#: More digits than any payment has; it also keeps a hostile exponent out of quantize().
+#: More digits than any payment has; it also keeps a huge exponent out of quantize().
 _EXACT: Final = Context(prec=28)
 _AMOUNT_MAX: Final = Decimal(10) ** 12
 
@@ -47,7 +47,7 @@ def amount_of(value: object, *, name: str = "amount") -> Decimal:
 
 
 def _decimal_of(value: object, name: str) -> Decimal:
-    """Return the number that was passed, exactly. The type decides, not what it claims to be."""
+    """Return the number that was passed, exactly. Its real type decides, not what it shows."""
     kind = type(value)
     if issubclass(kind, str):
         # A subclass of str may show itself as another text than it is.
@@ -67,8 +67,8 @@ def without_noise(amount: Decimal) -> Decimal:
     """Return an amount of the gateway's with two decimals, without the noise of a float.
 
     `1098.0000000000002` is 1098.00: the nearest paisa, which is less than half a paisa away.
-    An exact tie has no nearest one and stays as it is: it is a different amount. So does
-    what is no amount of money at all.
+    An exact tie has no nearest paisa and stays as it is: it is a different amount. So does a
+    number that cannot be an amount of money.
     """
     if not amount.is_finite() or amount.adjusted() > _AMOUNT_MAX.adjusted():
         return amount

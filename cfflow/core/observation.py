@@ -1,9 +1,9 @@
-"""What one answer of the gateway says, and what it proves.
+"""What one answer of the gateway shows, and what it proves.
 
-The table of GATEWAY 3, row by row, first match wins. It is read by `prove`; everything
-that moves a payment goes through it, whether the answer came to a step, an inquiry or a
-worker. An observation is the gateway's own words, normalised: missing and null are None,
-amounts are exact decimals, ids are strings, times are milliseconds since the epoch.
+The table of gateway.md#proof, row by row, first match wins. `prove` reads it; everything that
+moves a payment goes through it, whether the answer came to a step, an inquiry or a worker. An
+observation has the gateway's own fields, normalised: missing and null are None, amounts are
+exact decimals, ids are strings, times are milliseconds since the epoch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Call(StrEnum):
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """Why an attempt failed: branch on code, reason and source; the description is for people.
 
-    All from `error_details` (GATEWAY 9); empty where the gateway did not say.
+    All from `error_details` (gateway.md#errors); empty where the gateway sent none.
     """
 
     code: str = ""
@@ -65,7 +65,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     captured_amount: Decimal | None = None
     hold_expires_at_ms: int | None = None
     failure: Failure | None = None
-    # what was paid with, for telling whose attempt it is
+    # what was paid with, to find the attempt of a lost pay
     method: str | None = None
     channel: str | None = None
     last_four: str | None = None
@@ -98,7 +98,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
             )
             if value is not None
         ]
-        return " ".join(parts) or "nothing that we know"
+        return " ".join(parts) or "nothing that the table reads"
 
     def brief(self) -> str:
         """Return the same in the fewest characters, for the history inside the record."""
@@ -123,7 +123,7 @@ _NO_MONEY: Final = frozenset({"FAILED", "USER_DROPPED", "CANCELLED"})
 
 
 class Row(NamedTuple):
-    """One row of the table: when it matches, the state it proves, and in words what that says."""
+    """One row of the table: when it matches, the state it proves, and that in words."""
 
     number: int
     matches: Callable[[Observation], bool]
@@ -170,7 +170,7 @@ def _entity(test: Callable[[Observation], bool]) -> Callable[[Observation], bool
 
 
 def _pay(test: Callable[[Observation], bool]) -> Callable[[Observation], bool]:
-    # Without an id no attempt is known to exist, whatever the action says.
+    # Without an id no attempt is proved to exist, whatever the action.
     return lambda o: o.call is Call.PAY and o.cf_payment_id is not None and test(o)
 
 
@@ -178,8 +178,8 @@ def _authenticate(status: str) -> Callable[[Observation], bool]:
     return lambda o: o.call is Call.AUTHENTICATE and o.authenticate_status == status
 
 
-#: GATEWAY 3. Row 11, an order without an attempt that can be ours, is about a list and not
-#: about one observation: `settle` counts those.
+#: gateway.md#proof. Row 11, an order without an attempt that can be ours, is about a list and not
+#: about one observation: `find_pay` counts those.
 ROWS: Final[tuple[Row, ...]] = (
     Row(1, _entity(_failed), State.FAILED, "this attempt took no money, so far"),
     Row(2, _entity(_released), State.VOIDED, "the hold is released"),
@@ -189,11 +189,13 @@ ROWS: Final[tuple[Row, ...]] = (
     Row(6, _entity(lambda _: True), None, "nothing new"),
     Row(7, _pay(lambda o: o.action == "post"), State.OTP_PENDING, "an attempt awaits its OTP"),
     Row(8, _pay(lambda _: True), State.INITIATED, "an attempt awaits the customer elsewhere"),
-    Row(9, _authenticate("SUCCESS"), None, "the OTP was accepted; the money is not seen yet"),
+    Row(
+        9, _authenticate("SUCCESS"), None, "the OTP was accepted; nothing is proved about the money"
+    ),
     Row(10, _authenticate("FAILED"), State.OTP_PENDING, "the OTP was wrong; one try used"),
 )
 
-_UNREADABLE: Final = Proof(0, None, "nothing: no row of the table reads it")
+_UNREADABLE: Final = Proof(0, None, "nothing: no row of the table matches")
 
 
 def prove(observation: Observation) -> Proof:

@@ -1,4 +1,4 @@
-"""A step that was written down before it was sent, and what is known of it."""
+"""A step that was stored before it was sent, and its status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLOCK_ERROR_MS: Final = 5_000
 
 
 class Step(StrEnum):
-    """A gateway call that may move money or end a customer's chance. Append only."""
+    """A gateway call that may move money or use up a customer's try. Append only."""
 
     PAY = "pay"
     SUBMIT_OTP = "submit_otp"
@@ -26,7 +26,7 @@ class Step(StrEnum):
 
 
 class OperationStatus(StrEnum):
-    """What is known of an open operation; `Operation.status` is the only place that derives it."""
+    """The status of an open operation; `Operation.status` is the only place that derives it."""
 
     SENDING = "sending"
     UNKNOWN = "unknown"
@@ -35,14 +35,14 @@ class OperationStatus(StrEnum):
 
 
 class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """A step on its way: committed before its call, closed by its outcome.
+    """A step that was stored before its call, and that its outcome closes.
 
     `body` is the frozen request of capture and void, byte for byte; the bodies of pay and
     authenticate hold card data and OTPs and are never kept. `began_at_ms` is when the step
     began: a renewal under a new key never changes it, so that a person is called in time.
-    `deadline_at_ms` is when the call must be over; before it an inquiry that sees nothing proves
-    nothing. `not_seen_at_ms` is when an inquiry was asked that saw nothing of it: no attempt, or
-    an untouched hold. `replayed`: the gateway repeated a stored error under this key, so the
+    `deadline_at_ms` is when the call must be over; before it, not seeing its effect proves
+    nothing. `not_seen_at_ms` is when an inquiry was asked that saw no effect: no attempt, or an
+    untouched hold. `replayed`: the gateway repeated a stored error under this key, so the
     key is used up. `sends` counts the calls made under it: a refusal is about one call only.
     `key_began_at_ms` is when its key was first used and `sent_at_ms` when the newest call was
     written down; 0 means `began_at_ms`. `gateway_at_ms` is the earliest time that the gateway's
@@ -60,7 +60,7 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     method: str | None = None
     channel: str | None = None
     last_four: str | None = None
-    known: tuple[str, ...] = ()
+    known_attempt_ids: tuple[str, ...] = ()
     accepted: bool = False
     not_seen_at_ms: int | None = None
     replayed: bool = False
@@ -71,7 +71,7 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     @property
     def key_first_used_at_ms(self) -> int:
-        """When the gateway first saw this key."""
+        """When this key was first sent."""
         return self.key_began_at_ms or self.began_at_ms
 
     @property
@@ -80,10 +80,10 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return self.sent_at_ms or self.began_at_ms
 
     def status(self, now_ms: int) -> OperationStatus:
-        """Return what is known of this step at this time of the store's clock.
+        """Return the status at this time of the store's clock.
 
         A time well before the step began means that the store's clock went back. How long
-        the call has been on its way is not known then, so an inquiry has to decide.
+        the call has been on its way cannot be calculated then, so an inquiry has to decide.
         """
         if self.accepted:
             return OperationStatus.ACCEPTED

@@ -1,7 +1,8 @@
-"""A person's word: abandon, acknowledge, resolve. Audited, and along the chart like any other.
+"""A person's decisions: abandon, acknowledge, resolve.
 
-A person may know what no call tells. Their word moves a payment as an answer would, is
-written into its history with who said it, and never leads out of `captured` or `voided`.
+A person may find out what no call shows. Their decision moves a payment along the chart as an
+answer would, is stored in its history with who made it and why, and never leads out of
+`captured` or `voided`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ __all__ = ["abandon", "acknowledge", "resolvable_states", "resolve"]
 def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     """Free the order for another payment; this one is watched to its end.
 
-    Not while a step is open: what it did is not known yet.
+    Raises `Conflict` while a step is open, since its effect is not known yet, and `IllegalStep`
+    for a payment that is over.
     """
     record = snapshot.record
     if record.operation is not None:
@@ -37,25 +39,29 @@ def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
         means = "the order is paid" if record.state is State.CAPTURED else "the order is free"
         raise IllegalStep(f"{snapshot.id}: it is {state} already, {means}")
     draft = Draft(snapshot, flow, now_ms)
-    draft.set(abandoned=True, since_at_ms=now_ms)
+    draft.abandoned = True
+    draft.since_at_ms = now_ms
     draft.next_action = None
-    draft.note("abandoned")
+    draft.add_note("abandoned")
     return draft.plan()
 
 
 def acknowledge(
     snapshot: Snapshot, flow: Flow, now_ms: int, *, reason: str, actor: str, note: str
 ) -> Plan:
-    """Close the open review of this name; the payment itself stays as it is."""
+    """Close the open review of this name; the payment itself stays as it is.
+
+    Raises `InvalidInput` when none of this name is open.
+    """
     names = [review.reason for review in snapshot.record.open_reviews]
     if reason not in names:
         known = ", ".join(names) or "none"
         raise InvalidInput(f"{snapshot.id}: no open review {reason!r}; open: {known}")
     draft = Draft(snapshot, flow, now_ms)
     _close_reviews(draft, {reason}, actor, note)
-    # What the review kept from being done goes on from here.
-    draft.set(since_at_ms=now_ms)
-    draft.note(f"{reason} acknowledged by {actor}")
+    # What the review prevented goes on from here.
+    draft.since_at_ms = now_ms
+    draft.add_note(f"{reason} acknowledged by {actor}")
     return draft.plan()
 
 
@@ -69,7 +75,7 @@ def resolve(
     actor: str,
     note: str,
 ) -> Plan:
-    """Take a person's word for where this payment is, while a review is open.
+    """Take a person's decision on where this payment is, while a review is open.
 
     The present state may be named too: it closes the open step and every open review. Raises
     `IllegalStep` for a state that `resolvable_states` does not list, `InvalidAmount` for a
@@ -85,18 +91,20 @@ def resolve(
     draft = Draft(snapshot, flow, now_ms)
     _walk(draft, state, f"resolved by {actor}")
     if state is State.CAPTURED and record.state is not State.CAPTURED:
-        draft.set(captured_amount=_captured(snapshot, amount))
+        draft.captured_amount = _captured(snapshot, amount)
     _close_reviews(draft, {review.reason for review in record.open_reviews}, actor, note)
     draft.close_operation(f"resolved by {actor}")
     if state is not record.state:
-        draft.set(otp=None, confirming=False)
-    draft.set(pay_given_up_at_ms=None, since_at_ms=now_ms)
-    draft.note(f"resolved as {state} by {actor}")
+        draft.otp = None
+        draft.confirming = False
+    draft.pay_given_up_at_ms = None
+    draft.since_at_ms = now_ms
+    draft.add_note(f"resolved as {state} by {actor}")
     return draft.plan()
 
 
 def resolvable_states(snapshot: Snapshot) -> tuple[State, ...]:
-    """Return the other states that a person may say this payment is in.
+    """Return the other states that a person may put this payment in.
 
     Those that the chart leads to, and that the payment can live in: `initiated` needs an
     attempt, and `otp_pending` an OTP page, which a UPI payment never has.
@@ -122,8 +130,8 @@ def _way(source: State, target: State, *, attempted: bool) -> tuple[Trigger, ...
         return ()
 
 
-def _walk(draft: Draft, state: State, word: str) -> None:
-    """Walk the chart's edges to a state; a final state has none, whoever asks."""
+def _walk(draft: Draft, state: State, reason: str) -> None:
+    """Walk the chart's edges to a state; a final state has none, for a person either."""
     if draft.state is state:
         return
     possible = resolvable_states(draft.snapshot)
@@ -131,8 +139,8 @@ def _walk(draft: Draft, state: State, word: str) -> None:
         way = "has no way out" if draft.state in FINAL else f"has no way to {state}"
         known = f"; possible: {', '.join(possible)}" if possible else ""
         raise IllegalStep(f"{draft.snapshot.id}: {draft.state} {way} in the chart{known}")
-    for trigger in _way(draft.state, state, attempted=draft.get("cf_payment_id") is not None):
-        draft.fire(trigger, None, word)
+    for trigger in _way(draft.state, state, attempted=draft.cf_payment_id is not None):
+        draft.fire(trigger, None, reason)
 
 
 def _captured(snapshot: Snapshot, amount: Decimal | None) -> Decimal | None:
@@ -154,4 +162,4 @@ def _close_reviews(draft: Draft, reasons: set[str], actor: str, note: str) -> No
             review, actor=actor, note=note, acknowledged_at_ms=draft.now_ms
         )
 
-    draft.set(reviews=tuple(closed(review) for review in draft.get("reviews")))
+    draft.reviews = tuple(closed(review) for review in draft.reviews)

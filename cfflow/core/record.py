@@ -5,7 +5,7 @@ default, and `schema` rises with them. A record of a newer schema is read-only h
 writing it back would drop the fields that this code does not know.
 
 The payment's id is not in the blob: the store's key is the order id and its field is `n`.
-Card numbers, CVVs, OTPs and session ids are in no field (GATEWAY 10).
+Card numbers, CVVs, OTPs and session ids are in no field (gateway.md#secrets).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from cfflow.core.actions import NextAction
 from cfflow.core.chart import HOLDS, State, Trigger, fire
 from cfflow.core.observation import Call, Failure
 from cfflow.core.operation import Operation, OperationStatus, Step
+from cfflow.core.reviews import Effect, effect_of
 
 __all__ = [
-    "BLOCKS_PAY",
     "HISTORY_MAX",
     "SCHEMA",
     "Attempt",
@@ -48,18 +48,13 @@ __all__ = [
 SCHEMA: Final = 2
 HISTORY_MAX: Final = 64
 
-#: Open reviews about money, or an attempt, that may be the customer's second one. Until a
-#: person closes them no step that can take money is sent for this order.
-BLOCKS_PAY: Final = frozenset({"ambiguous_attempt", "two_holds", "unclaimed_money"})
-
-
 #: History stores positions in these lists, so they only ever grow at the end.
 TRIGGERS: Final = tuple(Trigger)
 STEPS: Final = tuple(Step)
 CALLS: Final = tuple(Call)
 
 
-#: Words that a history says again and again; stored as positions here, so append only.
+#: Texts that occur often in histories; stored as positions here, so append only.
 WORDS: Final = (
     "",
     "done",
@@ -79,7 +74,7 @@ WORDS: Final = (
     "USER_DROPPED",
     "CANCELLED",
     "found by inquiry",
-    "never arrived",
+    "no attempt found by two inquiries",
     "sent again",
     "answer lost, counted as used",
     "inferred from channel=post",
@@ -90,7 +85,7 @@ _WORD_NUMBERS: Final = {word: number for number, word in enumerate(WORDS)}
 
 
 class EntryKind(IntEnum):
-    """What an entry of the history tells."""
+    """What an entry of the history is about."""
 
     TRANSITION = 0
     OPERATION = 1
@@ -103,7 +98,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     For a transition `code` is the trigger and `by` the call whose answer proved it (-1: a
     local decision); for an operation `code` is the step and `by` its sequence number; a
-    note is somebody's word that moved nothing.
+    note is a person's decision or an adoption.
     """
 
     offset_ms: int
@@ -114,7 +109,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def text(self) -> str:
-        """What proved it, how it ended, or which review it is. A newer version's word is "?"."""
+        """What proved it, how it ended, or which review it is. A newer version's text is "?"."""
         if isinstance(self.word, str):
             return self.word
         return WORDS[self.word] if 0 <= self.word < len(WORDS) else "?"
@@ -128,7 +123,8 @@ def entry(offset_ms: int, kind: EntryKind, code: int, by: int, text: str) -> Ent
 class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """The customer's turn on the OTP page; the limits are the flow's.
 
-    `unsure`: the answer to the last OTP was lost, so the bank may owe one after all.
+    `inferred`: the OTP page was assumed from the channel, no answer proved it. `unsure`: the
+    answer to the last OTP was lost, so it may have been right and the bank may owe the outcome.
     """
 
     expires_at_ms: int
@@ -141,7 +137,10 @@ class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class Review(msgspec.Struct, frozen=True, array_like=True):
-    """A reason why this payment needs a person, until somebody acknowledges it by name."""
+    """A reason why a person must look at this payment, open until it is acknowledged by name.
+
+    `reason` is a name of `ReviewReason`, or of a newer version's. `at_ms` is when it was opened.
+    """
 
     reason: str
     at_ms: int
@@ -191,24 +190,28 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     metadata: dict[str, Any] | None = None
     abandoned: bool = False
     confirming: bool = False
-    seen: tuple[str, ...] = ()
+    seen_attempt_ids: tuple[str, ...] = ()
     pay_given_up_at_ms: int | None = None
     since_at_ms: int = 0
     hold_began_at_ms: int | None = None
 
     @property
     def open_reviews(self) -> tuple[Review, ...]:
-        """The reviews that nobody has acknowledged yet."""
+        """The reviews that are not acknowledged yet."""
         return tuple(review for review in self.reviews if review.acknowledged_at_ms is None)
 
     @property
     def blocks_pay(self) -> bool:
-        """Whether an open review keeps the order from taking a new pay until it is resolved."""
-        return any(review.reason in BLOCKS_PAY for review in self.open_reviews)
+        """Whether an open review keeps the order from a new pay until a person closes it."""
+        return self.has_effect(Effect.BLOCKS_PAY)
+
+    def has_effect(self, effect: Effect) -> bool:
+        """Whether an open review has this effect."""
+        return any(effect in effect_of(review.reason) for review in self.open_reviews)
 
 
 class Attempt(msgspec.Struct, frozen=True, array_like=True):
-    """What the order's entry says of one of its payments: its state and its gateway id.
+    """What the order's entry has of one of its payments: its state and its attempt's id.
 
     `blocks`: a review is open on it that keeps the whole order from a new pay.
     `pay_given_up_at_ms`: when a pay of it was given up that may still arrive. `bars`: the steps
@@ -229,10 +232,11 @@ def step_bit(step: Step) -> int:
 
 
 class Notice(msgspec.Struct, frozen=True, array_like=True):
-    """A notification that no inquiry has answered yet.
+    """The newest notification of a payment that no inquiry has settled yet.
 
-    `cf_payment_id` is the attempt that it is about, which need not be ours, and `*` after
-    two about different ones; `said` is the state in which it would leave nothing to ask for.
+    `cf_payment_id` is the attempt that it is about, which need not be ours, and `*` after two
+    about different ones. `said` is the state that it reports: a payment in that state has
+    nothing left to ask about.
     """
 
     at_ms: int
@@ -240,16 +244,16 @@ class Notice(msgspec.Struct, frozen=True, array_like=True):
     said: str = ""
 
     def is_about(self, record: Record) -> bool:
-        """Say whether it is about this record's own attempt and no other."""
+        """Whether it is about this record's own attempt and no other."""
         return self.cf_payment_id == record.cf_payment_id
 
     def adds_nothing_to(self, record: Record) -> bool:
-        """Say whether this record says already what the notification said."""
+        """Whether this record is already in the state that the notification reports."""
         return self.is_about(record) and self.said == record.state
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A payment as read: its place, its record, and what the customer has to do next."""
+    """A payment as it was read: its place, its record, and what the customer has to do next."""
 
     order_id: str
     n: int
@@ -265,12 +269,12 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def owned_elsewhere(self) -> frozenset[str]:
-        """Gateway ids that other payments of this order have claimed."""
+        """The ids of the attempts that other payments of this order own."""
         return frozenset(a.cf_payment_id for _, a in self.others if a.cf_payment_id)
 
     @property
     def others(self) -> tuple[tuple[int, Attempt], ...]:
-        """The order's other payments by number, as the order's entry knows them."""
+        """The order's other payments by number, as the order's entry has them."""
         return tuple((n, a) for n, a in enumerate(self.attempts, 1) if n != self.n)
 
     @property
@@ -293,9 +297,9 @@ def split_id(text: str) -> tuple[str, int] | None:
 
 
 def reached(state: State, code: int) -> State:
-    """Return where this edge leads; one that our chart has not leaves the state as it was.
+    """Return where this edge leads; an edge that the chart lacks leaves the state as it was.
 
-    A newer version may have walked it; the payment is worth more than its history.
+    A newer version may have walked it. A history that cannot be read must not hide a payment.
     """
     try:
         return fire(state, TRIGGERS[code]) if code >= 0 else state
@@ -304,7 +308,7 @@ def reached(state: State, code: int) -> State:
 
 
 def appended(record: Record, entries: tuple[Entry, ...]) -> tuple[tuple[Entry, ...], State | None]:
-    """Return the history with these entries behind it, and where it begins if not in `created`.
+    """Return the history with these entries added, and where it begins if not in `created`.
 
     At most 64 stay. Operations go first, the oldest before the others; a transition goes
     only when nothing else is left, and then the history begins in the state it led to.

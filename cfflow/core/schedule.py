@@ -4,7 +4,7 @@ The rules:
 
 * A wait has a beginning, `since`: the latest of state entered, operation written or
   accepted, pay given up, OTP accepted, OTP page ended or used up, abandoned, a person's
-  word. An inquiry, a notification, a lease, a resend, a renewal or a step without effect
+  decision. An inquiry, a notification, a lease, a resend, a renewal or a step without effect
   never changes it. So asking often never makes the next look later.
 * While the bank owes something, a look is due at `since` plus each of the flow's offsets,
   and after the last one every so many seconds as the last one says.
@@ -31,14 +31,14 @@ __all__ = [
     "PAY_MARGIN_MS",
     "act_on_hold_at_ms",
     "grid_after",
-    "late_watch_end_ms",
+    "late_watch_ends_at_ms",
     "next_wake",
     "owed_since_at_ms",
     "watch_ends_at_ms",
 ]
 
 #: A pay still on its way may arrive after its time limit; "no attempt" counts only when
-#: two inquiries this far apart saw none (GATEWAY 3, row 11).
+#: two inquiries this far apart saw none (gateway.md#proof, row 11).
 PAY_MARGIN_MS: Final = 15_000
 
 #: A pay that was given up is looked for among the order's attempts for so long.
@@ -49,7 +49,7 @@ _GRACE_MS: Final = 1_000
 
 
 def next_wake(record: Record, flow: Flow) -> int | None:
-    """Return when somebody must look at this payment again, None at its end.
+    """Return when a worker must look at this payment again, None at its end.
 
     The end is `captured` or `voided` with nothing open, and `failed` after the last watch.
     """
@@ -74,13 +74,13 @@ def watch_ends_at_ms(record: Record) -> int | None:
     return None if record.pay_given_up_at_ms is None else record.pay_given_up_at_ms + LATE_PAY_MS
 
 
-def late_watch_end_ms(record: Record, flow: Flow) -> int:
+def late_watch_ends_at_ms(record: Record, flow: Flow) -> int:
     """Return until when a failed attempt is asked about: the bank may say yes after all."""
     return record.moved_at_ms + flow.end.late_watch_s * 1000
 
 
 def act_on_hold_at_ms(record: Record, flow: Flow) -> int:
-    """Return when a hold that nobody captured or voided must end by the flow.
+    """Return when a hold that was neither captured nor voided must end by the flow.
 
     So long before it lapses as the flow says, but never in the first three quarters of its
     life: a mandate of two hours does not end when it begins.
@@ -90,40 +90,40 @@ def act_on_hold_at_ms(record: Record, flow: Flow) -> int:
     return ends_at_ms - min(flow.hold_rules.act_before_expiry_s * 1000, life_ms // 4)
 
 
-def grid_after(record: Record, flow: Flow, base_ms: int, after_ms: int) -> int:
-    """Return the schedule's first moment later than `after_ms`, counted from `base_ms`."""
+def grid_after(record: Record, flow: Flow, base_at_ms: int, after_at_ms: int) -> int:
+    """Return the schedule's first moment later than `after_at_ms`, counted from `base_at_ms`."""
     offsets = flow.poll.after_s
     before_ms, found = 0, []
     for offset_s in offsets:
-        found.append(_jittered(record, base_ms, before_ms, offset_s * 1000))
+        found.append(_jittered(record, base_at_ms, before_ms, offset_s * 1000))
         before_ms = offset_s * 1000
     last_ms = offsets[-1] * 1000
     # Behind the listed offsets the last one repeats; begin where a moment can be late enough.
-    turn = max(2, (after_ms - base_ms) // last_ms - 1)
+    turn = max(2, (after_at_ms - base_at_ms) // last_ms - 1)
     while True:
-        at_ms = _jittered(record, base_ms, (turn - 1) * last_ms, turn * last_ms)
-        if at_ms > after_ms:
-            return min([at_ms, *(listed for listed in found if listed > after_ms)])
+        at_ms = _jittered(record, base_at_ms, (turn - 1) * last_ms, turn * last_ms)
+        if at_ms > after_at_ms:
+            return min([at_ms, *(listed for listed in found if listed > after_at_ms)])
         turn += 1
 
 
-def _jittered(record: Record, base_ms: int, before_ms: int, offset_ms: int) -> int:
+def _jittered(record: Record, base_at_ms: int, before_ms: int, offset_ms: int) -> int:
     """Return a moment of the schedule, later by up to a tenth of the gap before it.
 
-    So payments of one moment are not all asked about in one. Drawn from the payment and the
-    moment, since a decision knows no randomness.
+    So that payments which began together are not asked about together. It is derived from the
+    payment and the moment, since a decision has no randomness.
     """
-    moment_ms = base_ms + offset_ms
-    share = zlib.crc32(f"{record.nonce}{moment_ms}".encode()) % 1000
-    return moment_ms + (offset_ms - before_ms) * share // 10_000
+    moment_at_ms = base_at_ms + offset_ms
+    share = zlib.crc32(f"{record.nonce}{moment_at_ms}".encode()) % 1000
+    return moment_at_ms + (offset_ms - before_ms) * share // 10_000
 
 
 def _moments(record: Record, flow: Flow) -> Iterator[int]:
     operation = record.operation
     if operation is not None and not operation.accepted:
-        check_ms = operation.deadline_at_ms + _GRACE_MS
-        yield check_ms
-        if record.asked_at_ms < check_ms:
+        check_at_ms = operation.deadline_at_ms + _GRACE_MS
+        yield check_at_ms
+        if record.asked_at_ms < check_at_ms:
             # The call may be on its way: before its deadline an inquiry proves nothing.
             return
         yield from _operation_moments(record, flow, operation)
@@ -131,10 +131,10 @@ def _moments(record: Record, flow: Flow) -> Iterator[int]:
         yield from _owed_moments(record, flow)
     elif record.state not in FINAL:
         yield from _state_moments(record, flow)
-    watch_ms = watch_ends_at_ms(record)
-    if watch_ms is not None:
+    watch_at_ms = watch_ends_at_ms(record)
+    if watch_at_ms is not None:
         # The pay that was given up may still arrive, whatever became of the payment since.
-        yield watch_ms
+        yield watch_at_ms
         yield _grid(record, flow)
 
 
@@ -165,7 +165,7 @@ def _state_moments(record: Record, flow: Flow) -> Iterator[int]:
         case State.AUTHORIZED:
             yield from _hold_moments(record, flow)
         case State.FAILED:
-            ends_at_ms = late_watch_end_ms(record, flow)
+            ends_at_ms = late_watch_ends_at_ms(record, flow)
             if flow.end.late_watch_s and record.asked_at_ms < ends_at_ms:
                 yield ends_at_ms
                 yield _grid(record, flow)
@@ -203,8 +203,8 @@ def _hold_moments(record: Record, flow: Flow) -> Iterator[int]:
     if record.abandoned or flow.capture == "automatic" or record.hold_expires_at_ms is None:
         yield _grid(record, flow)
         return
-    act_ms = act_on_hold_at_ms(record, flow)
-    yield act_ms
+    act_at_ms = act_on_hold_at_ms(record, flow)
+    yield act_at_ms
     yield record.hold_expires_at_ms
     # A step that could not be sent at that moment is tried again by the schedule.
-    yield grid_after(record, flow, max(act_ms, owed_since_at_ms(record)), record.asked_at_ms)
+    yield grid_after(record, flow, max(act_at_ms, owed_since_at_ms(record)), record.asked_at_ms)

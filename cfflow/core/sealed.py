@@ -1,8 +1,8 @@
-"""A value that must not be seen: it prints as nothing, in logs, reprs and tracebacks.
+"""A secret that no log, repr or traceback shows.
 
 Card bodies, OTPs and session ids travel through cfflow in this wrapper, so that even a
 crash report that prints the local variables of every frame shows none of them
-(PCI DSS 4.0, requirement 3.3; GATEWAY 10).
+(PCI DSS 4.0, requirement 3.3; gateway.md#secrets).
 """
 
 from __future__ import annotations
@@ -34,5 +34,5 @@ class Sealed(Generic[_T]):
 
 
 def sealed(secret: _T | Sealed[_T]) -> Sealed[_T]:
-    """Return a secret sealed, as it came or not."""
+    """Return a secret sealed; one that is sealed already is returned as it is."""
     return secret if isinstance(secret, Sealed) else Sealed(secret)

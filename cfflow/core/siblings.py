@@ -11,21 +11,15 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from cfflow.core.chart import HOLDS, State
-from cfflow.core.record import (
-    BLOCKS_PAY,
-    Attempt,
-    Record,
-    Snapshot,
-    Step,
-    step_bit,
-)
+from cfflow.core.record import Attempt, Record, Snapshot, Step, step_bit
+from cfflow.core.reviews import Effect, ReviewReason, effect_of
 
 __all__ = ["AUTHORIZES", "SITUATIONS", "TAKES_MONEY", "Situation", "attempt_of", "why_barred"]
 
 #: The steps after which the customer's money may be gone.
 TAKES_MONEY: Final = frozenset({Step.PAY, Step.SUBMIT_OTP})
 
-#: The steps that name the order only, so that the gateway chooses the attempt (GATEWAY 4).
+#: The steps that name the order only: the gateway chooses the attempt (gateway.md#authorize).
 AUTHORIZES: Final = frozenset({Step.CAPTURE, Step.VOID})
 
 _ALIVE: Final = frozenset({State.INITIATED, State.OTP_PENDING})
@@ -54,7 +48,7 @@ SITUATIONS: Final = (
 
 
 def attempt_of(record: Record) -> Attempt:
-    """Return what the order's entry says of a payment with this record."""
+    """Return what the order's entry has of a payment with this record."""
     barred = {step for row in SITUATIONS if row.applies(record) for step in row.bars}
     return Attempt(
         record.state,
@@ -69,14 +63,15 @@ def attempt_of(record: Record) -> Attempt:
 def why_barred(snapshot: Snapshot, step: Step) -> str | None:
     """Return why this step must not be begun now, beside the order's other money; None if it may.
 
-    Its own open reviews count, and what the order's entry says of the other payments. Closing
-    another payment's review does not open the way. A payment that holds money is not looked
-    at here: the store refuses that step, and the refusal opens a review.
+    Its own open reviews count, and what the order's entry has of the other payments. A sibling
+    that holds money is not looked at here: the store refuses that step, and the refusal opens a
+    review.
     """
-    reasons = [r.reason for r in snapshot.record.open_reviews if r.reason in BLOCKS_PAY]
+    open_reasons = [review.reason for review in snapshot.record.open_reviews]
+    reasons = [reason for reason in open_reasons if Effect.BLOCKS_PAY in effect_of(reason)]
     if reasons and step in TAKES_MONEY:
         return f"review {reasons[0]} must be closed first: the customer might pay twice"
-    if "two_holds" in reasons and step in AUTHORIZES:
+    if ReviewReason.TWO_HOLDS in reasons and step in AUTHORIZES:
         return f"{step} names the order only, and two of its attempts hold money: see two_holds"
     for n, attempt in snapshot.others:
         if attempt.state not in HOLDS and _bars(attempt, step):
@@ -85,7 +80,7 @@ def why_barred(snapshot: Snapshot, step: Step) -> str | None:
 
 
 def _bars(attempt: Attempt, step: Step) -> bool:
-    """Say whether this entry bars a step; one of an older version has no bits yet."""
+    """Whether this entry bars a step; one of an older version has no bits yet."""
     if attempt.bars & step_bit(step):
         return True
     alive = attempt.state in _ALIVE and step in AUTHORIZES

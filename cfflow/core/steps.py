@@ -1,8 +1,8 @@
 """Which step is permitted when, and the operation that is written down before its call.
 
-Every `begin_*` takes a snapshot and returns the plan that opens an operation, or raises:
-`IllegalStep` where the state or an open operation forbids it, `OtpLimit` where the flow's
-OTP limits do, `InvalidAmount` for an amount over the hold. Nothing has been sent then.
+Every `begin_*` takes a snapshot and returns the plan that opens an operation. It raises
+`IllegalStep` where the state or an open operation forbids the step, `OtpLimit` where the
+flow's OTP limits do, `InvalidAmount` for an amount over the hold. Nothing has been sent then.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ __all__ = [
 #: Plans a step on a snapshot at a time in ms, or raises why it is not permitted there.
 Begin = Callable[[Snapshot, Flow, int], Plan]
 
-#: A process that was paused this long after its commit does not send any more: somebody
-#: else may have given the operation up by now.
+#: A process that was paused this long after its commit does not send any more: another process
+#: may have decided by now that the call was lost.
 SEND_WITHIN_MS: Final = 2_000
 
-#: Of the attempt ids known to the order, the last so many are frozen with a pay.
-_KNOWN_MAX: Final = 32
+#: Of the attempt ids that the order has seen, the last so many are frozen with a pay.
+_SEEN_MAX: Final = 32
 
 #: cfflow's own namespace of idempotency keys. Never changed: with another one, the same step
 #: would have another key.
@@ -57,7 +57,7 @@ _KEYS: Final = UUID("9972b366-ce53-4eb4-a4dd-734aab38c571")
 
 
 class Instrument(msgspec.Struct, frozen=True):
-    """What of a payment method may be written down: enough to tell whose attempt it is."""
+    """What may be stored of a payment method: enough to find the attempt of a lost pay."""
 
     method: str
     channel: str | None = None
@@ -76,7 +76,7 @@ def create(
 ) -> Record:
     """Return the record of a payment that has just been started.
 
-    `created_at_ms` is for one that is adopted: it is as old as its attempt.
+    `created_at_ms` is given for an adopted one: it is as old as its attempt.
     """
     created_at_ms = now_ms if created_at_ms is None else created_at_ms
     record = Record(
@@ -106,7 +106,7 @@ def begin_pay(
     """Open a pay. One payment is one attempt, so only `created` permits it.
 
     `gateway_at_ms` is the earliest time that the gateway's clock can show now, None where it is
-    not known. Only by that clock can an attempt be too old to be this pay's.
+    not known. Only by that clock can an attempt be proved older than this pay.
     """
     record = snapshot.record
     _permit(snapshot, Step.PAY, State.CREATED)
@@ -123,7 +123,9 @@ def begin_pay(
         method=instrument.method,
         channel=instrument.channel,
         last_four=instrument.last_four,
-        known=tuple(sorted(snapshot.owned_elsewhere | set(record.seen))[-_KNOWN_MAX:]),
+        known_attempt_ids=tuple(
+            sorted(snapshot.owned_elsewhere | set(record.seen_attempt_ids))[-_SEEN_MAX:]
+        ),
         gateway_at_ms=gateway_at_ms,
     )
 
@@ -220,7 +222,7 @@ def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...
         "void": lambda: _permit_authorize(snapshot, Step.VOID),
     }
     names = []
-    # The store refuses every step beside another payment of the order that has its money.
+    # The store refuses every step while another payment of the order has its money.
     for name, attempt in attempts.items() if not snapshot.siblings_with_money else ():
         try:
             attempt()
@@ -246,7 +248,7 @@ def _open(
     method: str | None = None,
     channel: str | None = None,
     last_four: str | None = None,
-    known: tuple[str, ...] = (),
+    known_attempt_ids: tuple[str, ...] = (),
     gateway_at_ms: int | None = None,
 ) -> Plan:
     sequence = draft.was.sequence + 1
@@ -262,22 +264,23 @@ def _open(
         method=method,
         channel=channel,
         last_four=last_four,
-        known=known,
+        known_attempt_ids=known_attempt_ids,
         gateway_at_ms=gateway_at_ms,
     )
-    draft.set(operation=operation, sequence=sequence)
-    # No step of any kind while another payment of the order holds or took its money.
+    draft.operation = operation
+    draft.sequence = sequence
+    # The store refuses it while another payment of the order holds or took money.
     return draft.plan(opens=True)
 
 
 def renewed(draft: Draft, operation: Operation) -> Operation:
     """Return an open operation under the next number and a key that was never used.
 
-    When the step began stays as it is: a gateway that fails for ever must not keep renewing
-    the time after which a person is called.
+    `began_at_ms` stays: a gateway that keeps failing must not renew the time after which a
+    person is called.
     """
     sequence = draft.was.sequence + 1
-    draft.set(sequence=sequence)
+    draft.sequence = sequence
     key = _key(draft, operation.step, sequence)
     return msgspec.structs.replace(
         operation, sequence=sequence, key=key, key_began_at_ms=draft.now_ms, replayed=False, sends=1
@@ -285,11 +288,11 @@ def renewed(draft: Draft, operation: Operation) -> Operation:
 
 
 def idempotency_key(payment: str, step: Step, sequence: int, nonce: str) -> str:
-    """Return the idempotency key of one step: a UUID made from the step's own name (GATEWAY 5).
+    """Return the idempotency key of one step: a UUID made from the step's own name.
 
-    The gateway types its keys as UUIDs. A name-based one can be derived again from the
-    payment's id, the step, its number and the payment's nonce. The nonce is in it because
-    a store that lost its last commits counts the same numbers again.
+    The gateway types its keys as UUIDs (gateway.md#idempotency). A name-based one can be
+    derived again from the payment's id, the step, its number and the payment's nonce. The nonce
+    is in it because a store that lost its last commits counts the same numbers again.
     """
     return str(uuid5(_KEYS, f"{payment}-{step}-{sequence}-{nonce}"))
 
@@ -314,11 +317,11 @@ def _permit(snapshot: Snapshot, step: Step | None, state: State) -> None:
 
 
 def _otp_page(snapshot: Snapshot, step: Step | None, now_ms: int) -> OtpTurn:
-    """Return the customer's turn, if it is still the customer's."""
+    """Return the customer's OTP turn, or raise where it is over."""
     _permit(snapshot, step, State.OTP_PENDING)
     otp = snapshot.record.otp
     if otp is None or otp.accepted:
-        raise _illegal(snapshot, "the OTP was accepted already; refresh tells where the money is")
+        raise _illegal(snapshot, "the OTP was accepted already; refresh shows where the money is")
     if now_ms >= otp.expires_at_ms:
         raise _limit(snapshot, "the OTP page has expired")
     return otp

@@ -19,11 +19,12 @@ from cfflow.core.record import (
     TRIGGERS,
     Entry,
     EntryKind,
+    Review,
     Snapshot,
     Step,
     reached,
 )
-from cfflow.core.reviews import ADVICE
+from cfflow.core.reviews import reason_named
 from cfflow.core.schedule import PAY_MARGIN_MS
 from cfflow.core.steps import allowed_steps
 from cfflow.core.times import moment
@@ -161,9 +162,14 @@ def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:
             for review in record.reviews
             if review.acknowledged_at_ms is not None
         ),
-        advice=tuple(ADVICE.get(review.reason, "look") for review in record.open_reviews),
+        advice=tuple(_advice(review) for review in record.open_reviews),
         allowed=_allowed(snapshot, flow, now_ms),
     )
+
+
+def _advice(review: Review) -> str:
+    reason = reason_named(review.reason)
+    return "see the documentation of the newer version" if reason is None else reason.advice
 
 
 def _next_inquiry(snapshot: Snapshot, flow: Flow) -> str | None:

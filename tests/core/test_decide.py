@@ -13,6 +13,7 @@ from cfflow.core.decide import Disputed, Ended, Refused, TimePassed, decide
 from cfflow.core.due import KEY_LIFE_MS, Ask, in_flight, resend, resendable, what_to_ask
 from cfflow.core.observation import Observation
 from cfflow.core.record import Snapshot, Step
+from cfflow.core.reviews import ReviewReason
 from cfflow.errors import IllegalStep
 from tests.core.core_kit import (
     AMOUNT,
@@ -415,6 +416,8 @@ def test_an_unclosed_operation_of_any_kind_is_reported_when_the_bank_owes_too_lo
 
 def test_a_disputed_plan_opens_a_review_by_its_name() -> None:
     """What the store refused for another payment's sake goes to a person, once."""
-    held = told(a_created(), Disputed("attempt_claimed", "attempt 1 belongs to order_1.2"), T0)
-    held = told(held, Disputed("attempt_claimed", "attempt 1 belongs to order_1.2"), T0)
+    held = told(
+        a_created(), Disputed(ReviewReason.ATTEMPT_CLAIMED, "attempt 1 belongs to order_1.2"), T0
+    )
+    held = told(held, Disputed(ReviewReason.ATTEMPT_CLAIMED, "attempt 1 belongs to order_1.2"), T0)
     assert reasons(held) == ["attempt_claimed"]

@@ -111,7 +111,7 @@ def test_a_difference_never_rules_an_attempt_out(other: dict[str, object], statu
     assert (held.record.cf_payment_id, reasons(held)) == (None, [])
     held = asked_twice(a_lost_pay(), seen)
     assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
-    assert FOREIGN not in held.record.seen
+    assert FOREIGN not in held.record.seen_attempt_ids
     with pytest.raises(IllegalStep):
         begun(held, Step.PAY, LIMIT + DAY)
 

@@ -115,5 +115,5 @@ def test_summary_and_brief_tell_the_proving_fields_in_the_gateways_words() -> No
     seen = entity(is_captured=False, authorization_action="CAPTURE", authorization_status=None)
     assert seen.summary() == "payment_status=SUCCESS is_captured=false authorization=CAPTURE+?"
     assert seen.brief() == "SUCCESS CAPTURE+?"
-    assert Observation(call=Call.PAY).summary() == "nothing that we know"
+    assert Observation(call=Call.PAY).summary() == "nothing that the table reads"
     assert len(entity("X" * 500).brief()) <= 48

@@ -16,15 +16,17 @@ from cfflow.core.due import HoldEnd, due_hold
 from cfflow.core.flow import Flow, parse
 from cfflow.core.people import abandon, acknowledge, resolvable_states, resolve
 from cfflow.core.record import TRIGGERS, Attempt, EntryKind, Record, Snapshot, Step
+from cfflow.core.reviews import ReviewReason
 from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
 from tests.core.core_kit import AMOUNT, DAY, HOUR, NATIVE, PREAUTH, T0, a_payment, begun
 
 LATER = T0 + 12_000
+BY_NAME = {reason.value: reason for reason in ReviewReason}
 
 
 def reviewed(state: State, reason: str = "no_answer", flow: Flow = NATIVE) -> Snapshot:
     """Return a payment in this state with one open review."""
-    return decide(a_payment(state, flow), Disputed(reason, "test"), flow, LATER).snapshot
+    return decide(a_payment(state, flow), Disputed(BY_NAME[reason], "test"), flow, LATER).snapshot
 
 
 def word(held: Snapshot, state: State, amount: Decimal | None = None) -> Plan:
@@ -129,8 +131,8 @@ def test_an_acknowledged_fact_is_not_reported_again_and_another_one_is() -> None
     """Word for word: a new detail is a new fact."""
     held = reviewed(State.AUTHORIZED)
     held = acknowledge(held, NATIVE, LATER, reason="no_answer", actor="asha", note="known").snapshot
-    same = decide(held, Disputed("no_answer", "test"), NATIVE, LATER).record
-    other = decide(held, Disputed("no_answer", "something else"), NATIVE, LATER).record
+    same = decide(held, Disputed(ReviewReason.NO_ANSWER, "test"), NATIVE, LATER).record
+    other = decide(held, Disputed(ReviewReason.NO_ANSWER, "something else"), NATIVE, LATER).record
     assert (same.open_reviews, len(other.open_reviews)) == ((), 1)
 
 
@@ -209,7 +211,7 @@ def test_two_payments_with_money_are_reviewed_by_any_look(other: State) -> None:
     ours = Attempt(State.AUTHORIZED, held.record.cf_payment_id or "")
     for state, reasons in ((other, ["two_holds"]), (State.FAILED, [])):
         twin = msgspec.structs.replace(held, attempts=(ours, Attempt(state, "777")))
-        seen = decide(twin, Disputed("no_answer", "x"), PREAUTH, LATER).record
+        seen = decide(twin, Disputed(ReviewReason.NO_ANSWER, "x"), PREAUTH, LATER).record
         found = [review for review in seen.open_reviews if review.reason == "two_holds"]
         assert [review.reason for review in found] == reasons
         assert all("777" in r.detail and ours.cf_payment_id in r.detail for r in found)

@@ -147,7 +147,7 @@ def test_a_pay_freezes_what_tells_whose_attempt_it_is_and_no_body() -> None:
     operation = begun(held, Step.PAY, T0).record.operation
     assert operation is not None
     assert (operation.method, operation.channel, operation.last_four) == ("card", "post", "1111")
-    assert (operation.amount, operation.known, operation.body) == (AMOUNT, ("77",), b"")
+    assert (operation.amount, operation.known_attempt_ids, operation.body) == (AMOUNT, ("77",), b"")
 
 
 def test_a_pay_takes_only_the_flows_methods() -> None:

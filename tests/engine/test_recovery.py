@@ -11,6 +11,7 @@ import pytest
 import cfflow
 from cfflow import AskOtp, Payment, State, Worker
 from cfflow.core.arguments import LEFT_OUT
+from cfflow.core.reviews import ReviewReason
 from cfflow.store.protocol import load_payment
 from cfflow.testing import MemoryStore
 from tests.engine.shop import OTP, Shop, card, open_shop
@@ -265,7 +266,9 @@ async def _contradict(shop: Shop, payment: Payment) -> None:
 
     snapshot = await load_payment(shop.cashier.store, payment.order_id, 1)
     flow = await shop.cashier.flows.flow_of(snapshot, shop.cashier.store)
-    await shop.cashier.engine.settle(snapshot, Disputed("contradicts_captured", "FAILED"), flow)
+    await shop.cashier.engine.settle(
+        snapshot, Disputed(ReviewReason.CONTRADICTS_CAPTURED, "FAILED"), flow
+    )
 
 
 async def test_an_unresolved_review_keeps_the_whole_order_from_a_new_pay(shop: Shop) -> None:
@@ -289,7 +292,7 @@ async def _dispute(shop: Shop, payment: Payment) -> None:
 
     snapshot = await load_payment(shop.cashier.store, payment.order_id, payment.version and 1)
     flow = await shop.cashier.flows.flow_of(snapshot, shop.cashier.store)
-    await shop.cashier.engine.settle(snapshot, Disputed("unclaimed_money", "test"), flow)
+    await shop.cashier.engine.settle(snapshot, Disputed(ReviewReason.UNCLAIMED_MONEY, "test"), flow)
 
 
 # a store that came back without its last commits

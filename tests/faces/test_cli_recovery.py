@@ -15,6 +15,7 @@ import pytest
 
 import cfflow
 from cfflow import State
+from cfflow.core.reviews import ReviewReason
 from cfflow.emulator import EmulatorProcess
 from cfflow.store.embedded import EmbeddedServer
 from cfflow.store.protocol import load_payment
@@ -86,7 +87,9 @@ async def ambiguous(shop: Till, order_id: str) -> str:
         from cfflow.core.decide import Disputed
 
         flow = await cashier.flows.flow_of(snapshot, cashier.store)
-        await cashier.engine.settle(snapshot, Disputed("unclaimed_money", "two attempts"), flow)
+        await cashier.engine.settle(
+            snapshot, Disputed(ReviewReason.UNCLAIMED_MONEY, "two attempts"), flow
+        )
         return payment.id
 
 

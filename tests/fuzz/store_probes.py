@@ -17,7 +17,7 @@ from cfflow.core.arguments import (
     check_order_id,
     check_otp,
     check_session,
-    check_word,
+    check_text,
 )
 from cfflow.core.flow import parse
 from cfflow.core.money import amount_of
@@ -302,7 +302,7 @@ _READERS: Final[tuple[Any, ...]] = (
     check_session,
     place_of,
     state_named,
-    lambda text: check_word("note", text),
+    lambda text: check_text("note", text),
     lambda text: check_metadata({text: text}),
 )
 

@@ -114,7 +114,7 @@ def lease_ignored() -> AbstractContextManager[None]:
         store._wakes.update(wakes)
         return claimed
 
-    return changed(MemoryStore, "claim", unleased)
+    return changed(MemoryStore, "lease", unleased)
 
 
 def version_not_checked() -> AbstractContextManager[None]:
@@ -152,7 +152,7 @@ def _twice(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def no_attempt_believed_at_once() -> AbstractContextManager[None]:
     """One inquiry that shows no attempt is taken for "the pay never arrived"."""
-    return changed(answers, "_missed_twice", lambda *_: True)
+    return changed(answers, "_not_seen_twice", lambda *_: True)
 
 
 @contextmanager
@@ -258,10 +258,10 @@ def old_nonce_after_a_loss() -> AbstractContextManager[None]:
     def trusting(
         sketch: Draft, listed: tuple[Observation, ...], *, nonce: str, named: tuple[str, ...]
     ) -> None:
-        suspect_lost_pay(sketch, listed, nonce=sketch.get("nonce"), named=named)
+        renew_nonce(sketch, listed, nonce=sketch.nonce, named=named)
 
-    suspect_lost_pay = attempts.suspect_lost_pay
-    return changed(decide, "suspect_lost_pay", trusting)
+    renew_nonce = attempts.renew_nonce
+    return changed(decide, "renew_nonce", trusting)
 
 
 def ruled_out_by_amount() -> AbstractContextManager[None]:
@@ -282,7 +282,7 @@ def refresh_restarts_the_schedule() -> AbstractContextManager[None]:
 
     def restarting(sketch: Draft, at_ms: int) -> None:
         asked(sketch, at_ms)
-        sketch.set(since_at_ms=sketch.now_ms)
+        sketch.since_at_ms = sketch.now_ms
 
     return changed(Draft, "asked", restarting)
 
