@@ -10,10 +10,10 @@ from typing import get_args
 import msgspec
 
 from cfflow.emulator.limits import table_of
-from cfflow.emulator.notices import NEWEST, WebhookVersion
 from cfflow.emulator.process import Announcement
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
 from cfflow.emulator.server import serve
+from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION, WebhookVersion
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         help="production, sandbox, or calls per minute by call as a JSON object",
     )
     parser.add_argument("--webhook-url", metavar="URL", help="where webhooks go")
-    parser.add_argument("--webhook-version", choices=get_args(WebhookVersion), default=NEWEST)
+    parser.add_argument(
+        "--webhook-version", choices=get_args(WebhookVersion), default=NEWEST_WEBHOOK_VERSION
+    )
     parser.add_argument("--json", action="store_true", help="announce in one line of JSON")
     parser.add_argument(
         "--until-stdin-ends", action="store_true", help="stop when standard input closes"

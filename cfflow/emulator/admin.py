@@ -16,6 +16,7 @@ from cfflow.emulator.faults import Chaos, Fault, Faults
 from cfflow.emulator.limits import COUNTED_BY, Limits, TableName
 from cfflow.emulator.records import LedgerEntry
 from cfflow.emulator.replies import PREFIX, reply
+from cfflow.emulator.versions import VERSIONS
 
 ADVANCE_S_MAX = 10 * 365 * 86400
 
@@ -147,10 +148,8 @@ async def limits(request: Request) -> Response:
 async def openapi_json(request: Request) -> Response:
     """The gateway's calls as an OpenAPI document, of one version of the API if told."""
     version = request.query_params.get("version")
-    if version is not None and version not in wire.VERSIONS:
-        return replies.refusal(
-            ValueError(f"version : is one of {', '.join(sorted(wire.VERSIONS))}")
-        )
+    if version is not None and version not in VERSIONS:
+        return replies.refusal(ValueError(f"version : is one of {', '.join(sorted(VERSIONS))}"))
     return reply(openapi.document(version))
 
 

@@ -14,10 +14,10 @@ from starlette.routing import Route
 
 from cfflow.emulator import replies, wire
 from cfflow.emulator.bank import Bank
-from cfflow.emulator.notices import NEWEST
 from cfflow.emulator.records import Attempt, Order, Status
 from cfflow.emulator.refusals import Refused
 from cfflow.emulator.replies import PREFIX, reply
+from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION
 
 # What somebody else than the merchant does to a payment, and what becomes of it.
 ACTS: Mapping[str, Status] = MappingProxyType(
@@ -107,7 +107,7 @@ def _order(found: Order, now: float) -> dict[str, Any]:
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     until = attempt.hold_until
-    return wire.payment(attempt, NEWEST) | {
+    return wire.payment(attempt, NEWEST_WEBHOOK_VERSION) | {
         "held": attempt.held,
         "hold_until": None if until is None else wire.timestamp(until),
     }

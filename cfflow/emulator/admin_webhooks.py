@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from starlette.routing import Route
 from cfflow.emulator import replies
 from cfflow.emulator.letters import Alteration
 from cfflow.emulator.outbox import Delivery, Sequence
-from cfflow.emulator.replies import reply
+from cfflow.emulator.replies import Body, reply
 from cfflow.emulator.webhooks import Webhooks
 
 PREFIX = f"{replies.PREFIX}/webhooks"
@@ -100,41 +100,41 @@ async def hold(request: Request) -> Response:
 async def release(request: Request) -> Response:
     """Let go out what is held, and answer when it was attempted."""
     webhooks: Webhooks = request.app.state.webhooks
-    try:
-        told = await replies.read(request, Release)
-        released = webhooks.release(told.which, told.sequence)
-    except LookupError as error:
-        return replies.refusal(error, 404)
-    except ValueError as error:
-        return replies.refusal(error)
-    await webhooks.deliver()
-    return _told(released)
+    return await _change_and_deliver(
+        request, Release, lambda body: webhooks.release(body.which, body.sequence)
+    )
 
 
 async def resend(request: Request) -> Response:
     """Send a webhook, or all of an order, once more, and answer when it was attempted."""
     webhooks: Webhooks = request.app.state.webhooks
-    try:
-        told = await replies.read(request, Resend)
-        again = webhooks.resend(told.which, alter=told.alter, url=told.url)
-    except LookupError as error:
-        return replies.refusal(error, 404)
-    except ValueError as error:
-        return replies.refusal(error)
-    await webhooks.deliver()
-    return _told(again)
+    return await _change_and_deliver(
+        request,
+        Resend,
+        lambda body: webhooks.resend(body.which, alter=body.alter, url=body.url),
+    )
 
 
 async def send(request: Request) -> Response:
     """Send an event that somebody made up, and answer when it was attempted."""
     webhooks: Webhooks = request.app.state.webhooks
+    return await _change_and_deliver(
+        request, Send, lambda body: webhooks.send(body.type, body.data)
+    )
+
+
+async def _change_and_deliver(
+    request: Request, kind: type[Body], change: Callable[[Body], Iterable[Delivery]]
+) -> Response:
+    """Read the body, let `change` queue deliveries, and respond once they were attempted."""
     try:
-        told = await replies.read(request, Send)
+        changed = change(await replies.read(request, kind))
+    except LookupError as error:
+        return replies.refusal(error, 404)
     except ValueError as error:
         return replies.refusal(error)
-    sent = webhooks.send(told.type, told.data)
-    await webhooks.deliver()
-    return _told(sent)
+    await request.app.state.webhooks.deliver()
+    return _told(changed)
 
 
 def _catch_up(request: Request) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from cfflow.emulator import admin, calls, pages, pages_html, spoiling, wire
+from cfflow.emulator import admin, calls, pages, pages_html, spoiling
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.calls import Incoming
 from cfflow.emulator.clock import Clock
@@ -32,6 +32,7 @@ from cfflow.emulator.limits import Admission, Limits, RateLimits
 from cfflow.emulator.records import Account
 from cfflow.emulator.refusals import Refused, invalid, rate_limited, unauthenticated
 from cfflow.emulator.spoiling import Spoiled, send_spoiled
+from cfflow.emulator.versions import VERSIONS
 from cfflow.emulator.webhooks import Webhooks
 
 PREFIX = "/pg"
@@ -140,7 +141,7 @@ class EmulatorApp(Starlette):
         call, ids = calls.route(scope["method"], scope["path"][len(PREFIX) :])
         if not headers.version:
             raise invalid("version_missing", "x-api-version : is missing in the request")
-        if headers.version not in wire.VERSIONS:
+        if headers.version not in VERSIONS:
             raise invalid("version_invalid", "x-api-version : is not a version of this API")
         account = self._bank.account(headers.client_id, headers.client_secret)
         if account is None and call not in calls.WITHOUT_CREDENTIALS:

@@ -174,7 +174,7 @@ class Bank:
 
     def order_id_of_session(self, session_id: object) -> str | None:
         """Which order a session pays, if any; moves nothing and counts as no call."""
-        order = self._sessions.get(fingerprint(session_id)) if isinstance(session_id, str) else None
+        order = self._order_of_session(session_id)
         return order.order_id if order else None
 
     def order_id_of_payment(self, cf_payment_id: object) -> str | None:
@@ -201,7 +201,7 @@ class Bank:
         `order_inactive` for an order that is paid, expired or terminated, 400 for a field.
         """
         self._begin("pay", now)
-        order = self._sessions.get(fingerprint(session_id)) if isinstance(session_id, str) else None
+        order = self._order_of_session(session_id)
         if order is None:
             raise not_found("orderpay_not_found", "no order has this session")
         status = order.status(now)
@@ -375,6 +375,9 @@ class Bank:
         if order is None:
             raise not_found("order_not_found", "this account has no such order")
         return order
+
+    def _order_of_session(self, session_id: object) -> Order | None:
+        return self._sessions.get(fingerprint(session_id)) if isinstance(session_id, str) else None
 
     def _attempt(self, cf_payment_id: object) -> Attempt:
         attempt = self._attempts.get(_number(cf_payment_id))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
-from cfflow.emulator.notices import NEWEST, signature
+from cfflow.emulator.notices import signature
 from cfflow.emulator.outbox import Errand
+from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION
 
 Alteration = Literal[
     "unsigned",  # without the signature
@@ -51,6 +52,6 @@ def letter(errand: Errand, ahead_s: float = 0.0) -> Letter:
     }
     if alter != "unsigned":
         headers["x-webhook-signature"] = signature(secret, timestamp, body)
-    if notice.version == NEWEST:
+    if notice.version == NEWEST_WEBHOOK_VERSION:
         headers["x-idempotency-key"] = notice.idempotency_key
     return Letter(delivery.url or "", headers, body + b" " if alter == "tampered" else body)

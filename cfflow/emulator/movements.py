@@ -88,10 +88,7 @@ class Movements:
 
     def fail(self, attempt: Attempt, failure: Failure, now: float) -> None:
         """The attempt is over, and nothing was taken."""
-        told, attempt.failure = attempt.status == "FAILED", failure
-        _finish(attempt, "FAILED", "Transaction failed", now)
-        if not told:
-            self._record("failed", attempt, attempt.amount, now)
+        self._end(attempt, "FAILED", "failed", "Transaction failed", now, failure)
 
     def capture(self, attempt: Attempt, amount: Decimal, now: float) -> None:
         """Take `amount` rupees out of the hold, once; the rest goes back to the customer."""
@@ -176,10 +173,7 @@ class Movements:
             self._cancel(attempt, now)
 
     def _cancel(self, attempt: Attempt, now: float) -> None:
-        told, attempt.failure = attempt.status == "CANCELLED", None
-        _finish(attempt, "CANCELLED", "The gateway closed the payment", now)
-        if not told:
-            self._record("cancelled", attempt, attempt.amount, now)
+        self._end(attempt, "CANCELLED", "cancelled", "The gateway closed the payment", now)
 
     def _reverse(self, attempt: Attempt, now: float) -> None:
         """Too late: the bank took the money, and the customer has it back."""
@@ -188,10 +182,23 @@ class Movements:
             self._record("reversed", attempt, attempt.amount, now)
 
     def _drop(self, attempt: Attempt, now: float) -> None:
-        told, attempt.failure = attempt.status == "USER_DROPPED", None
-        _finish(attempt, "USER_DROPPED", "The customer left", now)
-        if not told:
-            self._record("dropped", attempt, attempt.amount, now)
+        self._end(attempt, "USER_DROPPED", "dropped", "The customer left", now)
+
+    def _end(
+        self,
+        attempt: Attempt,
+        status: Status,
+        effect: Effect,
+        message: str,
+        now: float,
+        failure: Failure | None = None,
+    ) -> None:
+        """End an attempt that took no money; ending it twice the same way is one effect."""
+        repeated = attempt.status == status
+        attempt.failure = failure
+        _finish(attempt, status, message, now)
+        if not repeated:
+            self._record(effect, attempt, attempt.amount, now)
 
     def _release(self, attempt: Attempt, now: float) -> None:
         if attempt.held:

@@ -16,13 +16,11 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from cfflow.emulator import wire
 from cfflow.emulator.records import Attempt, Effect
-
-WebhookVersion = Literal["2022-09-01", "2023-08-01", "2025-01-01"]
-NEWEST: WebhookVersion = "2025-01-01"
+from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION, WebhookVersion
 
 _TYPES: Mapping[Effect, str] = MappingProxyType(
     {
@@ -128,7 +126,7 @@ def _data(attempt: Attempt, version: WebhookVersion) -> dict[str, Any]:
     order, entity = attempt.order, wire.payment(attempt, version)
     payment = {name: entity.get(name) for name in _PAYMENT_FIELDS}
     payment["cf_payment_id"] = wire.number(attempt.cf_payment_id, version)
-    if version == NEWEST:
+    if version == NEWEST_WEBHOOK_VERSION:
         payment |= {"international_payment": {"international": False}, "payment_surcharge": None}
     data: dict[str, Any] = {
         "order": {

@@ -13,7 +13,7 @@ from typing import Any
 
 from cfflow.emulator.openapi_answers import Schema, answers, error, ref
 from cfflow.emulator.openapi_requests import REQUESTS
-from cfflow.emulator.wire import VERSIONS
+from cfflow.emulator.versions import VERSIONS
 
 __all__ = ["CALLS", "Call", "document"]
 

@@ -11,7 +11,8 @@ from typing import Any, get_args
 from cfflow.emulator.bank import SIMULATED_STATUSES
 from cfflow.emulator.orders import PAYMENT_METHODS
 from cfflow.emulator.records import OrderStatus, Status
-from cfflow.emulator.wire import OLDEST_VERSION
+from cfflow.emulator.versions import OLDEST_VERSION
+from cfflow.emulator.wire import FORM
 
 Schema = dict[str, Any]
 
@@ -117,9 +118,8 @@ def _order(number: Schema) -> Schema:
 
 
 NULL: Schema = {"type": "null"}
-_FORM: Schema = {"const": "application/x-www-form-urlencoded"}
 _NO_PAGE = {"url": NULL, "content_type": NULL, "method": NULL}
-_PAGE = {"url": URL, "content_type": _FORM, "method": {"const": "post"}}
+_PAGE = {"url": URL, "content_type": {"const": FORM}, "method": {"const": "post"}}
 _UPI_LINKS = ("bhim", "default", "gpay", "paytm", "phonepe", "web")
 _PAYLOADS: list[Schema] = [
     closed({}),

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from cfflow.emulator.notices import NEWEST, Notice, WebhookVersion
+from cfflow.emulator.notices import Notice
+from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION, WebhookVersion
 
 # After each refused or failed attempt the next one, and after the last of them none.
 RETRY_AFTER_S = (120.0, 600.0, 1800.0)
@@ -42,7 +43,7 @@ class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """
 
     urls: tuple[str, ...] = ()
-    version: WebhookVersion = NEWEST
+    version: WebhookVersion = NEWEST_WEBHOOK_VERSION
     copies: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
     sequence: Sequence = "as_it_happened"
     seed: int = 0

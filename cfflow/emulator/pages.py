@@ -22,12 +22,12 @@ from cfflow.emulator.exchange import read_body
 from cfflow.emulator.pages_html import VIEW
 from cfflow.emulator.records import Attempt, OtpPage
 from cfflow.emulator.refusals import Refused
+from cfflow.emulator.wire import FORM
 
 INDEX = "/_emulator/"
 _COUNTS = frozenset(str(count) for count in range(otp.SUBMITS_MAX))
 ORDERS_SHOWN = 50
 
-FORM = "application/x-www-form-urlencoded"
 _HEADERS = {
     "cache-control": "no-store",
     # The address holds the attempt's secret: the shop's page must not learn it.

@@ -12,8 +12,8 @@ from typing import Self
 import msgspec
 
 from cfflow.emulator.limits import RateLimits, table_of
-from cfflow.emulator.notices import NEWEST, WebhookVersion
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
+from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION, WebhookVersion
 
 START_S = 15.0
 STOP_S = 5.0
@@ -44,7 +44,7 @@ class EmulatorProcess:
         seed: int = 0,
         rate_limits: RateLimits | None = None,
         webhook_url: str | None = None,
-        webhook_version: WebhookVersion = NEWEST,
+        webhook_version: WebhookVersion = NEWEST_WEBHOOK_VERSION,
     ) -> None:
         self.client_id = client_id
         self.client_secret = client_secret

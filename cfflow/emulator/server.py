@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import uvicorn
 
@@ -23,7 +23,6 @@ from cfflow.emulator.bank import Bank
 from cfflow.emulator.clock import Clock
 from cfflow.emulator.faults import Chaos, Faults
 from cfflow.emulator.limits import Limits, RateLimits
-from cfflow.emulator.notices import NEWEST, WebhookVersion
 from cfflow.emulator.records import (
     DEFAULT_ACCOUNTS,
     DEFAULT_CLIENT_ID,
@@ -31,6 +30,7 @@ from cfflow.emulator.records import (
     Account,
     BankOptions,
 )
+from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION, WebhookVersion
 from cfflow.emulator.webhooks import Webhooks
 
 BACKLOG = 2048
@@ -104,38 +104,42 @@ class _Server(uvicorn.Server):
         self._stopping.set()
 
 
+class ServerSettings(TypedDict, total=False):
+    """What `serve` and `running_emulator` take besides an address.
+
+    client_id, client_secret: replace those of the first account. options, seed: how the
+    bank behaves, and the seed of its ids. rate_limits: as in `create_app`. webhook_url: where
+    the webhooks of orders without a `notify_url` go. webhook_version: of their bodies and
+    headers. chaos: random faults.
+    """
+
+    client_id: str
+    client_secret: str
+    options: BankOptions | None
+    seed: int
+    rate_limits: RateLimits | None
+    webhook_url: str | None
+    webhook_version: WebhookVersion
+    chaos: Chaos | None
+
+
 def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    client_id: str = DEFAULT_CLIENT_ID,
-    client_secret: str = DEFAULT_CLIENT_SECRET,
-    options: BankOptions | None = None,
-    seed: int = 0,
-    rate_limits: RateLimits | None = None,
-    webhook_url: str | None = None,
-    webhook_version: WebhookVersion = NEWEST,
-    chaos: Chaos | None = None,
     announce: Callable[[str], None] | None = None,
     until_stdin_ends: bool = False,
+    **settings: Unpack[ServerSettings],
 ) -> None:
     """Run the emulator in this process until SIGTERM or SIGINT, then return.
 
-    port: 0 picks a free one. client_id, client_secret: replace those of the first account.
-    options, seed: how the bank behaves, and where its ids come from. rate_limits: as in
-    `create_app`. webhook_url: where the webhooks of orders without a `notify_url` go.
-    webhook_version: of their bodies and headers. chaos: faults by chance. announce: called
-    with the base URL (`http://host:port/pg`) once it listens. until_stdin_ends: also stop
-    when standard input closes, so that a child dies with its parent.
-    Raises, before anything runs, `OSError` when the address cannot be had and `ValueError`
-    for rate limits or a URL that make no sense.
+    port: 0 picks a free one. announce: called with the base URL (`http://host:port/pg`) once
+    it listens. until_stdin_ends: also stop when standard input closes, so that a child
+    process ends with its parent. settings: see `ServerSettings`.
+    Raises, before anything runs, `OSError` when it cannot listen on the address and
+    `ValueError` for invalid rate limits or an invalid URL.
     """
-    bank = Bank(accounts=accounts(client_id, client_secret), options=options, seed=seed)
-    settings = {"url": webhook_url, "version": webhook_version}
-    faults = Faults(seed)
-    faults.chaos = chaos
-    app = create_app(bank, faults=faults, rate_limits=rate_limits, webhooks=settings)
-    app.state.webhooks.secret = client_secret
+    app = _create_app(**settings)
     listener = _bind(host, port)
     base_url = f"{_origin(listener)}/pg"
 
@@ -152,39 +156,47 @@ def serve(
 
 @asynccontextmanager
 async def running_emulator(
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    client_id: str = DEFAULT_CLIENT_ID,
-    client_secret: str = DEFAULT_CLIENT_SECRET,
-    options: BankOptions | None = None,
-    seed: int = 0,
-    rate_limits: RateLimits | None = None,
-    webhook_url: str | None = None,
-    webhook_version: WebhookVersion = NEWEST,
-    chaos: Chaos | None = None,
+    *, host: str = "127.0.0.1", port: int = 0, **settings: Unpack[ServerSettings]
 ) -> AsyncIterator[RunningEmulator]:
-    """The emulator on a real socket, as a task of the running event loop.
+    """Serve the emulator on a real socket, as a task of the running event loop.
 
-    Takes what `serve` takes, and raises what it raises.
+    Takes the address and settings that `serve` takes, and raises what it raises.
     """
-    bank = Bank(accounts=accounts(client_id, client_secret), options=options, seed=seed)
-    settings = {"url": webhook_url, "version": webhook_version}
-    faults = Faults(seed)
-    faults.chaos = chaos
-    app = create_app(bank, faults=faults, rate_limits=rate_limits, webhooks=settings)
-    app.state.webhooks.secret = client_secret
+    app = _create_app(**settings)
     listener = _bind(host, port)
     ready = asyncio.Event()
     server = _Server(app, ready.set)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _either(ready, task)
+        client_id = settings.get("client_id", DEFAULT_CLIENT_ID)
+        client_secret = settings.get("client_secret", DEFAULT_CLIENT_SECRET)
         yield _running(app, _origin(listener), client_id, client_secret)
     finally:
         server.stop()
         await task
         listener.close()
+
+
+def _create_app(
+    *,
+    client_id: str = DEFAULT_CLIENT_ID,
+    client_secret: str = DEFAULT_CLIENT_SECRET,
+    options: BankOptions | None = None,
+    seed: int = 0,
+    rate_limits: RateLimits | None = None,
+    webhook_url: str | None = None,
+    webhook_version: WebhookVersion = NEWEST_WEBHOOK_VERSION,
+    chaos: Chaos | None = None,
+) -> EmulatorApp:
+    """Return the app for `ServerSettings`. Raises `ValueError` for invalid ones."""
+    bank = Bank(accounts=accounts(client_id, client_secret), options=options, seed=seed)
+    faults = Faults(seed)
+    faults.chaos = chaos
+    webhooks = {"url": webhook_url, "version": webhook_version}
+    app = create_app(bank, faults=faults, rate_limits=rate_limits, webhooks=webhooks)
+    app.state.webhooks.secret = client_secret
+    return app
 
 
 def accounts(client_id: str, client_secret: str) -> tuple[Account, ...]:

@@ -15,9 +15,7 @@ import msgspec
 
 from cfflow.emulator.checks import IST
 from cfflow.emulator.records import Attempt, LedgerEntry, Order, OtpAnswer, Simulation
-
-OLDEST_VERSION = "2022-09-01"
-VERSIONS = frozenset({OLDEST_VERSION, "2023-08-01", "2025-01-01", "2026-01-01"})
+from cfflow.emulator.versions import OLDEST_VERSION
 
 Json = dict[str, Any]
 

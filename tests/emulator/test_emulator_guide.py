@@ -17,7 +17,7 @@ from cfflow.emulator.cards import TEST_CARDS
 from cfflow.emulator.faults import KINDS
 from cfflow.emulator.methods import BANKS, UPI_SCRIPTS, UPI_UNKNOWN
 from cfflow.emulator.records import DEFAULT_ACCOUNTS, Effect
-from cfflow.emulator.wire import VERSIONS
+from cfflow.emulator.versions import VERSIONS
 from tests.faces.faces_kit import ROOT, run
 from tests.ports.servers import missing
 

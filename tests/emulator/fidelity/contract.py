@@ -14,7 +14,7 @@ from jsonschema import (  # type: ignore[import-untyped]  # it ships no types
 )
 
 from cfflow.emulator.openapi import CALLS, Call, document
-from cfflow.emulator.wire import VERSIONS
+from cfflow.emulator.versions import VERSIONS
 
 __all__ = ["ValidationError", "call_of", "check"]
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from cfflow.emulator.openapi import CALLS, ORDER_CODES, PAY_CODES, REQUEST_CODES, document
-from cfflow.emulator.wire import VERSIONS
+from cfflow.emulator.versions import VERSIONS
 from tests.emulator.emulator_kit import NO_OTP_BIN, card, order_body
 from tests.emulator.fidelity.contract import ValidationError, call_of, check
 from tests.emulator.fidelity.desk import INVALID, PHONE, Desk, refusal

@@ -10,7 +10,7 @@ import pytest
 
 from cfflow.emulator import running_emulator
 from cfflow.emulator.openapi import CALLS, Call
-from cfflow.emulator.wire import VERSIONS
+from cfflow.emulator.versions import VERSIONS
 from tests.emulator.emulator_kit import card, order_body
 from tests.emulator.fidelity.desk import INVALID, Desk, a_desk, refusal
 
