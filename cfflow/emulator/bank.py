@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
-from cfflow.emulator import checks, otp
+from cfflow.emulator import otp
 from cfflow.emulator.cards import SavedCards, Terms
 from cfflow.emulator.customer import Customer
 from cfflow.emulator.holds import becomes_hold, capturable, held_attempt
@@ -42,9 +42,8 @@ from cfflow.emulator.records import (
     Status,
 )
 from cfflow.emulator.refusals import Refused, conflict, invalid, not_found
+from cfflow.emulator.request_fields import AUTHORIZE, FORCED_STATUS, PAY, TERMINATE_ORDER
 from cfflow.emulator.timers import Timers
-
-SIMULATED_STATUSES = ("SUCCESS", "FAILED", "PENDING", "USER_DROPPED")
 
 
 class Bank:
@@ -152,8 +151,7 @@ class Bank:
         """
         self._begin("terminate_order", now)
         order = self._order(account, order_id)
-        if order_status != "TERMINATED":
-            raise invalid("request_invalid", "order_status : should be TERMINATED")
+        TERMINATE_ORDER["order_status"].check(order_status)
         if order.status(now) in ("PAID", "EXPIRED"):
             raise invalid("order_inactive", f"the order is {order.status(now)}, not ACTIVE")
         order.terminated = True
@@ -210,7 +208,7 @@ class Bank:
         terms = Terms(self.options, now, partial(self._saved_cards.find, order))
         method = read_method(payment_method, terms)
         check_permitted(order, method)
-        saves = checks.flag(save_instrument, name="save_instrument")
+        saves = PAY["save_instrument"].check(save_instrument)
         offer, amount = read_offer(offer_id, order, self.options)
         attempt = self._open(order, method, amount, now)
         attempt.offer_id = offer
@@ -281,8 +279,7 @@ class Bank:
         """
         self._begin("authorize", now)
         order = self._order(account, order_id)
-        if action not in ("CAPTURE", "VOID"):
-            raise invalid("request_invalid", "action : should be CAPTURE or VOID")
+        AUTHORIZE["action"].check(action)
         attempt = held_attempt(order)
         if action == "VOID":
             self._movements.void(attempt, now)
@@ -323,11 +320,11 @@ class Bank:
         attempt = self._attempt(cf_payment_id)
         if attempt.order.account is not account:
             raise _no_payment()
-        if status not in SIMULATED_STATUSES or not isinstance(error, str | None):
-            raise invalid("request_invalid", "payment_status : is not one to simulate")
-        self._force(attempt, cast("Status", status), error or None, now)
+        forced: Status = FORCED_STATUS["payment_status"].check(status)
+        error_code: str | None = FORCED_STATUS["payment_error_code"].check(error)
+        self._force(attempt, forced, error_code or None, now)
         simulation_id = self._ids.simulation_id(len(self._simulations) + 1)
-        done = Simulation(simulation_id, account, str(attempt.cf_payment_id), str(status), error)
+        done = Simulation(simulation_id, account, str(attempt.cf_payment_id), forced, error_code)
         self._simulations[simulation_id] = done
         return done
 

@@ -9,7 +9,8 @@ from typing import Any
 from cfflow.emulator import wire
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.records import Account
-from cfflow.emulator.refusals import Refused, invalid, not_found, unauthenticated
+from cfflow.emulator.refusals import Refused, not_found, unauthenticated
+from cfflow.emulator.request_fields import AUTHENTICATE, SIMULATE
 
 # Whoever knows a session or a payment id may pay and type an OTP: no merchant is asked for.
 WITHOUT_CREDENTIALS = frozenset({"pay", "authenticate"})
@@ -146,13 +147,11 @@ def _pay(bank: Bank, incoming: Incoming, now: float) -> object:
 
 
 def _authenticate(bank: Bank, incoming: Incoming, now: float) -> object:
-    action, payment = incoming.body.get("action"), incoming.ids[0]
-    if action == "SUBMIT_OTP":
+    payment = incoming.ids[0]
+    if AUTHENTICATE["action"].read(incoming.body) == "SUBMIT_OTP":
         answer = bank.submit_otp(payment, incoming.body.get("otp"), now)
-    elif action == "RESEND_OTP":
-        answer = bank.resend_otp(payment, now)
     else:
-        raise invalid("request_invalid", "action : should be SUBMIT_OTP or RESEND_OTP")
+        answer = bank.resend_otp(payment, now)
     return wire.otp_answer(answer, incoming.version)
 
 
@@ -175,9 +174,8 @@ def _fetch_payments(bank: Bank, incoming: Incoming, now: float) -> object:
 
 def _simulate(bank: Bank, incoming: Incoming, now: float) -> object:
     body = incoming.body
-    forced = body.get("entity_simulation")
-    if body.get("entity") != "PAYMENTS" or not isinstance(forced, Mapping):
-        raise invalid("request_invalid", "entity : only PAYMENTS can be simulated")
+    SIMULATE["entity"].read(body)
+    forced = SIMULATE["entity_simulation"].read(body)
     status, error = forced.get("payment_status"), forced.get("payment_error_code")
     done = bank.simulate(incoming.merchant, body.get("entity_id"), status, error, now)
     return wire.simulation(done)

@@ -6,14 +6,13 @@ read, checked and forgotten.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from cfflow.emulator import checks
 from cfflow.emulator.records import Attempt, BankOptions, Method, Order
 from cfflow.emulator.refusals import invalid
+from cfflow.emulator.request_fields import CARD, CARD_TEXTS, EMI
 
 Fields = Mapping[str, Any]
 
@@ -37,50 +36,6 @@ NETWORKS: Mapping[str, str] = {
     "81": "rupay",
     "82": "rupay",
 }
-EMI_BANKS = frozenset(
-    {
-        "hdfc",
-        "kotak",
-        "icici",
-        "rbl",
-        "bob",
-        "standard chartered",
-        "axis",
-        "au",
-        "yes",
-        "sbi",
-        "fed",
-        "hsbc",
-        "citi",
-        "amex",
-    }
-)
-TENURE_MONTHS_MAX = 120
-# Read and accepted, as of a card from abroad, and never kept.
-# What an international card's customer may be asked for.
-ADDRESS = (
-    "address_line_one",
-    "address_line_two",
-    "city",
-    "zip_code",
-    "country",
-    "country_code",
-    "state",
-    "state_code",
-)
-_PASSING_TEXTS = (
-    "card_holder_name",
-    "card_alias",
-    "card_bank_name",
-    "token_reference_id",
-    "token_type",
-    *ADDRESS,
-)
-
-_CARD_NUMBER = re.compile(r"[0-9]{12,19}")
-_CVV = re.compile(r"[0-9]{3,4}")
-_MONTH = re.compile(r"0[1-9]|1[0-2]")
-_YEAR = re.compile(r"[0-9]{2}")
 
 
 @dataclass(slots=True)
@@ -125,8 +80,8 @@ class Terms(NamedTuple):
 
 def read_card(fields: Fields, terms: Terms) -> Method:
     """A card: saved, by network token, or by number."""
-    channel = checks.channel(fields, "link", "post")
-    _check_passing(fields)
+    channel = CARD["channel"].read(fields)
+    _check_texts(fields)
     if fields.get("instrument_id"):
         return _saved(fields, channel, terms)
     number, shown = _network_token(fields) if fields.get("cryptogram") else _plain(fields)
@@ -138,27 +93,21 @@ def read_card(fields: Fields, terms: Terms) -> Method:
 
 def read_emi(fields: Fields, terms: Terms) -> Method:
     """A card payment in monthly instalments."""
-    channel = checks.channel(fields, "link", "post")
-    _check_passing(fields)
+    channel = EMI["channel"].read(fields)
+    _check_texts(fields)
     number, shown = _plain(fields)
-    bank = fields.get("card_bank_name")
-    if bank is None or bank == "":
-        raise invalid("card_bank_name_missing", "card_bank_name : is missing in the request")
-    if not isinstance(bank, str) or bank.lower() not in EMI_BANKS:
-        raise invalid("card_bank_name_invalid", "card_bank_name : gives no instalments")
+    bank = EMI["card_bank_name"].read(fields)
     network, kind = card_kind(number)
     shown = {"channel": channel, **shown, "card_network": network, "card_type": kind}
-    shown |= {"card_bank_name": bank, "emi_tenure": tenure(fields)}
+    shown |= {"card_bank_name": bank, "emi_tenure": EMI["emi_tenure"].read(fields)}
     native = has_native_otp(number, terms.options)
     return _method("emi", channel, f"{kind}_emi", _with_bank(shown), native_otp=native)
 
 
 def _saved(fields: Fields, channel: str, terms: Terms) -> Method:
     """A card saved before; an id that nobody saved here stands for the first test card."""
-    _cvv(fields, required=False)
-    instrument = checks.text(
-        fields["instrument_id"], code="instrument_id_invalid", name="instrument_id"
-    )
+    CARD["card_cvv"].read_optional(fields)
+    instrument = CARD["instrument_id"].read(fields)
     known = terms.saved(instrument)
     if known is None:
         shown = _with_bank(
@@ -179,71 +128,38 @@ def _method(name: str, channel: str, group: str, shown: Fields, *, native_otp: b
 
 def _plain(fields: Fields) -> tuple[str, dict[str, Any]]:
     number = _number(fields)
-    _expiry(fields)
-    _cvv(fields, required=True)
+    _check_expiry(fields)
+    CARD["card_cvv"].read(fields)
     return number, {"card_number": mask(number)}
 
 
 def _network_token(fields: Fields) -> tuple[str, dict[str, Any]]:
-    checks.text(fields["cryptogram"], code="cryptogram_invalid", name="cryptogram")
+    CARD["cryptogram"].read(fields)
     number = _number(fields)
-    _expiry(fields)
-    checks.text(
-        fields.get("token_requestor_id"),
-        code="token_requestor_id_missing",
-        name="token_requestor_id",
-    )
-    display = fields.get("card_display")
-    if not isinstance(display, str) or re.fullmatch(r"[0-9]{4}", display) is None:
-        raise invalid("card_display_invalid", "card_display : should be four digits")
-    return number, {"card_number": mask(display)}
+    _check_expiry(fields)
+    CARD["token_requestor_id"].read(fields)
+    return number, {"card_number": mask(CARD["card_display"].read(fields))}
 
 
 def _number(fields: Fields) -> str:
-    number = fields.get("card_number")
-    if not isinstance(number, str) or not (number in TEST_CARDS or _is_card_number(number)):
-        raise invalid("card_number_invalid", "card_number : is not a card number")
+    number: str = CARD["card_number"].read(fields)
+    if not luhn(number):
+        raise CARD["card_number"].error()
     if _network(number) is None:
         raise invalid("card_unsupported", "card_number : is of a network that is not taken")
     return number
 
 
-def _is_card_number(number: str) -> bool:
-    return _CARD_NUMBER.fullmatch(number) is not None and luhn(number)
-
-
-def _expiry(fields: Fields) -> None:
+def _check_expiry(fields: Fields) -> None:
     # Only the form is checked: the gateway's own examples carry years that have passed.
-    month, year = fields.get("card_expiry_mm"), fields.get("card_expiry_yy")
-    if not isinstance(month, str) or _MONTH.fullmatch(month) is None:
-        raise invalid("card_expiry_mm_invalid", "card_expiry_mm : should be 01 to 12")
-    if not isinstance(year, str) or _YEAR.fullmatch(year) is None:
-        raise invalid("card_expiry_yy_invalid", "card_expiry_yy : should be two digits")
+    CARD["card_expiry_mm"].read(fields)
+    CARD["card_expiry_yy"].read(fields)
 
 
-def _cvv(fields: Fields, *, required: bool) -> None:
-    cvv = fields.get("card_cvv")
-    if cvv is None or cvv == "":
-        if required:
-            raise invalid("card_cvv_missing", "card_cvv : is missing in the request")
-    elif not isinstance(cvv, str) or _CVV.fullmatch(cvv) is None:
-        raise invalid("card_cvv_invalid", "card_cvv : should be three or four digits")
-
-
-def _check_passing(fields: Fields) -> None:
-    for name in _PASSING_TEXTS:
-        checks.optional_text(fields.get(name), code="payment_method_invalid", name=name)
-
-
-def tenure(fields: Fields) -> int:
-    """The months of `emi_tenure`, or a 400 `emi_tenure_missing` or `emi_tenure_invalid`."""
-    months = fields.get("emi_tenure")
-    if months is None:
-        raise invalid("emi_tenure_missing", "emi_tenure : is missing in the request")
-    whole = isinstance(months, int) and not isinstance(months, bool)
-    if not whole or not 0 < months <= TENURE_MONTHS_MAX:
-        raise invalid("emi_tenure_invalid", "emi_tenure : should be a number of months")
-    return int(months)
+def _check_texts(fields: Fields) -> None:
+    for text in CARD_TEXTS:
+        if text.name in fields:
+            text.read(fields)
 
 
 def has_native_otp(number: str, options: BankOptions) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta, timezone
+
+IST = timezone(timedelta(hours=5, minutes=30))
 
 
 class Clock:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from cfflow.emulator import checks
 from cfflow.emulator.records import Attempt, Method, Order
 from cfflow.emulator.refusals import invalid
+from cfflow.emulator.request_fields import AUTHORIZE
 
 PREAUTH_TAG = "cfflow_preauth"
 # With this note the gateway's sandbox treats an order as pre-authorised.
@@ -40,9 +40,9 @@ def capturable(attempt: Attempt, amount: object, now: float) -> Decimal:
     Raises `Refused` (400) for no amount at all, for more than is held, and for a mandate
     whose time has not begun.
     """
-    taken = checks.rupees(amount, code="order_amount_invalid", name="amount")
+    taken: Decimal = AUTHORIZE["amount"].check(amount)
     if taken > attempt.amount:
-        raise invalid("order_amount_invalid", "amount : is more than the bank holds")
+        raise AUTHORIZE["amount"].error("is more than the bank holds")
     mandate = attempt.method.mandate
     if mandate is not None and now < mandate.start_at:
         raise invalid("request_invalid", "The mandate has not begun yet")

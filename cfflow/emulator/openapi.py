@@ -11,62 +11,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cfflow.emulator.openapi_answers import Schema, answers, error, ref
-from cfflow.emulator.openapi_requests import REQUESTS
+from cfflow.emulator.openapi_answers import answers, error, ref
+from cfflow.emulator.request_fields import ORDER_CODES, PAY_CODES, REQUESTS
+from cfflow.emulator.schemas import Schema
 from cfflow.emulator.versions import VERSIONS
 
 __all__ = ["CALLS", "Call", "document"]
 
 INVALID = "invalid_request_error"
-# The codes of a refused payment method, order or step; all of them are 400.
 REQUEST_CODES = frozenset({"request_invalid", "version_missing", "version_invalid"})
-ORDER_CODES = frozenset(
-    {
-        "customer_details_invalid",
-        "notify_url_invalid",
-        "order_amount_invalid",
-        "order_currency_invalid",
-        "order_currency_missing",
-        "order_expiry_time_invalid",
-        "order_id_invalid",
-        "order_meta_invalid",
-        "order_note_invalid",
-        "order_tags_invalid",
-        "payment_methods_invalid",
-        "phone_invalid",
-        "return_url_invalid",
-    }
-)
-PAY_CODES = frozenset(
-    {
-        "authorization_invalid",
-        "card_bank_name_invalid",
-        "card_bank_name_missing",
-        "card_cvv_invalid",
-        "card_cvv_missing",
-        "card_display_invalid",
-        "card_expiry_mm_invalid",
-        "card_expiry_yy_invalid",
-        "card_number_invalid",
-        "card_unsupported",
-        "channel_invalid",
-        "channel_missing",
-        "cryptogram_invalid",
-        "emi_tenure_invalid",
-        "emi_tenure_missing",
-        "instrument_id_invalid",
-        "netbanking_bank_code_invalid",
-        "offer_id_invalid",
-        "order_inactive",
-        "payment_method_invalid",
-        "payment_method_unsupported",
-        "phone_invalid",
-        "token_requestor_id_missing",
-        "upi_expiry_minutes_invalid",
-        "upi_id_invalid",
-        "upi_id_missing",
-    }
-)
 
 _HEADERS: Mapping[str, Schema] = {
     "x-request-id": {"required": True, "schema": {"type": "string", "minLength": 1}},

@@ -6,28 +6,35 @@ All of them are closed: a field that is not named here is a mistake.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, get_args
+from typing import get_args
 
-from cfflow.emulator.bank import SIMULATED_STATUSES
-from cfflow.emulator.orders import PAYMENT_METHODS
 from cfflow.emulator.records import OrderStatus, Status
+from cfflow.emulator.request_fields import PAYMENT_METHODS, SIMULATED_STATUSES
+from cfflow.emulator.schemas import (
+    AMOUNT,
+    BANK_CODE,
+    CARD_CHANNEL,
+    CURRENCY,
+    CUSTOMER_ID,
+    LINK,
+    NULL,
+    ORDER_ID,
+    PHONE,
+    SOME_TEXT,
+    TEXT,
+    UPI_CHANNEL,
+    Schema,
+)
 from cfflow.emulator.versions import OLDEST_VERSION
 from cfflow.emulator.wire import FORM
 
-Schema = dict[str, Any]
-
 # What a payment can be counted as: every group of the gateway, though not all occur here.
 GROUPS = sorted({group for groups in PAYMENT_METHODS.values() for group in groups})
-TEXT: Schema = {"type": "string"}
-SOME_TEXT: Schema = {"type": "string", "minLength": 1}
-AMOUNT: Schema = {"type": "number", "exclusiveMinimum": 0}
 TIME: Schema = {
     "type": "string",
     "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\+05:30$",
     "description": "ISO 8601 in Indian time",
 }
-ORDER_ID: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{3,45}$"}
-PHONE: Schema = {"type": "string", "pattern": "^[0-9]{10}$"}
 URL: Schema = {"type": "string", "pattern": "^https?://"}
 
 
@@ -88,7 +95,7 @@ def _order(number: Schema) -> Schema:
     texts = ("customer_name", "customer_email", "customer_uid")
     bank = ("customer_bank_account_number", "customer_bank_ifsc")
     customer = {
-        "customer_id": {"type": "string", "minLength": 3, "maxLength": 50},
+        "customer_id": CUSTOMER_ID,
         "customer_phone": PHONE,
         **{name: _nullable(TEXT) for name in (*texts, *bank)},
     }
@@ -102,7 +109,7 @@ def _order(number: Schema) -> Schema:
             "cf_order_id": number,
             "order_id": ORDER_ID,
             "entity": {"const": "order"},
-            "order_currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
+            "order_currency": CURRENCY,
             "order_amount": AMOUNT,
             "order_status": {"type": "string", "enum": list(get_args(OrderStatus))},
             "payment_session_id": {"type": "string", "pattern": "^session_"},
@@ -117,7 +124,6 @@ def _order(number: Schema) -> Schema:
     )
 
 
-NULL: Schema = {"type": "null"}
 _NO_PAGE = {"url": NULL, "content_type": NULL, "method": NULL}
 _PAGE = {"url": URL, "content_type": {"const": FORM}, "method": {"const": "post"}}
 _UPI_LINKS = ("bhim", "default", "gpay", "paytm", "phonepe", "web")
@@ -215,27 +221,26 @@ def _authorization(version: str | None) -> Schema:
 
 _MASKED = {"type": "string", "pattern": "^x{6}[0-9]{4}$"}
 _CARD_SHOWN: Mapping[str, Schema] = {
-    "channel": {"type": "string", "enum": ["link", "post"]},
+    "channel": CARD_CHANNEL,
     "card_number": _MASKED,
     "card_network": {"type": "string", "enum": ["visa", "mastercard", "rupay", "amex"]},
     "card_type": {"type": "string", "enum": ["credit_card", "debit_card"]},
     "card_country": SOME_TEXT,
     "card_bank_name": SOME_TEXT,
 }
-LINK: Schema = {"const": "link"}
 _PROVIDED = closed({"channel": LINK, "provider": SOME_TEXT, "phone": PHONE})
 # What a payment shows of its method.
 _SHOWN: Mapping[str, Schema] = {
     "card": closed({**_CARD_SHOWN, "instrument_id": SOME_TEXT}, optional=("instrument_id",)),
     "emi": closed({**_CARD_SHOWN, "emi_tenure": {"type": "integer", "minimum": 1}}),
     "upi": closed(
-        {"channel": {"type": "string", "enum": ["link", "collect", "qrcode"]}, "upi_id": SOME_TEXT},
+        {"channel": UPI_CHANNEL, "upi_id": SOME_TEXT},
         optional=("upi_id",),
     ),
     "netbanking": closed(
         {
             "channel": LINK,
-            "netbanking_bank_code": {"type": "integer", "minimum": 1000, "maximum": 9999},
+            "netbanking_bank_code": BANK_CODE,
             "netbanking_bank_name": SOME_TEXT,
         }
     ),

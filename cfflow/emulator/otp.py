@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cfflow.emulator.records import OtpPage
 from cfflow.emulator.refusals import invalid
+from cfflow.emulator.request_fields import AUTHENTICATE
 
 SUBMITS_MAX = 3
 RESENDS_MAX = 2
@@ -17,8 +18,7 @@ def submit(page: OtpPage, code: object, expected: str, now: float) -> bool:
     Raises `Refused` (400) when the page has expired or no code was sent; neither counts.
     """
     _require_open(page, now)
-    if not isinstance(code, str) or not code:
-        raise invalid("request_invalid", "otp : is missing in the request")
+    AUTHENTICATE["otp"].check(code)
     page.accepted = code == expected
     page.rejections += not page.accepted
     return page.accepted

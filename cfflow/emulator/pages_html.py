@@ -11,7 +11,7 @@ from html import escape
 from string import Template
 
 from cfflow.emulator import otp
-from cfflow.emulator.checks import IST
+from cfflow.emulator.clock import IST
 from cfflow.emulator.customer import takes_otp
 from cfflow.emulator.records import Attempt, Order, OtpPage
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cfflow.emulator import wire
-from cfflow.emulator.checks import IST
+from cfflow.emulator.clock import IST
 from cfflow.emulator.faults import KINDS, Call
 from cfflow.emulator.letters import Alteration
 from cfflow.emulator.outbox import Delivery, DeliveryAttempt

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from cfflow.emulator.checks import IST
+from cfflow.emulator.clock import IST
 from cfflow.emulator.records import Attempt, LedgerEntry, Order, OtpAnswer, Simulation
 from cfflow.emulator.versions import OLDEST_VERSION
 

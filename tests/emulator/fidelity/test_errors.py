@@ -8,7 +8,8 @@ import re
 import httpx
 import pytest
 
-from cfflow.emulator.openapi import CALLS, ORDER_CODES, PAY_CODES, REQUEST_CODES, document
+from cfflow.emulator.openapi import CALLS, REQUEST_CODES, document
+from cfflow.emulator.request_fields import ORDER_CODES, PAY_CODES
 from cfflow.emulator.versions import VERSIONS
 from tests.emulator.emulator_kit import NO_OTP_BIN, card, order_body
 from tests.emulator.fidelity.contract import ValidationError, call_of, check
