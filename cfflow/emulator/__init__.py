@@ -17,12 +17,11 @@ except ImportError as missing:
     ) from missing
 
 from cfflow.emulator.app import EmulatorApp, create_app
+from cfflow.emulator.asgi import ConnectionDropped
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.clock import Clock
-from cfflow.emulator.exchange import ConnectionDropped
 from cfflow.emulator.faults import Chaos, Fault, Faults
 from cfflow.emulator.limits import Limits, RateLimits
-from cfflow.emulator.outbox import Delivery, DeliveryAttempt, WebhookSettings
 from cfflow.emulator.process import EmulatorProcess
 from cfflow.emulator.records import (
     DEFAULT_CLIENT_ID,
@@ -37,6 +36,7 @@ from cfflow.emulator.records import (
 )
 from cfflow.emulator.refusals import Refused
 from cfflow.emulator.server import RunningEmulator, running_emulator, serve
+from cfflow.emulator.webhook_outbox import Delivery, DeliveryAttempt, WebhookSettings
 from cfflow.emulator.webhooks import Webhooks
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""`python -m cfflow.emulator`: the local gateway, until it is told to stop."""
+"""`python -m cfflow.emulator`: serves the local gateway until it is stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION, WebhookVersion
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the emulator. 0: stopped in order; 1: no such address; 2: wrong usage."""
+    """Run the emulator. Returns 0 after a clean stop, 1 if it cannot listen; exits 2 on misuse."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -30,8 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--rate-limits: {error}")
 
     def announce(base_url: str) -> None:
-        said = Announcement(base_url, options.client_id)
-        line = msgspec.json.encode(said).decode() if options.json else _sentence(said)
+        announcement = Announcement(base_url, options.client_id)
+        if options.json:
+            line = msgspec.json.encode(announcement).decode()
+        else:
+            line = f"A local Cashfree listens on {base_url} for client id {options.client_id}."
         print(line, flush=True)
 
     try:
@@ -56,16 +59,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _table(said: str | None) -> Mapping[str, int] | None:
-    if said is None:
+def _table(text: str | None) -> Mapping[str, int] | None:
+    if text is None:
         return None
-    if said.startswith("{"):
-        return table_of(msgspec.json.decode(said, type=dict[str, int]))
-    return table_of(said)
-
-
-def _sentence(said: Announcement) -> str:
-    return f"A local Cashfree listens on {said.base_url} for client id {said.client_id}."
+    if text.startswith("{"):
+        return table_of(msgspec.json.decode(text, type=dict[str, int]))
+    return table_of(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--client-id", default=DEFAULT_CLIENT_ID)
     parser.add_argument("--client-secret", default=DEFAULT_CLIENT_SECRET)
-    parser.add_argument("--seed", type=int, default=0, help="where its ids come from")
+    parser.add_argument("--seed", type=int, default=0, help="seed of its ids")
     parser.add_argument("--options", default="{}", help="bank options as a JSON object")
     parser.add_argument(
         "--rate-limits",

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cfflow.emulator import admin_orders, admin_webhooks, openapi, replies, wire
+from cfflow.emulator import admin_http, admin_orders, admin_webhooks, openapi, wire
+from cfflow.emulator.admin_http import PREFIX, json_response
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.faults import Chaos, Fault, Faults
 from cfflow.emulator.limits import COUNTED_BY, Limits, TableName
 from cfflow.emulator.records import LedgerEntry
-from cfflow.emulator.replies import PREFIX, reply
 from cfflow.emulator.versions import VERSIONS
 
 ADVANCE_S_MAX = 10 * 365 * 86400
@@ -57,7 +57,7 @@ def routes() -> list[Route]:
 
 async def health(request: Request) -> Response:
     """It listens; and what time it is here."""
-    return reply({"status": "ok", "now": wire.timestamp(request.app.state.clock.now())})
+    return json_response({"status": "ok", "now": wire.timestamp(request.app.state.clock.now())})
 
 
 async def ledger(request: Request) -> Response:
@@ -68,14 +68,14 @@ async def ledger(request: Request) -> Response:
     query = request.query_params
     order_id = query.get("order_id")
     try:
-        since = replies.moment(query.get("since", 0))
+        since = admin_http.parse_time(query.get("since", 0))
     except ValueError as error:
-        return replies.refusal(error)
+        return admin_http.error_response(error)
     wanted: dict[str, Any] = {n: query[n] for n in ("cf_payment_id", "effect") if n in query}
     entries = bank.ledger if order_id is None else bank.ledger_of(order_id)
     found = [wire.ledger_entry(entry) for entry in entries if _is(entry, wanted, since)]
     calls = {"received": dict(state.received), "performed": dict(bank.calls)}
-    return reply({"ledger": found, "calls": calls})
+    return json_response({"ledger": found, "calls": calls})
 
 
 def _is(entry: LedgerEntry, wanted: dict[str, Any], since: float) -> bool:
@@ -87,25 +87,25 @@ async def clock(request: Request) -> Response:
     state = request.app.state
     if request.method == "POST":
         try:
-            jump = await replies.read(request, Jump)
+            jump = await admin_http.read_json(request, Jump)
             if (jump.advance_s is None) == (jump.at is None):
                 raise ValueError("either advance_s or at : is needed")
             if jump.advance_s is not None:
                 state.clock.advance(jump.advance_s)
             elif jump.at is not None:
-                _go_on_to(replies.moment(jump.at), state.clock.now, state.clock.advance)
+                _go_on_to(admin_http.parse_time(jump.at), state.clock.now, state.clock.advance)
         except ValueError as error:
-            return replies.refusal(error)
+            return admin_http.error_response(error)
         state.bank.advance(state.clock.now())
         await state.webhooks.deliver()
-    now, offset_s = state.clock.now(), state.clock.offset_s
-    return reply({"now": wire.timestamp(now), "epoch_s": now, "offset_s": offset_s})
+    now_s, offset_s = state.clock.now(), state.clock.offset_s
+    return json_response({"now": wire.timestamp(now_s), "epoch_s": now_s, "offset_s": offset_s})
 
 
-def _go_on_to(at: float, now: Callable[[], float], advance: Callable[[float], None]) -> None:
-    if at - now() > ADVANCE_S_MAX:
+def _go_on_to(at_s: float, now: Callable[[], float], advance: Callable[[float], None]) -> None:
+    if at_s - now() > ADVANCE_S_MAX:
         raise ValueError("at : is more than ten years ahead")
-    advance(at - now())
+    advance(at_s - now())
 
 
 async def faults(request: Request) -> Response:
@@ -117,9 +117,9 @@ async def faults(request: Request) -> Response:
         try:
             _add_fault(waiting, await request.body())
         except ValueError as error:
-            return replies.refusal(error)
+            return admin_http.error_response(error)
     told = {"faults": waiting.waiting(), "chaos": waiting.chaos, "struck": dict(waiting.struck)}
-    return reply(told)
+    return json_response(told)
 
 
 def _add_fault(waiting: Faults, raw: bytes) -> None:
@@ -138,19 +138,21 @@ async def limits(request: Request) -> Response:
         enforced.clear()
     elif request.method in {"PUT", "POST"}:
         try:
-            enforced.set((await replies.read(request, NewLimits)).rate_limits)
+            enforced.set((await admin_http.read_json(request, NewLimits)).rate_limits)
         except ValueError as error:
-            return replies.refusal(error)
+            return admin_http.error_response(error)
     refused = {call: enforced.refused[call] for call in COUNTED_BY}
-    return reply({"rate_limits": dict(enforced.per_minute), "refused": refused})
+    return json_response({"rate_limits": dict(enforced.per_minute), "refused": refused})
 
 
 async def openapi_json(request: Request) -> Response:
     """The gateway's calls as an OpenAPI document, of one version of the API if told."""
     version = request.query_params.get("version")
     if version is not None and version not in VERSIONS:
-        return replies.refusal(ValueError(f"version : is one of {', '.join(sorted(VERSIONS))}"))
-    return reply(openapi.document(version))
+        return admin_http.error_response(
+            ValueError(f"version : is one of {', '.join(sorted(VERSIONS))}")
+        )
+    return json_response(openapi.document(version))
 
 
 async def reset(request: Request) -> Response:

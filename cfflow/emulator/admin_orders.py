@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cfflow.emulator import replies, wire
+from cfflow.emulator import admin_http, wire
+from cfflow.emulator.admin_http import PREFIX, json_response
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.records import Attempt, Order, Status
 from cfflow.emulator.refusals import Refused
-from cfflow.emulator.replies import PREFIX, reply
 from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION
 
 # What somebody else than the merchant does to a payment, and what becomes of it.
@@ -50,18 +50,18 @@ async def order(request: Request) -> Response:
     """All that is known of the orders of this id: attempts, effects, webhooks."""
     state = request.app.state
     bank: Bank = state.bank
-    now = state.clock.now()
-    bank.advance(now)
+    now_s = state.clock.now()
+    bank.advance(now_s)
     order_id = request.path_params["order_id"]
-    found = [_order(each, now) for each in _named(bank, order_id)]
+    found = [_order(each, now_s) for each in _named(bank, order_id)]
     if not found:
-        return replies.refusal(LookupError(f"no account has an order {order_id}"), 404)
+        return admin_http.error_response(LookupError(f"no account has an order {order_id}"), 404)
     webhooks = [each for each in state.webhooks if each.order_id == order_id]
-    return reply(
+    return json_response(
         {
             "orders": found,
             "ledger": [wire.ledger_entry(entry) for entry in bank.ledger_of(order_id)],
-            "webhooks": [replies.delivery(each) for each in webhooks],
+            "webhooks": [admin_http.delivery_json(each) for each in webhooks],
         }
     )
 
@@ -71,17 +71,17 @@ async def act(request: Request) -> Response:
     state = request.app.state
     name = request.path_params["act"]
     if name not in ACTS:
-        return replies.refusal(LookupError(f"an act is one of {', '.join(ACTS)}"), 404)
+        return admin_http.error_response(LookupError(f"an act is one of {', '.join(ACTS)}"), 404)
     try:
-        told = await replies.read(request, Act)
-        cf_payment_id, now = request.path_params["cf_payment_id"], state.clock.now()
-        attempt = state.bank.force(cf_payment_id, ACTS[name], now, told.error_code)
+        told = await admin_http.read_json(request, Act)
+        cf_payment_id, now_s = request.path_params["cf_payment_id"], state.clock.now()
+        attempt = state.bank.force(cf_payment_id, ACTS[name], now_s, told.error_code)
     except Refused as error:
-        return reply({"message": error.message}, error.status)
+        return json_response({"message": error.message}, error.status)
     except ValueError as error:
-        return replies.refusal(error)
+        return admin_http.error_response(error)
     await state.webhooks.deliver()
-    return reply(_attempt(attempt))
+    return json_response(_attempt(attempt))
 
 
 def _named(bank: Bank, order_id: str) -> list[Order]:
@@ -92,21 +92,21 @@ def _named(bank: Bank, order_id: str) -> list[Order]:
     return [each for each in bank.latest_orders(sys.maxsize) if each.order_id == order_id]
 
 
-def _order(found: Order, now: float) -> dict[str, Any]:
+def _order(found: Order, now_s: float) -> dict[str, Any]:
     return {
         "order_id": found.order_id,
         "client_id": found.account.client_id,
-        "order_status": found.status(now),
+        "order_status": found.status(now_s),
         "order_amount": found.amount,
         "order_currency": found.currency,
-        "created_at": wire.timestamp(found.created_at),
-        "order_expiry_time": wire.timestamp(found.expires_at),
+        "created_at": wire.timestamp(found.created_at_s),
+        "order_expiry_time": wire.timestamp(found.expires_at_s),
         "attempts": [_attempt(attempt) for attempt in found.attempts],
     }
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
-    until = attempt.hold_until
+    until = attempt.hold_ends_at_s
     return wire.payment(attempt, NEWEST_WEBHOOK_VERSION) | {
         "held": attempt.held,
         "hold_until": None if until is None else wire.timestamp(until),

@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cfflow.emulator import replies
-from cfflow.emulator.letters import Alteration
-from cfflow.emulator.outbox import Delivery, Sequence
-from cfflow.emulator.replies import Body, reply
+from cfflow.emulator import admin_http
+from cfflow.emulator.admin_http import Body, json_response
+from cfflow.emulator.webhook_outbox import Delivery, Sequence
+from cfflow.emulator.webhook_requests import Alteration
 from cfflow.emulator.webhooks import Webhooks
 
-PREFIX = f"{replies.PREFIX}/webhooks"
+PREFIX = f"{admin_http.PREFIX}/webhooks"
 
 
 class Release(msgspec.Struct, forbid_unknown_fields=True):
@@ -75,8 +75,8 @@ async def one(request: Request) -> Response:
     delivery_id = request.path_params["delivery_id"]
     found = request.app.state.webhooks.outbox.deliveries.get(delivery_id)
     if found is None:
-        return replies.refusal(LookupError(f"no webhook has the id {delivery_id}"), 404)
-    return reply(replies.delivery(found, body=True))
+        return admin_http.error_response(LookupError(f"no webhook has the id {delivery_id}"), 404)
+    return json_response(admin_http.delivery_json(found, body=True))
 
 
 async def settings(request: Request) -> Response:
@@ -84,17 +84,17 @@ async def settings(request: Request) -> Response:
     webhooks: Webhooks = request.app.state.webhooks
     if request.method == "PUT":
         try:
-            webhooks.configure(**await replies.read(request, dict[str, Any]))
+            webhooks.configure(**await admin_http.read_json(request, dict[str, Any]))
         except ValueError as error:
-            return replies.refusal(error)
-    return reply(msgspec.structs.asdict(webhooks.settings))
+            return admin_http.error_response(error)
+    return json_response(msgspec.structs.asdict(webhooks.settings))
 
 
 async def hold(request: Request) -> Response:
     """Keep every webhook back from now on."""
     webhooks: Webhooks = request.app.state.webhooks
     webhooks.hold()
-    return reply(msgspec.structs.asdict(webhooks.settings))
+    return json_response(msgspec.structs.asdict(webhooks.settings))
 
 
 async def release(request: Request) -> Response:
@@ -128,11 +128,11 @@ async def _change_and_deliver(
 ) -> Response:
     """Read the body, let `change` queue deliveries, and respond once they were attempted."""
     try:
-        changed = change(await replies.read(request, kind))
+        changed = change(await admin_http.read_json(request, kind))
     except LookupError as error:
-        return replies.refusal(error, 404)
+        return admin_http.error_response(error, 404)
     except ValueError as error:
-        return replies.refusal(error)
+        return admin_http.error_response(error)
     await request.app.state.webhooks.deliver()
     return _told(changed)
 
@@ -143,4 +143,4 @@ def _catch_up(request: Request) -> None:
 
 
 def _told(found: Iterable[Delivery]) -> Response:
-    return reply({"webhooks": [replies.delivery(each) for each in found]})
+    return json_response({"webhooks": [admin_http.delivery_json(each) for each in found]})

@@ -1,4 +1,4 @@
-"""The emulator as an ASGI app: the gateway's calls below /pg, its own below /_emulator."""
+"""The emulator as an ASGI app: the gateway's API below /pg, its own API below /_emulator."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from cfflow.emulator import admin, calls, pages, pages_html, spoiling
-from cfflow.emulator.bank import Bank
-from cfflow.emulator.calls import Incoming
-from cfflow.emulator.clock import Clock
-from cfflow.emulator.exchange import (
-    Answer,
+from cfflow.emulator import admin, calls, fault_responses, pages, pages_html
+from cfflow.emulator.asgi import (
     DatedSend,
-    Headers,
+    RequestHeaders,
+    Response,
     decode_body,
     peer_address,
     read_body,
     read_headers,
-    send_answer,
+    send_response,
 )
+from cfflow.emulator.bank import Bank
+from cfflow.emulator.calls import Incoming
+from cfflow.emulator.clock import Clock
+from cfflow.emulator.fault_responses import FaultResponse, send_fault_response
 from cfflow.emulator.faults import Fault, Faults
 from cfflow.emulator.idempotency import IdempotencyKeys
 from cfflow.emulator.limits import Admission, Limits, RateLimits
 from cfflow.emulator.records import Account
 from cfflow.emulator.refusals import Refused, invalid, rate_limited, unauthenticated
-from cfflow.emulator.spoiling import Spoiled, send_spoiled
 from cfflow.emulator.versions import VERSIONS
 from cfflow.emulator.webhooks import Webhooks
 
@@ -41,11 +41,11 @@ PREFIX = "/pg"
 class EmulatorApp(Starlette):
     """A local gateway in one ASGI app.
 
-    `state.bank`, `.faults`, `.clock`, `.limits` and `.webhooks` are its parts. A server
-    that runs it with its lifespan delivers the webhooks; in-process, `deliver` does.
+    `state.bank`, `.faults`, `.clock`, `.limits` and `.webhooks` are its parts. Its lifespan
+    delivers the webhooks; without a server, call `deliver`.
 
-    Calls below /pg skip Starlette's middleware: they are what a benchmark measures, and a
-    lost answer needs the server's own `send`. Everything else is an ordinary route.
+    Calls below /pg skip Starlette's middleware: benchmarks measure them, and a dropped
+    connection needs the server's own `send`. Everything else is an ordinary route.
     """
 
     def __init__(
@@ -64,26 +64,26 @@ class EmulatorApp(Starlette):
         self.state.webhooks = self._webhooks = Webhooks(bank, clock)
         if webhooks is not None:
             self._webhooks.configure(**webhooks)
-        self._postman = self._webhooks.postman
-        # Arrivals by call, counted within the limits and before any fault; the bank's own
-        # counter is what got through.
+        self._sender = self._webhooks.sender
+        # Calls received, by name: within the rate limits, before any fault. `bank.calls`
+        # counts the ones that reached the bank.
         self.state.received = self._received = Counter[str]()
         self._keys = IdempotencyKeys()
         self._request_ids = count(1)
         self._closing = asyncio.Event()
-        # Where `reset` goes back to.
+        # The settings that `reset` restores.
         self._first_chaos = faults.chaos
         self._first_limits = dict(self._limits.per_minute)
         self._first_settings = self._webhooks.settings
 
     def close(self) -> None:
-        """Let the calls that a fault delays go on, so that the server can end in order."""
+        """End the pauses of faults, so that the server can shut down cleanly."""
         self._closing.set()
 
     def reset(self) -> None:
-        """Forget all that happened and every rule; limits and settings are those of the start.
+        """Remove every order, webhook, key and fault rule, and restore the first settings.
 
-        Ids go on where they were, and so does the clock.
+        The sequences of ids and the clock are not reset.
         """
         self._bank.reset()
         self._faults.clear()
@@ -97,11 +97,11 @@ class EmulatorApp(Starlette):
         self._received.clear()
 
     async def deliver(self) -> None:
-        """Return when every webhook that is due by now was attempted."""
+        """Return when every webhook that is due by now has been attempted."""
         await self._webhooks.deliver()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request: the gateway's own calls here, the rest by Starlette."""
+        """Serve one request: the gateway's calls here, everything else by Starlette."""
         path = scope["path"] if scope["type"] == "http" else ""
         send = DatedSend(send, self._clock) if path else send
         if path.startswith(f"{PREFIX}/") and not path.startswith(f"{pages_html.VIEW}/"):
@@ -112,7 +112,7 @@ class EmulatorApp(Starlette):
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope)
         request_id = headers.request_id or f"{next(self._request_ids):032x}".encode()
-        answer: Answer | Spoiled
+        response: Response | FaultResponse
         admission: Admission | None = None
         try:
             raw = await read_body(receive)
@@ -126,18 +126,22 @@ class EmulatorApp(Starlette):
         except ConnectionResetError:
             return
         except Refused as refusal:
-            answer = _refused(refusal)
+            response = _refused(refusal)
         else:
-            answer = await self._answer(incoming, raw, headers)
-        if isinstance(answer, Answer):
-            await send_answer(send, answer, request_id, admission)
+            response = await self._respond(incoming, raw, headers)
+        if isinstance(response, Response):
+            await send_response(send, response, request_id, admission)
         else:
-            await send_spoiled(answer, receive, send, request_id, self._pause, admission)
+            await send_fault_response(response, receive, send, request_id, self._pause, admission)
 
     def _identify(
-        self, scope: Scope, headers: Headers
+        self, scope: Scope, headers: RequestHeaders
     ) -> tuple[str, tuple[str, ...], Account | None]:
-        """The call, its ids and who calls, once address, version and credentials hold."""
+        """Return the call, its ids and the account. Raises `Refused`.
+
+        It checks address, version and credentials, in the gateway's order
+        (gateway.md#hosts).
+        """
         call, ids = calls.route(scope["method"], scope["path"][len(PREFIX) :])
         if not headers.version:
             raise invalid("version_missing", "x-api-version : is missing in the request")
@@ -152,8 +156,10 @@ class EmulatorApp(Starlette):
         client_id = "" if account is None else account.client_id
         return self._limits.admit(call, client_id, address, self._clock.now())
 
-    async def _answer(self, incoming: Incoming, raw: bytes, headers: Headers) -> Answer | Spoiled:
-        """The answer, or what a fault makes of it."""
+    async def _respond(
+        self, incoming: Incoming, raw: bytes, headers: RequestHeaders
+    ) -> Response | FaultResponse:
+        """Return the response, or what a fault makes of it."""
         self._received[incoming.call] += 1
         fault = self._next_fault(incoming)
         if fault is None:
@@ -162,12 +168,12 @@ class EmulatorApp(Starlette):
             await self._pause(fault.delay_s)
         elif fault.kind == "status_stored":
             return self._store(incoming, raw, headers.idempotency_key, fault)
-        elif (unheard := spoiling.unheard(fault, incoming.call)) is not None:
-            return unheard
-        answer = self._perform(incoming, raw, headers.idempotency_key)
+        elif (before_bank := fault_responses.before_bank(fault, incoming.call)) is not None:
+            return before_bank
+        response = self._perform(incoming, raw, headers.idempotency_key)
         if fault.kind == "delay_after":
             await self._pause(fault.delay_s)
-        return spoiling.unlearned(fault, incoming.call, answer)
+        return fault_responses.after_bank(fault, incoming.call, response)
 
     async def _pause(self, delay_s: float) -> None:
         with suppress(TimeoutError):
@@ -178,40 +184,40 @@ class EmulatorApp(Starlette):
             return None
         return self._faults.take(incoming.call, calls.order_of(self._bank, incoming))
 
-    def _perform(self, incoming: Incoming, raw: bytes, key: str) -> Answer:
-        """Do it, or answer again what this idempotency key was answered before."""
-        now = self._clock.now()
+    def _perform(self, incoming: Incoming, raw: bytes, key: str) -> Response:
+        """Carry out the call, or replay the response stored under its idempotency key."""
+        now_s = self._clock.now()
         scope = _key_scope(incoming, key)
         if scope is None:
-            return self._do(incoming, now)
+            return self._ask_bank(incoming, now_s)
         try:
-            stored = self._keys.find(scope, raw, now)
+            stored = self._keys.find(scope, raw, now_s)
         except Refused as refusal:
             return _refused(refusal)
         if stored is not None:
-            return Answer(stored.status, stored.answer, replayed=True)
-        return self._keep(incoming, raw, key, self._do(incoming, now))
+            return Response(stored.status, stored.answer, replayed=True)
+        return self._keep(incoming, raw, key, self._ask_bank(incoming, now_s))
 
-    def _do(self, incoming: Incoming, now: float) -> Answer:
-        answer = Answer(*calls.perform(self._bank, incoming, now))
-        # What the bank does by itself, and tells by webhook, may now come sooner than known.
-        due_at = self._bank.next_due_at
-        if due_at is not None and due_at < self._postman.sleeps_until:
-            self._postman.wake()
-        return answer
+    def _ask_bank(self, incoming: Incoming, now_s: float) -> Response:
+        response = Response(*calls.perform(self._bank, incoming, now_s))
+        # The call may have started a timer that is due before the sender's next round.
+        due_at_s = self._bank.next_due_at_s
+        if due_at_s is not None and due_at_s < self._sender.wakes_at_s:
+            self._sender.wake()
+        return response
 
-    def _store(self, incoming: Incoming, raw: bytes, key: str, fault: Fault) -> Spoiled:
-        """An error that this key replays although nothing was done."""
-        spoiled = spoiling.with_status(fault, incoming.call)
-        if spoiled.answer is not None:
-            self._keep(incoming, raw, key, spoiled.answer)
-        return spoiled
+    def _store(self, incoming: Incoming, raw: bytes, key: str, fault: Fault) -> FaultResponse:
+        """Return an error and store it under the idempotency key; the bank does nothing."""
+        struck = fault_responses.error_response(fault, incoming.call)
+        if struck.response is not None:
+            self._keep(incoming, raw, key, struck.response)
+        return struck
 
-    def _keep(self, incoming: Incoming, raw: bytes, key: str, answer: Answer) -> Answer:
+    def _keep(self, incoming: Incoming, raw: bytes, key: str, response: Response) -> Response:
         scope = _key_scope(incoming, key)
         if scope is not None:
-            self._keys.keep(scope, raw, answer.status, answer.body, self._clock.now())
-        return answer
+            self._keys.keep(scope, raw, response.status, response.body, self._clock.now())
+        return response
 
 
 def create_app(
@@ -222,13 +228,12 @@ def create_app(
     rate_limits: RateLimits | None = None,
     webhooks: Mapping[str, Any] | None = None,
 ) -> EmulatorApp:
-    """A local gateway as an ASGI app, for a server or to be called in-process.
+    """Return a local gateway as an ASGI app, for a server or for in-process calls.
 
-    Without arguments it knows the two default accounts and limits no calls. rate_limits:
-    "production", "sandbox", or calls per minute by call. webhooks: settings of them, as
-    `Webhooks.configure` takes them. An answer told to be lost raises
-    `ConnectionDropped` in-process, where there is no connection to drop.
-    Raises `ValueError` for rate limits and settings that make no sense.
+    Without arguments it has the two default accounts and no rate limits. rate_limits:
+    "production", "sandbox", or calls per minute by call. webhooks: settings, as
+    `Webhooks.configure` takes them. In-process, a fault that drops the connection raises
+    `ConnectionDropped` instead. Raises `ValueError` for invalid rate limits or settings.
     """
     return EmulatorApp(
         Bank() if bank is None else bank,
@@ -241,8 +246,8 @@ def create_app(
 
 @asynccontextmanager
 async def _delivering(app: EmulatorApp) -> AsyncIterator[None]:
-    """Deliver webhooks for as long as the app is served."""
-    task = asyncio.create_task(app.state.webhooks.postman.run())
+    """Deliver webhooks while the app is served."""
+    task = asyncio.create_task(app.state.webhooks.sender.run())
     try:
         yield
     finally:
@@ -252,12 +257,16 @@ async def _delivering(app: EmulatorApp) -> AsyncIterator[None]:
 
 
 def _key_scope(incoming: Incoming, key: str) -> tuple[str, str, str] | None:
-    """Where a key counts: per endpoint and credentials, so never without credentials."""
+    """Return the scope of a key, or None where the gateway ignores keys.
+
+    A key belongs to an endpoint and credentials: a call without credentials has no scope
+    (gateway.md#idempotency).
+    """
     if not key or incoming.account is None or incoming.call not in calls.WITH_IDEMPOTENCY:
         return None
     endpoint = "/".join((incoming.call, *incoming.ids))
     return endpoint, incoming.account.client_id, key
 
 
-def _refused(refusal: Refused) -> Answer:
-    return Answer(refusal.status, calls.refusal_body(refusal))
+def _refused(refusal: Refused) -> Response:
+    return Response(refusal.status, calls.refusal_body(refusal))

@@ -22,6 +22,7 @@ from typing import Any
 
 from cfflow.emulator import otp
 from cfflow.emulator.cards import SavedCards, Terms
+from cfflow.emulator.clock import Timers
 from cfflow.emulator.customer import Customer
 from cfflow.emulator.holds import becomes_hold, capturable, held_attempt
 from cfflow.emulator.ids import Ids, fingerprint
@@ -36,14 +37,13 @@ from cfflow.emulator.records import (
     LedgerEntry,
     Method,
     Order,
-    OtpAnswer,
     OtpPage,
+    OtpResult,
     Simulation,
     Status,
 )
 from cfflow.emulator.refusals import Refused, conflict, invalid, not_found
 from cfflow.emulator.request_fields import AUTHORIZE, FORCED_STATUS, PAY, TERMINATE_ORDER
-from cfflow.emulator.timers import Timers
 
 
 class Bank:
@@ -84,14 +84,14 @@ class Bank:
         same = hmac.compare_digest(account.client_secret.encode(), client_secret.encode())
         return account if same else None
 
-    def advance(self, now: float) -> None:
+    def advance(self, now_s: float) -> None:
         """Let happen what is due at `now`: answers of banks and customers, holds running out."""
-        self._timers.run(now)
+        self._timers.run(now_s)
 
     @property
-    def next_due_at(self) -> float | None:
+    def next_due_at_s(self) -> float | None:
         """When something happens by itself next (seconds since the epoch), if anything does."""
-        return self._timers.next_at
+        return self._timers.next_at_s
 
     @property
     def ledger(self) -> list[LedgerEntry]:
@@ -117,9 +117,9 @@ class Bank:
 
     # --- orders ------------------------------------------------------------------------
 
-    def create_order(self, account: Account, body: Mapping[str, Any], now: float) -> Order:
+    def create_order(self, account: Account, body: Mapping[str, Any], now_s: float) -> Order:
         """A new order. Raises `Refused`: 400 for a field, 409 when the account has this id."""
-        self._begin("create_order", now)
+        self._begin("create_order", now_s)
         number = self._ids.order_number()
         order = read_order(
             body,
@@ -127,7 +127,7 @@ class Bank:
             number=number,
             generated_id=self._ids.order_id(number),
             options=self.options,
-            now=now,
+            now_s=now_s,
         )
         key = (account.client_id, order.order_id)
         if key in self._orders:
@@ -136,24 +136,24 @@ class Bank:
         self._sessions[fingerprint(self.session_of(order))] = order
         return order
 
-    def fetch_order(self, account: Account, order_id: str, now: float) -> Order:
+    def fetch_order(self, account: Account, order_id: str, now_s: float) -> Order:
         """An order of this account. Raises `Refused` (404)."""
-        self._begin("fetch_order", now)
+        self._begin("fetch_order", now_s)
         return self._order(account, order_id)
 
     def terminate_order(
-        self, account: Account, order_id: str, order_status: object, now: float
+        self, account: Account, order_id: str, order_status: object, now_s: float
     ) -> Order:
         """Let the order take no new payment; one that is under way may still succeed.
 
         Doing it again changes nothing. Raises `Refused`: 404, 400 for an order that is paid
         or expired, and for any `order_status` but TERMINATED.
         """
-        self._begin("terminate_order", now)
+        self._begin("terminate_order", now_s)
         order = self._order(account, order_id)
         TERMINATE_ORDER["order_status"].check(order_status)
-        if order.status(now) in ("PAID", "EXPIRED"):
-            raise invalid("order_inactive", f"the order is {order.status(now)}, not ACTIVE")
+        if order.status(now_s) in ("PAID", "EXPIRED"):
+            raise invalid("order_inactive", f"the order is {order.status(now_s)}, not ACTIVE")
         order.terminated = True
         return order
 
@@ -186,7 +186,7 @@ class Bank:
         self,
         session_id: object,
         payment_method: object,
-        now: float,
+        now_s: float,
         *,
         save_instrument: object = None,
         offer_id: object = None,
@@ -198,65 +198,65 @@ class Bank:
         Raises `Refused`: 404 `orderpay_not_found` for an unknown session, 400
         `order_inactive` for an order that is paid, expired or terminated, 400 for a field.
         """
-        self._begin("pay", now)
+        self._begin("pay", now_s)
         order = self._order_of_session(session_id)
         if order is None:
             raise not_found("orderpay_not_found", "no order has this session")
-        status = order.status(now)
+        status = order.status(now_s)
         if status != "ACTIVE":
             raise invalid("order_inactive", f"the order is {status}, not ACTIVE")
-        terms = Terms(self.options, now, partial(self._saved_cards.find, order))
+        terms = Terms(self.options, now_s, partial(self._saved_cards.find, order))
         method = read_method(payment_method, terms)
         check_permitted(order, method)
         saves = PAY["save_instrument"].check(save_instrument)
         offer, amount = read_offer(offer_id, order, self.options)
-        attempt = self._open(order, method, amount, now)
+        attempt = self._open(order, method, amount, now_s)
         attempt.offer_id = offer
         if saves:
             self._saved_cards.save(attempt, self._ids.instrument_id(attempt.cf_payment_id))
         return attempt
 
-    def _open(self, order: Order, method: Method, amount: Decimal, now: float) -> Attempt:
+    def _open(self, order: Order, method: Method, amount: Decimal, now_s: float) -> Attempt:
         cf_payment_id = self._ids.cf_payment_id()
         attempt = Attempt(
             cf_payment_id=cf_payment_id,
             order=order,
             method=method,
             amount=amount,
-            created_at=now,
+            created_at_s=now_s,
             holds=becomes_hold(order, method),
             page_token=self._ids.page_token(cf_payment_id),
         )
         if method.action == "post":
-            attempt.otp_page = OtpPage(expires_at=now + otp.PAGE_S, last_sent_at=now)
+            attempt.otp_page = OtpPage(expires_at_s=now_s + otp.PAGE_S, last_sent_at_s=now_s)
         order.attempts.append(attempt)
         self._attempts[cf_payment_id] = attempt
         self.customer.receive(attempt)
-        self._movements.begin(attempt, now)
+        self._movements.begin(attempt, now_s)
         return attempt
 
-    def submit_otp(self, cf_payment_id: object, code: object, now: float) -> OtpAnswer:
+    def submit_otp(self, cf_payment_id: object, code: object, now_s: float) -> OtpResult:
         """The customer's one-time password.
 
         A wrong one answers FAILED and uses up a submission; the third fails the attempt.
         Raises `Refused`: 404 for the payment, 400 where no OTP is expected (any more).
         """
-        attempt, page = self._otp_page(cf_payment_id, now)
-        if self.customer.submit_otp(attempt, page, code, now):
-            return OtpAnswer(attempt, "SUBMIT_OTP", "SUCCESS", "otp accepted")
-        return OtpAnswer(attempt, "SUBMIT_OTP", "FAILED", "otp is invalid")
+        attempt, page = self._otp_page(cf_payment_id, now_s)
+        if self.customer.submit_otp(attempt, page, code, now_s):
+            return OtpResult(attempt, "SUBMIT_OTP", "SUCCESS", "otp accepted")
+        return OtpResult(attempt, "SUBMIT_OTP", "FAILED", "otp is invalid")
 
-    def resend_otp(self, cf_payment_id: object, now: float) -> OtpAnswer:
+    def resend_otp(self, cf_payment_id: object, now_s: float) -> OtpResult:
         """Send the one-time password again.
 
         Raises `Refused` like `submit_otp`, and 400 when it is too soon or was done twice.
         """
-        attempt, page = self._otp_page(cf_payment_id, now)
-        otp.resend(page, now)
-        return OtpAnswer(attempt, "RESEND_OTP", "SUCCESS", "otp sent again")
+        attempt, page = self._otp_page(cf_payment_id, now_s)
+        otp.resend(page, now_s)
+        return OtpResult(attempt, "RESEND_OTP", "SUCCESS", "otp sent again")
 
-    def _otp_page(self, cf_payment_id: object, now: float) -> tuple[Attempt, OtpPage]:
-        self._begin("authenticate", now)
+    def _otp_page(self, cf_payment_id: object, now_s: float) -> tuple[Attempt, OtpPage]:
+        self._begin("authenticate", now_s)
         attempt = self._attempt(cf_payment_id)
         page = attempt.otp_page
         if page is None:
@@ -270,45 +270,45 @@ class Bank:
     # --- holds -------------------------------------------------------------------------
 
     def authorize(
-        self, account: Account, order_id: str, action: object, amount: object, now: float
+        self, account: Account, order_id: str, action: object, amount: object, now_s: float
     ) -> Attempt:
         """CAPTURE `amount` rupees of the order's hold, or VOID the whole of it.
 
         One of them, once: a hold that was captured, voided or ran out takes no more.
         Raises `Refused`: 404 for the order, 400 for everything else.
         """
-        self._begin("authorize", now)
+        self._begin("authorize", now_s)
         order = self._order(account, order_id)
         AUTHORIZE["action"].check(action)
         attempt = held_attempt(order)
         if action == "VOID":
-            self._movements.void(attempt, now)
+            self._movements.void(attempt, now_s)
         else:
-            self._movements.capture(attempt, capturable(attempt, amount, now), now)
+            self._movements.capture(attempt, capturable(attempt, amount, now_s), now_s)
         return attempt
 
     # --- asking ------------------------------------------------------------------------
 
     def fetch_payment(
-        self, account: Account, order_id: str, cf_payment_id: object, now: float
+        self, account: Account, order_id: str, cf_payment_id: object, now_s: float
     ) -> Attempt:
         """One attempt of the order. Raises `Refused` (404)."""
-        self._begin("fetch_payment", now)
+        self._begin("fetch_payment", now_s)
         order = self._order(account, order_id)
         attempt = self._attempts.get(_number(cf_payment_id))
         if attempt is None or attempt.order is not order:
             raise _no_payment()
         return attempt
 
-    def fetch_payments(self, account: Account, order_id: str, now: float) -> list[Attempt]:
+    def fetch_payments(self, account: Account, order_id: str, now_s: float) -> list[Attempt]:
         """Every attempt of the order, oldest first. Raises `Refused` (404)."""
-        self._begin("fetch_payments", now)
+        self._begin("fetch_payments", now_s)
         return list(self._order(account, order_id).attempts)
 
     # --- the sandbox's own hand --------------------------------------------------------
 
     def simulate(
-        self, account: Account, cf_payment_id: object, status: object, error: object, now: float
+        self, account: Account, cf_payment_id: object, status: object, error: object, now_s: float
     ) -> Simulation:
         """Force an attempt to SUCCESS, FAILED, PENDING or USER_DROPPED.
 
@@ -316,20 +316,20 @@ class Bank:
         took or held money keeps what it did; one that the gateway has CANCELLED stays so,
         and a SUCCESS goes back to the customer. Raises `Refused` (404, 400).
         """
-        self._begin("simulate", now)
+        self._begin("simulate", now_s)
         attempt = self._attempt(cf_payment_id)
         if attempt.order.account is not account:
             raise _no_payment()
         forced: Status = FORCED_STATUS["payment_status"].check(status)
         error_code: str | None = FORCED_STATUS["payment_error_code"].check(error)
-        self._force(attempt, forced, error_code or None, now)
+        self._force(attempt, forced, error_code or None, now_s)
         simulation_id = self._ids.simulation_id(len(self._simulations) + 1)
         done = Simulation(simulation_id, account, str(attempt.cf_payment_id), forced, error_code)
         self._simulations[simulation_id] = done
         return done
 
     def force(
-        self, cf_payment_id: object, status: Status, now: float, error: str | None = None
+        self, cf_payment_id: object, status: Status, now_s: float, error: str | None = None
     ) -> Attempt:
         """Force an attempt to any status the gateway knows, from Python only.
 
@@ -337,12 +337,12 @@ class Bank:
         what the bank takes later; VOID is a hold that the bank gave back by itself.
         Raises `Refused`: 404, and 400 where `simulate` would.
         """
-        self._begin("force", now)
+        self._begin("force", now_s)
         attempt = self._attempt(cf_payment_id)
-        self._force(attempt, status, error, now)
+        self._force(attempt, status, error, now_s)
         return attempt
 
-    def _force(self, attempt: Attempt, status: Status, error: str | None, now: float) -> None:
+    def _force(self, attempt: Attempt, status: Status, error: str | None, now_s: float) -> None:
         # What took or held money keeps it, and what the gateway closed stays closed.
         given_back = attempt.held and status == "VOID"
         if attempt.succeeded and status != attempt.status and not given_back:
@@ -351,11 +351,11 @@ class Bank:
             raise invalid("request_invalid", "Transaction is already processed")
         if status == "VOID" and not attempt.succeeded:
             raise invalid("request_invalid", "The payment holds nothing")
-        self._movements.force(attempt, status, error, now)
+        self._movements.force(attempt, status, error, now_s)
 
-    def fetch_simulation(self, account: Account, simulation_id: str, now: float) -> Simulation:
+    def fetch_simulation(self, account: Account, simulation_id: str, now_s: float) -> Simulation:
         """A simulation made before. Raises `Refused` (404)."""
-        self._begin("fetch_simulation", now)
+        self._begin("fetch_simulation", now_s)
         simulation = self._simulations.get(simulation_id)
         if simulation is None or simulation.account is not account:
             raise not_found("simulation_not_found", "no such simulation")
@@ -363,9 +363,9 @@ class Bank:
 
     # --- looking up --------------------------------------------------------------------
 
-    def _begin(self, call: str, now: float) -> None:
+    def _begin(self, call: str, now_s: float) -> None:
         self.calls[call] += 1
-        self._timers.run(now)
+        self._timers.run(now_s)
 
     def _order(self, account: Account, order_id: str) -> Order:
         order = self._orders.get((account.client_id, order_id))

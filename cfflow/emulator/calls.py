@@ -105,10 +105,10 @@ def order_of(bank: Bank, incoming: Incoming) -> str | None:
     return incoming.ids[0]
 
 
-def perform(bank: Bank, incoming: Incoming, now: float) -> tuple[int, bytes]:
+def perform(bank: Bank, incoming: Incoming, now_s: float) -> tuple[int, bytes]:
     """Do what the call asks; the status and the JSON of its answer. Never raises `Refused`."""
     try:
-        return 200, wire.encode(_HANDLERS[incoming.call](bank, incoming, now))
+        return 200, wire.encode(_HANDLERS[incoming.call](bank, incoming, now_s))
     except Refused as refusal:
         return refusal.status, refusal_body(refusal)
 
@@ -118,71 +118,71 @@ def refusal_body(refusal: Refused) -> bytes:
     return wire.encode(wire.error(refusal.code, refusal.message, refusal.type, refusal.help))
 
 
-def _create_order(bank: Bank, incoming: Incoming, now: float) -> object:
-    order = bank.create_order(incoming.merchant, incoming.body, now)
-    return wire.order(order, bank.session_of(order), incoming.version, now)
+def _create_order(bank: Bank, incoming: Incoming, now_s: float) -> object:
+    order = bank.create_order(incoming.merchant, incoming.body, now_s)
+    return wire.order(order, bank.session_of(order), incoming.version, now_s)
 
 
-def _fetch_order(bank: Bank, incoming: Incoming, now: float) -> object:
-    order = bank.fetch_order(incoming.merchant, incoming.ids[0], now)
-    return wire.order(order, bank.session_of(order), incoming.version, now)
+def _fetch_order(bank: Bank, incoming: Incoming, now_s: float) -> object:
+    order = bank.fetch_order(incoming.merchant, incoming.ids[0], now_s)
+    return wire.order(order, bank.session_of(order), incoming.version, now_s)
 
 
-def _terminate_order(bank: Bank, incoming: Incoming, now: float) -> object:
+def _terminate_order(bank: Bank, incoming: Incoming, now_s: float) -> object:
     status = incoming.body.get("order_status")
-    order = bank.terminate_order(incoming.merchant, incoming.ids[0], status, now)
-    return wire.order(order, bank.session_of(order), incoming.version, now)
+    order = bank.terminate_order(incoming.merchant, incoming.ids[0], status, now_s)
+    return wire.order(order, bank.session_of(order), incoming.version, now_s)
 
 
-def _pay(bank: Bank, incoming: Incoming, now: float) -> object:
+def _pay(bank: Bank, incoming: Incoming, now_s: float) -> object:
     body = incoming.body
     attempt = bank.pay(
         body.get("payment_session_id"),
         body.get("payment_method"),
-        now,
+        now_s,
         save_instrument=body.get("save_instrument"),
         offer_id=body.get("offer_id"),
     )
-    return wire.pay_answer(attempt, incoming.version, incoming.base_url)
+    return wire.pay_response(attempt, incoming.version, incoming.base_url)
 
 
-def _authenticate(bank: Bank, incoming: Incoming, now: float) -> object:
+def _authenticate(bank: Bank, incoming: Incoming, now_s: float) -> object:
     payment = incoming.ids[0]
     if AUTHENTICATE["action"].read(incoming.body) == "SUBMIT_OTP":
-        answer = bank.submit_otp(payment, incoming.body.get("otp"), now)
+        answer = bank.submit_otp(payment, incoming.body.get("otp"), now_s)
     else:
-        answer = bank.resend_otp(payment, now)
-    return wire.otp_answer(answer, incoming.version)
+        answer = bank.resend_otp(payment, now_s)
+    return wire.otp_response(answer, incoming.version)
 
 
-def _authorize(bank: Bank, incoming: Incoming, now: float) -> object:
+def _authorize(bank: Bank, incoming: Incoming, now_s: float) -> object:
     action, amount = incoming.body.get("action"), incoming.body.get("amount")
-    attempt = bank.authorize(incoming.merchant, incoming.ids[0], action, amount, now)
+    attempt = bank.authorize(incoming.merchant, incoming.ids[0], action, amount, now_s)
     return wire.payment(attempt, incoming.version)
 
 
-def _fetch_payment(bank: Bank, incoming: Incoming, now: float) -> object:
+def _fetch_payment(bank: Bank, incoming: Incoming, now_s: float) -> object:
     order_id, payment = incoming.ids
-    attempt = bank.fetch_payment(incoming.merchant, order_id, payment, now)
+    attempt = bank.fetch_payment(incoming.merchant, order_id, payment, now_s)
     return wire.payment(attempt, incoming.version)
 
 
-def _fetch_payments(bank: Bank, incoming: Incoming, now: float) -> object:
-    attempts = bank.fetch_payments(incoming.merchant, incoming.ids[0], now)
+def _fetch_payments(bank: Bank, incoming: Incoming, now_s: float) -> object:
+    attempts = bank.fetch_payments(incoming.merchant, incoming.ids[0], now_s)
     return [wire.payment(attempt, incoming.version) for attempt in attempts]
 
 
-def _simulate(bank: Bank, incoming: Incoming, now: float) -> object:
+def _simulate(bank: Bank, incoming: Incoming, now_s: float) -> object:
     body = incoming.body
     SIMULATE["entity"].read(body)
     forced = SIMULATE["entity_simulation"].read(body)
     status, error = forced.get("payment_status"), forced.get("payment_error_code")
-    done = bank.simulate(incoming.merchant, body.get("entity_id"), status, error, now)
+    done = bank.simulate(incoming.merchant, body.get("entity_id"), status, error, now_s)
     return wire.simulation(done)
 
 
-def _fetch_simulation(bank: Bank, incoming: Incoming, now: float) -> object:
-    return wire.simulation(bank.fetch_simulation(incoming.merchant, incoming.ids[0], now))
+def _fetch_simulation(bank: Bank, incoming: Incoming, now_s: float) -> object:
+    return wire.simulation(bank.fetch_simulation(incoming.merchant, incoming.ids[0], now_s))
 
 
 _HANDLERS: Mapping[str, Callable[[Bank, Incoming, float], object]] = {

@@ -74,7 +74,7 @@ class Terms(NamedTuple):
     """
 
     options: BankOptions
-    now: float
+    now_s: float
     saved: Callable[[str], Method | None] = _none_saved
 
 

@@ -1,12 +1,16 @@
-"""The emulator's clock: real seconds, plus whatever a test skipped."""
+"""The clock of the emulator, which a test can move forward, and actions with a due time."""
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable
 from datetime import timedelta, timezone
+from itertools import count
 
 IST = timezone(timedelta(hours=5, minutes=30))
+
+Action = Callable[[float], None]
 
 
 class Clock:
@@ -36,3 +40,37 @@ class Clock:
     def listen(self, listener: Callable[[], None]) -> None:
         """Call this whenever time was skipped."""
         self._listeners.append(listener)
+
+
+class Timers:
+    """Actions waiting for their due time; nobody's clock, the caller says what time it is.
+
+    They run in the order they are due, each with its own due time, so advancing by a week
+    at once gives the same history as advancing second by second.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Action]] = []
+        self._sequence = count()
+
+    def after(self, delay_s: float, now_s: float, action: Action) -> None:
+        """Run `action` `delay_s` seconds after `now`: at once when there is no delay."""
+        if delay_s <= 0:
+            action(now_s)
+        else:
+            heapq.heappush(self._heap, (now_s + delay_s, next(self._sequence), action))
+
+    def run(self, now_s: float) -> None:
+        """Run everything that is due at `now`."""
+        while self._heap and self._heap[0][0] <= now_s:
+            due_at_s, _, action = heapq.heappop(self._heap)
+            action(due_at_s)
+
+    def clear(self) -> None:
+        """Forget everything that waits."""
+        self._heap.clear()
+
+    @property
+    def next_at_s(self) -> float | None:
+        """When the next action is due (seconds since the epoch), if any waits."""
+        return self._heap[0][0] if self._heap else None

@@ -17,9 +17,9 @@ OTP_EXHAUSTED = Failure(
 WITH_OTP = frozenset({"card", "emi"})
 
 
-def takes_otp(page: OtpPage, now: float) -> bool:
+def takes_otp(page: OtpPage, now_s: float) -> bool:
     """Whether this page still takes a one-time password."""
-    return now < page.expires_at and not otp.exhausted(page)
+    return now_s < page.expires_at_s and not otp.exhausted(page)
 
 
 class Customer:
@@ -53,7 +53,7 @@ class Customer:
         page = self._existing_page(attempt)
         return attempt.open and not (page is not None and page.accepted)
 
-    def otp_page(self, attempt: Attempt, now: float) -> OtpPage | None:
+    def otp_page(self, attempt: Attempt, now_s: float) -> OtpPage | None:
         """The page that takes this attempt's OTP; None where a bank asks for none.
 
         With native OTP it is the one that the merchant's calls count on too. Any other card
@@ -61,24 +61,24 @@ class Customer:
         """
         page = self._existing_page(attempt)
         if page is None and attempt.method.name in WITH_OTP:
-            page = OtpPage(expires_at=now + otp.PAGE_S, last_sent_at=now)
+            page = OtpPage(expires_at_s=now_s + otp.PAGE_S, last_sent_at_s=now_s)
             self._otp_pages[attempt.cf_payment_id] = page
         return page
 
     def _existing_page(self, attempt: Attempt) -> OtpPage | None:
         return attempt.otp_page or self._otp_pages.get(attempt.cf_payment_id)
 
-    def pay(self, attempt: Attempt, now: float) -> None:
+    def pay(self, attempt: Attempt, now_s: float) -> None:
         """Approve it, where no OTP is asked for."""
-        self._movements.force(attempt, "SUCCESS", None, now)
+        self._movements.force(attempt, "SUCCESS", None, now_s)
 
-    def decline(self, attempt: Attempt, now: float) -> None:
+    def decline(self, attempt: Attempt, now_s: float) -> None:
         """Let the bank refuse it: FAILED."""
-        self._movements.force(attempt, "FAILED", None, now)
+        self._movements.force(attempt, "FAILED", None, now_s)
 
-    def leave(self, attempt: Attempt, now: float) -> None:
+    def leave(self, attempt: Attempt, now_s: float) -> None:
         """Walk away from it: USER_DROPPED."""
-        self._movements.force(attempt, "USER_DROPPED", None, now)
+        self._movements.force(attempt, "USER_DROPPED", None, now_s)
 
     def repeats(self, page: OtpPage, code: str, seen: int | None) -> bool:
         """Whether a wrong OTP is the same press of a button again.
@@ -88,14 +88,14 @@ class Customer:
         """
         return seen is not None and seen != page.rejections and code != self._options.otp
 
-    def submit_otp(self, attempt: Attempt, page: OtpPage, code: object, now: float) -> bool:
+    def submit_otp(self, attempt: Attempt, page: OtpPage, code: object, now_s: float) -> bool:
         """Whether the OTP is right: then the money moves; the third wrong one fails the attempt.
 
         Raises `Refused` (400) when the page has expired or no code was sent; neither counts.
         """
-        accepted = otp.submit(page, code, self._options.otp, now)
+        accepted = otp.submit(page, code, self._options.otp, now_s)
         if accepted:
-            self._movements.settle(attempt, now)
+            self._movements.settle(attempt, now_s)
         elif otp.exhausted(page):
-            self._movements.fail(attempt, OTP_EXHAUSTED, now)
+            self._movements.fail(attempt, OTP_EXHAUSTED, now_s)
         return accepted

@@ -34,7 +34,7 @@ def held_attempt(order: Order) -> Attempt:
     raise invalid("request_invalid", "The order has no authorized payment")
 
 
-def capturable(attempt: Attempt, amount: object, now: float) -> Decimal:
+def capturable(attempt: Attempt, amount: object, now_s: float) -> Decimal:
     """The rupees that a capture asks for.
 
     Raises `Refused` (400) for no amount at all, for more than is held, and for a mandate
@@ -44,6 +44,6 @@ def capturable(attempt: Attempt, amount: object, now: float) -> Decimal:
     if taken > attempt.amount:
         raise AUTHORIZE["amount"].error("is more than the bank holds")
     mandate = attempt.method.mandate
-    if mandate is not None and now < mandate.start_at:
+    if mandate is not None and now_s < mandate.start_at_s:
         raise invalid("request_invalid", "The mandate has not begun yet")
     return taken

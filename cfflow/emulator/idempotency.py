@@ -24,7 +24,7 @@ class Stored(NamedTuple):
     body_digest: bytes
     status: int
     answer: bytes
-    at: float
+    at_s: float
 
 
 class IdempotencyKeys:
@@ -38,23 +38,23 @@ class IdempotencyKeys:
         """Forget every key."""
         self._stored.clear()
 
-    def find(self, scope: Scope, body: bytes, now: float) -> Stored | None:
+    def find(self, scope: Scope, body: bytes, now_s: float) -> Stored | None:
         """The answer to replay, if this request was seen.
 
         Raises `Refused` (422) when the key belongs to another body.
         """
-        self._forget(now)
+        self._forget(now_s)
         stored = self._stored.get(scope)
         if stored is not None and stored.body_digest != self._digest(body):
             raise key_reused()
         return stored
 
-    def keep(self, scope: Scope, body: bytes, status: int, answer: bytes, now: float) -> None:
+    def keep(self, scope: Scope, body: bytes, status: int, answer: bytes, now_s: float) -> None:
         """Remember the answer to a request."""
-        self._stored[scope] = Stored(self._digest(body), status, answer, now)
+        self._stored[scope] = Stored(self._digest(body), status, answer, now_s)
 
-    def _forget(self, now: float) -> None:
-        while self._stored and next(iter(self._stored.values())).at + WINDOW_S <= now:
+    def _forget(self, now_s: float) -> None:
+        while self._stored and next(iter(self._stored.values())).at_s + WINDOW_S <= now_s:
             self._stored.popitem(last=False)
 
     def _digest(self, body: bytes) -> bytes:

@@ -92,24 +92,24 @@ class Limits:
         """Limit nothing, and forget who called; `refused` stays."""
         self.set({})
 
-    def admit(self, call: str, client_id: str, address: str, now: float) -> Admission | None:
+    def admit(self, call: str, client_id: str, address: str, now_s: float) -> Admission | None:
         """Count a call of this account from this address; None when nothing limits it."""
         limit = self.per_minute.get(call)
         if limit is None:
             return None
         counted_by = COUNTED_BY[call]
         callers, caller = self._windows[call], address if counted_by == "ip" else client_id
-        times = _recent(callers, caller, now)
+        times = _recent(callers, caller, now_s)
         admitted = len(times) < limit
         if admitted:
-            times.append(now)
+            times.append(now_s)
             callers[caller] = times
             callers.move_to_end(caller)
         else:
             self.refused[call] += 1
         remaining = max(0, limit - len(times))
         # Counted from the end: a limit that was lowered finds more calls than it admits.
-        retry_s = 0 if remaining else ceil(times[-limit] + WINDOW_S - now)
+        retry_s = 0 if remaining else ceil(times[-limit] + WINDOW_S - now_s)
         return Admission(admitted, limit, remaining, retry_s, counted_by)
 
 
@@ -127,13 +127,13 @@ def table_of(rate_limits: str | Mapping[str, int]) -> Mapping[str, int]:
     return dict(rate_limits)
 
 
-def _recent(callers: OrderedDict[str, deque[float]], caller: str, now: float) -> deque[float]:
+def _recent(callers: OrderedDict[str, deque[float]], caller: str, now_s: float) -> deque[float]:
     """The times still in this caller's window, oldest first; whoever has none is forgotten."""
-    while callers and next(iter(callers.values()))[-1] + WINDOW_S <= now:
+    while callers and next(iter(callers.values()))[-1] + WINDOW_S <= now_s:
         callers.popitem(last=False)
     times = callers.get(caller)
     if times is None:
         return deque()
-    while times and times[0] + WINDOW_S <= now:
+    while times and times[0] + WINDOW_S <= now_s:
         times.popleft()
     return times

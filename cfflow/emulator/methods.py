@@ -71,10 +71,10 @@ def _upi(fields: Fields, terms: Terms) -> Method:
     if channel == "collect":
         shown["upi_id"] = _upi_id(fields)
     minutes = float(UPI["upi_expiry_minutes"].read(fields) or UPI_EXPIRY_MINUTES)
-    mandate = _mandate(fields, terms.now) if UPI["authorize_only"].read(fields) else None
+    mandate = _mandate(fields, terms.now_s) if UPI["authorize_only"].read(fields) else None
     script = UPI_SCRIPTS.get(shown.get("upi_id", ""))
-    answer_by = mandate.approve_by if mandate else terms.now + minutes * 60
-    return Method("upi", channel, "custom", "upi", {"upi": shown}, script, mandate, answer_by)
+    deadline_at_s = mandate.approve_by_s if mandate else terms.now_s + minutes * 60
+    return Method("upi", channel, "custom", "upi", {"upi": shown}, script, mandate, deadline_at_s)
 
 
 def _upi_id(fields: Fields) -> str:
@@ -84,18 +84,18 @@ def _upi_id(fields: Fields) -> str:
     return upi_id
 
 
-def _mandate(fields: Fields, now: float) -> Mandate:
+def _mandate(fields: Fields, now_s: float) -> Mandate:
     times = UPI["authorization"].check(fields.get("authorization") or {})
-    approve_by, start, end = (field.read(times) for field in MANDATE)
-    start = now if start is None else start
+    approve_by_s, start, end = (field.read(times) for field in MANDATE)
+    start = now_s if start is None else start
     mandate = Mandate(
-        now + APPROVE_S if approve_by is None else approve_by,
+        now_s + APPROVE_S if approve_by_s is None else approve_by_s,
         start,
         start + MANDATE_S if end is None else end,
     )
-    if mandate.end_at <= max(mandate.start_at, now):
+    if mandate.end_at_s <= max(mandate.start_at_s, now_s):
         raise MANDATE["end_time"].error("should lie ahead, after start_time")
-    if mandate.approve_by <= now:
+    if mandate.approve_by_s <= now_s:
         raise MANDATE["approve_by"].error("should lie ahead")
     return mandate
 

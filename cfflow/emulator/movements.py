@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Literal
 
+from cfflow.emulator.clock import Timers
 from cfflow.emulator.ids import Ids
 from cfflow.emulator.records import (
     Attempt,
@@ -22,7 +23,6 @@ from cfflow.emulator.records import (
     Script,
     Status,
 )
-from cfflow.emulator.timers import Timers
 
 DECLINED = Failure(
     "TRANSACTION_DECLINED", "auth_declined", "customer", "the bank declined the payment"
@@ -64,9 +64,9 @@ class Movements:
         self.ledger.clear()
         self.ledger_by_order.clear()
 
-    def begin(self, attempt: Attempt, now: float) -> None:
+    def begin(self, attempt: Attempt, now_s: float) -> None:
         """A new attempt, and what its customer will do without being asked."""
-        self._record("attempt_created", attempt, attempt.amount, now)
+        self._record("attempt_created", attempt, attempt.amount, now_s)
         method = attempt.method
         scripts: dict[Script | None, Callable[[Attempt, float], None]] = {
             "approve": self._succeed,
@@ -76,113 +76,115 @@ class Movements:
         }
         if method.scripted in scripts:
             answer = partial(scripts[method.scripted], attempt)
-            self._timers.after(self._options.upi_approves_after_s, now, answer)
-        if method.answer_by is not None and method.scripted != "never":
-            self._timers.after(method.answer_by - now, now, partial(self._expire, attempt))
+            self._timers.after(self._options.upi_approves_after_s, now_s, answer)
+        if method.deadline_at_s is not None and method.scripted != "never":
+            self._timers.after(method.deadline_at_s - now_s, now_s, partial(self._expire, attempt))
         if self._options.closes_after_s is not None:
-            self._timers.after(self._options.closes_after_s, now, partial(self._close, attempt))
+            self._timers.after(self._options.closes_after_s, now_s, partial(self._close, attempt))
 
-    def settle(self, attempt: Attempt, now: float) -> None:
+    def settle(self, attempt: Attempt, now_s: float) -> None:
         """The OTP was right; the money moves when the customer's bank says so."""
-        self._timers.after(self._options.otp_settles_after_s, now, partial(self._succeed, attempt))
+        self._timers.after(
+            self._options.otp_settles_after_s, now_s, partial(self._succeed, attempt)
+        )
 
-    def fail(self, attempt: Attempt, failure: Failure, now: float) -> None:
+    def fail(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
         """The attempt is over, and nothing was taken."""
-        self._end(attempt, "FAILED", "failed", "Transaction failed", now, failure)
+        self._end(attempt, "FAILED", "failed", "Transaction failed", now_s, failure)
 
-    def capture(self, attempt: Attempt, amount: Decimal, now: float) -> None:
+    def capture(self, attempt: Attempt, amount: Decimal, now_s: float) -> None:
         """Take `amount` rupees out of the hold, once; the rest goes back to the customer."""
         attempt.captured_amount = amount
-        self._record("captured", attempt, amount, now)
-        self._act(attempt, "CAPTURE", amount, now)
+        self._record("captured", attempt, amount, now_s)
+        self._act(attempt, "CAPTURE", amount, now_s)
 
-    def void(self, attempt: Attempt, now: float) -> None:
+    def void(self, attempt: Attempt, now_s: float) -> None:
         """Give the whole hold back, once."""
-        self._record("voided", attempt, attempt.amount, now)
-        self._act(attempt, "VOID", None, now)
+        self._record("voided", attempt, attempt.amount, now_s)
+        self._act(attempt, "VOID", None, now_s)
 
-    def force(self, attempt: Attempt, status: Status, error: str | None, now: float) -> None:
+    def force(self, attempt: Attempt, status: Status, error: str | None, now_s: float) -> None:
         """A status by somebody's word: one that failed may come back, as banks do answer late."""
         if status == "SUCCESS":
-            self._succeed(attempt, now, late=True)
+            self._succeed(attempt, now_s, late=True)
         elif status == "FAILED":
             failure = Failure(error, error.lower(), "bank", "simulated") if error else DECLINED
-            self.fail(attempt, failure, now)
+            self.fail(attempt, failure, now_s)
         elif status == "USER_DROPPED":
-            self._drop(attempt, now)
+            self._drop(attempt, now_s)
         elif status == "CANCELLED":
-            self._cancel(attempt, now)
+            self._cancel(attempt, now_s)
         elif status == "VOID":
-            self._release(attempt, now)
+            self._release(attempt, now_s)
         else:
-            attempt.status, attempt.failure, attempt.completed_at = status, None, None
+            attempt.status, attempt.failure, attempt.completed_at_s = status, None, None
             attempt.message = WAITING[status]
 
-    def _succeed(self, attempt: Attempt, now: float, *, late: bool = False) -> None:
+    def _succeed(self, attempt: Attempt, now_s: float, *, late: bool = False) -> None:
         if attempt.status == "CANCELLED":
-            self._reverse(attempt, now)
+            self._reverse(attempt, now_s)
             return
         if attempt.succeeded or not (attempt.open or late):
             return
-        _finish(attempt, "SUCCESS", "Transaction successful", now)
+        _finish(attempt, "SUCCESS", "Transaction successful", now_s)
         attempt.failure = None
         attempt.bank_reference = self._ids.reference()
         if attempt.holds:
-            self._hold(attempt, now)
+            self._hold(attempt, now_s)
         else:
             attempt.captured_amount = attempt.amount
-            self._record("captured", attempt, attempt.amount, now)
+            self._record("captured", attempt, attempt.amount, now_s)
 
-    def _hold(self, attempt: Attempt, now: float) -> None:
+    def _hold(self, attempt: Attempt, now_s: float) -> None:
         mandate = attempt.method.mandate
-        attempt.hold_until = mandate.end_at if mandate else now + self._options.hold_s
-        self._record("authorized", attempt, attempt.amount, now)
-        self._timers.after(attempt.hold_until - now, now, partial(self._release, attempt))
+        attempt.hold_ends_at_s = mandate.end_at_s if mandate else now_s + self._options.hold_s
+        self._record("authorized", attempt, attempt.amount, now_s)
+        self._timers.after(attempt.hold_ends_at_s - now_s, now_s, partial(self._release, attempt))
 
     def _act(
         self,
         attempt: Attempt,
         action: Literal["CAPTURE", "VOID"],
         amount: Decimal | None,
-        now: float,
+        now_s: float,
     ) -> None:
-        done = HoldAction(action, "PENDING", amount, self._ids.reference(), now)
+        done = HoldAction(action, "PENDING", amount, self._ids.reference(), now_s)
         attempt.hold_action = done
-        self._timers.after(self._options.confirm_after_s, now, partial(_confirm, attempt, done))
+        self._timers.after(self._options.confirm_after_s, now_s, partial(_confirm, attempt, done))
 
-    def _decline(self, attempt: Attempt, now: float) -> None:
+    def _decline(self, attempt: Attempt, now_s: float) -> None:
         if attempt.open:
-            self.fail(attempt, DECLINED, now)
+            self.fail(attempt, DECLINED, now_s)
 
-    def _decline_for_now(self, attempt: Attempt, now: float) -> None:
+    def _decline_for_now(self, attempt: Attempt, now_s: float) -> None:
         """Late authorization: the bank says no, and pays after all."""
-        self._decline(attempt, now)
+        self._decline(attempt, now_s)
         come_back = partial(self._succeed, attempt, late=True)
-        self._timers.after(self._options.late_after_s, now, come_back)
+        self._timers.after(self._options.late_after_s, now_s, come_back)
 
-    def _leave(self, attempt: Attempt, now: float) -> None:
+    def _leave(self, attempt: Attempt, now_s: float) -> None:
         if attempt.open:
-            self._drop(attempt, now)
+            self._drop(attempt, now_s)
 
-    def _expire(self, attempt: Attempt, now: float) -> None:
+    def _expire(self, attempt: Attempt, now_s: float) -> None:
         if attempt.open:
-            self.fail(attempt, UNANSWERED, now)
+            self.fail(attempt, UNANSWERED, now_s)
 
-    def _close(self, attempt: Attempt, now: float) -> None:
+    def _close(self, attempt: Attempt, now_s: float) -> None:
         if attempt.open:
-            self._cancel(attempt, now)
+            self._cancel(attempt, now_s)
 
-    def _cancel(self, attempt: Attempt, now: float) -> None:
-        self._end(attempt, "CANCELLED", "cancelled", "The gateway closed the payment", now)
+    def _cancel(self, attempt: Attempt, now_s: float) -> None:
+        self._end(attempt, "CANCELLED", "cancelled", "The gateway closed the payment", now_s)
 
-    def _reverse(self, attempt: Attempt, now: float) -> None:
+    def _reverse(self, attempt: Attempt, now_s: float) -> None:
         """Too late: the bank took the money, and the customer has it back."""
-        if attempt.reversed_at is None:
-            attempt.reversed_at = now
-            self._record("reversed", attempt, attempt.amount, now)
+        if attempt.reversed_at_s is None:
+            attempt.reversed_at_s = now_s
+            self._record("reversed", attempt, attempt.amount, now_s)
 
-    def _drop(self, attempt: Attempt, now: float) -> None:
-        self._end(attempt, "USER_DROPPED", "dropped", "The customer left", now)
+    def _drop(self, attempt: Attempt, now_s: float) -> None:
+        self._end(attempt, "USER_DROPPED", "dropped", "The customer left", now_s)
 
     def _end(
         self,
@@ -190,36 +192,36 @@ class Movements:
         status: Status,
         effect: Effect,
         message: str,
-        now: float,
+        now_s: float,
         failure: Failure | None = None,
     ) -> None:
         """End an attempt that took no money; ending it twice the same way is one effect."""
         repeated = attempt.status == status
         attempt.failure = failure
-        _finish(attempt, status, message, now)
+        _finish(attempt, status, message, now_s)
         if not repeated:
-            self._record(effect, attempt, attempt.amount, now)
+            self._record(effect, attempt, attempt.amount, now_s)
 
-    def _release(self, attempt: Attempt, now: float) -> None:
+    def _release(self, attempt: Attempt, now_s: float) -> None:
         if attempt.held:
-            self._record("released", attempt, attempt.amount, now)
-            _finish(attempt, "VOID", "The hold ran out", now)
+            self._record("released", attempt, attempt.amount, now_s)
+            _finish(attempt, "VOID", "The hold ran out", now_s)
 
-    def _record(self, effect: Effect, attempt: Attempt, amount: Decimal, at: float) -> None:
+    def _record(self, effect: Effect, attempt: Attempt, amount: Decimal, at_s: float) -> None:
         order_id = attempt.order.order_id
-        entry = LedgerEntry(effect, order_id, str(attempt.cf_payment_id), amount, at)
+        entry = LedgerEntry(effect, order_id, str(attempt.cf_payment_id), amount, at_s)
         self.ledger.append(entry)
         self.ledger_by_order.setdefault(order_id, []).append(entry)
         for listener in self.listeners:
-            listener(effect, attempt, at)
+            listener(effect, attempt, at_s)
 
 
-def _confirm(attempt: Attempt, action: HoldAction, now: float) -> None:
+def _confirm(attempt: Attempt, action: HoldAction, now_s: float) -> None:
     """The customer's bank confirms a capture or a void; only then is a void visible."""
     action.status = "SUCCESS"
     if action.action == "VOID":
-        _finish(attempt, "VOID", "The hold was given back", now)
+        _finish(attempt, "VOID", "The hold was given back", now_s)
 
 
-def _finish(attempt: Attempt, status: Status, message: str, now: float) -> None:
-    attempt.status, attempt.message, attempt.completed_at = status, message, now
+def _finish(attempt: Attempt, status: Status, message: str, now_s: float) -> None:
+    attempt.status, attempt.message, attempt.completed_at_s = status, message, now_s

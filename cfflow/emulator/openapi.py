@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cfflow.emulator.openapi_answers import answers, error, ref
+from cfflow.emulator.openapi_responses import error, ref, responses
 from cfflow.emulator.request_fields import ORDER_CODES, PAY_CODES, REQUESTS
 from cfflow.emulator.schemas import Schema
 from cfflow.emulator.versions import VERSIONS
@@ -191,7 +191,7 @@ def document(version: str | None = None) -> dict[str, Any]:
         "servers": [{"url": "/pg"}],
         "paths": paths,
         "components": {
-            "schemas": {**answers(version), **REQUESTS},
+            "schemas": {**responses(version), **REQUESTS},
             "securitySchemes": {name: _key(name) for name in ("x-client-id", "x-client-secret")},
         },
     }

@@ -29,14 +29,14 @@ def read_order(
     number: int,
     generated_id: str,
     options: BankOptions,
-    now: float,
+    now_s: float,
 ) -> Order:
     """The order of a create-order body. Raises `Refused` (400) on a field that is wrong."""
     # In the order of the fields, so that the first wrong one is reported.
     amount = CREATE_ORDER["order_amount"].read(body)
     order_id = CREATE_ORDER["order_id"].read(body)
     currency = CREATE_ORDER["order_currency"].read(body)
-    expires_at = _expiry(body, now, options)
+    expires_at_s = _expiry(body, now_s, options)
     customer = _customer(CREATE_ORDER["customer_details"].read(body))
     tags = CREATE_ORDER["order_tags"].read(body)
     note = CREATE_ORDER["order_note"].read(body)
@@ -46,8 +46,8 @@ def read_order(
         account=account,
         amount=amount,
         currency=currency,
-        created_at=now,
-        expires_at=expires_at,
+        created_at_s=now_s,
+        expires_at_s=expires_at_s,
         customer=customer,
         tags=None if tags is None else dict(tags),
         note=note,
@@ -107,11 +107,11 @@ def _names(payment_methods: str) -> list[str]:
     return [name.strip() for name in payment_methods.split(",") if name.strip()]
 
 
-def _expiry(body: Mapping[str, Any], now: float, options: BankOptions) -> float:
+def _expiry(body: Mapping[str, Any], now_s: float, options: BankOptions) -> float:
     field = CREATE_ORDER["order_expiry_time"]
-    expires_at: float | None = field.read(body)
-    if expires_at is None:
-        return now + options.order_s
-    if expires_at <= now:
+    expires_at_s: float | None = field.read(body)
+    if expires_at_s is None:
+        return now_s + options.order_s
+    if expires_at_s <= now_s:
         raise field.error("should lie ahead")
-    return expires_at
+    return expires_at_s

@@ -12,27 +12,27 @@ RESEND_AFTER_S = 30.0
 PAGE_S = 300.0
 
 
-def submit(page: OtpPage, code: object, expected: str, now: float) -> bool:
+def submit(page: OtpPage, code: object, expected: str, now_s: float) -> bool:
     """Whether `code` is the one-time password; a wrong one is counted.
 
     Raises `Refused` (400) when the page has expired or no code was sent; neither counts.
     """
-    _require_open(page, now)
+    _require_open(page, now_s)
     AUTHENTICATE["otp"].check(code)
     page.accepted = code == expected
     page.rejections += not page.accepted
     return page.accepted
 
 
-def resend(page: OtpPage, now: float) -> None:
+def resend(page: OtpPage, now_s: float) -> None:
     """Count one resend. Raises `Refused` (400): too often, too soon, or too late."""
-    _require_open(page, now)
+    _require_open(page, now_s)
     if page.resends >= RESENDS_MAX:
         raise invalid("request_invalid", "The OTP was sent again too often")
-    if now < page.last_sent_at + RESEND_AFTER_S:
+    if now_s < page.last_sent_at_s + RESEND_AFTER_S:
         raise invalid("request_invalid", f"The OTP is sent again after {RESEND_AFTER_S:.0f} s")
     page.resends += 1
-    page.last_sent_at = now
+    page.last_sent_at_s = now_s
 
 
 def exhausted(page: OtpPage) -> bool:
@@ -40,6 +40,6 @@ def exhausted(page: OtpPage) -> bool:
     return page.rejections >= SUBMITS_MAX
 
 
-def _require_open(page: OtpPage, now: float) -> None:
-    if now >= page.expires_at:
+def _require_open(page: OtpPage, now_s: float) -> None:
+    if now_s >= page.expires_at_s:
         raise invalid("request_invalid", "The OTP page has expired")

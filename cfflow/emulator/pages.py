@@ -16,9 +16,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from cfflow.emulator import otp, pages_html
+from cfflow.emulator.asgi import read_body
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.customer import Customer, takes_otp
-from cfflow.emulator.exchange import read_body
 from cfflow.emulator.pages_html import VIEW
 from cfflow.emulator.records import Attempt, OtpPage
 from cfflow.emulator.refusals import Refused
@@ -44,11 +44,11 @@ class _Visit:
     path: str
     customer: Customer
     attempt: Attempt
-    now: float
+    now_s: float
 
     @property
     def otp_page(self) -> OtpPage | None:
-        return self.customer.otp_page(self.attempt, self.now)
+        return self.customer.otp_page(self.attempt, self.now_s)
 
 
 def routes() -> list[Route]:
@@ -63,9 +63,9 @@ def routes() -> list[Route]:
 async def index(request: Request) -> Response:
     """The newest orders, their attempts, and the way to each page."""
     bank: Bank = request.app.state.bank
-    now = request.app.state.clock.now()
-    bank.advance(now)
-    return _html(pages_html.overview(bank.latest_orders(ORDERS_SHOWN), now))
+    now_s = request.app.state.clock.now()
+    bank.advance(now_s)
+    return _html(pages_html.overview(bank.latest_orders(ORDERS_SHOWN), now_s))
 
 
 async def gateway(request: Request) -> Response:
@@ -84,12 +84,12 @@ async def _visit(request: Request, *, native: bool) -> Response:
     except Refused as refusal:
         return _html(pages_html.refusal("Too long", refusal.message), refusal.status)
     bank: Bank = request.app.state.bank
-    now = request.app.state.clock.now()
-    bank.advance(now)
+    now_s = request.app.state.clock.now()
+    bank.advance(now_s)
     attempt = bank.customer.find(request.path_params["token"])
     if attempt is None or (attempt.method.action == "post") is not native:
         return _no_page()
-    visit = _Visit(request.url.path, bank.customer, attempt, now)
+    visit = _Visit(request.url.path, bank.customer, attempt, now_s)
     if fields is None:
         return _show(visit, request.query_params.get("note", ""))
     return _pressed(visit, fields) if "decision" in fields else _arrived(visit, fields)
@@ -118,12 +118,12 @@ def _show(visit: _Visit, note: str) -> Response:
         return _html(pages_html.outcome(attempt, return_url(attempt)))
     if note == "left":
         return _html(pages_html.left(attempt))
-    return _html(pages_html.decision(attempt, visit.otp_page, note, visit.now))
+    return _html(pages_html.decision(attempt, visit.otp_page, note, visit.now_s))
 
 
 def _pressed(visit: _Visit, fields: Mapping[str, str]) -> Response:
     """A button was pressed; on a decided attempt it only leads on."""
-    customer, attempt, now = visit.customer, visit.attempt, visit.now
+    customer, attempt, now_s = visit.customer, visit.attempt, visit.now_s
     if not customer.is_open(attempt):
         return _onward(visit)
     match fields["decision"]:
@@ -132,11 +132,11 @@ def _pressed(visit: _Visit, fields: Mapping[str, str]) -> Response:
         case "resend" if visit.otp_page is not None:
             return _resend_otp(visit, visit.otp_page)
         case "pay":
-            customer.pay(attempt, now)
+            customer.pay(attempt, now_s)
         case "decline":
-            customer.decline(attempt, now)
+            customer.decline(attempt, now_s)
         case "cancel":
-            customer.leave(attempt, now)
+            customer.leave(attempt, now_s)
         case "back":
             return _redirect(return_url(attempt) or f"{visit.path}?note=left")
         case _:
@@ -149,19 +149,19 @@ def _submit_otp(visit: _Visit, page: OtpPage, fields: Mapping[str, str]) -> Resp
     code, seen = fields.get("otp", "").strip(), fields.get("seen", "")
     if not code:
         return _again(visit, "empty")
-    if not takes_otp(page, visit.now):
+    if not takes_otp(page, visit.now_s):
         return _again(visit, "gone")
     if visit.customer.repeats(page, code, int(seen) if seen in _COUNTS else None):
         return _again(visit, "repeat")
-    visit.customer.submit_otp(visit.attempt, page, code, visit.now)
+    visit.customer.submit_otp(visit.attempt, page, code, visit.now_s)
     return _again(visit, "wrong") if visit.customer.is_open(visit.attempt) else _onward(visit)
 
 
 def _resend_otp(visit: _Visit, page: OtpPage) -> Response:
     try:
-        otp.resend(page, visit.now)
+        otp.resend(page, visit.now_s)
     except Refused:
-        if not takes_otp(page, visit.now):
+        if not takes_otp(page, visit.now_s):
             return _again(visit, "gone")
         return _again(visit, "too_often" if page.resends >= otp.RESENDS_MAX else "too_soon")
     return _again(visit, "sent")

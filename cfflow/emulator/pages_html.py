@@ -126,14 +126,14 @@ def frame(title: str, content: Html, *, wide: bool = False) -> bytes:
 # --- one attempt -----------------------------------------------------------------------
 
 
-def decision(attempt: Attempt, page: OtpPage | None, note: str, now: float) -> bytes:
+def decision(attempt: Attempt, page: OtpPage | None, note: str, now_s: float) -> bytes:
     """The page on which a customer decides. note: what to say first, by its key."""
     content = join(
         [
             _heading(attempt, _place(attempt)),
             _note(note),
-            *_warnings(attempt, now),
-            fill("""<form method="post">$fields</form>""", fields=_fields(attempt, page, now)),
+            *_warnings(attempt, now_s),
+            fill("""<form method="post">$fields</form>""", fields=_fields(attempt, page, now_s)),
         ]
     )
     return frame(f"{_place(attempt)}: {money(attempt)}", content)
@@ -234,10 +234,10 @@ def _note(note: str) -> Html:
     return fill("""<p class="$kind" role="alert">$said</p>""", kind=kind, said=_NOTES[note])
 
 
-def _warnings(attempt: Attempt, now: float) -> Iterable[Html]:
+def _warnings(attempt: Attempt, now_s: float) -> Iterable[Html]:
     """What a customer should know of the order; banks answer attempts of such orders too."""
     warning = """<p class="note" role="status">$said</p>"""
-    status = attempt.order.status(now)
+    status = attempt.order.status(now_s)
     if status == "PAID":
         yield fill(warning, said="This order is paid already: paying here pays it twice.")
     elif status != "ACTIVE":
@@ -245,8 +245,8 @@ def _warnings(attempt: Attempt, now: float) -> Iterable[Html]:
         yield fill(warning, said=said)
 
 
-def _fields(attempt: Attempt, page: OtpPage | None, now: float) -> Html:
-    if page is not None and not takes_otp(page, now):
+def _fields(attempt: Attempt, page: OtpPage | None, now_s: float) -> Html:
+    if page is not None and not takes_otp(page, now_s):
         gone = """<p class="note bad" id="gone" role="status">$said</p>"""
         said = "No try is left." if otp.exhausted(page) else "This page has expired."
         said += " It takes no one-time password any more."
@@ -260,7 +260,7 @@ def _fields(attempt: Attempt, page: OtpPage | None, now: float) -> Html:
 def _explained(attempt: Attempt) -> Iterable[Html]:
     mandate = attempt.method.mandate
     if mandate is not None:
-        until = datetime.fromtimestamp(mandate.end_at, IST).strftime("%d %b %Y, %H:%M IST")
+        until = datetime.fromtimestamp(mandate.end_at_s, IST).strftime("%d %b %Y, %H:%M IST")
         said = f"A mandate: the amount is blocked, and the shop may take it until {until}."
         yield fill("""<p class="hint">$said</p>""", said=said)
 
@@ -308,9 +308,9 @@ def _go(shop: str | None) -> Html:
 # --- all of them -----------------------------------------------------------------------
 
 
-def overview(orders: Iterable[Order], now: float) -> bytes:
+def overview(orders: Iterable[Order], now_s: float) -> bytes:
     """Orders and attempts with their status, and the way to each page."""
-    rows = [row for order in orders for row in _rows(order, now)]
+    rows = [row for order in orders for row in _rows(order, now_s)]
     if not rows:
         said = "No order yet. Create one with POST /pg/orders, and look again."
         return frame("Orders", fill("<h1>Orders</h1><p>$said</p>", said=said))
@@ -324,12 +324,12 @@ def overview(orders: Iterable[Order], now: float) -> bytes:
     return frame("Orders", fill(told, table=table), wide=True)
 
 
-def _rows(order: Order, now: float) -> Iterable[Html]:
+def _rows(order: Order, now_s: float) -> Iterable[Html]:
     about = fill(
         """<td><a href="orders/$id">$id</a></td><td class="number">$amount</td><td>$status</td>""",
         id=order.order_id,
         amount=money(order),
-        status=order.status(now),
+        status=order.status(now_s),
     )
     if not order.attempts:
         yield fill("""<tr>$about<td colspan="4">not tried yet</td></tr>""", about=about)

@@ -1,4 +1,4 @@
-"""The emulator in a process of its own, for tests and benchmarks that need a real one."""
+"""Runs the emulator in its own process, for tests and benchmarks that need a real server."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ STOP_S = 5.0
 
 
 class Announcement(msgspec.Struct):
-    """The line of JSON that an emulator process prints once it listens."""
+    """The JSON line that an emulator process prints once it listens."""
 
     base_url: str
     client_id: str
 
 
 class EmulatorProcess:
-    """An emulator in another OS process, which ends with this one, however this one ends.
+    """An emulator in another OS process. It ends when this process ends, even by a crash.
 
     A context manager, blocking or async. client_id, client_secret, options, seed, port,
     rate_limits, webhook_url and webhook_version: as in `serve`. After `start`, `base_url` is
-    the gateway's (`http://127.0.0.1:port/pg`) and `admin_url` the emulator's own.
+    the URL of the gateway (`http://127.0.0.1:port/pg`) and `admin_url` that of the
+    emulator's own API.
     """
 
     def __init__(
@@ -65,22 +66,22 @@ class EmulatorProcess:
 
     @property
     def pid(self) -> int:
-        """The process id. Raises `RuntimeError` when it does not run."""
+        """The process id. Raises `RuntimeError` if the process does not run."""
         if self._process is None:
             raise RuntimeError("the emulator process does not run")
         return self._process.pid
 
     def start(self) -> Self:
-        """Start it and wait until it listens. Raises `RuntimeError` when it does not."""
-        # The pipe to its standard input closes when this process dies: that ends the child.
+        """Start the process and wait until it listens. Raises `RuntimeError` if it does not."""
+        # The pipe to its standard input closes when this process dies, and that ends it.
         process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._process = process
-        overdue = threading.Timer(START_S, process.kill)
-        overdue.start()
+        timeout = threading.Timer(START_S, process.kill)
+        timeout.start()
         try:
             line = process.stdout.readline() if process.stdout else b""
         finally:
-            overdue.cancel()
+            timeout.cancel()
         if not line:
             self.stop()
             raise RuntimeError("the emulator process ended before it listened")
@@ -89,7 +90,7 @@ class EmulatorProcess:
         return self
 
     def stop(self) -> int | None:
-        """End it and wait; its exit status, 0 when it ended in order, None if it never ran."""
+        """End the process and return its exit status: 0 for a clean end, None if it never ran."""
         process, self._process = self._process, None
         if process is None:
             return None

@@ -96,9 +96,9 @@ class BankOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Mandate:
     """The times of a one-time UPI mandate, in seconds since the epoch."""
 
-    approve_by: float
-    start_at: float
-    end_at: float
+    approve_by_s: float
+    start_at_s: float
+    end_at_s: float
 
 
 # approve, decline: the customer answers. leave: they go away. late: the bank declines, and
@@ -122,7 +122,7 @@ class Method:
     shown: Mapping[str, Any]
     scripted: Script | None = None
     mandate: Mandate | None = None
-    answer_by: float | None = None
+    deadline_at_s: float | None = None
     native_otp: bool = False
 
 
@@ -130,8 +130,8 @@ class Method:
 class OtpPage:
     """The native OTP page of one attempt: it counts, and remembers no OTP."""
 
-    expires_at: float
-    last_sent_at: float
+    expires_at_s: float
+    last_sent_at_s: float
     rejections: int = 0
     resends: int = 0
     accepted: bool = False
@@ -145,7 +145,7 @@ class HoldAction:
     status: Literal["PENDING", "SUCCESS"]
     amount: Decimal | None
     reference: str
-    at: float
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,19 +168,19 @@ class Attempt:
     order: Order = field(repr=False)
     method: Method
     amount: Decimal
-    created_at: float
+    created_at_s: float
     holds: bool
     page_token: str = field(repr=False)
     status: Status = "PENDING"
     message: str = "Waiting for the customer"
     otp_page: OtpPage | None = None
     hold_action: HoldAction | None = None
-    hold_until: float | None = None
+    hold_ends_at_s: float | None = None
     captured_amount: Decimal | None = None
     failure: Failure | None = None
-    completed_at: float | None = None
+    completed_at_s: float | None = None
     bank_reference: str | None = None
-    reversed_at: float | None = None
+    reversed_at_s: float | None = None
     offer_id: str | None = None
     instrument_id: str | None = None
 
@@ -209,8 +209,8 @@ class Order:
     account: Account
     amount: Decimal
     currency: str
-    created_at: float
-    expires_at: float
+    created_at_s: float
+    expires_at_s: float
     customer: Mapping[str, Any] = field(repr=False)
     tags: Mapping[str, str] | None = None
     note: str | None = None
@@ -218,7 +218,7 @@ class Order:
     attempts: list[Attempt] = field(default_factory=list, repr=False)
     terminated: bool = False
 
-    def status(self, now: float) -> OrderStatus:
+    def status(self, now_s: float) -> OrderStatus:
         """PAID while an attempt has taken or holds money: a hold given back frees the order.
 
         A terminated order waits for the attempts that were under way.
@@ -228,7 +228,7 @@ class Order:
         if self.terminated:
             under_way = any(attempt.open for attempt in self.attempts)
             return "TERMINATION_REQUESTED" if under_way else "TERMINATED"
-        return "EXPIRED" if now >= self.expires_at else "ACTIVE"
+        return "EXPIRED" if now_s >= self.expires_at_s else "ACTIVE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ class LedgerEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class OtpAnswer:
+class OtpResult:
     """What a submit or a resend answered."""
 
     attempt: Attempt

@@ -1,4 +1,4 @@
-"""The emulator on a socket: blocking in this process, or as a task on a running loop."""
+"""Serves the emulator on a socket: blocking, or as a task of a running event loop."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION, WebhookVersion
 from cfflow.emulator.webhooks import Webhooks
 
 BACKLOG = 2048
-# Longer than any client keeps an idle connection, so that the emulator never closes one
-# in a caller's face unless a fault rule says so.
+# Longer than any client keeps an idle connection: the emulator must not close one just as a
+# client reuses it, unless a fault rule asks for that.
 KEEP_ALIVE_S = 300
 SHUTDOWN_S = 2
 # uvicorn refreshes its date header every tenth tick.
@@ -44,7 +44,7 @@ TICK_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RunningEmulator:
-    """An emulator on the running event loop: where it listens, and its parts to play with."""
+    """An emulator on the running event loop: its addresses and its parts."""
 
     base_url: str
     admin_url: str
@@ -58,19 +58,19 @@ class RunningEmulator:
     webhooks: Webhooks
 
     async def advance(self, seconds: float) -> None:
-        """Skip time: what was due meanwhile has happened, and its webhooks were attempted."""
+        """Skip time, run what was due in between, and attempt its webhooks."""
         self.clock.advance(seconds)
         await self.app.deliver()
 
     async def deliver(self) -> None:
-        """Return when every webhook that is due by now was attempted."""
+        """Return when every webhook that is due by now has been attempted."""
         await self.app.deliver()
 
 
-class _Server(uvicorn.Server):
+class EmulatorServer(uvicorn.Server):
     """uvicorn without its signal handling, which would end the process by the signal.
 
-    `listening` is called once callers can connect; `stop` ends it without a tick's delay.
+    It calls `listening` once clients can connect. `stop` ends it without a tick's delay.
     """
 
     def __init__(self, app: EmulatorApp, listening: Callable[[], None]) -> None:
@@ -81,13 +81,16 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Leave the signal handlers of the process as they are."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then call `listening`."""
         await super().startup(sockets=sockets)
         self._listening()
 
     async def main_loop(self) -> None:
+        """Tick until `stop` is called."""
         for tick in itertools.count():
             if await self.on_tick(tick):
                 return
@@ -95,11 +98,12 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self._stopping.wait(), TICK_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Release the calls that a fault delays, then shut down."""
         self._app.close()
         await super().shutdown(sockets=sockets)
 
     def stop(self) -> None:
-        """End in order; to be called on the server's own event loop."""
+        """Stop the server cleanly. Call it on the server's own event loop."""
         self.should_exit = True
         self._stopping.set()
 
@@ -140,14 +144,14 @@ def serve(
     `ValueError` for invalid rate limits or an invalid URL.
     """
     app = _create_app(**settings)
-    listener = _bind(host, port)
-    base_url = f"{_origin(listener)}/pg"
+    listener = bind(host, port)
+    base_url = f"{origin_of(listener)}/pg"
 
     def listening() -> None:
         if announce is not None:
             announce(base_url)
 
-    server = _Server(app, listening)
+    server = EmulatorServer(app, listening)
     if until_stdin_ends:
         threading.Thread(target=_stop_at_stdin_end, args=(server,), daemon=True).start()
     with listener, _stopped_by_signals(server):
@@ -163,15 +167,15 @@ async def running_emulator(
     Takes the address and settings that `serve` takes, and raises what it raises.
     """
     app = _create_app(**settings)
-    listener = _bind(host, port)
+    listener = bind(host, port)
     ready = asyncio.Event()
-    server = _Server(app, ready.set)
+    server = EmulatorServer(app, ready.set)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        await _either(ready, task)
+        await wait_until_listening(ready, task)
         client_id = settings.get("client_id", DEFAULT_CLIENT_ID)
         client_secret = settings.get("client_secret", DEFAULT_CLIENT_SECRET)
-        yield _running(app, _origin(listener), client_id, client_secret)
+        yield running_on(app, origin_of(listener), client_id, client_secret)
     finally:
         server.stop()
         await task
@@ -200,11 +204,12 @@ def _create_app(
 
 
 def accounts(client_id: str, client_secret: str) -> tuple[Account, ...]:
-    """The default accounts, the first of them under these credentials."""
+    """Return the default accounts, the first one with these credentials."""
     return (Account(client_id, client_secret), *DEFAULT_ACCOUNTS[1:])
 
 
-def _running(app: EmulatorApp, origin: str, client_id: str, secret: str) -> RunningEmulator:
+def running_on(app: EmulatorApp, origin: str, client_id: str, secret: str) -> RunningEmulator:
+    """Return the handle of an app that is served at `origin`."""
     state = app.state
     return RunningEmulator(
         base_url=f"{origin}/pg",
@@ -220,8 +225,8 @@ def _running(app: EmulatorApp, origin: str, client_id: str, secret: str) -> Runn
     )
 
 
-async def _either(ready: asyncio.Event, task: asyncio.Task[None]) -> None:
-    """Wait until it listens; a server that died instead raises here."""
+async def wait_until_listening(ready: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Wait until the server listens. Raises what ended it before that."""
     waiting = asyncio.ensure_future(ready.wait())
     await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -237,13 +242,13 @@ def _config(app: EmulatorApp) -> uvicorn.Config:
         http=http,
         loop="uvloop" if _importable("uvloop") else "asyncio",
         ws="none",
-        lifespan="on",  # the webhooks are delivered for as long as it runs
-        # Whatever the host program logs stays as it is; only real errors are told.
+        lifespan="on",  # the app's lifespan delivers the webhooks
+        # Leave the logging of the host program alone, and log only errors.
         log_config=None,
         log_level="error",
         access_log=False,
         server_header=False,
-        date_header=False,  # the app dates its answers by the emulator's own clock
+        date_header=False,  # the app sets it from the emulator's clock
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
@@ -254,11 +259,11 @@ def _importable(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket: from here on the port is ours, and callers are not refused."""
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises `OSError` when the address is not available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only where the protocol is named; with it on, every
-    # answer of two writes waits 40 ms for the caller's delayed acknowledgement.
+    # asyncio turns Nagle's algorithm off only where the protocol is given. With it on, every
+    # response of two writes waits 40 ms for the client's delayed acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if sys.platform != "win32":
@@ -272,13 +277,15 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _origin(listener: socket.socket) -> str:
+def origin_of(listener: socket.socket) -> str:
+    """Return the `http://host:port` of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _stop_at_stdin_end(server: uvicorn.Server) -> None:
-    # Below Python's own buffer: its lock, held by a waiting thread, aborts the exit.
+    # Read the file descriptor: `sys.stdin` holds a lock while it waits, and Python aborts at
+    # exit if a thread still holds it.
     while os.read(sys.stdin.fileno(), 1024):
         pass
     server.should_exit = True
@@ -286,7 +293,7 @@ def _stop_at_stdin_end(server: uvicorn.Server) -> None:
 
 @contextmanager
 def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the server in order; outside the main thread, leave them."""
+    """Stop the server at SIGTERM and SIGINT. Only the main thread can set signal handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The emulator's webhooks as one thing to play with: configure, hold, release, resend, look."""
+"""The emulator's webhooks for tests and demos: configure, hold, release, resend, inspect."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import msgspec
 
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.clock import Clock
-from cfflow.emulator.letters import ALTERATIONS, Alteration
-from cfflow.emulator.notices import Notice, notice_of, type_of
-from cfflow.emulator.outbox import Delivery, Outbox, Sequence, WebhookSettings
-from cfflow.emulator.postman import Postman
 from cfflow.emulator.records import DEFAULT_CLIENT_SECRET, Attempt, Effect
+from cfflow.emulator.webhook_events import WebhookEvent, event_of, event_type_of
+from cfflow.emulator.webhook_outbox import Delivery, Outbox, Sequence, WebhookSettings
+from cfflow.emulator.webhook_requests import ALTERATIONS, Alteration
+from cfflow.emulator.webhook_sender import WebhookSender
 
 
 class Webhooks:
-    """What a bank tells its merchants, and what became of it.
+    """The webhooks about one bank's payments. Iterates over the deliveries, oldest first.
 
-    Iterates over the deliveries, oldest first. Whatever it lets go out is sent by the
-    server's own event loop soon after; `await deliver()` returns when it was.
+    The server's event loop sends them soon after they are due; `await deliver()` returns
+    when it has.
     """
 
     def __init__(self, bank: Bank, clock: Clock) -> None:
         self.outbox = Outbox()
-        # Signs the events that nobody's order is behind.
+        # Signs the events of `send`, which belong to no order and so to no account.
         self.secret = DEFAULT_CLIENT_SECRET
         self._bank = bank
         self._clock = clock
         self._numbers = count(1)
-        self.postman = Postman(self.outbox, self._tick, self._next_due_at, self._ahead_s)
-        bank.listen(self._hear)
-        clock.listen(self.postman.wake)
+        self.sender = WebhookSender(self.outbox, self._tick, self._next_due_at_s, self._earlier_s)
+        bank.listen(self._on_effect)
+        clock.listen(self.sender.wake)
 
     def __iter__(self) -> Iterator[Delivery]:
         return iter(self.deliveries)
@@ -43,16 +43,16 @@ class Webhooks:
 
     @property
     def deliveries(self) -> list[Delivery]:
-        """Every delivery, oldest first: type, status, and what became of each attempt."""
+        """Every delivery, oldest first, with its attempts."""
         return list(self.outbox.deliveries.values())
 
     @property
     def settings(self) -> WebhookSettings:
-        """Where webhooks go, and how badly."""
+        """The present settings."""
         return self.outbox.settings
 
     def of(self, which: str) -> list[Delivery]:
-        """The deliveries of this id, or about this order. Raises `LookupError` for none."""
+        """Return the deliveries with this id or of this order. Raises `LookupError` for none."""
         found = [each for each in self if which in (each.id, each.order_id)]
         if not found:
             raise LookupError(f"no webhook has the id {which}, or is about such an order")
@@ -61,7 +61,7 @@ class Webhooks:
     def configure(self, **changes: Any) -> WebhookSettings:
         """Change settings, by the names of `WebhookSettings`; `url` stands for one of `urls`.
 
-        Raises `ValueError`, and changes nothing, for what makes no sense.
+        Raises `ValueError`, and changes nothing, for invalid ones.
         """
         if "url" in changes:
             url = changes.pop("url")
@@ -74,88 +74,88 @@ class Webhooks:
         return settings
 
     def hold(self) -> None:
-        """Keep every webhook back until it is released."""
+        """Hold every webhook until it is released."""
         self.outbox.hold()
 
     def release(self, which: str | None = None, sequence: Sequence | None = None) -> list[Delivery]:
-        """Let go out what is held: all, or one delivery, or those of one order.
+        """Release one delivery, those of one order, or all, and return them.
 
-        sequence: "reversed" or "shuffled", other than the settings say. Without `which`,
-        nothing is held any more. Raises `LookupError` when there is no such delivery.
+        sequence: "reversed" or "shuffled", instead of the one in the settings. Without
+        `which`, new webhooks are no longer held. Raises `LookupError` for no such delivery.
         """
         found = None if which is None else self.of(which)
         held = [each for each in (self if found is None else found) if each.status == "held"]
         self.outbox.release(self._clock.now(), found, sequence)
-        self.postman.wake()
+        self.sender.wake()
         return held
 
     def resend(
         self, which: str, *, alter: Alteration | None = None, url: str | None = None
     ) -> list[Delivery]:
-        """Send a delivery, or all of an order, once more: the same body, the same key.
+        """Send a delivery, or those of an order, once more with the same body and key.
 
-        alter: made wrong on purpose; whatever a receiver answers to that changes nothing.
-        url: to this receiver from now on. Raises `LookupError` for no such delivery,
-        `ValueError` for one without a URL and for an unknown alteration.
+        alter: makes the request wrong; a 200 to it does not count as delivered. url: replaces
+        the delivery's URL. Raises `LookupError` for no such delivery, `ValueError` for one
+        without a URL and for an unknown alteration.
         """
         if alter is not None and alter not in ALTERATIONS:
             raise ValueError(f"a webhook can be {', '.join(ALTERATIONS)}")
-        found, now = self.of(which), self._clock.now()
+        found, now_s = self.of(which), self._clock.now()
         for delivery in found:
-            self.outbox.resend(delivery, now, alter=alter, url=url)
-        self.postman.wake()
+            self.outbox.resend(delivery, now_s, alter=alter, url=url)
+        self.sender.wake()
         return found
 
     def send(self, type_: str, data: Mapping[str, Any]) -> list[Delivery]:
-        """Send an event of any type, made up by the caller and signed as the first account's.
+        """Send an event of any type with the caller's data, signed with `secret`.
 
-        It goes to the configured URLs, as refunds, disputes and settlements do.
+        It goes to the URLs of the settings, as refunds, disputes and settlements do.
         """
-        now, version = self._clock.now(), self.settings.version
+        now_s, version = self._clock.now(), self.settings.version
         order, payment = (_mapping(data.get(name)) for name in ("order", "payment"))
         order_id, cf_payment_id = order.get("order_id"), payment.get("cf_payment_id")
         number, paid = next(self._numbers), cf_payment_id and str(cf_payment_id)
-        notice = Notice(type_, order_id, paid, now, number, version, self.secret, data=data)
-        return self._post(notice, None, now)
+        event = WebhookEvent(type_, order_id, paid, now_s, number, version, self.secret, data=data)
+        return self._add(event, None, now_s)
 
     def clear(self) -> None:
-        """Forget every delivery, the waiting ones too; the settings stay."""
+        """Remove every delivery, pending ones too. The settings stay."""
         self.outbox.clear()
 
     def reset(self, settings: WebhookSettings) -> None:
-        """Forget every delivery, and go on with these settings."""
+        """Remove every delivery and replace the settings."""
         self.outbox.clear()
         self.outbox.configure(**msgspec.structs.asdict(settings))
 
     async def deliver(self) -> None:
-        """Return when everything that is due by now was attempted."""
-        await self.postman.deliver()
+        """Return when everything that is due by now has been attempted."""
+        await self.sender.deliver()
 
-    def _hear(self, effect: Effect, attempt: Attempt, at: float) -> None:
-        """An effect happened; some of them are told to the merchant."""
-        type_ = type_of(effect, attempt)
+    def _on_effect(self, effect: Effect, attempt: Attempt, at_s: float) -> None:
+        """Add the event for an effect, if it has one."""
+        type_ = event_type_of(effect, attempt)
         if type_ is not None:
             settings, number = self.settings, next(self._numbers)
             pending = settings.success_says_pending
-            notice = notice_of(type_, attempt, at, number, settings.version, pending=pending)
-            self._post(notice, _notify_url(attempt), at)
+            event = event_of(type_, attempt, at_s, number, settings.version, pending=pending)
+            self._add(event, _notify_url(attempt), at_s)
 
-    def _post(self, notice: Notice, notify_url: str | None, now: float) -> list[Delivery]:
-        posted = self.outbox.post(notice, notify_url, now)
-        if posted[0].url is not None:
-            self.postman.wake()
-        return posted
+    def _add(self, event: WebhookEvent, notify_url: str | None, now_s: float) -> list[Delivery]:
+        added = self.outbox.add(event, notify_url, now_s)
+        if added[0].url is not None:
+            self.sender.wake()
+        return added
 
     def _tick(self) -> float:
-        now = self._clock.now()
-        self._bank.advance(now)
-        return now
+        now_s = self._clock.now()
+        self._bank.advance(now_s)
+        return now_s
 
-    def _next_due_at(self) -> float:
-        soonest = (self._bank.next_due_at, self.outbox.next_due_at)
-        return min((at for at in soonest if at is not None), default=float("inf"))
+    def _next_due_at_s(self) -> float:
+        soonest = (self._bank.next_due_at_s, self.outbox.next_due_at_s)
+        return min((at_s for at_s in soonest if at_s is not None), default=float("inf"))
 
-    def _ahead_s(self) -> float:
+    def _earlier_s(self) -> float:
         return self._clock.offset_s if self.settings.timestamps == "machine" else 0.0
 
 

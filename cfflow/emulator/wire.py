@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from cfflow.emulator.clock import IST
-from cfflow.emulator.records import Attempt, LedgerEntry, Order, OtpAnswer, Simulation
+from cfflow.emulator.records import Attempt, LedgerEntry, Order, OtpResult, Simulation
 from cfflow.emulator.versions import OLDEST_VERSION
 
 Json = dict[str, Any]
@@ -36,7 +36,7 @@ QR_IMAGE = (
 )
 
 
-def pay_answer(attempt: Attempt, version: str, base_url: str) -> Json:
+def pay_response(attempt: Attempt, version: str, base_url: str) -> Json:
     """The answer to a pay: which `action` the customer's next step is, and its data."""
     method = attempt.method
     return {
@@ -104,8 +104,8 @@ def payment(attempt: Attempt, version: str) -> Json:
         "authorization": _authorization(attempt, version),
         "payment_method": _shown(attempt),
         "payment_amount": attempt.amount,
-        "payment_time": timestamp(attempt.created_at),
-        "payment_completion_time": _optional_timestamp(attempt.completed_at),
+        "payment_time": timestamp(attempt.created_at_s),
+        "payment_completion_time": _optional_timestamp(attempt.completed_at_s),
         "payment_status": attempt.status,
         "payment_message": attempt.message,
         "bank_reference": attempt.bank_reference,
@@ -154,21 +154,21 @@ def _authorization(attempt: Attempt, version: str) -> Json | None:
         "action": action and action.action,
         "status": action and action.status,
         "captured_amount": action and action.amount,
-        "start_time": mandate and timestamp(mandate.start_at),
-        "end_time": mandate and timestamp(mandate.end_at),
-        "approve_by": mandate and timestamp(mandate.approve_by),
+        "start_time": mandate and timestamp(mandate.start_at_s),
+        "end_time": mandate and timestamp(mandate.end_at_s),
+        "approve_by": mandate and timestamp(mandate.approve_by_s),
         "action_reference": action and action.reference,
-        "action_time": action and _action_time(action.at, version),
+        "action_time": action and _action_time(action.at_s, version),
     }
 
 
-def _action_time(at: float, version: str) -> str:
+def _action_time(at_s: float, version: str) -> str:
     # The reference page's example lacks the offset here, and here alone.
-    text = timestamp(at)
+    text = timestamp(at_s)
     return text.removesuffix("+05:30") if version == OLDEST_VERSION else text
 
 
-def otp_answer(answer: OtpAnswer, version: str) -> Json:
+def otp_response(answer: OtpResult, version: str) -> Json:
     """The answer to a submitted or resent OTP."""
     return {
         "cf_payment_id": number(answer.attempt.cf_payment_id, version),
@@ -178,7 +178,7 @@ def otp_answer(answer: OtpAnswer, version: str) -> Json:
     }
 
 
-def order(found: Order, session_id: str, version: str, now: float) -> Json:
+def order(found: Order, session_id: str, version: str, now_s: float) -> Json:
     """The order entity. It carries the session: whoever reads it may pay."""
     return {
         "cf_order_id": number(found.number, version),
@@ -186,11 +186,11 @@ def order(found: Order, session_id: str, version: str, now: float) -> Json:
         "entity": "order",
         "order_currency": found.currency,
         "order_amount": found.amount,
-        "order_status": found.status(now),
+        "order_status": found.status(now_s),
         "payment_session_id": session_id,
-        "order_expiry_time": timestamp(found.expires_at),
+        "order_expiry_time": timestamp(found.expires_at_s),
         "order_note": found.note,
-        "created_at": timestamp(found.created_at),
+        "created_at": timestamp(found.created_at_s),
         "order_splits": [],
         "customer_details": found.customer,
         "order_meta": found.meta,
@@ -234,10 +234,10 @@ def number(value: int, version: str) -> int | str:
     return value if version == OLDEST_VERSION else str(value)
 
 
-def timestamp(at: float) -> str:
+def timestamp(at_s: float) -> str:
     """Seconds since the epoch as ISO 8601 in Indian time, to the second."""
-    return datetime.fromtimestamp(at, IST).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(at_s, IST).isoformat(timespec="seconds")
 
 
-def _optional_timestamp(at: float | None) -> str | None:
-    return None if at is None else timestamp(at)
+def _optional_timestamp(at_s: float | None) -> str | None:
+    return None if at_s is None else timestamp(at_s)

@@ -166,14 +166,14 @@ class LocalWebhooks:
 
     def of(self, order_id: str) -> list[LocalWebhook]:
         """The webhooks about an order, oldest first, signed now, wherever they were sent."""
-        from cfflow.emulator.letters import letter
-        from cfflow.emulator.outbox import Errand
+        from cfflow.emulator.webhook_outbox import PendingAttempt
+        from cfflow.emulator.webhook_requests import webhook_request
 
         def read() -> list[LocalWebhook]:
             now = self._emulator.clock.now()
             self._emulator.bank.advance(now)
             found = [each for each in self._emulator.webhooks if each.order_id == order_id]
-            letters = [letter(Errand(now, 0, delivery)) for delivery in found]
+            letters = [webhook_request(PendingAttempt(now, 0, delivery)) for delivery in found]
             return [
                 LocalWebhook(delivery.type, sent.headers, sent.body)
                 for delivery, sent in zip(found, letters, strict=True)

@@ -76,15 +76,15 @@ class GatewayThread:
             self._started.set_exception(trouble)
 
     async def _serve(self) -> None:
-        from cfflow.emulator.server import _bind, _either, _origin, _Server
+        from cfflow.emulator.server import EmulatorServer, bind, origin_of, wait_until_listening
 
         self._stopping, listens = asyncio.Event(), asyncio.Event()
-        with closing(_bind("127.0.0.1", 0)) as listener:
-            self.origin = _origin(listener)
+        with closing(bind("127.0.0.1", 0)) as listener:
+            self.origin = origin_of(listener)
             front: Any = self._front
-            server = _Server(front, listens.set)
+            server = EmulatorServer(front, listens.set)
             task = asyncio.create_task(server.serve(sockets=[listener]))
-            await _either(listens, task)
+            await wait_until_listening(listens, task)
             self._started.set_result(asyncio.get_running_loop())
             await self._stopping.wait()
             server.stop()
@@ -100,7 +100,7 @@ class GatewayThread:
             Faults,
             create_app,
         )
-        from cfflow.emulator.server import _running
+        from cfflow.emulator.server import running_on
 
         bank = Bank(options=BankOptions(**options), seed=seed)
         app = create_app(bank, faults=Faults(seed), rate_limits=rate_limits)
@@ -109,7 +109,7 @@ class GatewayThread:
         await self._of_this_bank.aclose()
         await self._of_this_bank.enter_async_context(app.router.lifespan_context(app))
         self._front.app = app
-        return _running(app, self.origin, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET)
+        return running_on(app, self.origin, DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET)
 
 
 class _Front:

@@ -9,7 +9,7 @@ import pytest
 
 from cfflow.emulator import running_emulator
 from cfflow.emulator.admin_orders import ACTS
-from cfflow.emulator.outbox import WebhookSettings
+from cfflow.emulator.webhook_outbox import WebhookSettings
 from tests.emulator.emulator_kit import HOLDS, Shop, an_order, upi
 from tests.emulator.receiver import sell
 

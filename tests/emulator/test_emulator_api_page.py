@@ -14,8 +14,8 @@ import cfflow.emulator
 from cfflow.emulator import EmulatorProcess, WebhookSettings, admin, pages
 from cfflow.emulator.admin_orders import ACTS
 from cfflow.emulator.faults import KINDS, Call
-from cfflow.emulator.letters import ALTERATIONS
 from cfflow.emulator.records import Effect
+from cfflow.emulator.webhook_requests import ALTERATIONS
 from tests.ports.servers import missing
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "emulator-api.md"

@@ -188,8 +188,8 @@ def test_a_mandate_is_a_hold_with_its_own_end() -> None:
     ends = {"end_time": "2027-01-16T00:00:00+05:30"}
     attempt = pay(bank, order, upi(authorize_only=True, authorization=ends))
     assert attempt.held and attempt.method.mandate is not None
-    assert attempt.hold_until == attempt.method.mandate.end_at
-    bank.advance(attempt.method.mandate.end_at)
+    assert attempt.hold_ends_at_s == attempt.method.mandate.end_at_s
+    bank.advance(attempt.method.mandate.end_at_s)
     assert effects(bank, order) == ["authorized", "released"]
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cfflow.emulator import Bank, Refused
+from cfflow.emulator.clock import Timers
 from cfflow.emulator.records import Status
-from cfflow.emulator.timers import Timers
 from tests.emulator.emulator_kit import (
     HOLDS,
     T0,

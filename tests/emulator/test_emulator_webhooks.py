@@ -16,7 +16,7 @@ from cfflow.emulator import (
     create_app,
     running_emulator,
 )
-from cfflow.emulator.letters import ALTERATIONS, Alteration
+from cfflow.emulator.webhook_requests import ALTERATIONS, Alteration
 from tests.emulator.emulator_kit import HOLDS, SALES, Shop, a_shop, an_order, card, pay, upi
 from tests.emulator.receiver import Receiver, sell, simulate, verified
 

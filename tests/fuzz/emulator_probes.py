@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from cfflow.emulator import DEFAULT_CLIENT_ID, Account, Bank, create_app
-from cfflow.emulator.exchange import decode_body
+from cfflow.emulator.asgi import decode_body
 from tests.fuzz import corpus
 from tests.fuzz.corpus import StillClock
 from tests.fuzz.gateway_probes import LoopProbe

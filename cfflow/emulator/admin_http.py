@@ -14,8 +14,8 @@ from starlette.responses import Response
 from cfflow.emulator import wire
 from cfflow.emulator.clock import IST
 from cfflow.emulator.faults import KINDS, Call
-from cfflow.emulator.letters import Alteration
-from cfflow.emulator.outbox import Delivery, DeliveryAttempt
+from cfflow.emulator.webhook_outbox import Delivery, DeliveryAttempt
+from cfflow.emulator.webhook_requests import Alteration
 
 PREFIX = "/_emulator"
 
@@ -31,15 +31,15 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
 Body = TypeVar("Body")
 
 
-def reply(body: object, status: int = 200) -> Response:
+def json_response(body: object, status: int = 200) -> Response:
     """An answer in JSON, amounts with their two decimals."""
     return Response(wire.encode(body), status, media_type="application/json")
 
 
-def refusal(error: Exception, status: int = 400) -> Response:
+def error_response(error: Exception, status: int = 400) -> Response:
     """What was wrong, as `{"message"}`."""
     said = str(error.args[0] if isinstance(error, LookupError) and error.args else error)
-    return reply({"message": said + _choices(said)}, status)
+    return json_response({"message": said + _choices(said)}, status)
 
 
 def _choices(said: str) -> str:
@@ -49,12 +49,12 @@ def _choices(said: str) -> str:
     return f": it is one of {', '.join(words)}" if words else ""
 
 
-async def read(request: Request, kind: type[Body]) -> Body:
+async def read_json(request: Request, kind: type[Body]) -> Body:
     """The body as this kind; no body is an empty one. Raises `ValueError` on any other."""
     return msgspec.json.decode(await request.body() or b"{}", type=kind)
 
 
-def moment(said: str | float) -> float:
+def parse_time(said: str | float) -> float:
     """An ISO 8601 time (Indian without an offset) or seconds since the epoch, as the latter.
 
     Raises `ValueError` for anything else.
@@ -71,22 +71,22 @@ def moment(said: str | float) -> float:
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=IST)).timestamp()
 
 
-def delivery(told: Delivery, *, body: bool = False) -> dict[str, Any]:
+def delivery_json(told: Delivery, *, body: bool = False) -> dict[str, Any]:
     """A webhook and every attempt to deliver it; body: with the text that is sent."""
-    notice = told.notice
+    event = told.event
     said = {
         "id": told.id,
         "type": told.type,
         "order_id": told.order_id,
-        "cf_payment_id": notice.cf_payment_id,
-        "event_time": wire.timestamp(notice.at),
-        "version": notice.version,
-        "idempotency_key": notice.idempotency_key,
+        "cf_payment_id": event.cf_payment_id,
+        "event_time": wire.timestamp(event.at_s),
+        "version": event.version,
+        "idempotency_key": event.idempotency_key,
         "url": told.url,
         "status": told.status,
         "attempts": [_attempt(made) for made in told.attempts],
     }
-    return said | {"body": notice.body.decode()} if body else said
+    return said | {"body": event.body.decode()} if body else said
 
 
 def _attempt(made: DeliveryAttempt) -> dict[str, Any]:

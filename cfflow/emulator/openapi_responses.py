@@ -38,13 +38,13 @@ TIME: Schema = {
 URL: Schema = {"type": "string", "pattern": "^https?://"}
 
 
-def answers(version: str | None) -> dict[str, Schema]:
+def responses(version: str | None) -> dict[str, Schema]:
     """Every answer by name, as it is in one API version, or in any when none is given."""
     number = _number(version)
     return {
         "Order": _order(number),
-        "PayAnswer": {"oneOf": [_pay_answer(number, action) for action in _PAY_DATA]},
-        "OtpAnswer": _otp_answer(number),
+        "PayAnswer": {"oneOf": [_pay_response(number, action) for action in _PAY_DATA]},
+        "OtpAnswer": _otp_response(number),
         "Payment": _payment(number, version),
         "Payments": {"type": "array", "items": ref("Payment")},
         "Simulation": _simulation(),
@@ -142,7 +142,7 @@ _PAY_DATA: Mapping[str, Schema] = {
 }
 
 
-def _pay_answer(number: Schema, action: str) -> Schema:
+def _pay_response(number: Schema, action: str) -> Schema:
     methods = ("netbanking", "card", "upi", "app", "cardless_emi", "paylater", "banktransfer")
     return closed(
         {
@@ -156,7 +156,7 @@ def _pay_answer(number: Schema, action: str) -> Schema:
     )
 
 
-def _otp_answer(number: Schema) -> Schema:
+def _otp_response(number: Schema) -> Schema:
     return closed(
         {
             "cf_payment_id": number,

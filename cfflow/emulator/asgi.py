@@ -1,4 +1,4 @@
-"""One HTTP exchange in plain ASGI: read the request, send the answer, or drop the line."""
+"""Plain ASGI: reads a request, sends a response, or drops the connection."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from cfflow.emulator.refusals import Refused, invalid
 
 BODY_BYTES_MAX = 1 << 20
 
-# Amounts stay as they were written: a float would turn 0.1 + 0.2 into another amount.
+# Decimals keep amounts exact; a float would turn 0.1 + 0.2 into another amount.
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 class ConnectionDropped(ConnectionAbortedError):
-    """A lost answer where there is no connection to drop: the app was called in-process."""
+    """A fault should drop the connection, but the app was called in-process and has none."""
 
 
 @dataclass(slots=True)
-class Headers:
-    """The request headers that mean something here; empty where they were not sent."""
+class RequestHeaders:
+    """The request headers that the gateway reads; empty where they were not sent."""
 
     version: str = ""
     client_id: str = ""
@@ -48,8 +48,8 @@ _FIELDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes back: `replayed` says that it was given before under this key."""
+class Response:
+    """A response. replayed: it was stored under the request's idempotency key."""
 
     status: int
     body: bytes
@@ -58,19 +58,19 @@ class Answer:
 
 
 def peer_address(scope: Scope, send: Send) -> str:
-    """The address that the caller's connection comes from; empty where there is none.
+    """Return the address of the caller's socket, or "" if there is no socket.
 
-    The socket's own word: uvicorn lets a caller on this machine rewrite `scope["client"]`
-    by a forwarding header.
+    It does not trust `scope["client"]` first: with uvicorn, a caller on this machine can
+    change that by a forwarding header.
     """
     transport = transport_of(send)
     peer = None if transport is None else transport.get_extra_info("peername")
     return str((peer or scope.get("client") or ("",))[0])
 
 
-def read_headers(scope: Scope) -> Headers:
-    """The headers of a request, each name once."""
-    headers = Headers()
+def read_headers(scope: Scope) -> RequestHeaders:
+    """Return the headers of a request. If a name is repeated, the last value counts."""
+    headers = RequestHeaders()
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             headers.request_id = value
@@ -80,17 +80,17 @@ def read_headers(scope: Scope) -> Headers:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole body.
+    """Return the whole body.
 
-    Raises `Refused` (413) for one over 1 MiB, `ConnectionError` when the caller hung up
-    before its end.
+    Raises `Refused` (413) if it is over 1 MiB, `ConnectionResetError` if the client
+    disconnects before its end.
     """
     parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ConnectionResetError("the caller hung up")
+            raise ConnectionResetError("the client disconnected")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > BODY_BYTES_MAX:
@@ -100,7 +100,7 @@ async def read_body(receive: Receive) -> bytes:
 
 
 def decode_body(raw: bytes) -> Mapping[str, Any]:
-    """A JSON object; empty for no body at all. Raises `Refused` (400)."""
+    """Return the JSON object; an empty one for no body. Raises `Refused` (400)."""
     if not raw:
         return {}
     try:
@@ -112,37 +112,34 @@ def decode_body(raw: bytes) -> Mapping[str, Any]:
     return body
 
 
-async def send_answer(
-    send: Send, answer: Answer, request_id: bytes, admission: Admission | None = None
+async def send_response(
+    send: Send, response: Response, request_id: bytes, admission: Admission | None = None
 ) -> None:
-    """Send the whole answer, under the request id that the caller may ask about later.
-
-    admission: what the rate limit said of the call, if it has one.
-    """
-    await send(answer_start(answer, request_id, admission))
-    await send({"type": "http.response.body", "body": answer.body})
+    """Send a whole response. admission: the rate limit's decision, if the call has a limit."""
+    await send(response_start(response, request_id, admission))
+    await send({"type": "http.response.body", "body": response.body})
 
 
-def answer_start(
-    answer: Answer, request_id: bytes, admission: Admission | None = None
+def response_start(
+    response: Response, request_id: bytes, admission: Admission | None = None
 ) -> dict[str, Any]:
-    """Status and headers, as ASGI wants them."""
+    """Return the ASGI message with status and headers."""
     headers = [
-        (b"content-type", answer.content_type),
-        (b"content-length", str(len(answer.body)).encode()),
+        (b"content-type", response.content_type),
+        (b"content-length", str(len(response.body)).encode()),
         (b"x-request-id", request_id),
     ]
-    if answer.replayed:
+    if response.replayed:
         headers.append((b"x-idempotency-replayed", b"true"))
     if admission is not None:
         headers += _rate_limit_headers(admission)
-    return {"type": "http.response.start", "status": answer.status, "headers": headers}
+    return {"type": "http.response.start", "status": response.status, "headers": headers}
 
 
 class DatedSend:
-    """An ASGI `send` that dates every answer by the emulator's clock, as the gateway does.
+    """An ASGI `send` that sets the `date` header of every response by the emulator's clock.
 
-    A client can learn from it what that clock shows, also after time was skipped.
+    A client can read that clock from it, also after time was skipped.
     """
 
     def __init__(self, send: Send, clock: Clock) -> None:
@@ -152,7 +149,7 @@ class DatedSend:
         self.__self__ = getattr(send, "__self__", None)
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
-        """Pass one message on; the one that begins an answer gets the date."""
+        """Send one message; the start of a response gets the date."""
         if message["type"] == "http.response.start":
             date = formatdate(self._clock.now(), usegmt=True).encode()
             message["headers"] = [*message.get("headers", ()), (b"date", date)]
@@ -160,22 +157,22 @@ class DatedSend:
 
 
 async def drop_connection(receive: Receive, send: Send) -> None:
-    """Close the caller's TCP connection without a byte of an answer.
+    """Close the client's TCP connection without a byte of a response.
 
-    ASGI has no word for this, but uvicorn's `send` belongs to the object that holds the
+    ASGI has no message for this, but uvicorn's `send` belongs to the object that holds the
     transport. Raises `ConnectionDropped` when the app runs without a socket.
     """
     transport = transport_of(send)
     if transport is None:
-        raise ConnectionDropped("the emulator was told to lose this answer")
+        raise ConnectionDropped("a fault dropped this response")
     transport.abort()
-    # Returning before uvicorn has noticed would make it complain of an unfinished answer.
+    # Wait for uvicorn to see the disconnect: before that, it logs an unfinished response.
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def transport_of(send: Send) -> asyncio.Transport | None:
-    """What holds the socket; None when the app runs without one."""
+    """Return the transport that holds the socket, or None if the app runs without one."""
     transport: asyncio.Transport | None = getattr(
         getattr(send, "__self__", None), "transport", None
     )

@@ -1,9 +1,9 @@
-"""What the gateway tells a merchant by webhook: the event's type, its body, its signature.
+"""Webhook events: type, body and signature (gateway.md#webhooks).
 
-Each version of the webhooks writes a payment a little differently: 2022-09-01 has its id as
-a JSON number, later versions as a string, and 2025-01-01 adds `international_payment` and
-`payment_surcharge`. Amounts keep their two decimals, so that a receiver that encodes the
-body again, instead of taking its raw bytes, gets another signature.
+The versions differ in the payment: 2022-09-01 has its id as a JSON number, later versions as
+a string, and 2025-01-01 adds `international_payment` and `payment_surcharge`. Amounts keep
+their two decimals, so that a receiver that encodes the body again, instead of taking its raw
+bytes, computes another signature.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _TYPES: Mapping[Effect, str] = MappingProxyType(
         "cancelled": "PAYMENT_USER_DROPPED_WEBHOOK",
     }
 )
-# A webhook's payment is poorer than a fetched one: above all it lacks `authorization`.
+# A webhook's payment has fewer fields than a fetched one; above all it lacks
+# `authorization`.
 _PAYMENT_FIELDS = (
     "cf_payment_id",
     "payment_status",
@@ -44,30 +45,31 @@ _PAYMENT_FIELDS = (
     "payment_method",
     "payment_group",
 )
-# Six times as fast as `copy.copy`: every payment that ends is copied once.
+# Every payment that ends is copied once, and this is six times as fast as `copy.copy`.
 _FIELDS_OF = attrgetter(*(each.name for each in fields(Attempt)))
 _CUSTOMER_FIELDS = ("customer_name", "customer_id", "customer_email", "customer_phone")
 
 
-def type_of(effect: Effect, attempt: Attempt) -> str | None:
-    """The event that tells of this effect, if one does: a capture out of a hold has none."""
+def event_type_of(effect: Effect, attempt: Attempt) -> str | None:
+    """Return the event type for this effect, or None. A capture of a hold has no event."""
     if effect == "captured" and attempt.holds:
         return None
     return _TYPES.get(effect)
 
 
 @dataclass
-class Notice:
-    """One event, as often as it is delivered: its body and its key are always the same.
+class WebhookEvent:
+    """One event. Every delivery of it has the same body and the same idempotency key.
 
-    attempt: the payment as it was then, or None for an event that somebody made up.
-    number: counts the events of one emulator. secret: of the order's account.
+    attempt: a copy of the payment at the time of the event, or None for an event that a
+    caller made up from `data`. number: counts the events of one emulator. secret: that of
+    the order's account.
     """
 
     type: str
     order_id: str | None
     cf_payment_id: str | None
-    at: float
+    at_s: float
     number: int
     version: WebhookVersion
     secret: str = field(repr=False)
@@ -76,48 +78,49 @@ class Notice:
 
     @cached_property
     def body(self) -> bytes:
-        """The raw bytes: what is sent, and what is signed."""
+        """The raw bytes, which are sent and signed."""
         data = self.data if self.attempt is None else _data(self.attempt, self.version)
-        event = {"data": data, "event_time": wire.timestamp(self.at), "type": self.type}
+        event = {"data": data, "event_time": wire.timestamp(self.at_s), "type": self.type}
         return wire.encode(event)
 
     @cached_property
     def idempotency_key(self) -> str:
-        """The same for every delivery of this event, and for no other event."""
-        source = f"{self.number}:{self.type}:{self.cf_payment_id}:{self.at}".encode()
+        """The `x-idempotency-key` of every delivery of this event."""
+        source = f"{self.number}:{self.type}:{self.cf_payment_id}:{self.at_s}".encode()
         return base64.b64encode(hashlib.sha256(source).digest()).decode()
 
 
-def notice_of(
+def event_of(
     type_: str,
     attempt: Attempt,
-    at: float,
+    at_s: float,
     number: int,
     version: WebhookVersion,
     *,
     pending: bool = False,
-) -> Notice:
-    """The event about an attempt as it is now; written only if somebody wants to read it.
+) -> WebhookEvent:
+    """Return the event about an attempt in its present state.
 
-    pending: a success that still says PENDING, as the gateway's own may.
+    The body is encoded when it is first read. pending: a success is sent with the status
+    PENDING, as the gateway sometimes does (gateway.md#webhooks).
     """
-    order, then = attempt.order, Attempt(*_FIELDS_OF(attempt))
+    order, copied = attempt.order, Attempt(*_FIELDS_OF(attempt))
     if pending and type_ == _TYPES["captured"]:
-        then.status = "PENDING"
-    return Notice(
+        copied.status = "PENDING"
+    return WebhookEvent(
         type=type_,
         order_id=order.order_id,
         cf_payment_id=str(attempt.cf_payment_id),
-        at=at,
+        at_s=at_s,
         number=number,
         version=version,
         secret=order.account.client_secret,
-        attempt=then,
+        attempt=copied,
     )
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
-    """base64(HMAC-SHA256(client secret, timestamp + raw body))."""
+    """Return base64(HMAC-SHA256(client secret, timestamp + raw body))."""
     digest = hmac.new(secret.encode(), timestamp.encode() + body, hashlib.sha256).digest()
     return base64.b64encode(digest).decode()
 
