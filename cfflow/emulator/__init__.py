@@ -1,15 +1,15 @@
 """A local Cashfree for development, tests and benchmarks: no network, no account, no money.
 
-`running_emulator()` serves it on the running event loop, `EmulatorProcess` in a process of
-its own, `serve()` in this one until it is stopped, and `create_app()` is the bare ASGI app.
-It never imports the rest of cfflow, and cfflow never imports it: they meet over HTTP only.
+`running_emulator()` serves it on the running event loop, `EmulatorProcess` in its own
+process, `serve()` in this process until it is stopped; `create_app()` returns the ASGI app.
+It imports nothing of cfflow, and cfflow's core nothing of it: they use HTTP only.
 """
 
 from __future__ import annotations
 
 try:
-    import starlette  # noqa: F401  only whether it is there
-    import uvicorn  # noqa: F401  only whether it is there
+    import starlette  # noqa: F401  to test that it is installed
+    import uvicorn  # noqa: F401  to test that it is installed
 except ImportError as missing:
     raise ImportError(
         "the local gateway needs packages that are not installed: pip install 'cfflow[emulator]'",

@@ -1,4 +1,4 @@
-"""The emulator's own calls, below /_emulator: what a test or a demo asks of it."""
+"""The emulator's own API below /_emulator: clock, faults, limits, ledger and reset."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ ADVANCE_S_MAX = 10 * 365 * 86400
 
 
 class Jump(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /_emulator/clock: how many seconds to skip, or up to when."""
+    """The body of POST /_emulator/clock: how many seconds to skip, or a time to skip to."""
 
     advance_s: Annotated[float, msgspec.Meta(ge=0, le=ADVANCE_S_MAX)] | None = None
     at: str | float | None = None
 
 
 class NewLimits(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of PUT /_emulator/limits: a table's name, or calls per minute by call."""
+    """The body of PUT /_emulator/limits: the name of a table, or calls per minute by call."""
 
     rate_limits: TableName | dict[str, int]
 
 
 class NewChaos(Chaos, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """The body of POST /_emulator/faults that means all calls by chance."""
+    """The body of POST /_emulator/faults for random faults."""
 
     kind: Literal["chaos"]
 
 
 def routes() -> list[Route]:
-    """Every route of the emulator's own."""
+    """Return every route of the emulator's own API."""
     return [
         Route(f"{PREFIX}/health", health),
         Route(f"{PREFIX}/ledger", ledger),
@@ -56,12 +56,12 @@ def routes() -> list[Route]:
 
 
 async def health(request: Request) -> Response:
-    """It listens; and what time it is here."""
+    """Respond with the status and the emulator's time."""
     return json_response({"status": "ok", "now": wire.timestamp(request.app.state.clock.now())})
 
 
 async def ledger(request: Request) -> Response:
-    """Every effect on money that the query asks for, and how often each call came."""
+    """Respond with the effects that match the query, and how often each call was made."""
     state = request.app.state
     bank: Bank = state.bank
     bank.advance(state.clock.now())
@@ -73,17 +73,17 @@ async def ledger(request: Request) -> Response:
         return admin_http.error_response(error)
     wanted: dict[str, Any] = {n: query[n] for n in ("cf_payment_id", "effect") if n in query}
     entries = bank.ledger if order_id is None else bank.ledger_of(order_id)
-    found = [wire.ledger_entry(entry) for entry in entries if _is(entry, wanted, since)]
+    found = [wire.ledger_entry(entry) for entry in entries if _matches(entry, wanted, since)]
     calls = {"received": dict(state.received), "performed": dict(bank.calls)}
     return json_response({"ledger": found, "calls": calls})
 
 
-def _is(entry: LedgerEntry, wanted: dict[str, Any], since: float) -> bool:
+def _matches(entry: LedgerEntry, wanted: dict[str, Any], since: float) -> bool:
     return entry.at >= since and all(getattr(entry, n) == v for n, v in wanted.items())
 
 
 async def clock(request: Request) -> Response:
-    """Skip time; when this answers, what was due has happened and its webhooks were sent."""
+    """Skip time, run what is due, attempt its webhooks, and respond with the time."""
     state = request.app.state
     if request.method == "POST":
         try:
@@ -109,7 +109,7 @@ def _go_on_to(at_s: float, now: Callable[[], float], advance: Callable[[float], 
 
 
 async def faults(request: Request) -> Response:
-    """Add one fault rule or chaos, forget all of them, or list those that wait."""
+    """Add a fault rule or random faults, or remove them all; respond with those that remain."""
     waiting: Faults = request.app.state.faults
     if request.method == "DELETE":
         waiting.clear()
@@ -118,21 +118,21 @@ async def faults(request: Request) -> Response:
             _add_fault(waiting, await request.body())
         except ValueError as error:
             return admin_http.error_response(error)
-    told = {"faults": waiting.waiting(), "chaos": waiting.chaos, "struck": dict(waiting.struck)}
-    return json_response(told)
+    rules = {"faults": waiting.waiting(), "chaos": waiting.chaos, "struck": dict(waiting.struck)}
+    return json_response(rules)
 
 
 def _add_fault(waiting: Faults, raw: bytes) -> None:
     kind = msgspec.json.decode(raw, type=dict[str, Any]).get("kind")
     if kind == "chaos":
-        told = msgspec.structs.asdict(msgspec.json.decode(raw, type=NewChaos))
-        waiting.chaos = Chaos(**{name: told[name] for name in Chaos.__struct_fields__})
+        fields = msgspec.structs.asdict(msgspec.json.decode(raw, type=NewChaos))
+        waiting.chaos = Chaos(**{name: fields[name] for name in Chaos.__struct_fields__})
     else:
         waiting.add(msgspec.json.decode(raw, type=Fault))
 
 
 async def limits(request: Request) -> Response:
-    """Set the rate limits, switch them off, or show them and how many calls were refused."""
+    """Set or remove the rate limits; respond with them and the number of refused calls."""
     enforced: Limits = request.app.state.limits
     if request.method == "DELETE":
         enforced.clear()
@@ -146,7 +146,7 @@ async def limits(request: Request) -> Response:
 
 
 async def openapi_json(request: Request) -> Response:
-    """The gateway's calls as an OpenAPI document, of one version of the API if told."""
+    """Respond with the OpenAPI document of the gateway's calls, in one version if given."""
     version = request.query_params.get("version")
     if version is not None and version not in VERSIONS:
         return admin_http.error_response(
@@ -156,6 +156,6 @@ async def openapi_json(request: Request) -> Response:
 
 
 async def reset(request: Request) -> Response:
-    """Begin anew, as it was when it started; only the clock does not go back."""
+    """Reset the emulator to its state at the start, except its clock."""
     request.app.reset()
     return await health(request)

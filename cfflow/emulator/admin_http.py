@@ -1,4 +1,4 @@
-"""What the emulator's own calls share: how they read a request, and how they answer."""
+"""Reading requests and writing responses of the emulator's own API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cfflow.emulator.webhook_requests import Alteration
 PREFIX = "/_emulator"
 
 _ENUM = re.compile(r"Invalid enum value .* at `\$\.(\w+)")
-_WORDS: Mapping[str, tuple[str, ...]] = {
+_CHOICES: Mapping[str, tuple[str, ...]] = {
     "call": get_args(Call),
     "calls": get_args(Call),
     "kind": (*KINDS, "chaos"),
@@ -32,61 +32,61 @@ Body = TypeVar("Body")
 
 
 def json_response(body: object, status: int = 200) -> Response:
-    """An answer in JSON, amounts with their two decimals."""
+    """Return a JSON response; amounts keep their two decimals."""
     return Response(wire.encode(body), status, media_type="application/json")
 
 
 def error_response(error: Exception, status: int = 400) -> Response:
-    """What was wrong, as `{"message"}`."""
-    said = str(error.args[0] if isinstance(error, LookupError) and error.args else error)
-    return json_response({"message": said + _choices(said)}, status)
+    """Return the error as `{"message"}`."""
+    text = str(error.args[0] if isinstance(error, LookupError) and error.args else error)
+    return json_response({"message": text + _choices(text)}, status)
 
 
-def _choices(said: str) -> str:
-    """What a word may be where one is none of them: the decoder tells only its place."""
-    place = _ENUM.search(said)
-    words = _WORDS.get(place[1], ()) if place else ()
-    return f": it is one of {', '.join(words)}" if words else ""
+def _choices(error: str) -> str:
+    """Return the permitted values of a wrong enum value; the decoder names only its field."""
+    field = _ENUM.search(error)
+    choices = _CHOICES.get(field[1], ()) if field else ()
+    return f": it is one of {', '.join(choices)}" if choices else ""
 
 
 async def read_json(request: Request, kind: type[Body]) -> Body:
-    """The body as this kind; no body is an empty one. Raises `ValueError` on any other."""
+    """Return the body as this type; no body counts as `{}`. Raises `ValueError`."""
     return msgspec.json.decode(await request.body() or b"{}", type=kind)
 
 
-def parse_time(said: str | float) -> float:
-    """An ISO 8601 time (Indian without an offset) or seconds since the epoch, as the latter.
+def parse_time(text: str | float) -> float:
+    """Return seconds since the epoch, from those or from an ISO 8601 time.
 
-    Raises `ValueError` for anything else.
+    A time without an offset is Indian time. Raises `ValueError` for anything else.
     """
     try:
-        return float(said)
+        return float(text)
     except ValueError:
         pass
     try:
-        # A plus sign that nobody escaped arrives in a query as a space.
-        parsed = datetime.fromisoformat(str(said).replace(" ", "+"))
+        # An unescaped plus sign in a query is decoded as a space.
+        parsed = datetime.fromisoformat(str(text).replace(" ", "+"))
     except ValueError:
         raise ValueError("a time is ISO 8601 or seconds since the epoch") from None
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=IST)).timestamp()
 
 
-def delivery_json(told: Delivery, *, body: bool = False) -> dict[str, Any]:
+def delivery_json(delivery: Delivery, *, body: bool = False) -> dict[str, Any]:
     """A webhook and every attempt to deliver it; body: with the text that is sent."""
-    event = told.event
-    said = {
-        "id": told.id,
-        "type": told.type,
-        "order_id": told.order_id,
+    event = delivery.event
+    found = {
+        "id": delivery.id,
+        "type": delivery.type,
+        "order_id": delivery.order_id,
         "cf_payment_id": event.cf_payment_id,
         "event_time": wire.timestamp(event.at_s),
         "version": event.version,
         "idempotency_key": event.idempotency_key,
-        "url": told.url,
-        "status": told.status,
-        "attempts": [_attempt(made) for made in told.attempts],
+        "url": delivery.url,
+        "status": delivery.status,
+        "attempts": [_attempt(made) for made in delivery.attempts],
     }
-    return said | {"body": event.body.decode()} if body else said
+    return found | {"body": event.body.decode()} if body else found
 
 
 def _attempt(made: DeliveryAttempt) -> dict[str, Any]:

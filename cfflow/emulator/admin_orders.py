@@ -1,4 +1,4 @@
-"""The emulator's own calls about one order: the auditor's view, and the customer's acts."""
+"""The emulator's own API for one order: everything about it, and forced payment statuses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cfflow.emulator.records import Attempt, Order, Status
 from cfflow.emulator.refusals import Refused
 from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION
 
-# What somebody else than the merchant does to a payment, and what becomes of it.
+# The acts of a customer, a bank or the gateway on a payment, and the status of each.
 ACTS: Mapping[str, Status] = MappingProxyType(
     {
         "approve": "SUCCESS",
@@ -33,13 +33,13 @@ ACTS: Mapping[str, Status] = MappingProxyType(
 
 
 class Act(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /_emulator/payments/{cf_payment_id}/{act}, if there is one."""
+    """The optional body of POST /_emulator/payments/{cf_payment_id}/{act}."""
 
     error_code: str | None = None
 
 
 def routes() -> list[Route]:
-    """Every route about one order or one payment."""
+    """Return the routes for one order and one payment."""
     return [
         Route(f"{PREFIX}/orders/{{order_id}}", order, methods=["GET"]),
         Route(f"{PREFIX}/payments/{{cf_payment_id}}/{{act}}", act, methods=["POST"]),
@@ -47,7 +47,7 @@ def routes() -> list[Route]:
 
 
 async def order(request: Request) -> Response:
-    """All that is known of the orders of this id: attempts, effects, webhooks."""
+    """Respond with the orders of this id: attempts, effects and webhooks."""
     state = request.app.state
     bank: Bank = state.bank
     now_s = state.clock.now()
@@ -67,15 +67,15 @@ async def order(request: Request) -> Response:
 
 
 async def act(request: Request) -> Response:
-    """Let the customer, the bank or the gateway decide a payment; its webhooks are sent then."""
+    """Decide a payment as its customer, its bank or the gateway, and attempt its webhooks."""
     state = request.app.state
     name = request.path_params["act"]
     if name not in ACTS:
         return admin_http.error_response(LookupError(f"an act is one of {', '.join(ACTS)}"), 404)
     try:
-        told = await admin_http.read_json(request, Act)
+        body = await admin_http.read_json(request, Act)
         cf_payment_id, now_s = request.path_params["cf_payment_id"], state.clock.now()
-        attempt = state.bank.force(cf_payment_id, ACTS[name], now_s, told.error_code)
+        attempt = state.bank.force(cf_payment_id, ACTS[name], now_s, body.error_code)
     except Refused as error:
         return json_response({"message": error.message}, error.status)
     except ValueError as error:
@@ -85,7 +85,7 @@ async def act(request: Request) -> Response:
 
 
 def _named(bank: Bank, order_id: str) -> list[Order]:
-    """The orders of this id, one account's after the other's."""
+    """Return the orders of this id; different accounts may use the same id."""
     paid = {id(attempt.order): attempt.order for attempt in bank.attempts_of(order_id)}
     if paid:
         return list(paid.values())

@@ -1,4 +1,4 @@
-"""The emulator's own calls about webhooks: look, configure, hold, release, send again."""
+"""The emulator's own API for webhooks: list, configure, hold, release, resend, send."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Release(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Resend(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /_emulator/webhooks/resend: a delivery's id or an order's."""
+    """The body of POST /_emulator/webhooks/resend; which: the id of a delivery or an order."""
 
     which: str
     alter: Alteration | None = None
@@ -42,7 +42,7 @@ class Send(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def routes() -> list[Route]:
-    """Every route about webhooks; the fixed names before the ids."""
+    """Return the routes for webhooks; fixed names come before ids, as the first match wins."""
     return [
         Route(PREFIX, deliveries, methods=["GET", "DELETE"]),
         Route(f"{PREFIX}/settings", settings, methods=["GET", "PUT"]),
@@ -55,7 +55,7 @@ def routes() -> list[Route]:
 
 
 async def deliveries(request: Request) -> Response:
-    """Every delivery, of one order or in one state if told; or forget all of them."""
+    """Respond with the deliveries that match the query, or remove them all."""
     webhooks: Webhooks = request.app.state.webhooks
     if request.method == "DELETE":
         webhooks.clear()
@@ -66,11 +66,11 @@ async def deliveries(request: Request) -> Response:
         for each in webhooks
         if order_id in (None, each.order_id) and status in (None, each.status)
     ]
-    return _told(found)
+    return _listed(found)
 
 
 async def one(request: Request) -> Response:
-    """One delivery, with the text of its body."""
+    """Respond with one delivery and the text of its body."""
     _catch_up(request)
     delivery_id = request.path_params["delivery_id"]
     found = request.app.state.webhooks.outbox.deliveries.get(delivery_id)
@@ -80,7 +80,7 @@ async def one(request: Request) -> Response:
 
 
 async def settings(request: Request) -> Response:
-    """The settings; a PUT changes those that it names."""
+    """Respond with the settings; a PUT first changes those that it names."""
     webhooks: Webhooks = request.app.state.webhooks
     if request.method == "PUT":
         try:
@@ -91,14 +91,14 @@ async def settings(request: Request) -> Response:
 
 
 async def hold(request: Request) -> Response:
-    """Keep every webhook back from now on."""
+    """Hold every webhook until it is released."""
     webhooks: Webhooks = request.app.state.webhooks
     webhooks.hold()
     return json_response(msgspec.structs.asdict(webhooks.settings))
 
 
 async def release(request: Request) -> Response:
-    """Let go out what is held, and answer when it was attempted."""
+    """Release held webhooks, and respond when they have been attempted."""
     webhooks: Webhooks = request.app.state.webhooks
     return await _change_and_deliver(
         request, Release, lambda body: webhooks.release(body.which, body.sequence)
@@ -106,7 +106,7 @@ async def release(request: Request) -> Response:
 
 
 async def resend(request: Request) -> Response:
-    """Send a webhook, or all of an order, once more, and answer when it was attempted."""
+    """Send a webhook, or those of an order, again, and respond when they have been attempted."""
     webhooks: Webhooks = request.app.state.webhooks
     return await _change_and_deliver(
         request,
@@ -116,7 +116,7 @@ async def resend(request: Request) -> Response:
 
 
 async def send(request: Request) -> Response:
-    """Send an event that somebody made up, and answer when it was attempted."""
+    """Send an event with the caller's data, and respond when it has been attempted."""
     webhooks: Webhooks = request.app.state.webhooks
     return await _change_and_deliver(
         request, Send, lambda body: webhooks.send(body.type, body.data)
@@ -126,7 +126,7 @@ async def send(request: Request) -> Response:
 async def _change_and_deliver(
     request: Request, kind: type[Body], change: Callable[[Body], Iterable[Delivery]]
 ) -> Response:
-    """Read the body, let `change` queue deliveries, and respond once they were attempted."""
+    """Read the body, let `change` queue deliveries, and respond when they have been attempted."""
     try:
         changed = change(await admin_http.read_json(request, kind))
     except LookupError as error:
@@ -134,7 +134,7 @@ async def _change_and_deliver(
     except ValueError as error:
         return admin_http.error_response(error)
     await request.app.state.webhooks.deliver()
-    return _told(changed)
+    return _listed(changed)
 
 
 def _catch_up(request: Request) -> None:
@@ -142,5 +142,5 @@ def _catch_up(request: Request) -> None:
     state.bank.advance(state.clock.now())
 
 
-def _told(found: Iterable[Delivery]) -> Response:
+def _listed(found: Iterable[Delivery]) -> Response:
     return json_response({"webhooks": [admin_http.delivery_json(each) for each in found]})

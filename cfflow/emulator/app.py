@@ -195,7 +195,7 @@ class EmulatorApp(Starlette):
         except Refused as refusal:
             return _refused(refusal)
         if stored is not None:
-            return Response(stored.status, stored.answer, replayed=True)
+            return Response(stored.status, stored.response, replayed=True)
         return self._keep(incoming, raw, key, self._ask_bank(incoming, now_s))
 
     def _ask_bank(self, incoming: Incoming, now_s: float) -> Response:

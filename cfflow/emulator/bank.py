@@ -1,13 +1,13 @@
-"""The bank: every rule of the local gateway about money, without I/O and without a clock.
+"""The bank: every rule of the local gateway about money. It has no I/O and no clock.
 
     pay ──► PENDING ──► SUCCESS (sale: captured at once)
                │    └─► SUCCESS (hold) ──► CAPTURE, or VOID ──► status VOID
-               │                       └─► runs out ──────────► status VOID
-               ├──────► FAILED, USER_DROPPED ──► SUCCESS, when the bank answers late
-               └──────► CANCELLED, by the gateway: what the bank takes later goes back
+               │                       └─► expires ───────────► status VOID
+               ├──────► FAILED, USER_DROPPED ──► SUCCESS, if the bank authorizes late
+               └──────► CANCELLED, by the gateway: money that the bank takes later is returned
 
-Every method takes `now` (seconds since the epoch) and first lets happen what was due by
-then. It decides who may do what; `movements` carries it out and writes the ledger.
+Every method takes `now_s` (seconds since the epoch) and first runs what is due by then. The
+bank decides what is permitted; `movements` carries it out and writes the ledger.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ from cfflow.emulator.request_fields import AUTHORIZE, FORCED_STATUS, PAY, TERMIN
 class Bank:
     """Accounts, orders, attempts and the ledger of one emulator.
 
-    accounts: who may call, by client id. options: how the bank behaves. seed: where its
-    ids come from. `calls` counts the calls that reached the bank, by name, refused ones
-    included.
+    accounts: the merchants. options: how the bank behaves. seed: of its ids. `calls` counts
+    the calls that reached the bank, by name, including refused ones.
     """
 
     def __init__(
@@ -74,10 +73,10 @@ class Bank:
         self._movements = Movements(self._ids, self._timers, self.options)
         self.customer = Customer(self._movements, self.options)
 
-    # --- who, and what time it is ------------------------------------------------------
+    # --- accounts, time and ledger -----------------------------------------------------
 
     def account(self, client_id: str, client_secret: str) -> Account | None:
-        """The account of these credentials, if they are right."""
+        """Return the account with these credentials, or None if they are wrong."""
         account = self._accounts.get(client_id)
         if account is None:
             return None
@@ -85,29 +84,29 @@ class Bank:
         return account if same else None
 
     def advance(self, now_s: float) -> None:
-        """Let happen what is due at `now`: answers of banks and customers, holds running out."""
+        """Run what is due at `now_s`: acts of banks and customers, and expiring holds."""
         self._timers.run(now_s)
 
     @property
     def next_due_at_s(self) -> float | None:
-        """When something happens by itself next (seconds since the epoch), if anything does."""
+        """When the next timer is due (seconds since the epoch), or None."""
         return self._timers.next_at_s
 
     @property
     def ledger(self) -> list[LedgerEntry]:
-        """Every effect on money so far, in the order it happened."""
+        """Every effect on money so far, oldest first."""
         return self._movements.ledger
 
     def ledger_of(self, order_id: str) -> list[LedgerEntry]:
-        """The effects on one order, oldest first; empty for an order that never was."""
+        """Return the effects on one order, oldest first; none for an unknown order."""
         return list(self._movements.ledger_by_order.get(order_id, ()))
 
     def listen(self, listener: Listener) -> None:
-        """Tell this listener of every effect from now on, as it happens."""
+        """Call `listener` for every later effect."""
         self._movements.listeners.append(listener)
 
     def reset(self) -> None:
-        """Forget every order, attempt, saved card and effect; ids go on where they were."""
+        """Remove every order, attempt, saved card and effect. Ids are not used again."""
         for kept in (self._orders, self._sessions, self._attempts, self._simulations, self.calls):
             kept.clear()
         self._saved_cards = SavedCards()
@@ -118,7 +117,7 @@ class Bank:
     # --- orders ------------------------------------------------------------------------
 
     def create_order(self, account: Account, body: Mapping[str, Any], now_s: float) -> Order:
-        """A new order. Raises `Refused`: 400 for a field, 409 when the account has this id."""
+        """Create an order. Raises `Refused`: 400 for a wrong field, 409 for a used order id."""
         self._begin("create_order", now_s)
         number = self._ids.order_number()
         order = read_order(
@@ -137,17 +136,17 @@ class Bank:
         return order
 
     def fetch_order(self, account: Account, order_id: str, now_s: float) -> Order:
-        """An order of this account. Raises `Refused` (404)."""
+        """Return an order of this account. Raises `Refused` (404)."""
         self._begin("fetch_order", now_s)
         return self._order(account, order_id)
 
     def terminate_order(
         self, account: Account, order_id: str, order_status: object, now_s: float
     ) -> Order:
-        """Let the order take no new payment; one that is under way may still succeed.
+        """Close the order for new attempts; an open attempt may still succeed.
 
-        Doing it again changes nothing. Raises `Refused`: 404, 400 for an order that is paid
-        or expired, and for any `order_status` but TERMINATED.
+        Repeating it changes nothing (gateway.md#terminate). Raises `Refused`: 404, and 400
+        for a paid or expired order and for any `order_status` but TERMINATED.
         """
         self._begin("terminate_order", now_s)
         order = self._order(account, order_id)
@@ -158,25 +157,25 @@ class Bank:
         return order
 
     def attempts_of(self, order_id: str) -> list[Attempt]:
-        """Every attempt on the orders of this name, whosever; moves nothing, counts as no call."""
+        """Return the attempts of every order with this id. Runs no timer and counts no call."""
         orders = (self._orders.get((client_id, order_id)) for client_id in self._accounts)
         return [attempt for order in orders if order for attempt in order.attempts]
 
     def latest_orders(self, count: int) -> list[Order]:
-        """The last so many orders of all accounts, newest first, for whoever looks on."""
+        """Return the newest `count` orders of all accounts, newest first."""
         return list(islice(reversed(self._orders.values()), count))
 
     def session_of(self, order: Order) -> str:
-        """The order's `payment_session_id`: whoever holds it may pay."""
+        """Return the order's `payment_session_id`. It is the only secret that a pay needs."""
         return self._ids.session(order.number)
 
     def order_id_of_session(self, session_id: object) -> str | None:
-        """Which order a session pays, if any; moves nothing and counts as no call."""
+        """Return the order id of a session, or None. Runs no timer and counts no call."""
         order = self._order_of_session(session_id)
         return order.order_id if order else None
 
     def order_id_of_payment(self, cf_payment_id: object) -> str | None:
-        """Which order a payment belongs to, if any; moves nothing and counts as no call."""
+        """Return the order id of a payment, or None. Runs no timer and counts no call."""
         attempt = self._attempts.get(_number(cf_payment_id))
         return attempt.order.order_id if attempt else None
 
@@ -191,12 +190,12 @@ class Bank:
         save_instrument: object = None,
         offer_id: object = None,
     ) -> Attempt:
-        """Begin one attempt with one payment method.
+        """Start one attempt with one payment method.
 
-        save_instrument: whether the card may be paid with again, by the `instrument_id`
-        that the payment shows once it succeeded. offer_id: what may make it cheaper.
-        Raises `Refused`: 404 `orderpay_not_found` for an unknown session, 400
-        `order_inactive` for an order that is paid, expired or terminated, 400 for a field.
+        save_instrument: whether to save the card; the payment shows its `instrument_id` after
+        it has succeeded. offer_id: an offer that may reduce the amount. Raises `Refused`: 404
+        `orderpay_not_found` for an unknown session, 400 `order_inactive` for an order that is
+        paid, expired or terminated, 400 for a wrong field.
         """
         self._begin("pay", now_s)
         order = self._order_of_session(session_id)
@@ -236,10 +235,11 @@ class Bank:
         return attempt
 
     def submit_otp(self, cf_payment_id: object, code: object, now_s: float) -> OtpResult:
-        """The customer's one-time password.
+        """Check the customer's one-time password.
 
-        A wrong one answers FAILED and uses up a submission; the third fails the attempt.
-        Raises `Refused`: 404 for the payment, 400 where no OTP is expected (any more).
+        A wrong one gives FAILED and uses up a submission; the third one fails the attempt
+        (gateway.md#authenticate). Raises `Refused`: 404 for an unknown payment, 400 if it
+        expects no OTP.
         """
         attempt, page = self._otp_page(cf_payment_id, now_s)
         if self.customer.submit_otp(attempt, page, code, now_s):
@@ -249,7 +249,7 @@ class Bank:
     def resend_otp(self, cf_payment_id: object, now_s: float) -> OtpResult:
         """Send the one-time password again.
 
-        Raises `Refused` like `submit_otp`, and 400 when it is too soon or was done twice.
+        Raises `Refused` as `submit_otp` does, and 400 if it is too soon or was done twice.
         """
         attempt, page = self._otp_page(cf_payment_id, now_s)
         otp.resend(page, now_s)
@@ -272,10 +272,10 @@ class Bank:
     def authorize(
         self, account: Account, order_id: str, action: object, amount: object, now_s: float
     ) -> Attempt:
-        """CAPTURE `amount` rupees of the order's hold, or VOID the whole of it.
+        """CAPTURE `amount` rupees of the order's hold, or VOID the whole hold.
 
-        One of them, once: a hold that was captured, voided or ran out takes no more.
-        Raises `Refused`: 404 for the order, 400 for everything else.
+        A hold permits one of them, once (gateway.md#authorize). Raises `Refused`: 404 for an
+        unknown order, 400 for everything else.
         """
         self._begin("authorize", now_s)
         order = self._order(account, order_id)
@@ -287,12 +287,12 @@ class Bank:
             self._movements.capture(attempt, capturable(attempt, amount, now_s), now_s)
         return attempt
 
-    # --- asking ------------------------------------------------------------------------
+    # --- fetching ----------------------------------------------------------------------
 
     def fetch_payment(
         self, account: Account, order_id: str, cf_payment_id: object, now_s: float
     ) -> Attempt:
-        """One attempt of the order. Raises `Refused` (404)."""
+        """Return one attempt of the order. Raises `Refused` (404)."""
         self._begin("fetch_payment", now_s)
         order = self._order(account, order_id)
         attempt = self._attempts.get(_number(cf_payment_id))
@@ -301,20 +301,20 @@ class Bank:
         return attempt
 
     def fetch_payments(self, account: Account, order_id: str, now_s: float) -> list[Attempt]:
-        """Every attempt of the order, oldest first. Raises `Refused` (404)."""
+        """Return every attempt of the order, oldest first. Raises `Refused` (404)."""
         self._begin("fetch_payments", now_s)
         return list(self._order(account, order_id).attempts)
 
-    # --- the sandbox's own hand --------------------------------------------------------
+    # --- forcing a status --------------------------------------------------------------
 
     def simulate(
         self, account: Account, cf_payment_id: object, status: object, error: object, now_s: float
     ) -> Simulation:
         """Force an attempt to SUCCESS, FAILED, PENDING or USER_DROPPED.
 
-        An attempt that failed may still succeed, as when its bank answers late; one that
-        took or held money keeps what it did; one that the gateway has CANCELLED stays so,
-        and a SUCCESS goes back to the customer. Raises `Refused` (404, 400).
+        A failed attempt may still succeed, as by a late authorization. An attempt that took
+        or held money keeps its status. A CANCELLED attempt stays CANCELLED: on SUCCESS its
+        money is returned. Raises `Refused` (404, 400).
         """
         self._begin("simulate", now_s)
         attempt = self._attempt(cf_payment_id)
@@ -331,11 +331,11 @@ class Bank:
     def force(
         self, cf_payment_id: object, status: Status, now_s: float, error: str | None = None
     ) -> Attempt:
-        """Force an attempt to any status the gateway knows, from Python only.
+        """Force an attempt to any status of the gateway.
 
-        NOT_ATTEMPTED, FLAGGED and INCOMPLETE are open like PENDING; CANCELLED gives back
-        what the bank takes later; VOID is a hold that the bank gave back by itself.
-        Raises `Refused`: 404, and 400 where `simulate` would.
+        NOT_ATTEMPTED, FLAGGED and INCOMPLETE are open, like PENDING. After CANCELLED, money
+        that the bank takes later is returned. VOID releases a hold. Raises `Refused`: 404,
+        and 400 where `simulate` would.
         """
         self._begin("force", now_s)
         attempt = self._attempt(cf_payment_id)
@@ -343,9 +343,9 @@ class Bank:
         return attempt
 
     def _force(self, attempt: Attempt, status: Status, error: str | None, now_s: float) -> None:
-        # What took or held money keeps it, and what the gateway closed stays closed.
-        given_back = attempt.held and status == "VOID"
-        if attempt.succeeded and status != attempt.status and not given_back:
+        # An attempt that took or held money keeps it; a closed attempt stays closed.
+        released = attempt.held and status == "VOID"
+        if attempt.succeeded and status != attempt.status and not released:
             raise invalid("request_invalid", "Transaction is already processed")
         if attempt.status == "CANCELLED" and status not in ("CANCELLED", "SUCCESS"):
             raise invalid("request_invalid", "Transaction is already processed")
@@ -354,14 +354,14 @@ class Bank:
         self._movements.force(attempt, status, error, now_s)
 
     def fetch_simulation(self, account: Account, simulation_id: str, now_s: float) -> Simulation:
-        """A simulation made before. Raises `Refused` (404)."""
+        """Return an earlier simulation. Raises `Refused` (404)."""
         self._begin("fetch_simulation", now_s)
         simulation = self._simulations.get(simulation_id)
         if simulation is None or simulation.account is not account:
             raise not_found("simulation_not_found", "no such simulation")
         return simulation
 
-    # --- looking up --------------------------------------------------------------------
+    # --- lookups -----------------------------------------------------------------------
 
     def _begin(self, call: str, now_s: float) -> None:
         self.calls[call] += 1
@@ -384,7 +384,7 @@ class Bank:
 
 
 def _number(cf_payment_id: object) -> int:
-    """A payment id as the bank counts; anything else is an id that no payment has."""
+    """Return a payment id as a number; -1, which no payment has, for anything else."""
     text = str(cf_payment_id)
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 

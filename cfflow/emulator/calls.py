@@ -1,4 +1,4 @@
-"""The gateway's calls: which address is which, and what each asks of the bank."""
+"""The gateway's calls (gateway.md#calls): the route of each, and its handler at the bank."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cfflow.emulator.records import Account
 from cfflow.emulator.refusals import Refused, not_found, unauthenticated
 from cfflow.emulator.request_fields import AUTHENTICATE, SIMULATE
 
-# Whoever knows a session or a payment id may pay and type an OTP: no merchant is asked for.
+# A session or a payment id is enough to pay or to submit an OTP (gateway.md#hosts).
 WITHOUT_CREDENTIALS = frozenset({"pay", "authenticate"})
-# The calls of which the gateway promises that a key is honoured.
+# The calls that honour an idempotency key (gateway.md#idempotency).
 WITH_IDEMPOTENCY = frozenset({"create_order", "authorize", "simulate", "pay", "authenticate"})
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One call as it arrived: `ids` are the variable parts of its address, in order."""
+    """One call. ids: the variable parts of its path, in order."""
 
     call: str
     ids: tuple[str, ...]
@@ -31,14 +31,14 @@ class Incoming:
 
     @property
     def merchant(self) -> Account:
-        """The account that calls. Raises `Refused` (401) when none is known."""
+        """The account that calls. Raises `Refused` (401) if there is none."""
         if self.account is None:
             raise unauthenticated()
         return self.account
 
 
 def route(method: str, path: str) -> tuple[str, tuple[str, ...]]:
-    """Which call a method and a path (below /pg) are. Raises `Refused` (404)."""
+    """Return the call and the ids of a method and a path below /pg. Raises `Refused` (404)."""
     parts = path.strip("/").split("/")
     found = None
     if method == "GET":
@@ -88,7 +88,7 @@ def _patch(parts: list[str]) -> tuple[str, tuple[str, ...]] | None:
 
 
 def order_of(bank: Bank, incoming: Incoming) -> str | None:
-    """The order that a call is about, as far as it can be told without doing anything."""
+    """Return the order id of a call, or None if it names no known order."""
     body = incoming.body
     match incoming.call:
         case "create_order":
@@ -106,7 +106,7 @@ def order_of(bank: Bank, incoming: Incoming) -> str | None:
 
 
 def perform(bank: Bank, incoming: Incoming, now_s: float) -> tuple[int, bytes]:
-    """Do what the call asks; the status and the JSON of its answer. Never raises `Refused`."""
+    """Carry out a call and return its status and JSON. It never raises `Refused`."""
     try:
         return 200, wire.encode(_HANDLERS[incoming.call](bank, incoming, now_s))
     except Refused as refusal:
@@ -114,7 +114,7 @@ def perform(bank: Bank, incoming: Incoming, now_s: float) -> tuple[int, bytes]:
 
 
 def refusal_body(refusal: Refused) -> bytes:
-    """The JSON of a refusal."""
+    """Return the JSON of a refusal."""
     return wire.encode(wire.error(refusal.code, refusal.message, refusal.type, refusal.help))
 
 
@@ -149,10 +149,10 @@ def _pay(bank: Bank, incoming: Incoming, now_s: float) -> object:
 def _authenticate(bank: Bank, incoming: Incoming, now_s: float) -> object:
     payment = incoming.ids[0]
     if AUTHENTICATE["action"].read(incoming.body) == "SUBMIT_OTP":
-        answer = bank.submit_otp(payment, incoming.body.get("otp"), now_s)
+        result = bank.submit_otp(payment, incoming.body.get("otp"), now_s)
     else:
-        answer = bank.resend_otp(payment, now_s)
-    return wire.otp_response(answer, incoming.version)
+        result = bank.resend_otp(payment, now_s)
+    return wire.otp_response(result, incoming.version)
 
 
 def _authorize(bank: Bank, incoming: Incoming, now_s: float) -> object:

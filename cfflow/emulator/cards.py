@@ -1,7 +1,7 @@
 """Cards: by number, by network token, in instalments, or saved before.
 
-What leaves here is down to the last four digits: number, CVV, expiry and cryptogram are
-read, checked and forgotten.
+Number, CVV, expiry and cryptogram are checked and not kept: only the last four digits of a
+card leave this module (gateway.md#secrets).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from cfflow.emulator.request_fields import CARD, CARD_TEXTS, EMI
 
 Fields = Mapping[str, Any]
 
-# The gateway's test cards: network and type decide the payment group.
+# The gateway's test cards with network and type (gateway.md#test-data). The type decides the
+# payment group.
 TEST_CARDS: Mapping[str, tuple[str, str]] = {
     "4111111111111111": ("visa", "credit_card"),
     "4706131211212123": ("visa", "debit_card"),
@@ -25,7 +26,7 @@ TEST_CARDS: Mapping[str, tuple[str, str]] = {
     "5105105105105100": ("mastercard", "credit_card"),
     "6074825972083818": ("rupay", "debit_card"),
 }
-# By the first digits; a card of any other network is not taken.
+# Card networks by the first digits. Cards of other networks are refused.
 NETWORKS: Mapping[str, str] = {
     "2": "mastercard",
     "34": "amex",
@@ -40,18 +41,18 @@ NETWORKS: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class SavedCards:
-    """The cards that payments saved, by instrument id. One counts once its payment succeeded."""
+    """Saved cards by instrument id. A card can be used once its payment has succeeded."""
 
     _saved_by: dict[str, Attempt] = field(default_factory=dict)
 
     def save(self, attempt: Attempt, instrument_id: str) -> None:
-        """Let this customer pay with the card of this attempt again, should it succeed."""
+        """Save the card of this attempt for its customer, for use if the attempt succeeds."""
         if attempt.method.name == "card" and attempt.instrument_id is None:
             attempt.instrument_id = instrument_id
             self._saved_by[instrument_id] = attempt
 
     def find(self, order: Order, instrument_id: str) -> Method | None:
-        """The card of this id, if the customer of this order has saved it."""
+        """Return the card with this id, if the customer of this order has saved it."""
         attempt = self._saved_by.get(instrument_id)
         if attempt is None or not attempt.succeeded:
             return None
@@ -68,9 +69,9 @@ def _none_saved(instrument_id: str) -> Method | None:
 
 
 class Terms(NamedTuple):
-    """What a method is read under.
+    """What the readers of methods need besides the fields.
 
-    now: seconds since the epoch. saved: finds a card that this customer has saved.
+    now_s: seconds since the epoch. saved: finds a saved card of this customer by its id.
     """
 
     options: BankOptions
@@ -79,7 +80,7 @@ class Terms(NamedTuple):
 
 
 def read_card(fields: Fields, terms: Terms) -> Method:
-    """A card: saved, by network token, or by number."""
+    """Read a card: saved, by network token, or by number. Raises `Refused` (400)."""
     channel = CARD["channel"].read(fields)
     _check_texts(fields)
     if fields.get("instrument_id"):
@@ -92,7 +93,7 @@ def read_card(fields: Fields, terms: Terms) -> Method:
 
 
 def read_emi(fields: Fields, terms: Terms) -> Method:
-    """A card payment in monthly instalments."""
+    """Read a card payment in monthly instalments. Raises `Refused` (400)."""
     channel = EMI["channel"].read(fields)
     _check_texts(fields)
     number, shown = _plain(fields)
@@ -105,23 +106,23 @@ def read_emi(fields: Fields, terms: Terms) -> Method:
 
 
 def _saved(fields: Fields, channel: str, terms: Terms) -> Method:
-    """A card saved before; an id that nobody saved here stands for the first test card."""
+    """Read a saved card. An id that was not saved here stands for the first test card."""
     CARD["card_cvv"].read_optional(fields)
     instrument = CARD["instrument_id"].read(fields)
-    known = terms.saved(instrument)
-    if known is None:
+    saved = terms.saved(instrument)
+    if saved is None:
         shown = _with_bank(
             {"card_number": "xxxxxx1111", "card_network": "visa", "card_type": "credit_card"}
         )
         kind, native = "credit_card", True
     else:
-        shown, kind, native = dict(known.shown["card"]), known.group, known.native_otp
+        shown, kind, native = dict(saved.shown["card"]), saved.group, saved.native_otp
     shown |= {"channel": channel, "instrument_id": instrument}
     return _method("card", channel, kind, shown, native_otp=native)
 
 
 def _method(name: str, channel: str, group: str, shown: Fields, *, native_otp: bool) -> Method:
-    # Native OTP is best effort: a bank without it answers with its own page.
+    # Native OTP is best effort: a bank without it gets `link` (gateway.md#pay-action).
     action: Literal["post", "link"] = "post" if channel == "post" and native_otp else "link"
     return Method(name, channel, action, group, {name: shown}, native_otp=native_otp)
 
@@ -146,12 +147,12 @@ def _number(fields: Fields) -> str:
     if not luhn(number):
         raise CARD["card_number"].error()
     if _network(number) is None:
-        raise invalid("card_unsupported", "card_number : is of a network that is not taken")
+        raise invalid("card_unsupported", "card_number : is of a network that is not supported")
     return number
 
 
 def _check_expiry(fields: Fields) -> None:
-    # Only the form is checked: the gateway's own examples carry years that have passed.
+    # Only the format is checked: the gateway's own examples have years in the past.
     CARD["card_expiry_mm"].read(fields)
     CARD["card_expiry_yy"].read(fields)
 
@@ -163,7 +164,7 @@ def _check_texts(fields: Fields) -> None:
 
 
 def has_native_otp(number: str, options: BankOptions) -> bool:
-    """Whether the bank of this card lets the merchant's page ask for the OTP."""
+    """Return whether the bank of this card supports native OTP."""
     return number[:6] not in options.bins_without_otp
 
 
@@ -176,17 +177,17 @@ def _network(number: str) -> str | None:
 
 
 def card_kind(number: str) -> tuple[str, str]:
-    """Network and type of a card; one that is no test card counts as a credit card."""
+    """Return network and type of a card. A card that is no test card is a credit card."""
     return TEST_CARDS.get(number) or (_network(number) or "visa", "credit_card")
 
 
 def mask(number: str) -> str:
-    """The only form in which a card number is kept."""
+    """Return the masked card number, the only form in which it is kept."""
     return f"xxxxxx{number[-4:]}"
 
 
 def luhn(number: str) -> bool:
-    """Whether the check digit of a card number is right."""
+    """Return whether the check digit of a card number is right."""
     doubled = (int(digit) * 2 for digit in number[-2::-2])
     total = sum(int(digit) for digit in number[-1::-2])
     return (total + sum(value - 9 if value > 9 else value for value in doubled)) % 10 == 0

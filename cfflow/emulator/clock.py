@@ -14,7 +14,7 @@ Action = Callable[[float], None]
 
 
 class Clock:
-    """Seconds since the epoch that never go back, whatever happens to the machine's clock."""
+    """Seconds since the epoch. It never goes back, even if the machine's clock does."""
 
     def __init__(self) -> None:
         self._start = time.time() - time.monotonic()
@@ -22,31 +22,31 @@ class Clock:
         self._listeners: list[Callable[[], None]] = []
 
     def now(self) -> float:
-        """The emulator's time, in seconds since the epoch."""
+        """Return the emulator's time, in seconds since the epoch."""
         return self._start + time.monotonic() + self.offset_s
 
     def advance(self, seconds: float) -> None:
-        """Skip `seconds`. Raises `ValueError` when they are negative or not finite."""
+        """Skip `seconds`. Raises `ValueError` if they are negative or not finite."""
         if not 0 <= seconds < float("inf"):
             raise ValueError("a clock only goes forward")
         self.offset_s += seconds
         for listener in self._listeners:
             listener()
 
-    def advance_to(self, at: float) -> None:
-        """Go on to `at` (seconds since the epoch). Raises `ValueError` when that is over."""
-        self.advance(at - self.now())
+    def advance_to(self, at_s: float) -> None:
+        """Skip to `at_s` (seconds since the epoch). Raises `ValueError` if it has passed."""
+        self.advance(at_s - self.now())
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call this whenever time was skipped."""
+        """Call `listener` after each skip of time."""
         self._listeners.append(listener)
 
 
 class Timers:
-    """Actions waiting for their due time; nobody's clock, the caller says what time it is.
+    """Actions with a due time. It has no clock: the caller passes the time.
 
-    They run in the order they are due, each with its own due time, so advancing by a week
-    at once gives the same history as advancing second by second.
+    Actions run in the order of their due times, and each gets its own due time. So a skip of
+    a week gives the same history as a skip of each second.
     """
 
     def __init__(self) -> None:
@@ -54,23 +54,23 @@ class Timers:
         self._sequence = count()
 
     def after(self, delay_s: float, now_s: float, action: Action) -> None:
-        """Run `action` `delay_s` seconds after `now`: at once when there is no delay."""
+        """Run `action` `delay_s` seconds after `now_s`; at once if there is no delay."""
         if delay_s <= 0:
             action(now_s)
         else:
             heapq.heappush(self._heap, (now_s + delay_s, next(self._sequence), action))
 
     def run(self, now_s: float) -> None:
-        """Run everything that is due at `now`."""
+        """Run everything that is due at `now_s`."""
         while self._heap and self._heap[0][0] <= now_s:
             due_at_s, _, action = heapq.heappop(self._heap)
             action(due_at_s)
 
     def clear(self) -> None:
-        """Forget everything that waits."""
+        """Remove every action."""
         self._heap.clear()
 
     @property
     def next_at_s(self) -> float | None:
-        """When the next action is due (seconds since the epoch), if any waits."""
+        """When the next action is due (seconds since the epoch), or None."""
         return self._heap[0][0] if self._heap else None

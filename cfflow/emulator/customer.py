@@ -1,7 +1,7 @@
-"""The customer at the bank's page: finds the attempt by its token, and decides it once.
+"""The customer at the bank's page: finds an attempt by its token and decides it once.
 
-A page knows its attempt by nothing but the token, which is the attempt's own secret. What a
-customer decides is a movement like any other: it reaches the ledger and whoever listens.
+The token in a page's URL is the attempt's secret, and the page needs no other credentials. A
+decision is a movement like any other: it is written to the ledger and can send a webhook.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from cfflow.emulator.records import Attempt, BankOptions, Failure, OtpPage
 OTP_EXHAUSTED = Failure(
     "TRANSACTION_DECLINED", "auth_declined", "customer", "too many wrong one-time passwords"
 )
-# Methods whose bank asks for a one-time password on its own page, when the merchant's had none.
+# Methods whose bank asks for an OTP on its own page, where there is no native OTP.
 WITH_OTP = frozenset({"card", "emi"})
 
 
 def takes_otp(page: OtpPage, now_s: float) -> bool:
-    """Whether this page still takes a one-time password."""
+    """Return whether this page still accepts a one-time password."""
     return now_s < page.expires_at_s and not otp.exhausted(page)
 
 
 class Customer:
-    """Whoever sits before the pages of one bank's attempts.
+    """The customers of one bank's attempts.
 
-    The caller has let happen what was due, and looks at `is_open` before a decision: an
-    attempt that is decided stays so, however often somebody presses a button.
+    The caller first runs what is due, and tests `is_open` before each decision, so that a
+    second press of a button cannot decide an attempt again.
     """
 
     def __init__(self, movements: Movements, options: BankOptions) -> None:
@@ -36,28 +36,28 @@ class Customer:
         self._otp_pages: dict[int, OtpPage] = {}
 
     def clear(self) -> None:
-        """Forget every attempt: its token opens no page any more."""
+        """Remove every attempt, so that its token opens no page."""
         self._by_token.clear()
         self._otp_pages.clear()
 
     def receive(self, attempt: Attempt) -> None:
-        """A new attempt: from now on its token opens its page."""
+        """Add a new attempt, so that its token opens its page."""
         self._by_token[attempt.page_token] = attempt
 
     def find(self, token: str) -> Attempt | None:
-        """The attempt that this token opens, if any."""
+        """Return the attempt with this token, or None."""
         return self._by_token.get(token)
 
     def is_open(self, attempt: Attempt) -> bool:
-        """Whether the customer has yet to decide: nobody did, and no OTP was accepted."""
+        """Return whether the customer can decide: it is undecided, and no OTP was accepted."""
         page = self._existing_page(attempt)
         return attempt.open and not (page is not None and page.accepted)
 
     def otp_page(self, attempt: Attempt, now_s: float) -> OtpPage | None:
-        """The page that takes this attempt's OTP; None where a bank asks for none.
+        """Return the OTP page of this attempt, or None if its bank asks for no OTP.
 
-        With native OTP it is the one that the merchant's calls count on too. Any other card
-        gets one when its page is first opened: only then does a bank send an OTP.
+        With native OTP it is the page that the merchant's calls use too. Any other card gets
+        a page when it is first opened, because only then does a bank send an OTP.
         """
         page = self._existing_page(attempt)
         if page is None and attempt.method.name in WITH_OTP:
@@ -69,29 +69,30 @@ class Customer:
         return attempt.otp_page or self._otp_pages.get(attempt.cf_payment_id)
 
     def pay(self, attempt: Attempt, now_s: float) -> None:
-        """Approve it, where no OTP is asked for."""
+        """Approve the attempt, where its bank asks for no OTP."""
         self._movements.force(attempt, "SUCCESS", None, now_s)
 
     def decline(self, attempt: Attempt, now_s: float) -> None:
-        """Let the bank refuse it: FAILED."""
+        """Let the bank decline the attempt: FAILED."""
         self._movements.force(attempt, "FAILED", None, now_s)
 
     def leave(self, attempt: Attempt, now_s: float) -> None:
-        """Walk away from it: USER_DROPPED."""
+        """Abandon the attempt: USER_DROPPED."""
         self._movements.force(attempt, "USER_DROPPED", None, now_s)
 
     def repeats(self, page: OtpPage, code: str, seen: int | None) -> bool:
-        """Whether a wrong OTP is the same press of a button again.
+        """Return whether a wrong OTP comes from a second click of the same button.
 
-        seen: how many wrong ones the page showed when it was filled in (None: it did not
-        say). A second click brings a count that has passed, and must not use up a try.
+        seen: the count of wrong OTPs that the page showed when it was filled in, or None. A
+        second click sends an old count, and must not use up another submission.
         """
         return seen is not None and seen != page.rejections and code != self._options.otp
 
     def submit_otp(self, attempt: Attempt, page: OtpPage, code: object, now_s: float) -> bool:
-        """Whether the OTP is right: then the money moves; the third wrong one fails the attempt.
+        """Return whether the OTP is right. The third wrong one fails the attempt.
 
-        Raises `Refused` (400) when the page has expired or no code was sent; neither counts.
+        Raises `Refused` (400) if the page has expired or there is no code; neither counts as
+        a submission.
         """
         accepted = otp.submit(page, code, self._options.otp, now_s)
         if accepted:

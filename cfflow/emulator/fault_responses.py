@@ -93,7 +93,7 @@ async def send_fault_response(
     """Send what the fault causes.
 
     pause: sleeps, and returns early when the server ends. admission: the rate limit's
-    decision about the call; the fault's own goes before it. Raises `ConnectionDropped` if
+    decision about the call; the fault's own takes precedence. Raises `ConnectionDropped` if
     there is no connection to drop.
     """
     response = struck.response

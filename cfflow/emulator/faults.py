@@ -1,8 +1,8 @@
-"""Faults on demand: what a network, a proxy or a bank can do to one call.
+"""Faults on demand: failures of a network, a proxy or a bank during one call.
 
-A `*_before` fault strikes before the bank heard of the call, a `*_after` one when it has
-done its work and the caller does not learn of it. `html`, `garbage` and `slow_body` strike
-after. Which calls they strike is told by rules, or left to chance with a seed.
+A `*_before` fault strikes before the call reaches the bank. A `*_after` fault strikes when
+the bank has done its work, so that the client does not get the result; so do `html`,
+`garbage` and `slow_body`. Rules or a seeded random choice select the calls.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Call = Literal[
     "fetch_simulation",
 ]
 Kind = Literal[
-    "delay_before",  # late, then as usual: the effect comes even if the caller hung up
-    "delay_after",  # done at once, answered late
-    "lost_before",  # the connection drops, nothing was done
-    "lost_after",  # the connection drops, everything was done
-    "reset_before",  # the same by a TCP reset
-    "reset_after",  # everything was done, and a TCP reset comes amid the answer
-    "status_before",  # an error status, nothing was done
-    "status_after",  # an error status, everything was done
-    "status_stored",  # nothing was done, and the idempotency key replays the error
-    "html",  # done, answered by a proxy's page
-    "garbage",  # done, answered by half a JSON document
-    "slow_body",  # done, headers at once, the body in drips
+    "delay_before",  # late, then as usual; the call is done even if the client disconnects
+    "delay_after",  # the call is done at once, the response is late
+    "lost_before",  # the connection drops, the call is not done
+    "lost_after",  # the connection drops, the call is done
+    "reset_before",  # as lost_before, by a TCP reset
+    "reset_after",  # the call is done, and a TCP reset comes in the middle of the response
+    "status_before",  # an error status, the call is not done
+    "status_after",  # an error status, the call is done
+    "status_stored",  # not done; the error is stored under the idempotency key
+    "html",  # done; the response is a proxy's page
+    "garbage",  # done; the response is half a JSON document
+    "slow_body",  # done; headers at once, the body slowly in pieces
 ]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -50,20 +50,20 @@ Delay = Annotated[float, msgspec.Meta(ge=0, le=DELAY_S_MAX)]
 HttpStatus = Annotated[int, msgspec.Meta(ge=200, le=599)]
 
 
-# An error's code or type: the gateway's are of small letters.
-Word = Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$")]
+# The code or type of an error: lower case, as the gateway's are.
+ErrorName = Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$")]
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A rule: what happens to the next `count` calls that match.
 
-    call: which call, or "any". kind: what happens. status: the HTTP status of `status_*`
-    (500 unless given), `html` and `garbage` (200 unless given). delay_s: how long a
-    `delay_*` or the drips of a `slow_body` take, in real seconds. count: how often, then the
-    rule is gone; None for ever. order_id: only calls about this order. after: the first so
-    many calls that match pass. probability: how likely a call that matches is struck.
-    retry_s: what a 429 says of when to come again, in seconds. code, type: the error's own
-    words in a `status_*`, where the usual ones are not what is wanted.
+    call: the name of a call, or "any". kind: what happens. status: the HTTP status of
+    `status_*` (default 500), `html` and `garbage` (default 200). delay_s: the duration of a
+    `delay_*` or of a `slow_body`, in real seconds. count: how many calls it strikes before it
+    is removed; None: no limit. order_id: only calls for this order. after: how many matching
+    calls pass first. probability: how likely it strikes a matching call. retry_s: the
+    `x-ratelimit-retry` of a 429. code, type: the error's code and type in a `status_*`,
+    instead of the usual ones.
     """
 
     call: Call
@@ -75,20 +75,20 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     after: Annotated[int, msgspec.Meta(ge=0)] = 0
     probability: Chance = 1.0
     retry_s: Annotated[int, msgspec.Meta(ge=0)] = 60
-    code: Word | None = None
-    type: Word | None = None
+    code: ErrorName | None = None
+    type: ErrorName | None = None
 
     def matches(self, call: str, order_id: str | None) -> bool:
-        """Whether this call is one of those that the rule is about."""
+        """Return whether the rule applies to this call."""
         return self.call in ("any", call) and self.order_id in (None, order_id)
 
 
 class Chaos(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Faults by chance, over every call that no rule strikes.
+    """Random faults, for calls that no rule strikes.
 
-    The same seed strikes the same calls in the same way, if they come in the same order.
-    kinds: drawn from with equal chances; every kind by default. calls: only these. statuses:
-    what a `status_*` may answer. delay_s: what delays and drips take, in real seconds.
+    The same seed gives the same faults, if the calls come in the same order. kinds: each is
+    equally likely; every kind by default. calls: only these calls. statuses: for `status_*`.
+    delay_s: the duration of delays and slow bodies, in real seconds.
     """
 
     seed: int = 0
@@ -107,9 +107,9 @@ class _Rule:
 
 
 class Faults:
-    """The rules that wait, oldest first: each call meets at most one fault.
+    """The rules, oldest first. At most one fault strikes a call.
 
-    seed: of the chances. `struck` counts the calls that met a fault, by its kind.
+    seed: of the random choices. `struck` counts the calls with a fault, by its kind.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -122,12 +122,12 @@ class Faults:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing can strike, so that a call need not be looked at."""
+        """Whether no fault can strike."""
         return not self._rules and self._chaos is None
 
     @property
     def chaos(self) -> Chaos | None:
-        """The faults by chance, if there are any."""
+        """The random faults, or None."""
         return self._chaos
 
     @chaos.setter
@@ -137,22 +137,22 @@ class Faults:
             self._draws.seed(chaos.seed)
 
     def add(self, fault: Fault) -> None:
-        """Let the next calls that match meet this fault, `fault.count` times."""
+        """Add a rule after the others."""
         self._rules.append(_Rule(fault, fault.count, fault.after))
 
     def clear(self) -> None:
-        """Forget every rule and the chaos; chances are drawn from the seed again."""
+        """Remove every rule and the random faults; restart the random choices at the seed."""
         self._rules.clear()
         self._chaos = None
         self._chances.seed(self._seed)
 
     def waiting(self) -> list[Fault]:
-        """The rules that still wait, with the count that is left."""
+        """Return the remaining rules, with the counts that are left."""
         replace = msgspec.structs.replace
         return [replace(rule.fault, count=rule.left, after=rule.passing) for rule in self._rules]
 
     def take(self, call: str, order_id: str | None) -> Fault | None:
-        """The fault that this call meets, if any; it is used up by one."""
+        """Return the fault of this call, or None, and count it down."""
         fault = self._by_rule(call, order_id) or self._by_chance(call)
         if fault is not None:
             self.struck[fault.kind] += 1

@@ -1,7 +1,7 @@
 """A field of a request body: its JSON Schema, its error code, and the check of its value.
 
-Each `Field` both validates and documents: whatever reads a body checks its values here, and
-`openapi` publishes the same schemas, so that the document cannot differ from the behaviour.
+Each `Field` both validates and documents. The readers of request bodies check values with it,
+and `openapi` publishes its schema, so that the document cannot differ from the behaviour.
 Checks that no schema can express (a card's check digit, a time that must lie ahead) stay with
 their readers. The tables are in `request_fields`.
 """

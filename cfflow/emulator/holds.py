@@ -1,4 +1,7 @@
-"""Holds: which payments become one, which one an authorize means, and what it may take."""
+"""Holds: which payments become holds, which hold an authorize means, and its limits.
+
+gateway.md#authorize, gateway.md#holds
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from cfflow.emulator.refusals import invalid
 from cfflow.emulator.request_fields import AUTHORIZE
 
 PREAUTH_TAG = "cfflow_preauth"
-# With this note the gateway's sandbox treats an order as pre-authorised.
+# With this `order_note` the sandbox treats an order as pre-authorized (gateway.md#holds).
 PREAUTH_NOTE = "preauth_transaction"
 
 
 def becomes_hold(order: Order, method: Method) -> bool:
-    """Whether success means a hold: a mandate always, a card by account or by order."""
+    """Return whether success means a hold: always for a mandate; for a card by its order."""
     if method.mandate is not None:
         return True
     tagged = (order.tags or {}).get(PREAUTH_TAG) == "true" or order.note == PREAUTH_NOTE
@@ -22,9 +25,10 @@ def becomes_hold(order: Order, method: Method) -> bool:
 
 
 def held_attempt(order: Order) -> Attempt:
-    """The latest hold of the order: with several, nobody can say which one is meant.
+    """Return the latest hold of the order.
 
-    Raises `Refused` (400) when it holds nothing, or nothing any more.
+    The call names only the order, so with several holds the gateway has to pick one. Raises
+    `Refused` (400) if nothing is held.
     """
     for attempt in reversed(order.attempts):
         if attempt.held:
@@ -35,10 +39,10 @@ def held_attempt(order: Order) -> Attempt:
 
 
 def capturable(attempt: Attempt, amount: object, now_s: float) -> Decimal:
-    """The rupees that a capture asks for.
+    """Return the rupees to capture.
 
-    Raises `Refused` (400) for no amount at all, for more than is held, and for a mandate
-    whose time has not begun.
+    Raises `Refused` (400) for a missing or wrong amount, for more than is held, and for a
+    mandate before its start time.
     """
     taken: Decimal = AUTHORIZE["amount"].check(amount)
     if taken > attempt.amount:

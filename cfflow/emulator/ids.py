@@ -1,4 +1,4 @@
-"""Ids that look random and are not: the same seed gives the same ids in the same order."""
+"""Ids that look random but come from a seed: the same seed gives the same ids in order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from uuid import UUID
 
 
 class Ids:
-    """Every id that a bank hands out, drawn from `seed`.
+    """Every id that a bank issues, derived from `seed`.
 
-    Two banks with one seed that see the same calls answer the same ids, so a failed run
-    can be replayed. The ids are guessable to whoever knows the seed: test money only.
+    Two banks with the same seed and the same calls issue the same ids, so a failed run can
+    be replayed. Anyone who has the seed can compute the ids, which is fine for test money.
     """
 
     def __init__(self, seed: int) -> None:
@@ -22,35 +22,35 @@ class Ids:
         self._references = count(1)
 
     def cf_payment_id(self) -> int:
-        """The next payment id; one bank never repeats one."""
+        """Return the next payment id; one bank never repeats one."""
         return next(self._payments)
 
     def order_number(self) -> int:
-        """The next order number, which session and generated order id derive from."""
+        """Return the next order number; session and generated order id derive from it."""
         return next(self._orders)
 
     def reference(self) -> str:
-        """The next reference of the bank behind the gateway."""
+        """Return the next reference of the bank behind the gateway."""
         return f"{self._number('reference', next(self._references)) % 10**18:018d}"
 
     def session(self, order_number: int) -> str:
-        """The `payment_session_id` of an order, worked out again whenever it is asked for."""
+        """Return the `payment_session_id` of an order. It is computed, and so never stored."""
         return f"session_{self._text('session', order_number, 64)}payment"
 
     def order_id(self, order_number: int) -> str:
-        """An order id for a merchant who named none."""
+        """Return an order id for a request without one."""
         return f"order_{self._text('order', order_number, 18)}"
 
     def page_token(self, cf_payment_id: int) -> str:
-        """The secret part of the address of a payment's page."""
+        """Return the secret part of the URL of a payment's page."""
         return self._text("page", cf_payment_id, 40)
 
     def instrument_id(self, cf_payment_id: int) -> str:
-        """The id of the card that this payment saved."""
+        """Return the id of the card that this payment saved."""
         return str(UUID(int=self._number("instrument", cf_payment_id), version=4))
 
     def simulation_id(self, number: int) -> str:
-        """The id of a simulation."""
+        """Return the id of a simulation."""
         return f"sim_{self._text('simulation', number, 24)}"
 
     def _text(self, kind: str, number: int, size: int) -> str:
@@ -65,5 +65,5 @@ class Ids:
 
 
 def fingerprint(secret: str) -> bytes:
-    """What is kept of a session: enough to recognise it, too little to use it."""
+    """Return a digest of a session: enough to recognise it, not enough to use it."""
     return hashlib.blake2b(secret.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,7 +1,7 @@
-"""The gateway's limits on calls per minute, as strict as they can be read.
+"""The gateway's limits on calls per minute (gateway.md#rate-limits).
 
-The window slides: no 60 seconds ever see more calls of one class and caller than its limit
-admits, so that a client that is right here is right under any other way of counting.
+The window slides, which is the strictest reading: in any 60 seconds, one caller can make no
+more calls of one kind than the limit. A client that obeys this obeys a fixed window too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 WINDOW_S = 60.0
 
 TableName = Literal["production", "sandbox"]
-# What a user gives: a table's name, or calls per minute by call.
+# The name of a table, or calls per minute by call.
 RateLimits = TableName | Mapping[str, int]
 CountedBy = Literal["app_id", "ip"]
 
@@ -33,22 +33,22 @@ TABLES: Mapping[str, Mapping[str, int]] = MappingProxyType(
             "fetch_order": 60,
             "pay": 30,
             "fetch_payments": 30,
-            # The gateway tells no number for it: the lowest of the others is assumed.
+            # The gateway documents no number for it: use the lowest of the others.
             "fetch_payment": 30,
         },
     }
 )
-# Whoever pays carries no credentials, so only the address is there to be counted.
+# A pay has no credentials, so it can only be counted by address.
 COUNTED_BY: Mapping[str, CountedBy] = MappingProxyType(
     {call: "ip" if call == "pay" else "app_id" for call in TABLES["production"]}
 )
 
 
 class Admission(NamedTuple):
-    """What the limit says of one call.
+    """The decision of a rate limit about one call.
 
-    limit: calls per minute. remaining: how many more may come at once. retry_s: whole
-    seconds until the next one may come, 0 while some remain.
+    limit: calls per minute. remaining: how many more calls are permitted at once. retry_s:
+    whole seconds until the next call is permitted, 0 while some remain.
     """
 
     admitted: bool
@@ -59,41 +59,41 @@ class Admission(NamedTuple):
 
 
 class Limits:
-    """Which calls are limited, who called when, and how many calls were refused.
+    """The rate limits, the calls of the last minute, and how many calls were refused.
 
-    rate_limits: a table's name, or calls per minute by call; None limits nothing. Every
-    `now` is in seconds and not below the one before. A refused call takes no place in the
-    window: what is kept are the times of the calls admitted in the last 60 seconds.
-    Raises `ValueError` for limits that make no sense.
+    rate_limits: the name of a table, or calls per minute by call; None limits nothing. Every
+    `now_s` is in seconds and not below the one before. Refused calls do not count: only the
+    times of the calls admitted in the last 60 seconds are kept. Raises `ValueError` for
+    invalid limits.
     """
 
     def __init__(self, rate_limits: RateLimits | None = None) -> None:
         self.refused = Counter[str]()
         self.per_minute: Mapping[str, int] = {}
-        # By call, then by caller; the caller whose last admitted call is oldest comes first.
+        # By call, then by caller. The caller with the oldest last admitted call comes first.
         self._windows: dict[str, OrderedDict[str, deque[float]]] = {}
         if rate_limits is not None:
             self.set(rate_limits)
 
     @property
     def empty(self) -> bool:
-        """Whether no call is limited, so that none need be looked at."""
+        """Whether no call is limited."""
         return not self.per_minute
 
     def set(self, rate_limits: RateLimits) -> None:
-        """Limit these calls and no others; what was counted of them still counts.
+        """Limit these calls and no others. Calls already counted still count.
 
-        Raises `ValueError`, and changes nothing, for limits that make no sense.
+        Raises `ValueError`, and changes nothing, for invalid limits.
         """
         self.per_minute = table_of(rate_limits)
         self._windows = {call: self._windows.get(call, OrderedDict()) for call in self.per_minute}
 
     def clear(self) -> None:
-        """Limit nothing, and forget who called; `refused` stays."""
+        """Remove every limit and every counted call; `refused` stays."""
         self.set({})
 
     def admit(self, call: str, client_id: str, address: str, now_s: float) -> Admission | None:
-        """Count a call of this account from this address; None when nothing limits it."""
+        """Count a call of this account from this address. None: the call has no limit."""
         limit = self.per_minute.get(call)
         if limit is None:
             return None
@@ -108,13 +108,13 @@ class Limits:
         else:
             self.refused[call] += 1
         remaining = max(0, limit - len(times))
-        # Counted from the end: a limit that was lowered finds more calls than it admits.
+        # Index from the end: after a limit was lowered, there may be more calls than it admits.
         retry_s = 0 if remaining else ceil(times[-limit] + WINDOW_S - now_s)
         return Admission(admitted, limit, remaining, retry_s, counted_by)
 
 
 def table_of(rate_limits: str | Mapping[str, int]) -> Mapping[str, int]:
-    """Calls per minute by call. Raises `ValueError` for limits that make no sense."""
+    """Return calls per minute by call. Raises `ValueError` for invalid limits."""
     if isinstance(rate_limits, str):
         if rate_limits not in TABLES:
             raise ValueError(f"rate limits are {' or '.join(TABLES)}, or calls per minute by call")
@@ -128,7 +128,7 @@ def table_of(rate_limits: str | Mapping[str, int]) -> Mapping[str, int]:
 
 
 def _recent(callers: OrderedDict[str, deque[float]], caller: str, now_s: float) -> deque[float]:
-    """The times still in this caller's window, oldest first; whoever has none is forgotten."""
+    """Return the times in this caller's window, oldest first; remove callers without any."""
     while callers and next(iter(callers.values()))[-1] + WINDOW_S <= now_s:
         callers.popitem(last=False)
     times = callers.get(caller)

@@ -1,7 +1,7 @@
-"""Payment methods: what the gateway accepts of each, and how each of them answers.
+"""Payment methods: reads the method of a pay request (gateway.md#methods).
 
-Validation happens before an attempt exists, so a refused method leaves no trace. What
-comes out is a `Method`, without anything that must not be kept. Cards are in `cards`.
+A method is validated before an attempt is created, so a refused one leaves no attempt. The
+result is a `Method`, without data that must not be kept. Cards are in `cards`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cfflow.emulator.request_fields import (
     UPI,
 )
 
-# The first two are the gateway's own; the others are ours, of the same form.
+# The first two are test ids of the gateway, the others belong to the emulator.
 UPI_SCRIPTS: Mapping[str, Script] = {
     "testsuccess@gocash": "approve",
     "testfailure@gocash": "decline",
@@ -29,7 +29,7 @@ UPI_SCRIPTS: Mapping[str, Script] = {
     "testlate@gocash": "late",
     "testpending@gocash": "never",
 }
-# Well formed, and known to no bank.
+# Well formed, but no bank has this id.
 UPI_UNKNOWN = "testinvalid@gocash"
 BANKS: Mapping[int, tuple[str, str]] = {
     3010: ("DCBBR", "DCB Bank"),
@@ -41,10 +41,10 @@ UPI_EXPIRY_MINUTES = 5.0
 
 
 def read_method(payment_method: object, terms: Terms) -> Method:
-    """The payment method of a pay request, validated.
+    """Return the validated payment method of a pay request.
 
-    Raises `Refused` (400) with the gateway's code. Exactly one method must be named, and
-    the account must be allowed to use it.
+    It must name exactly one method, and the account must have it enabled. Raises `Refused`
+    (400) with the gateway's code.
     """
     named = PAY["payment_method"].check(payment_method)
     present = [name for name, value in named.items() if value is not None]
@@ -100,7 +100,7 @@ def _mandate(fields: Fields, now_s: float) -> Mandate:
     return mandate
 
 
-# --- everything that leaves the merchant's page ----------------------------------------
+# --- methods that redirect the customer ------------------------------------------------
 
 
 def _netbanking(fields: Fields, terms: Terms) -> Method:
@@ -112,23 +112,23 @@ def _netbanking(fields: Fields, terms: Terms) -> Method:
     code = NETBANKING["netbanking_bank_code"].check(code)
     title = BANKS[code][1] if code in BANKS else f"Bank {code}"
     shown = {"channel": "link", "netbanking_bank_code": code, "netbanking_bank_name": title}
-    return _leaves("netbanking", "net_banking", shown, terms.options)
+    return _redirected("netbanking", "net_banking", shown, terms.options)
 
 
 def _provided(name: str, group: str) -> Callable[[Fields, Terms], Method]:
-    """The reader of a method that is a provider and a phone number."""
+    """Return the reader of a method with a provider and a phone number."""
     shape = METHODS[name]
 
     def read(fields: Fields, terms: Terms) -> Method:
         shown = {field: shape[field].read(fields) for field in ("channel", "provider", "phone")}
         if name == "cardless_emi":
             shape["emi_tenure"].read_optional(fields)
-        return _leaves(name, group, shown, terms.options)
+        return _redirected(name, group, shown, terms.options)
 
     return read
 
 
-def _leaves(name: str, group: str, shown: Fields, options: BankOptions) -> Method:
+def _redirected(name: str, group: str, shown: Fields, options: BankOptions) -> Method:
     action: Literal["form", "link"] = "form" if name in options.form_methods else "link"
     return Method(name, "link", action, group, {name: shown})
 

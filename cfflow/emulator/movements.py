@@ -1,7 +1,7 @@
-"""What happens to an attempt: the only place that changes its status or writes the ledger.
+"""Movements of money: the only code that changes an attempt's status or writes the ledger.
 
-Each movement is one effect, recorded once, at the time it happened; whoever listens (the
-webhooks) is told of it when the attempt looks as it leaves it.
+Each movement is one effect and is recorded once, at its time. Listeners (the webhooks) are
+called after the attempt has changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNANSWERED = Failure(
     "U69",
     "COLLECT EXPIRED",
 )
-# What an attempt says of itself while somebody has yet to answer.
+# The `payment_message` of an open attempt, by its status.
 WAITING: Mapping[Status, str] = {
     "PENDING": "Waiting for the customer",
     "NOT_ATTEMPTED": "The customer has not begun",
@@ -44,12 +44,12 @@ WAITING: Mapping[Status, str] = {
 }
 
 
-# What happened, to which attempt, and when (seconds since the epoch).
+# Called with the effect, its attempt, and its time in seconds since the epoch.
 Listener = Callable[[Effect, Attempt, float], None]
 
 
 class Movements:
-    """Carries out what the bank decided, now or when its time has come."""
+    """Carries out what the bank decided, at once or at its due time."""
 
     def __init__(self, ids: Ids, timers: Timers, options: BankOptions) -> None:
         self.ledger: list[LedgerEntry] = []
@@ -60,12 +60,12 @@ class Movements:
         self._options = options
 
     def clear(self) -> None:
-        """Empty the ledger; whoever listens goes on listening."""
+        """Empty the ledger. The listeners stay."""
         self.ledger.clear()
         self.ledger_by_order.clear()
 
     def begin(self, attempt: Attempt, now_s: float) -> None:
-        """A new attempt, and what its customer will do without being asked."""
+        """Record a new attempt, and start the timers of its customer and of its limits."""
         self._record("attempt_created", attempt, attempt.amount, now_s)
         method = attempt.method
         scripts: dict[Script | None, Callable[[Attempt, float], None]] = {
@@ -75,36 +75,36 @@ class Movements:
             "late": self._decline_for_now,
         }
         if method.scripted in scripts:
-            answer = partial(scripts[method.scripted], attempt)
-            self._timers.after(self._options.upi_approves_after_s, now_s, answer)
+            act = partial(scripts[method.scripted], attempt)
+            self._timers.after(self._options.upi_approves_after_s, now_s, act)
         if method.deadline_at_s is not None and method.scripted != "never":
             self._timers.after(method.deadline_at_s - now_s, now_s, partial(self._expire, attempt))
         if self._options.closes_after_s is not None:
             self._timers.after(self._options.closes_after_s, now_s, partial(self._close, attempt))
 
     def settle(self, attempt: Attempt, now_s: float) -> None:
-        """The OTP was right; the money moves when the customer's bank says so."""
+        """Let the attempt succeed after an accepted OTP, when the customer's bank is done."""
         self._timers.after(
             self._options.otp_settles_after_s, now_s, partial(self._succeed, attempt)
         )
 
     def fail(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
-        """The attempt is over, and nothing was taken."""
+        """End the attempt as FAILED; no money was taken."""
         self._end(attempt, "FAILED", "failed", "Transaction failed", now_s, failure)
 
     def capture(self, attempt: Attempt, amount: Decimal, now_s: float) -> None:
-        """Take `amount` rupees out of the hold, once; the rest goes back to the customer."""
+        """Take `amount` rupees of the hold; the rest is returned to the customer."""
         attempt.captured_amount = amount
         self._record("captured", attempt, amount, now_s)
         self._act(attempt, "CAPTURE", amount, now_s)
 
     def void(self, attempt: Attempt, now_s: float) -> None:
-        """Give the whole hold back, once."""
+        """Release the whole hold for the merchant."""
         self._record("voided", attempt, attempt.amount, now_s)
         self._act(attempt, "VOID", None, now_s)
 
     def force(self, attempt: Attempt, status: Status, error: str | None, now_s: float) -> None:
-        """A status by somebody's word: one that failed may come back, as banks do answer late."""
+        """Force a status. A failed attempt may succeed, as by a late authorization."""
         if status == "SUCCESS":
             self._succeed(attempt, now_s, late=True)
         elif status == "FAILED":
@@ -157,7 +157,7 @@ class Movements:
             self.fail(attempt, DECLINED, now_s)
 
     def _decline_for_now(self, attempt: Attempt, now_s: float) -> None:
-        """Late authorization: the bank says no, and pays after all."""
+        """Late authorization: fail the attempt now, and let it succeed later."""
         self._decline(attempt, now_s)
         come_back = partial(self._succeed, attempt, late=True)
         self._timers.after(self._options.late_after_s, now_s, come_back)
@@ -178,7 +178,7 @@ class Movements:
         self._end(attempt, "CANCELLED", "cancelled", "The gateway closed the payment", now_s)
 
     def _reverse(self, attempt: Attempt, now_s: float) -> None:
-        """Too late: the bank took the money, and the customer has it back."""
+        """Record that the bank took money too late and returned it to the customer."""
         if attempt.reversed_at_s is None:
             attempt.reversed_at_s = now_s
             self._record("reversed", attempt, attempt.amount, now_s)
@@ -217,7 +217,7 @@ class Movements:
 
 
 def _confirm(attempt: Attempt, action: HoldAction, now_s: float) -> None:
-    """The customer's bank confirms a capture or a void; only then is a void visible."""
+    """Confirm a capture or a void for the customer's bank; a void shows only after that."""
     action.status = "SUCCESS"
     if action.action == "VOID":
         _finish(attempt, "VOID", "The hold was given back", now_s)

@@ -1,8 +1,7 @@
-"""The gateway's calls as an OpenAPI 3.1 document: what each takes, and everything it may answer.
+"""The gateway's calls as an OpenAPI 3.1 document: every request and every response.
 
-It is written for tools: a contract test finds here every status, every header and every
-field, and nothing is answered that is not told here. Faults told to strike answer what
-they were told, which is no part of it.
+It is complete, for contract tests: no response has a status, header or field that is not in
+it. Only the responses of fault rules are not part of it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _HEADERS: Mapping[str, Schema] = {
     "x-ratelimit-retry": {"schema": {"type": "string", "pattern": "^[0-9]+$"}},
     "x-ratelimit-type": {"schema": {"type": "string", "enum": ["app_id", "ip"]}},
 }
-# Where the next call finds what it needs, by the call that tells it.
+# The OpenAPI links: where a call's response has what the next call needs.
 _LINKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "create_order": {
         name: {"order_id": "$response.body#/order_id"}
@@ -48,17 +47,17 @@ _REPLAYED: Schema = {"schema": {"type": "string", "const": "true"}}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: where it is, what it takes and answers, and the codes of its refusals.
+    """One call: its route, request and response, and the codes of its errors.
 
-    keyed: it may replay its answer by an idempotency key; a call without credentials does
-    so only for a caller who sends some.
+    keyed: it may replay a stored response by an idempotency key; a call that needs no
+    credentials does so only if the caller sends some.
     """
 
     name: str
     method: str
     path: str
     summary: str
-    answer: str
+    response: str
     request: str | None = None
     invalid: Collection[str] = ()
     unknown: Collection[str] = ()
@@ -175,10 +174,10 @@ CALLS: tuple[Call, ...] = (
 
 
 def document(version: str | None = None) -> dict[str, Any]:
-    """The whole document.
+    """Return the whole document.
 
-    version: the API version whose ids and fields it tells; all of them, when none is given.
-    Raises `ValueError` for a version that there is not.
+    version: the API version of its ids and fields; without one it covers all versions.
+    Raises `ValueError` for an unknown version.
     """
     if version is not None and version not in VERSIONS:
         raise ValueError(f"there is no API version {version}, only {', '.join(sorted(VERSIONS))}")
@@ -237,19 +236,21 @@ def _responses(call: Call) -> dict[str, Any]:
     codes = {*REQUEST_CODES, *call.invalid}
     types = {INVALID, "feature_not_enabled"} if call.name == "pay" else {INVALID}
     found = {
-        "200": _response("Done.", ref(call.answer), call),
-        "400": _response("Refused, and nothing was done.", error(types, codes), call),
+        "200": _response("Done.", ref(call.response), call),
+        "400": _response("Refused; nothing was done.", error(types, codes), call),
         "413": _response("The body is over a mebibyte.", _failed(INVALID), call),
     }
     if call.name in _LINKS:
         links = _LINKS[call.name].items()
         found["200"]["links"] = {name: {"operationId": name, "parameters": p} for name, p in links}
     if call.credentials:
-        found["401"] = _response("Who calls is not known.", _failed("authentication_error"), call)
+        found["401"] = _response(
+            "The credentials are missing or wrong.", _failed("authentication_error"), call
+        )
     if call.unknown:
-        found["404"] = _response("No such thing.", error({INVALID}, call.unknown), call)
+        found["404"] = _response("It does not exist.", error({INVALID}, call.unknown), call)
     if call.conflict:
-        found["409"] = _response("It is there already.", error({INVALID}, call.conflict), call)
+        found["409"] = _response("It exists already.", error({INVALID}, call.conflict), call)
     if call.keyed:
         reused = error({"idempotency_error"}, {"request_invalid"})
         found["422"] = _response("The key belongs to another body.", reused, call)

@@ -1,6 +1,6 @@
-"""What the gateway's calls answer, as JSON Schemas.
+"""The responses of the gateway's calls as JSON Schemas.
 
-All of them are closed: a field that is not named here is a mistake.
+They permit no other fields, so that a contract test finds a field that is not documented.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cfflow.emulator.schemas import (
 from cfflow.emulator.versions import OLDEST_VERSION
 from cfflow.emulator.wire import FORM
 
-# What a payment can be counted as: every group of the gateway, though not all occur here.
+# Every payment group of the gateway, also those that the emulator never uses.
 GROUPS = sorted({group for groups in PAYMENT_METHODS.values() for group in groups})
 TIME: Schema = {
     "type": "string",
@@ -39,7 +39,7 @@ URL: Schema = {"type": "string", "pattern": "^https?://"}
 
 
 def responses(version: str | None) -> dict[str, Schema]:
-    """Every answer by name, as it is in one API version, or in any when none is given."""
+    """Return every response schema by name, for one API version or for all of them."""
     number = _number(version)
     return {
         "Order": _order(number),
@@ -52,12 +52,12 @@ def responses(version: str | None) -> dict[str, Schema]:
 
 
 def ref(name: str) -> Schema:
-    """A reference to one of the schemas."""
+    """Return a reference to one of the schemas."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def closed(properties: Mapping[str, Schema], optional: Collection[str] = ()) -> Schema:
-    """An object with exactly these fields."""
+    """Return the schema of an object with these fields and no others."""
     return {
         "type": "object",
         "properties": dict(properties),
@@ -67,7 +67,7 @@ def closed(properties: Mapping[str, Schema], optional: Collection[str] = ()) -> 
 
 
 def error(types: Collection[str], codes: Collection[str] = ()) -> Schema:
-    """The body of a refusal of one of these types."""
+    """Return the schema of an error body with one of these types and codes."""
     code = {"type": "string", "enum": sorted(codes)} if codes else SOME_TEXT
     kind = {"type": "string", "enum": sorted(types)}
     return closed(
@@ -80,7 +80,7 @@ def _nullable(schema: Schema) -> Schema:
 
 
 def _number(version: str | None) -> Schema:
-    """An id of the gateway's own: a JSON number in the oldest version, digits after it."""
+    """Return the schema of a gateway id: a number in the oldest version, digits in later ones."""
     as_number: Schema = {"type": "integer", "minimum": 1}
     as_text: Schema = {"type": "string", "pattern": "^[0-9]+$"}
     if version is None:
@@ -88,7 +88,7 @@ def _number(version: str | None) -> Schema:
     return as_number if version == OLDEST_VERSION else as_text
 
 
-# --- answers ---------------------------------------------------------------------------
+# --- schemas ---------------------------------------------------------------------------
 
 
 def _order(number: Schema) -> Schema:
@@ -133,7 +133,7 @@ _PAYLOADS: list[Schema] = [
     closed(dict.fromkeys(_UPI_LINKS, SOME_TEXT)),
     closed(dict.fromkeys(("account_number", "ifsc", "beneficiary_name"), SOME_TEXT)),
 ]
-# The data of a pay's answer by its action: what the customer's next step needs.
+# `data` of a pay response by its action: what the customer's next step needs.
 _PAY_DATA: Mapping[str, Schema] = {
     "post": closed({**_NO_PAGE, "payload": NULL, "redirect_to_bank": URL}),
     "link": closed({**_PAGE, "payload": closed({"name": SOME_TEXT})}),
@@ -229,7 +229,7 @@ _CARD_SHOWN: Mapping[str, Schema] = {
     "card_bank_name": SOME_TEXT,
 }
 _PROVIDED = closed({"channel": LINK, "provider": SOME_TEXT, "phone": PHONE})
-# What a payment shows of its method.
+# `payment_method` of a payment entity.
 _SHOWN: Mapping[str, Schema] = {
     "card": closed({**_CARD_SHOWN, "instrument_id": SOME_TEXT}, optional=("instrument_id",)),
     "emi": closed({**_CARD_SHOWN, "emi_tenure": {"type": "integer", "minimum": 1}}),

@@ -1,4 +1,4 @@
-"""What a create-order request must hold, read into an order, and what it permits."""
+"""Orders: reads a create-order request, and checks what an order permits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cfflow.emulator.request_fields import (
     PAYMENT_METHODS,
 )
 
-# An order costs a rupee at least, and an offer never makes a payment cheaper than that.
+# The least amount of an order; an offer never reduces a payment below it.
 AMOUNT_MIN = Decimal("1.00")
 
 
@@ -31,7 +31,7 @@ def read_order(
     options: BankOptions,
     now_s: float,
 ) -> Order:
-    """The order of a create-order body. Raises `Refused` (400) on a field that is wrong."""
+    """Return the order of a create-order body. Raises `Refused` (400) for a wrong field."""
     # In the order of the fields, so that the first wrong one is reported.
     amount = CREATE_ORDER["order_amount"].read(body)
     order_id = CREATE_ORDER["order_id"].read(body)
@@ -56,14 +56,14 @@ def read_order(
 
 
 def check_permitted(order: Order, method: Method) -> None:
-    """Raise `Refused` (400) for a method that the order's `payment_methods` leave out."""
+    """Raise `Refused` (400) for a method that is not in the order's `payment_methods`."""
     named = (order.meta or {}).get("payment_methods")
     if named and not any(method.group in PAYMENT_METHODS[name] for name in _names(named)):
         raise invalid("payment_method_unsupported", "payment_method : is not one of the order's")
 
 
 def read_offer(offer_id: object, order: Order, options: BankOptions) -> tuple[str | None, Decimal]:
-    """The offer that a pay names, and the rupees that are left to pay."""
+    """Return the offer that a pay names, and the rupees that remain to be paid."""
     if offer_id is None:
         return None, order.amount
     named: str = PAY["offer_id"].check(offer_id)

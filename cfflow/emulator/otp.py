@@ -1,4 +1,4 @@
-"""The native OTP page: how often, how soon and how long a customer may try."""
+"""The OTP page: the limits of submissions, resends and time (gateway.md#authenticate)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PAGE_S = 300.0
 
 
 def submit(page: OtpPage, code: object, expected: str, now_s: float) -> bool:
-    """Whether `code` is the one-time password; a wrong one is counted.
+    """Return whether `code` is the one-time password, and count a wrong one.
 
-    Raises `Refused` (400) when the page has expired or no code was sent; neither counts.
+    Raises `Refused` (400) if the page has expired or there is no code; neither counts.
     """
     _require_open(page, now_s)
     AUTHENTICATE["otp"].check(code)
@@ -25,7 +25,7 @@ def submit(page: OtpPage, code: object, expected: str, now_s: float) -> bool:
 
 
 def resend(page: OtpPage, now_s: float) -> None:
-    """Count one resend. Raises `Refused` (400): too often, too soon, or too late."""
+    """Count one resend. Raises `Refused` (400) if it is too often, too soon or too late."""
     _require_open(page, now_s)
     if page.resends >= RESENDS_MAX:
         raise invalid("request_invalid", "The OTP was sent again too often")
@@ -36,7 +36,7 @@ def resend(page: OtpPage, now_s: float) -> None:
 
 
 def exhausted(page: OtpPage) -> bool:
-    """Whether the last wrong submission was one too many."""
+    """Return whether every submission is used up."""
     return page.rejections >= SUBMITS_MAX
 
 

@@ -1,7 +1,7 @@
-"""The pages that a customer clicks through, and the one that shows all of them.
+"""The pages on which a customer decides an attempt, and the index of all attempts.
 
-Every answer to a button is a redirect, so that a reload presses nothing again; a decided
-attempt is never decided twice. The pages need no credentials: their token is the secret.
+Each button's response is a redirect, so that a reload does not press it again. An attempt is
+never decided twice. The pages need no credentials: the token in their URL is the secret.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ORDERS_SHOWN = 50
 
 _HEADERS = {
     "cache-control": "no-store",
-    # The address holds the attempt's secret: the shop's page must not learn it.
+    # The URL has the attempt's secret, which must not reach the shop's page.
     "referrer-policy": "no-referrer",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'",
     "x-content-type-options": "nosniff",
@@ -39,7 +39,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class _Visit:
-    """One look at one attempt's page."""
+    """One request for an attempt's page."""
 
     path: str
     customer: Customer
@@ -52,7 +52,7 @@ class _Visit:
 
 
 def routes() -> list[Route]:
-    """The pages of attempts, and the index."""
+    """Return the routes of the pages of attempts and of the index."""
     return [
         Route(INDEX, index),
         Route(f"{VIEW}/gateway/{{token}}", gateway, methods=["GET", "POST"]),
@@ -61,7 +61,7 @@ def routes() -> list[Route]:
 
 
 async def index(request: Request) -> Response:
-    """The newest orders, their attempts, and the way to each page."""
+    """Respond with the newest orders, their attempts, and a link to each page."""
     bank: Bank = request.app.state.bank
     now_s = request.app.state.clock.now()
     bank.advance(now_s)
@@ -69,12 +69,12 @@ async def index(request: Request) -> Response:
 
 
 async def gateway(request: Request) -> Response:
-    """The page of an attempt that was answered `link`, `form` or `custom`."""
+    """Serve the page of an attempt with the action `link`, `form` or `custom`."""
     return await _visit(request, native=False)
 
 
 async def redirect_to_bank(request: Request) -> Response:
-    """The way out of native OTP: the bank's own page of the same attempt."""
+    """Serve the bank's own page of an attempt with native OTP."""
     return await _visit(request, native=True)
 
 
@@ -96,7 +96,7 @@ async def _visit(request: Request, *, native: bool) -> Response:
 
 
 async def _read_form(request: Request) -> Mapping[str, str]:
-    """The fields of a posted form; none for a body of any other kind."""
+    """Return the fields of a posted form; none for a body of another content type."""
     raw = await read_body(request.receive)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != FORM:
@@ -105,24 +105,24 @@ async def _read_form(request: Request) -> Mapping[str, str]:
 
 
 def _arrived(visit: _Visit, fields: Mapping[str, str]) -> Response:
-    """The shop posted the customer here. The form of a `form` answer brings the token along."""
-    said = fields.get("PaReq")
-    if visit.attempt.method.action == "form" and said != visit.attempt.page_token:
+    """Show the page to a customer whom the shop sent by POST; a `form` must have its token."""
+    token = fields.get("PaReq")
+    if visit.attempt.method.action == "form" and token != visit.attempt.page_token:
         return _no_page()
     return _show(visit, "")
 
 
-def _show(visit: _Visit, note: str) -> Response:
+def _show(visit: _Visit, hint: str) -> Response:
     attempt = visit.attempt
     if not visit.customer.is_open(attempt):
         return _html(pages_html.outcome(attempt, return_url(attempt)))
-    if note == "left":
+    if hint == "left":
         return _html(pages_html.left(attempt))
-    return _html(pages_html.decision(attempt, visit.otp_page, note, visit.now_s))
+    return _html(pages_html.decision(attempt, visit.otp_page, hint, visit.now_s))
 
 
 def _pressed(visit: _Visit, fields: Mapping[str, str]) -> Response:
-    """A button was pressed; on a decided attempt it only leads on."""
+    """Handle a pressed button. On a decided attempt it only redirects."""
     customer, attempt, now_s = visit.customer, visit.attempt, visit.now_s
     if not customer.is_open(attempt):
         return _onward(visit)
@@ -140,8 +140,8 @@ def _pressed(visit: _Visit, fields: Mapping[str, str]) -> Response:
         case "back":
             return _redirect(return_url(attempt) or f"{visit.path}?note=left")
         case _:
-            said = "This page has no such button."
-            return _html(pages_html.refusal("No such button", said), 400)
+            text = "This page has no such button."
+            return _html(pages_html.refusal("No such button", text), 400)
     return _onward(visit)
 
 
@@ -168,7 +168,7 @@ def _resend_otp(visit: _Visit, page: OtpPage) -> Response:
 
 
 def return_url(attempt: Attempt) -> str | None:
-    """The shop's page for a customer who is done, if the order names one that a browser opens."""
+    """Return the URL of the shop's page after the payment, or None if it has no valid one."""
     meta: Mapping[str, Any] = attempt.order.meta or {}
     url = meta.get("return_url")
     if not isinstance(url, str):
@@ -185,8 +185,8 @@ def _onward(visit: _Visit) -> Response:
     return _redirect(return_url(visit.attempt) or visit.path)
 
 
-def _again(visit: _Visit, note: str) -> Response:
-    return _redirect(f"{visit.path}?note={note}")
+def _again(visit: _Visit, hint: str) -> Response:
+    return _redirect(f"{visit.path}?note={hint}")
 
 
 def _redirect(url: str) -> Response:
@@ -194,8 +194,8 @@ def _redirect(url: str) -> Response:
 
 
 def _no_page() -> Response:
-    said = "No payment has this page. Its address comes with the answer to a pay."
-    return _html(pages_html.refusal("No such page", said), 404)
+    text = "No payment has this page. Its address comes with the answer to a pay."
+    return _html(pages_html.refusal("No such page", text), 404)
 
 
 def _html(page: bytes, status: int = 200) -> Response:

@@ -1,6 +1,6 @@
-"""The HTML of the emulator's pages: no script, nothing from elsewhere, everything escaped.
+"""The HTML of the emulator's pages: no scripts, no external resources, all values escaped.
 
-`fill` escapes whatever it puts into a template, so that no caller can forget to.
+`fill` escapes every value that it puts into a template, so that no caller has to.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ $content
 </html>
 """)
 
-_NOTES = {
+_HINTS = {
     "empty": "Type the one-time password first.",
     "wrong": "That one-time password is wrong.",
     "repeat": "That was counted already: a wrong one-time password uses one try.",
@@ -84,7 +84,7 @@ _NOTES = {
     "too_often": f"It is sent again at most {otp.RESENDS_MAX} times.",
     "gone": "This counted for nothing.",
 }
-_BAD_NOTES = frozenset({"wrong", "gone", "too_often"})
+_BAD_HINTS = frozenset({"wrong", "gone", "too_often"})
 
 _OUTCOMES = {
     "SUCCESS": ("Paid", "The payment succeeded."),
@@ -97,13 +97,13 @@ _OUTCOMES = {
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
 
 def fill(template: str, **values: object) -> Html:
-    """The template with its `$names` filled in; what is no `Html` is escaped."""
+    """Return the template with its `$names` filled in; values other than `Html` are escaped."""
     safe = {
         name: value if isinstance(value, Html) else escape(str(value))
         for name, value in values.items()
@@ -112,12 +112,12 @@ def fill(template: str, **values: object) -> Html:
 
 
 def join(parts: Iterable[Html]) -> Html:
-    """The parts, one after the other."""
+    """Return the parts, one after the other."""
     return Html("\n".join(parts))
 
 
 def frame(title: str, content: Html, *, wide: bool = False) -> bytes:
-    """A whole page."""
+    """Return a whole page."""
     width = ' class="wide"' if wide else ""
     page = _FRAME.substitute(title=escape(title), style=_STYLE, width=width, content=content)
     return page.encode()
@@ -126,12 +126,12 @@ def frame(title: str, content: Html, *, wide: bool = False) -> bytes:
 # --- one attempt -----------------------------------------------------------------------
 
 
-def decision(attempt: Attempt, page: OtpPage | None, note: str, now_s: float) -> bytes:
-    """The page on which a customer decides. note: what to say first, by its key."""
+def decision(attempt: Attempt, page: OtpPage | None, hint: str, now_s: float) -> bytes:
+    """Return the page on which a customer decides. hint: a key of `_HINTS`, shown first."""
     content = join(
         [
             _heading(attempt, _place(attempt)),
-            _note(note),
+            _hint(hint),
             *_warnings(attempt, now_s),
             fill("""<form method="post">$fields</form>""", fields=_fields(attempt, page, now_s)),
         ]
@@ -140,17 +140,17 @@ def decision(attempt: Attempt, page: OtpPage | None, note: str, now_s: float) ->
 
 
 def outcome(attempt: Attempt, shop: str | None) -> bytes:
-    """What became of a decided attempt. shop: where the customer may go on, if anywhere."""
-    title, said = _OUTCOMES.get(attempt.status, _OUTCOMES["PENDING"])
+    """Return the page of a decided attempt. shop: the URL of the link to the shop, if any."""
+    title, text = _OUTCOMES.get(attempt.status, _OUTCOMES["PENDING"])
     if attempt.held:
-        title, said = "Held", "The bank holds the money until the shop captures or releases it."
+        title, text = "Held", "The bank holds the money until the shop captures or releases it."
     content = join(
         [
             _heading(attempt, title),
             fill(
-                """<p class="done" id="outcome" data-status="$status">$said</p>""",
+                """<p class="done" id="outcome" data-status="$status">$text</p>""",
                 status=attempt.status,
-                said=said,
+                text=text,
             ),
             _because(attempt),
             _go(shop),
@@ -166,26 +166,26 @@ def _because(attempt: Attempt) -> Html:
 
 
 def left(attempt: Attempt) -> bytes:
-    """The customer went back without a decision, and the shop named no page to go to."""
+    """Return the page for a customer who went back undecided to a shop without a page."""
     text = """<p class="done" id="outcome" data-status="PENDING">Nothing was decided: the payment
 still waits. Close this page, or go on with it.</p>
 <a class="go" href="?">Go on with the payment</a>"""
     return frame("Not decided", join([_heading(attempt, "Not decided"), Html(text)]))
 
 
-def refusal(title: str, said: str) -> bytes:
-    """A page that has nothing to decide."""
-    return frame(title, fill("<h1>$title</h1><p>$said</p>", title=title, said=said))
+def refusal(title: str, text: str) -> bytes:
+    """Return an error page."""
+    return frame(title, fill("<h1>$title</h1><p>$text</p>", title=title, text=text))
 
 
 def money(record: Attempt | Order) -> str:
-    """An amount for people."""
+    """Return an amount with its currency, as text."""
     currency = record.order.currency if isinstance(record, Attempt) else record.currency
     return f"₹{record.amount:.2f}" if currency == "INR" else f"{currency} {record.amount:.2f}"
 
 
 def _place(attempt: Attempt) -> str:
-    """Whose page this is."""
+    """Return the name of the bank, app or provider that shows the page."""
     shown = attempt.method.shown.get(attempt.method.name, {})
     match attempt.method.name:
         case "card" | "emi":
@@ -227,30 +227,30 @@ def _heading(attempt: Attempt, title: str) -> Html:
     )
 
 
-def _note(note: str) -> Html:
-    if note not in _NOTES:
+def _hint(hint: str) -> Html:
+    if hint not in _HINTS:
         return Html("")
-    kind = "note bad" if note in _BAD_NOTES else "note"
-    return fill("""<p class="$kind" role="alert">$said</p>""", kind=kind, said=_NOTES[note])
+    kind = "note bad" if hint in _BAD_HINTS else "note"
+    return fill("""<p class="$kind" role="alert">$text</p>""", kind=kind, text=_HINTS[hint])
 
 
 def _warnings(attempt: Attempt, now_s: float) -> Iterable[Html]:
-    """What a customer should know of the order; banks answer attempts of such orders too."""
-    warning = """<p class="note" role="status">$said</p>"""
+    """Yield warnings about the order. An attempt of such an order can still be paid."""
+    warning = """<p class="note" role="status">$text</p>"""
     status = attempt.order.status(now_s)
     if status == "PAID":
-        yield fill(warning, said="This order is paid already: paying here pays it twice.")
+        yield fill(warning, text="This order is paid already: paying here pays it twice.")
     elif status != "ACTIVE":
-        said = f"This order is {status}: an attempt that began before may still pay it."
-        yield fill(warning, said=said)
+        text = f"This order is {status}: an attempt that began before may still pay it."
+        yield fill(warning, text=text)
 
 
 def _fields(attempt: Attempt, page: OtpPage | None, now_s: float) -> Html:
     if page is not None and not takes_otp(page, now_s):
-        gone = """<p class="note bad" id="gone" role="status">$said</p>"""
-        said = "No try is left." if otp.exhausted(page) else "This page has expired."
-        said += " It takes no one-time password any more."
-        return join([fill(gone, said=said), _button("cancel", "Cancel the payment"), _BACK])
+        gone = """<p class="note bad" id="gone" role="status">$text</p>"""
+        text = "No try is left." if otp.exhausted(page) else "This page has expired."
+        text += " It takes no one-time password any more."
+        return join([fill(gone, text=text), _button("cancel", "Cancel the payment"), _BACK])
     buttons = [_button("decline", "Decline"), _button("cancel", "Cancel the payment"), _BACK]
     if page is None:
         return join([*_explained(attempt), _button("pay", _pay_label(attempt)), *buttons])
@@ -261,8 +261,8 @@ def _explained(attempt: Attempt) -> Iterable[Html]:
     mandate = attempt.method.mandate
     if mandate is not None:
         until = datetime.fromtimestamp(mandate.end_at_s, IST).strftime("%d %b %Y, %H:%M IST")
-        said = f"A mandate: the amount is blocked, and the shop may take it until {until}."
-        yield fill("""<p class="hint">$said</p>""", said=said)
+        text = f"A mandate: the amount is blocked, and the shop may take it until {until}."
+        yield fill("""<p class="hint">$text</p>""", text=text)
 
 
 def _pay_label(attempt: Attempt) -> str:
@@ -305,23 +305,23 @@ def _go(shop: str | None) -> Html:
     return fill("""<a class="go" href="$shop" rel="noreferrer">Go to the shop</a>""", shop=shop)
 
 
-# --- all of them -----------------------------------------------------------------------
+# --- the index -------------------------------------------------------------------------
 
 
 def overview(orders: Iterable[Order], now_s: float) -> bytes:
-    """Orders and attempts with their status, and the way to each page."""
+    """Return the page of orders and attempts, with status and a link to each page."""
     rows = [row for order in orders for row in _rows(order, now_s)]
     if not rows:
-        said = "No order yet. Create one with POST /pg/orders, and look again."
-        return frame("Orders", fill("<h1>Orders</h1><p>$said</p>", said=said))
+        text = "No order yet. Create one with POST /pg/orders, and look again."
+        return frame("Orders", fill("<h1>Orders</h1><p>$text</p>", text=text))
     head = """<tr><th>Order</th><th>Amount</th><th>Status</th><th>Payment</th><th>Method</th>
 <th>Status</th><th>Page</th></tr>"""
     table = fill("<table>$head$rows</table>", head=Html(head), rows=join(rows))
-    told = """<h1>Orders</h1><p class="hint">The newest first; <a href="">look again</a>. Also here:
+    whole = """<h1>Orders</h1><p class="hint">The newest first; <a href="">reload</a>. See also:
 <a href="ledger">ledger</a>, <a href="webhooks">webhooks</a>, <a href="faults">faults</a>,
 <a href="clock">clock</a>.</p>
 <div class="scroll">$table</div>"""
-    return frame("Orders", fill(told, table=table), wide=True)
+    return frame("Orders", fill(whole, table=table), wide=True)
 
 
 def _rows(order: Order, now_s: float) -> Iterable[Html]:
@@ -350,6 +350,6 @@ def _cells(attempt: Attempt) -> Html:
 
 
 def page_path(attempt: Attempt) -> str:
-    """Where the page of this attempt is; with native OTP it is the way out of it."""
+    """Return the path of this attempt's page; with native OTP that of `redirect_to_bank`."""
     kind = "redirecttobank" if attempt.method.action == "post" else "gateway"
     return f"{VIEW}/{kind}/{attempt.page_token}"

@@ -1,7 +1,7 @@
-"""What the bank keeps: accounts, orders, attempts, and the ledger of every effect on money.
+"""The records of the bank: accounts, orders, attempts, and the ledger of effects on money.
 
-Times are seconds since the epoch, as the caller gave them; amounts are exact rupees with
-two decimals. A card is kept as its last four digits and a session only as its digest.
+Times are seconds since the epoch. Amounts are exact rupees with two decimals. Only the last
+four digits of a card are kept, and only the digest of a session (gateway.md#secrets).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Status = Literal[
     "FLAGGED",
     "INCOMPLETE",
 ]
-# Not at its end: the customer or the bank has yet to answer.
+# The attempt is not decided: it waits for the customer or the bank.
 OPEN: frozenset[Status] = frozenset({"PENDING", "NOT_ATTEMPTED", "FLAGGED", "INCOMPLETE"})
 OrderStatus = Literal["ACTIVE", "PAID", "EXPIRED", "TERMINATION_REQUESTED", "TERMINATED"]
 Effect = Literal[
     "attempt_created",
     "authorized",  # the bank holds the money
-    "captured",  # the merchant has the money, from a sale or out of a hold
-    "voided",  # the merchant gave the hold back
-    "released",  # the hold ran out and the bank gave it back
+    "captured",  # the merchant has the money, from a sale or from a hold
+    "voided",  # the merchant released the hold
+    "released",  # the hold expired, or the bank released it
     "failed",
     "dropped",  # the customer left
     "cancelled",  # the gateway closed the attempt at the account's time limit
-    "reversed",  # the bank took money for a cancelled attempt, and it went straight back
+    "reversed",  # the bank took money for a cancelled attempt, and returned it at once
 ]
 
 DEFAULT_CLIENT_ID = "cfflow-test-id"
@@ -47,7 +47,7 @@ PREAUTH_CLIENT_SECRET = "cfflow-preauth-secret"
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A merchant: its credentials, and whether its card payments are holds."""
+    """A merchant: its credentials, and whether its card payments are holds (preauth)."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -63,19 +63,19 @@ DEFAULT_ACCOUNTS = (
 class BankOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How this bank behaves; every `_s` is in seconds of the emulator's clock.
 
-    bins_without_otp: six-digit card prefixes that answer `link` where `post` was asked.
+    bins_without_otp: six-digit card prefixes that get `link` where `post` was requested.
     otp: the one-time password that every bank accepts.
     otp_settles_after_s: from an accepted OTP until the money moves.
-    upi_approves_after_s: from a UPI collect until the test customer answers it.
-    late_after_s: from the failure of `testlate@gocash` until its money comes after all.
+    upi_approves_after_s: from a UPI collect until the test customer acts.
+    late_after_s: from the failure of `testlate@gocash` until its late authorization.
     confirm_after_s: from an accepted capture or void until `authorization` leaves PENDING.
-    hold_s: how long a card hold lasts; a UPI mandate brings its own end.
-    closes_after_s: the account's time limit: an attempt still open then is CANCELLED, and
-        what its bank takes later goes back. None leaves it open.
-    order_s: how long an order without an expiry time of its own can be paid.
-    form_methods: payment methods that answer `form` where others answer `link`.
+    hold_s: how long a card hold lasts; a UPI mandate has its own end.
+    closes_after_s: the account's time limit. An attempt that is open then is CANCELLED, and
+        money that its bank takes later is returned. None: no limit.
+    order_s: how long an order without its own expiry time can be paid.
+    form_methods: payment methods that get `form` where others get `link`.
     methods_not_enabled: payment methods that the account may not use.
-    offers: rupees that an `offer_id` takes off; another offer changes nothing.
+    offers: the discount in rupees of each `offer_id`; other ids give none.
     """
 
     bins_without_otp: frozenset[str] = frozenset({"510510"})
@@ -101,18 +101,18 @@ class Mandate:
     end_at_s: float
 
 
-# approve, decline: the customer answers. leave: they go away. late: the bank declines, and
-# pays after all. never: nobody ever answers, and no time limit of the method ends it.
+# What a test customer does. leave: abandons the page. late: the bank declines and authorizes
+# later. never: nothing happens, and the method's time limit does not apply.
 Script = Literal["approve", "decline", "leave", "late", "never"]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A payment method that passed validation, without anything that must not be kept.
+    """A valid payment method, without the data that must not be kept (gateway.md#secrets).
 
-    `shown` is what a payment entity says of it. `scripted` is what a test id does by
-    itself; None is a customer who has yet to act, until `answer_by` (seconds since the
-    epoch) where the method sets a limit. `native_otp` is what a card's bank can do.
+    shown: how a payment entity shows it. scripted: what its test customer does; None means
+    that a person decides. deadline_at_s: when an undecided attempt fails, if the method has
+    a time limit. native_otp: whether the card's bank supports native OTP.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Method:
 
 @dataclass(slots=True)
 class OtpPage:
-    """The native OTP page of one attempt: it counts, and remembers no OTP."""
+    """The OTP page of one attempt. It counts submissions and resends, and stores no OTP."""
 
     expires_at_s: float
     last_sent_at_s: float
@@ -139,7 +139,7 @@ class OtpPage:
 
 @dataclass(slots=True)
 class HoldAction:
-    """The one CAPTURE or VOID of a hold. `status` is PENDING until the bank confirms it."""
+    """The one CAPTURE or VOID of a hold. status: PENDING until the bank confirms it."""
 
     action: Literal["CAPTURE", "VOID"]
     status: Literal["PENDING", "SUCCESS"]
@@ -150,7 +150,7 @@ class HoldAction:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an attempt failed, in the gateway's own words and in those of the bank behind it."""
+    """Why an attempt failed, in codes of the gateway and raw codes of the bank behind it."""
 
     code: str
     reason: str
@@ -162,7 +162,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Attempt:
-    """One attempt to pay an order: what the gateway calls a payment."""
+    """One attempt to pay an order. The gateway calls it a payment."""
 
     cf_payment_id: int
     order: Order = field(repr=False)
@@ -186,23 +186,23 @@ class Attempt:
 
     @property
     def open(self) -> bool:
-        """Whether somebody has yet to answer."""
+        """Whether the customer or the bank has yet to decide it."""
         return self.status in OPEN
 
     @property
     def succeeded(self) -> bool:
-        """Whether the bank said yes once, whatever became of the money since."""
+        """Whether the bank has authorized it, even if a hold was released later."""
         return self.status in ("SUCCESS", "VOID")
 
     @property
     def held(self) -> bool:
-        """Whether the bank holds money for it that nobody has captured or given back."""
+        """Whether the bank holds money for it that is neither captured nor released."""
         return self.holds and self.status == "SUCCESS" and self.hold_action is None
 
 
 @dataclass(slots=True)
 class Order:
-    """One order of one account, and its attempts in the order they began."""
+    """One order of one account, with its attempts, oldest first."""
 
     number: int
     order_id: str
@@ -219,21 +219,22 @@ class Order:
     terminated: bool = False
 
     def status(self, now_s: float) -> OrderStatus:
-        """PAID while an attempt has taken or holds money: a hold given back frees the order.
+        """Return the order's status.
 
-        A terminated order waits for the attempts that were under way.
+        It is PAID while an attempt holds or has taken money; a released hold makes it payable
+        again. A terminated order waits for its open attempts (gateway.md#terminate).
         """
         if any(attempt.status == "SUCCESS" for attempt in self.attempts):
             return "PAID"
         if self.terminated:
-            under_way = any(attempt.open for attempt in self.attempts)
-            return "TERMINATION_REQUESTED" if under_way else "TERMINATED"
+            waits = any(attempt.open for attempt in self.attempts)
+            return "TERMINATION_REQUESTED" if waits else "TERMINATED"
         return "EXPIRED" if now_s >= self.expires_at_s else "ACTIVE"
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One effect: which payment, how much, and when (seconds since the epoch)."""
+    """One effect on one payment: its amount, and its time in seconds since the epoch."""
 
     effect: Effect
     order_id: str
@@ -244,7 +245,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class OtpResult:
-    """What a submit or a resend answered."""
+    """The result of submitting or resending an OTP."""
 
     attempt: Attempt
     action: Literal["SUBMIT_OTP", "RESEND_OTP"]
@@ -254,7 +255,7 @@ class OtpResult:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """One forced status, kept to be fetched again."""
+    """One forced status; it can be fetched again by its id."""
 
     simulation_id: str
     account: Account

@@ -1,7 +1,7 @@
-"""What the bank knows, as the gateway's JSON of one API version.
+"""The bank's records as the gateway's JSON, in one API version (gateway.md#hosts).
 
-Version 2022-09-01 writes payment and order numbers as JSON numbers, later versions as
-strings. Amounts are JSON numbers with two decimals, times ISO 8601 in Indian time.
+Version 2022-09-01 has payment and order numbers as JSON numbers, later versions as strings.
+Amounts are JSON numbers with two decimals, times ISO 8601 in Indian time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UPI_APPS = {
     "paytm": "paytmmp://upi/pay",
     "phonepe": "phonepe://pay",
 }
-# One white pixel: it has the form of a QR image and nothing to scan.
+# One white pixel in the format of a QR image; there is nothing to scan.
 QR_IMAGE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mP8/x8A"
     "AwMCAO+ip1sAAAAASUVORK5CYII="
@@ -37,10 +37,10 @@ QR_IMAGE = (
 
 
 def pay_response(attempt: Attempt, version: str, base_url: str) -> Json:
-    """The answer to a pay: which `action` the customer's next step is, and its data."""
+    """Return the response to a pay: its `action` and the data of the customer's next step."""
     method = attempt.method
     return {
-        # The gateway's list of values for this field knows card EMI as a card.
+        # The gateway's schema has no value for card EMI in this field; it is a card.
         "payment_method": "card" if method.name == "emi" else method.name,
         "channel": method.channel,
         "action": method.action,
@@ -90,7 +90,7 @@ def _custom_payload(attempt: Attempt, base_url: str) -> Json:
 
 
 def payment(attempt: Attempt, version: str) -> Json:
-    """The payment entity, as fetch and authorize answer it."""
+    """Return the payment entity of fetch and authorize."""
     order = attempt.order
     entity: Json = {
         "cf_payment_id": number(attempt.cf_payment_id, version),
@@ -118,7 +118,7 @@ def payment(attempt: Attempt, version: str) -> Json:
 
 
 def _shown(attempt: Attempt) -> Mapping[str, Any]:
-    """The method as it may be shown, with the id of the card that this payment saved."""
+    """Return the method as it is shown, with the id of a card that this payment saved."""
     shown = attempt.method.shown
     if attempt.instrument_id is None or not attempt.succeeded:
         return shown
@@ -128,7 +128,8 @@ def _shown(attempt: Attempt) -> Mapping[str, Any]:
 
 
 def _is_captured(attempt: Attempt) -> bool:
-    # A failed sale says true as well: in the gateway's answers the flag alone proves nothing.
+    # True for a failed sale too, as on the gateway's reference page: alone, it proves nothing
+    # (gateway.md#fetch).
     return attempt.captured_amount is not None or (attempt.status == "FAILED" and not attempt.holds)
 
 
@@ -163,23 +164,23 @@ def _authorization(attempt: Attempt, version: str) -> Json | None:
 
 
 def _action_time(at_s: float, version: str) -> str:
-    # The reference page's example lacks the offset here, and here alone.
+    # The reference page's example lacks the offset only here (gateway.md#late-money).
     text = timestamp(at_s)
     return text.removesuffix("+05:30") if version == OLDEST_VERSION else text
 
 
-def otp_response(answer: OtpResult, version: str) -> Json:
-    """The answer to a submitted or resent OTP."""
+def otp_response(result: OtpResult, version: str) -> Json:
+    """Return the response to a submitted or resent OTP."""
     return {
-        "cf_payment_id": number(answer.attempt.cf_payment_id, version),
-        "authenticate_status": answer.status,
-        "action": answer.action,
-        "payment_message": answer.message,
+        "cf_payment_id": number(result.attempt.cf_payment_id, version),
+        "authenticate_status": result.status,
+        "action": result.action,
+        "payment_message": result.message,
     }
 
 
 def order(found: Order, session_id: str, version: str, now_s: float) -> Json:
-    """The order entity. It carries the session: whoever reads it may pay."""
+    """Return the order entity. It includes the session, which is a secret."""
     return {
         "cf_order_id": number(found.number, version),
         "order_id": found.order_id,
@@ -199,7 +200,7 @@ def order(found: Order, session_id: str, version: str, now_s: float) -> Json:
 
 
 def simulation(done: Simulation) -> Json:
-    """A simulation, as simulate and its fetch answer it."""
+    """Return the entity of simulate and its fetch."""
     forced = {
         "payment_status": done.payment_status,
         "payment_error_code": done.payment_error_code,
@@ -213,7 +214,7 @@ def simulation(done: Simulation) -> Json:
 
 
 def ledger_entry(entry: LedgerEntry) -> Json:
-    """One effect, for whoever checks the ledger over HTTP."""
+    """Return one effect for the ledger of the emulator's own API."""
     return {
         "effect": entry.effect,
         "order_id": entry.order_id,
@@ -224,18 +225,18 @@ def ledger_entry(entry: LedgerEntry) -> Json:
 
 
 def error(code: str, message: str, type_: str, help_: str | None = None) -> Json:
-    """The body of every refusal; some say where to look further."""
+    """Return the body of an error (gateway.md#errors)."""
     body = {"message": message, "code": code, "type": type_}
     return body if help_ is None else {**body, "help": help_}
 
 
 def number(value: int, version: str) -> int | str:
-    """An id of the gateway's own: a JSON number in the oldest version, a string after it."""
+    """Return one of the gateway's ids: a number in the oldest version, a string in later ones."""
     return value if version == OLDEST_VERSION else str(value)
 
 
 def timestamp(at_s: float) -> str:
-    """Seconds since the epoch as ISO 8601 in Indian time, to the second."""
+    """Return seconds since the epoch as ISO 8601 in Indian time, to the second."""
     return datetime.fromtimestamp(at_s, IST).isoformat(timespec="seconds")
 
 
