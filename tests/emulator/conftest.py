@@ -1,4 +1,4 @@
-"""One emulator for a whole module; its `shop` fixture says in which state a test finds it."""
+"""One emulator for each test module; its `shop` fixture sets the state that a test finds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.emulator.receiver import Receiver, a_receiver
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def one_shop() -> AsyncIterator[Shop]:
-    """A merchant of an emulator that sends its webhooks to nobody."""
+    """The merchant of an emulator that has no URL for webhooks."""
     async with running_emulator() as emulator, a_shop(emulator) as merchant:
         yield merchant
 

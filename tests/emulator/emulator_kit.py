@@ -1,4 +1,4 @@
-"""What the emulator's tests share: bodies of requests, a bank's customer, an HTTP client."""
+"""Helpers of the emulator's tests: request bodies, direct calls of a bank, an HTTP client."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SALES, HOLDS = DEFAULT_ACCOUNTS
 VISA = "4111111111111111"
 NO_OTP_BIN = "5105105105105100"
 
-# A busy machine must not fail a property for being slow.
+# A property must not fail because the machine is busy.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 _order_numbers = count(1)
 
 
 def order_body(**changes: Any) -> dict[str, Any]:
-    """A create-order body that the gateway accepts, with an order id nobody used before."""
+    """Return a valid create-order body with an unused order id."""
     customer = {"customer_id": "customer_7", "customer_phone": "9908734801"}
     body = {
         "order_id": f"order_{next(_order_numbers)}",
@@ -38,7 +38,7 @@ def order_body(**changes: Any) -> dict[str, Any]:
 
 
 def card(channel: str = "post", **changes: Any) -> dict[str, Any]:
-    """A card payment method with test data."""
+    """Return a card payment method with test data."""
     fields = {
         "channel": channel,
         "card_number": VISA,
@@ -51,29 +51,29 @@ def card(channel: str = "post", **changes: Any) -> dict[str, Any]:
 
 
 def upi(upi_id: str = "testsuccess@gocash", **changes: Any) -> dict[str, Any]:
-    """A UPI collect payment method."""
+    """Return a UPI collect payment method."""
     return {"upi": {"channel": "collect", "upi_id": upi_id, **changes}}
 
 
 def a_bank(**options: Any) -> Bank:
-    """A bank with the default accounts."""
+    """Return a bank with the default accounts."""
     return Bank(options=BankOptions(**options))
 
 
 def an_order(bank: Bank, account: Account = SALES, now: float = T0, **changes: Any) -> Order:
-    """A new order of this account."""
+    """Create an order of this account."""
     return bank.create_order(account, order_body(**changes), now)
 
 
 def pay(
     bank: Bank, order: Order, method: Mapping[str, Any] | None = None, now: float = T0
 ) -> Attempt:
-    """One attempt on this order, by native OTP card unless told otherwise."""
+    """Start one attempt on this order, by native OTP card unless given otherwise."""
     return bank.pay(bank.session_of(order), method or card(), now)
 
 
 def a_hold(bank: Bank, now: float = T0) -> tuple[Order, Attempt]:
-    """An order with 170 rupees held on a card."""
+    """Return an order with 170 rupees held on a card, and its attempt."""
     order = an_order(bank, HOLDS, now)
     attempt = pay(bank, order, now=now)
     bank.submit_otp(attempt.cf_payment_id, "111000", now)
@@ -81,7 +81,7 @@ def a_hold(bank: Bank, now: float = T0) -> tuple[Order, Attempt]:
 
 
 def effects(bank: Bank, order: Order) -> list[str]:
-    """What happened to the money of this order, after the attempts themselves."""
+    """Return the effects on this order without `attempt_created`."""
     return [e.effect for e in bank.ledger_of(order.order_id) if e.effect != "attempt_created"]
 
 
@@ -99,18 +99,18 @@ class Shop:
         }
 
     async def order(self, **changes: Any) -> dict[str, Any]:
-        """A new order; it must be accepted."""
-        answer = await self.http.post(
+        """Create an order; it must succeed."""
+        response = await self.http.post(
             "/orders", headers=self.credentials, json=order_body(**changes)
         )
-        assert answer.status_code == 200, answer.text
-        created: dict[str, Any] = answer.json()
+        assert response.status_code == 200, response.text
+        created: dict[str, Any] = response.json()
         return created
 
     async def pay(
         self, order: Mapping[str, Any], method: Mapping[str, Any] | None = None
     ) -> httpx.Response:
-        """Pay this order, by native OTP card unless told otherwise."""
+        """Pay this order, by native OTP card unless given otherwise."""
         body = {
             "payment_session_id": order["payment_session_id"],
             "payment_method": method or card(),
@@ -118,7 +118,7 @@ class Shop:
         return await self.http.post("/orders/sessions", headers=self.version, json=body)
 
     async def submit(self, cf_payment_id: str, otp: str = "111000") -> httpx.Response:
-        """Type the one-time password."""
+        """Submit the one-time password."""
         path = f"/orders/pay/authenticate/{cf_payment_id}"
         body = {"action": "SUBMIT_OTP", "otp": otp}
         return await self.http.post(path, headers=self.version, json=body)
@@ -132,24 +132,30 @@ class Shop:
         return await self.http.post(path, headers=headers, json=body)
 
     async def held(self) -> dict[str, Any]:
-        """A new order with its money held on a card."""
+        """Create an order with its money held on a card."""
         order = await self.order(order_tags={"cfflow_preauth": "true"})
         await self.submit((await self.pay(order)).json()["cf_payment_id"])
         return order
 
     async def fetch(self, path: str, version: str = "2025-01-01") -> httpx.Response:
-        """Ask for something with this account's credentials."""
+        """Send a GET with this account's credentials."""
         return await self.http.get(path, headers=self.credentials | {"x-api-version": version})
 
+    async def admin(self, method: str, path: str, body: object = None, status: int = 200) -> Any:
+        """Send a request to the emulator's own API and return the decoded body of the response."""
+        response = await self.http.request(method, f"{self.emulator.admin_url}{path}", json=body)
+        assert response.status_code == status, response.text
+        return response.json()
+
     async def ledger(self, order: Mapping[str, Any]) -> list[str]:
-        """The effects on this order, as the emulator tells them over HTTP."""
+        """Return the effects on this order from the emulator's own API."""
         params = {"order_id": order["order_id"]}
-        answer = await self.http.get(f"{self.emulator.admin_url}/ledger", params=params)
-        return [entry["effect"] for entry in answer.json()["ledger"]]
+        response = await self.http.get(f"{self.emulator.admin_url}/ledger", params=params)
+        return [entry["effect"] for entry in response.json()["ledger"]]
 
 
 @asynccontextmanager
 async def a_shop(emulator: RunningEmulator) -> AsyncIterator[Shop]:
-    """A merchant of this emulator."""
+    """Return a merchant of this emulator."""
     async with httpx.AsyncClient(base_url=emulator.base_url) as http:
         yield Shop(http, emulator)

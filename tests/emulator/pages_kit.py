@@ -1,4 +1,4 @@
-"""What the tests of the emulator's pages share: a customer with a browser that has no script."""
+"""Helpers of the tests of pages: a customer with a browser without scripts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MANDATE = {
 
 
 class Page:
-    """One attempt's page, as its customer has it open."""
+    """The page of one attempt, as its customer has it open."""
 
     def __init__(self, shop: Shop, order: Mapping[str, Any], paid: Mapping[str, Any]) -> None:
         self.shop = shop
@@ -40,42 +40,42 @@ class Page:
         return str(self.paid["cf_payment_id"])
 
     async def look(self) -> str:
-        """The page as it is now."""
-        answer = await self.shop.http.get(self.url)
-        assert answer.status_code == 200, answer.text
-        return answer.text
+        """Return the page in its present state."""
+        response = await self.shop.http.get(self.url)
+        assert response.status_code == 200, response.text
+        return response.text
 
     async def press(self, decision: str, **fields: str) -> httpx.Response:
-        """Press one of its buttons; redirects are looked at, not followed."""
+        """Press one of its buttons; redirects are not followed."""
         return await self.shop.http.post(self.url, data={"decision": decision, **fields})
 
     async def type_otp(self, otp: str, seen: str | None = None) -> httpx.Response:
-        """Type an OTP and press the first button, as the page shows itself now or did before."""
+        """Type an OTP and press the first button. seen: the count of an older page."""
         shown = self.seen(await self.look()) if seen is None else seen
         return await self.press("pay", otp=otp, seen=shown)
 
     @staticmethod
     def seen(page: str) -> str:
-        """What the page remembers of the wrong ones so far."""
+        """Return the count of wrong OTPs in the page's hidden field."""
         found = re.search(r'name="seen" value="(\d)"', page)
         return found[1] if found else ""
 
     async def status(self) -> str:
-        """What the merchant's fetch says of the attempt."""
+        """Return the status from the merchant's fetch of the attempt."""
         path = f"/orders/{self.order['order_id']}/payments/{self.payment_id}"
         return str((await self.shop.fetch(path)).json()["payment_status"])
 
     async def effects(self) -> list[str]:
-        """What happened to the order's money, after the attempts themselves."""
+        """Return the effects on the order without `attempt_created`."""
         return [e for e in await self.shop.ledger(self.order) if e != "attempt_created"]
 
 
 async def a_page(shop: Shop, method: Mapping[str, Any] | None = None, **order: Any) -> Page:
-    """The page of a new attempt on a new order."""
+    """Return the page of a new attempt on a new order."""
     created = await shop.order(**order)
-    answer = await shop.pay(created, method)
-    assert answer.status_code == 200, answer.text
-    page = Page(shop, created, answer.json())
+    response = await shop.pay(created, method)
+    assert response.status_code == 200, response.text
+    page = Page(shop, created, response.json())
     page.url = _address(page.paid["data"]) or await _listed(shop, page.payment_id)
     return page
 
@@ -85,7 +85,7 @@ def _address(data: Mapping[str, Any]) -> str:
 
 
 async def _listed(shop: Shop, payment_id: str) -> str:
-    """Where the index leads to for a payment whose answer names no page."""
+    """Return the URL that the index has for a payment whose response has none."""
     index = await shop.http.get(f"{shop.emulator.admin_url}/")
     found = re.search(rf'<td>{payment_id}</td>.*?href="([^"]+)"', index.text)
     assert found, index.text

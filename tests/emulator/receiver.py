@@ -1,4 +1,4 @@
-"""A merchant's webhook receiver on a real socket, which answers what a test wants."""
+"""A merchant's webhook receiver on a real socket, with responses that a test chooses."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """Keeps what arrives; answers the next of `answers`, then `status`.
+    """Keeps what it receives; responds with the next of `statuses`, then with `status`.
 
-    While `gate` is not set, whoever calls waits. `open` and `most_open` count the calls
-    that were there at once.
+    While `gate` is not set, responses wait. `open` and `most_open` count the calls that are
+    open at once.
     """
 
     def __init__(self) -> None:
@@ -46,24 +46,24 @@ class Receiver:
         self.begin()
 
     def begin(self) -> None:
-        """Forget what came, and answer 200 at once."""
+        """Clear what was received, and respond with 200 at once."""
         self.received: list[Received] = []
-        self.answers: list[int] = []
+        self.statuses: list[int] = []
         self.status = 200
         self.open = self.most_open = 0
         self.gate.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer every request of one connection."""
+        """Respond to every request of one connection."""
         try:
             while (line := await reader.readline()).strip():
-                await self._answer(line.decode().split()[1], reader, writer)
+                await self._respond(line.decode().split()[1], reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
 
-    async def _answer(
+    async def _respond(
         self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         headers = {}
@@ -77,7 +77,7 @@ class Receiver:
         await asyncio.sleep(0.005)
         await self.gate.wait()
         self.open -= 1
-        status = self.answers.pop(0) if self.answers else self.status
+        status = self.statuses.pop(0) if self.statuses else self.status
         location = f"location: {self.url}/elsewhere\r\n" if 300 <= status < 400 else ""
         writer.write(f"HTTP/1.1 {status} So\r\n{location}content-length: 0\r\n\r\n".encode())
         await writer.drain()
@@ -85,7 +85,7 @@ class Receiver:
 
 @asynccontextmanager
 async def a_receiver() -> AsyncIterator[Receiver]:
-    """A receiver that listens."""
+    """Return a receiver that listens."""
     receiver = Receiver()
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()[:2]
@@ -97,7 +97,7 @@ async def a_receiver() -> AsyncIterator[Receiver]:
 
 
 async def sell(shop: Shop, **order: Any) -> dict[str, Any]:
-    """A sale of 170 rupees, paid by card."""
+    """Make a sale of 170 rupees, paid by card."""
     created = await shop.order(**order)
     await shop.submit((await shop.pay(created)).json()["cf_payment_id"])
     return created
@@ -110,12 +110,12 @@ async def simulate(shop: Shop, cf_payment_id: str, status: str) -> None:
         "entity_id": cf_payment_id,
         "entity_simulation": {"payment_status": status},
     }
-    answer = await shop.http.post("/simulate", headers=shop.credentials, json=body)
-    assert answer.status_code == 200, answer.text
+    response = await shop.http.post("/simulate", headers=shop.credentials, json=body)
+    assert response.status_code == 200, response.text
 
 
 def verified(received: Received, body: bytes | None = None, secret: str = "") -> bool:
-    """Whether the signature is that of these bytes, by the words of the gateway's page."""
+    """Return whether the signature is valid for these bytes, as the gateway documents it."""
     headers, key = received.headers, (secret or "cfflow-test-secret").encode()
     signed = headers["x-webhook-timestamp"].encode() + (received.body if body is None else body)
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()

@@ -1,9 +1,8 @@
-"""The emulator's own calls over HTTP: clock, ledger, orders, the customer's acts, reset."""
+"""The emulator's own API over HTTP: clock, ledger, orders, forced payments, reset."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import pytest
 
@@ -18,28 +17,20 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.fixture
 def shop(one_shop: Shop) -> Shop:
-    """The merchant of an emulator where nothing has happened."""
+    """The merchant of an emulator without orders."""
     one_shop.emulator.app.reset()
     return one_shop
 
 
-async def ask(shop: Shop, method: str, path: str, body: object = None, status: int = 200) -> Any:
-    """What the emulator answers below /_emulator."""
-    url = f"{shop.emulator.admin_url}{path}"
-    answer = await shop.http.request(method, url, json=body)
-    assert answer.status_code == status, answer.text
-    return answer.json()
-
-
-async def test_the_clock_goes_on_to_a_moment(shop: Shop) -> None:
-    """By seconds since the epoch, by ISO 8601, and Indian without an offset."""
-    now = (await ask(shop, "GET", "/clock"))["epoch_s"]
-    told = await ask(shop, "POST", "/clock", {"at": now + 100})
-    assert abs(told["epoch_s"] - now - 100) < 1
-    ahead = datetime.fromisoformat(told["now"]).replace(tzinfo=None, microsecond=0)
+async def test_the_clock_skips_to_a_given_time(shop: Shop) -> None:
+    """The time is seconds since the epoch or ISO 8601; without an offset it is Indian time."""
+    now = (await shop.admin("GET", "/clock"))["epoch_s"]
+    shown = await shop.admin("POST", "/clock", {"at": now + 100})
+    assert abs(shown["epoch_s"] - now - 100) < 1
+    ahead = datetime.fromisoformat(shown["now"]).replace(tzinfo=None, microsecond=0)
     later = ahead.replace(year=ahead.year + 1, day=1)
-    told = await ask(shop, "POST", "/clock", {"at": later.isoformat()})
-    assert told["now"].startswith(later.isoformat()[:16])
+    shown = await shop.admin("POST", "/clock", {"at": later.isoformat()})
+    assert shown["now"].startswith(later.isoformat()[:16])
 
 
 @pytest.mark.parametrize(
@@ -57,19 +48,19 @@ async def test_the_clock_goes_on_to_a_moment(shop: Shop) -> None:
     ],
 )
 async def test_the_clock_never_goes_back(shop: Shop, body: object) -> None:
-    """What would, or makes no sense, is refused and skips nothing."""
+    """A past time or an invalid body is refused and skips nothing."""
     before = shop.emulator.clock.offset_s
-    assert (await ask(shop, "POST", "/clock", body, 400))["message"]
+    assert (await shop.admin("POST", "/clock", body, 400))["message"]
     assert shop.emulator.clock.offset_s == before
 
 
-async def test_the_ledger_answers_questions(shop: Shop) -> None:
-    """By order, by payment, by effect, by time, and by several of them."""
+async def test_the_ledger_can_be_filtered(shop: Shop) -> None:
+    """The filters are order, payment, effect and time, alone or together."""
     first = await sell(shop)
     await shop.emulator.advance(3600)
     since = shop.emulator.clock.now()
     second = await sell(shop)
-    whole = (await ask(shop, "GET", "/ledger"))["ledger"]
+    whole = (await shop.admin("GET", "/ledger"))["ledger"]
     paid = whole[-1]["cf_payment_id"]
     queries = {
         f"order_id={first['order_id']}": whole[:2],
@@ -82,67 +73,67 @@ async def test_the_ledger_answers_questions(shop: Shop) -> None:
         "order_id=nobody": [],
     }
     for query, entries in queries.items():
-        assert (await ask(shop, "GET", f"/ledger?{query}"))["ledger"] == entries, query
+        assert (await shop.admin("GET", f"/ledger?{query}"))["ledger"] == entries, query
 
 
-async def test_a_time_that_is_none_is_refused(shop: Shop) -> None:
-    """Rather than an empty ledger."""
-    assert (await ask(shop, "GET", "/ledger?since=soon", status=400))["message"]
+async def test_an_invalid_time_is_refused(shop: Shop) -> None:
+    """It must not give an empty ledger."""
+    assert (await shop.admin("GET", "/ledger?since=soon", status=400))["message"]
 
 
-async def test_an_order_shows_all_that_is_known_of_it(shop: Shop) -> None:
-    """Attempts with their holds, effects, webhooks: what an auditor needs."""
+async def test_an_order_is_shown_with_everything_about_it(shop: Shop) -> None:
+    """The response has attempts with their holds, effects and webhooks."""
     order = await shop.held()
-    told = await ask(shop, "GET", f"/orders/{order['order_id']}")
-    [found] = told["orders"]
+    shown = await shop.admin("GET", f"/orders/{order['order_id']}")
+    [found] = shown["orders"]
     [attempt] = found["attempts"]
     assert (found["order_status"], found["client_id"]) == ("PAID", "cfflow-test-id")
     assert attempt["held"] and attempt["hold_until"] > attempt["payment_time"]
-    assert [entry["effect"] for entry in told["ledger"]] == ["attempt_created", "authorized"]
-    assert [each["type"] for each in told["webhooks"]] == ["PAYMENT_SUCCESS_WEBHOOK"]
+    assert [entry["effect"] for entry in shown["ledger"]] == ["attempt_created", "authorized"]
+    assert [each["type"] for each in shown["webhooks"]] == ["PAYMENT_SUCCESS_WEBHOOK"]
 
 
-async def test_an_order_without_attempts_is_known_too(shop: Shop) -> None:
-    """Two accounts may have one id each: both are shown."""
+async def test_an_order_without_attempts_is_shown_too(shop: Shop) -> None:
+    """Two accounts may use the same order id; both orders are shown."""
     order = await shop.order()
     order_id, now = order["order_id"], shop.emulator.clock.now()
     an_order(shop.emulator.bank, HOLDS, now, order_id=order_id)
-    told = await ask(shop, "GET", f"/orders/{order_id}")
-    accounts = {each["client_id"] for each in told["orders"]}
+    shown = await shop.admin("GET", f"/orders/{order_id}")
+    accounts = {each["client_id"] for each in shown["orders"]}
     assert accounts == {"cfflow-test-id", HOLDS.client_id}
-    assert {len(each["attempts"]) for each in told["orders"]} == {0}
+    assert {len(each["attempts"]) for each in shown["orders"]} == {0}
 
 
 async def test_an_unknown_order_is_not_found(shop: Shop) -> None:
-    """404, and its id in the message."""
-    assert "nobody" in (await ask(shop, "GET", "/orders/nobody", status=404))["message"]
+    """The response is a 404 with the order id in its message."""
+    assert "nobody" in (await shop.admin("GET", "/orders/nobody", status=404))["message"]
 
 
 @pytest.mark.parametrize("act", [name for name in ACTS if name != "release"])
-async def test_somebody_decides_a_payment(shop: Shop, act: str) -> None:
-    """The customer, the bank or the gateway, as they would have by themselves."""
+async def test_a_payment_can_be_decided(shop: Shop, act: str) -> None:
+    """Each act has the effect that the customer, the bank or the gateway would have."""
     paid = (await shop.pay(await shop.order(), upi("somebody@okbank"))).json()["cf_payment_id"]
-    told = await ask(shop, "POST", f"/payments/{paid}/{act}")
-    assert told["payment_status"] == ACTS[act]
+    shown = await shop.admin("POST", f"/payments/{paid}/{act}")
+    assert shown["payment_status"] == ACTS[act]
 
 
 async def test_a_hold_can_be_released(shop: Shop) -> None:
-    """As when the bank gives it back before its time."""
+    """The bank may release a hold before its end."""
     order = await shop.held()
     [attempt] = shop.emulator.bank.attempts_of(order["order_id"])
-    told = await ask(shop, "POST", f"/payments/{attempt.cf_payment_id}/release")
-    assert (told["payment_status"], await shop.ledger(order)) == (
+    shown = await shop.admin("POST", f"/payments/{attempt.cf_payment_id}/release")
+    assert (shown["payment_status"], await shop.ledger(order)) == (
         "VOID",
         ["attempt_created", "authorized", "released"],
     )
 
 
-async def test_a_decline_has_the_reason_that_is_given(shop: Shop) -> None:
-    """As `simulate` takes it."""
+async def test_a_decline_has_the_given_error_code(shop: Shop) -> None:
+    """It takes the codes that `simulate` takes."""
     paid = (await shop.pay(await shop.order(), upi("somebody@okbank"))).json()["cf_payment_id"]
     body = {"error_code": "INSUFFICIENT_FUNDS"}
-    told = await ask(shop, "POST", f"/payments/{paid}/decline", body)
-    assert told["error_details"]["error_code"] == "INSUFFICIENT_FUNDS"
+    shown = await shop.admin("POST", f"/payments/{paid}/decline", body)
+    assert shown["error_details"]["error_code"] == "INSUFFICIENT_FUNDS"
 
 
 @pytest.mark.parametrize(
@@ -153,42 +144,40 @@ async def test_a_decline_has_the_reason_that_is_given(shop: Shop) -> None:
         ("/payments/1/decline", {"error": "x"}, 400),
     ],
 )
-async def test_an_act_that_makes_no_sense_is_refused(
-    shop: Shop, path: str, body: object, status: int
-) -> None:
-    """With a reason."""
-    assert (await ask(shop, "POST", path, body, status))["message"]
+async def test_an_invalid_act_is_refused(shop: Shop, path: str, body: object, status: int) -> None:
+    """The response has the reason."""
+    assert (await shop.admin("POST", path, body, status))["message"]
 
 
 async def test_a_decided_payment_stays_decided(shop: Shop) -> None:
-    """400, as the gateway's own calls would answer."""
+    """A second act gets a 400, as from the gateway's own calls."""
     order = await sell(shop)
     [attempt] = shop.emulator.bank.attempts_of(order["order_id"])
-    await ask(shop, "POST", f"/payments/{attempt.cf_payment_id}/drop", status=400)
+    await shop.admin("POST", f"/payments/{attempt.cf_payment_id}/drop", status=400)
     assert attempt.status == "SUCCESS"
 
 
 async def test_a_reset_empties_everything_in_place(shop: Shop) -> None:
-    """The same objects, as they were when it started; no id comes twice."""
+    """The Python objects stay the same, return to their first state, and repeat no id."""
     emulator = shop.emulator
     before = (emulator.bank, emulator.bank.ledger, emulator.faults, emulator.webhooks)
     order = await sell(shop)
     emulator.webhooks.configure(url="http://127.0.0.1:1/x", copies=2)
     emulator.limits.set({"pay": 1})
-    await ask(shop, "POST", "/faults", {"call": "any", "kind": "html"})
-    await ask(shop, "POST", "/reset")
+    await shop.admin("POST", "/faults", {"call": "any", "kind": "html"})
+    await shop.admin("POST", "/reset")
     after = (emulator.bank, emulator.bank.ledger, emulator.faults, emulator.webhooks)
     assert all(old is new for old, new in zip(before, after, strict=True))
     assert emulator.faults.empty and emulator.limits.empty and not emulator.webhooks.deliveries
     assert emulator.webhooks.settings == WebhookSettings()
-    assert (await ask(shop, "GET", "/ledger"))["ledger"] == []
+    assert (await shop.admin("GET", "/ledger"))["ledger"] == []
     again = await sell(shop, order_id=order["order_id"])
     assert again["cf_order_id"] != order["cf_order_id"]
     assert len(emulator.webhooks) == 1
 
 
-async def test_a_reset_keeps_what_it_was_started_with() -> None:
-    """Limits and a webhook URL that came with the start are there again."""
+async def test_a_reset_restores_the_first_settings() -> None:
+    """The rate limits and the webhook URL of the start are set again."""
     url = "http://127.0.0.1:1/x"
     async with running_emulator(rate_limits={"pay": 5}, webhook_url=url) as emulator:
         emulator.limits.clear()
@@ -198,9 +187,9 @@ async def test_a_reset_keeps_what_it_was_started_with() -> None:
         assert emulator.webhooks.settings.urls == (url,)
 
 
-async def test_the_gateway_s_calls_are_an_openapi_document(shop: Shop) -> None:
-    """Of every version, or of one; of an unknown one not."""
-    document = await ask(shop, "GET", "/openapi.json?version=2025-01-01")
+async def test_the_openapi_document_is_served(shop: Shop) -> None:
+    """It covers all versions or a given one; an unknown version is refused."""
+    document = await shop.admin("GET", "/openapi.json?version=2025-01-01")
     assert "/orders/{order_id}/authorization" in "".join(document["paths"])
-    assert (await ask(shop, "GET", "/openapi.json"))["openapi"].startswith("3.")
-    await ask(shop, "GET", "/openapi.json?version=1999-01-01", status=400)
+    assert (await shop.admin("GET", "/openapi.json"))["openapi"].startswith("3.")
+    await shop.admin("GET", "/openapi.json?version=1999-01-01", status=400)

@@ -1,4 +1,4 @@
-"""The page about the emulator's own API: whole, true, and its examples work."""
+"""The page about the emulator's own API: it is complete and correct, and its examples work."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ HEADING = re.compile(r"^### `((?:GET|POST|PUT|DELETE)[^`]*?) (/_emulator[^`]*)`$
 
 
 def test_the_manual_has_every_route() -> None:
-    """Each with its methods, and nothing that does not exist."""
-    told = {
+    """The page has every route with its methods, and no others."""
+    shown = {
         (path, name)
         for names, path in HEADING.findall(PAGE.read_text())
         for name in names.split(", ")
@@ -35,7 +35,7 @@ def test_the_manual_has_every_route() -> None:
         for name in (route.methods or set()) - {"HEAD"}
         if route.path.startswith("/_emulator")
     }
-    assert told == served
+    assert shown == served
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,20 @@ def test_the_manual_has_every_route() -> None:
     ids=["faults", "calls", "alterations", "acts", "effects", "settings"],
 )
 def test_the_manual_has_every_name(names: tuple[str, ...]) -> None:
-    """Every kind of fault, alteration, act, effect and setting is explained."""
+    """The page explains every kind of fault, alteration, act, effect and setting."""
     page = PAGE.read_text()
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def test_the_manual_has_every_python_name() -> None:
-    """Whatever `cfflow.emulator` exports is mentioned."""
+    """The page has every name that `cfflow.emulator` exports."""
     page = PAGE.read_text()
     missing = [name for name in cfflow.emulator.__all__ if not re.search(rf"`{name}\b", page)]
     assert missing == []
 
 
 def test_the_manual_s_examples_work() -> None:
-    """Each command of the page, in their order, against an emulator of its own."""
+    """The commands of the page run in order against one emulator."""
     script = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL))
     bash = shutil.which("bash")
     assert bash is not None

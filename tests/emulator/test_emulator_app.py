@@ -1,4 +1,4 @@
-"""The emulator over real HTTP: headers, JSON shapes, idempotency keys, its own calls."""
+"""The emulator over real HTTP: headers, JSON, idempotency keys, its own API."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop() -> AsyncIterator[Shop]:
-    """One emulator for the whole module: every test brings its own order."""
+    """The merchant of one emulator for the whole module; every test creates its own order."""
     async with running_emulator() as emulator, a_shop(emulator) as merchant:
         yield merchant
 
 
-async def test_a_sale_goes_from_order_to_money(shop: Shop) -> None:
-    """Create, pay, OTP, fetch: the order is paid and the ledger says captured."""
+async def test_a_sale_ends_with_a_capture(shop: Shop) -> None:
+    """After create, pay, OTP and fetch, the order is paid and the ledger has the capture."""
     order = await shop.order()
     paid = (await shop.pay(order)).json()
     assert paid["action"] == "post" and paid["data"]["redirect_to_bank"].startswith("http://")
-    answer = (await shop.submit(paid["cf_payment_id"])).json()
-    assert answer == {
+    response = (await shop.submit(paid["cf_payment_id"])).json()
+    assert response == {
         "cf_payment_id": paid["cf_payment_id"],
         "authenticate_status": "SUCCESS",
         "action": "SUBMIT_OTP",
@@ -44,17 +44,17 @@ async def test_a_sale_goes_from_order_to_money(shop: Shop) -> None:
     assert await shop.ledger(order) == ["attempt_created", "captured"]
 
 
-async def test_a_wrong_otp_is_answered_with_200(shop: Shop) -> None:
-    """A wrong OTP is no HTTP error: the answer's status says FAILED."""
+async def test_a_wrong_otp_gets_http_200(shop: Shop) -> None:
+    """A wrong OTP is no HTTP error: the body has the status FAILED."""
     paid = (await shop.pay(await shop.order())).json()
-    answer = await shop.submit(paid["cf_payment_id"], "123456")
-    assert answer.status_code == 200
-    assert answer.json()["authenticate_status"] == "FAILED"
-    assert answer.json()["payment_message"] == "otp is invalid"
+    response = await shop.submit(paid["cf_payment_id"], "123456")
+    assert response.status_code == 200
+    assert response.json()["authenticate_status"] == "FAILED"
+    assert response.json()["payment_message"] == "otp is invalid"
 
 
-async def test_an_otp_is_sent_again_no_sooner_than_the_bank_allows(shop: Shop) -> None:
-    """Straight away is too soon; the clock can be told to skip the wait."""
+async def test_an_otp_is_not_resent_too_soon(shop: Shop) -> None:
+    """An immediate resend is refused; after a skip of the clock it is permitted."""
     paid = (await shop.pay(await shop.order())).json()
     path, body = f"/orders/pay/authenticate/{paid['cf_payment_id']}", {"action": "RESEND_OTP"}
     soon = await shop.http.post(path, headers=shop.version, json=body)
@@ -65,8 +65,8 @@ async def test_an_otp_is_sent_again_no_sooner_than_the_bank_allows(shop: Shop) -
     assert later.json()["authenticate_status"] == "SUCCESS"
 
 
-async def test_a_card_without_native_otp_is_sent_to_a_page(shop: Shop) -> None:
-    """The answer to `post` is then `link`, with all that a redirect needs."""
+async def test_a_card_without_native_otp_gets_a_link(shop: Shop) -> None:
+    """The response to `post` is then `link`, with all that a redirect needs."""
     paid = (await shop.pay(await shop.order(), card(card_number=NO_OTP_BIN))).json()
     assert (paid["channel"], paid["action"]) == ("post", "link")
     assert set(paid["data"]) == {"url", "payload", "content_type", "method"}
@@ -82,16 +82,16 @@ async def test_a_card_without_native_otp_is_sent_to_a_page(shop: Shop) -> None:
         ({"banktransfer": {"channel": "link"}}, {"account_number", "ifsc", "beneficiary_name"}),
     ],
 )
-async def test_a_custom_action_carries_its_payload(
+async def test_a_custom_action_has_its_payload(
     shop: Shop, method: dict[str, Any], names: set[str]
 ) -> None:
-    """Deep links, a QR image, or an account, as the method has it."""
+    """The payload holds deep links, a QR image or an account."""
     paid = (await shop.pay(await shop.order(), method)).json()
     assert paid["action"] == "custom" and set(paid["data"]["payload"]) == names
 
 
-async def test_a_capture_answers_the_payment_entity(shop: Shop) -> None:
-    """With the authorization's action, status, amount, reference and time."""
+async def test_a_capture_returns_the_payment_entity(shop: Shop) -> None:
+    """`authorization` has action, status, amount, reference and time."""
     order = await shop.held()
     entity = (await shop.authorize(order, action="CAPTURE", amount=100.5)).json()
     authorization = entity["authorization"]
@@ -102,7 +102,7 @@ async def test_a_capture_answers_the_payment_entity(shop: Shop) -> None:
 
 
 async def test_a_mandate_shows_its_times_before_any_action(shop: Shop) -> None:
-    """The hold's end is the mandate's, in Indian time."""
+    """The end of the hold is the end of the mandate, in Indian time."""
     ends = {"end_time": "2099-01-02T03:04:05+05:30"}
     order = await shop.order()
     await shop.pay(order, upi(authorize_only=True, authorization=ends))
@@ -112,8 +112,8 @@ async def test_a_mandate_shows_its_times_before_any_action(shop: Shop) -> None:
     assert entity["authorization"]["action"] is None
 
 
-async def test_a_failed_sale_says_captured_and_explains_itself(shop: Shop) -> None:
-    """`is_captured` proves nothing alone; the error details name code, reason and source."""
+async def test_a_failed_sale_has_is_captured_and_error_details(shop: Shop) -> None:
+    """`is_captured` alone proves nothing; the details have code, reason and source."""
     order = await shop.order()
     await shop.pay(order, upi("testfailure@gocash"))
     (entity,) = (await shop.fetch(f"/orders/{order['order_id']}/payments")).json()
@@ -122,7 +122,7 @@ async def test_a_failed_sale_says_captured_and_explains_itself(shop: Shop) -> No
 
 
 async def test_a_simulated_status_is_forced_and_kept(shop: Shop) -> None:
-    """The attempt takes the status, and the simulation can be fetched again."""
+    """The attempt gets the status, and the simulation can be fetched again."""
     order = await shop.order()
     paid = (await shop.pay(order, card("link"))).json()
     forced = {"payment_status": "FAILED", "payment_error_code": "ISSUER_NOT_AVAILABLE"}
@@ -135,7 +135,7 @@ async def test_a_simulated_status_is_forced_and_kept(shop: Shop) -> None:
 
 
 async def test_ids_are_numbers_in_the_oldest_version_only(shop: Shop) -> None:
-    """And strings from the next one on."""
+    """Later versions have strings."""
     order = await shop.order()
     await shop.pay(order)
     found = {
@@ -147,7 +147,7 @@ async def test_ids_are_numbers_in_the_oldest_version_only(shop: Shop) -> None:
 
 
 async def test_amounts_keep_their_two_decimals(shop: Shop) -> None:
-    """They are JSON numbers, and exact."""
+    """Amounts are exact JSON numbers."""
     order = await shop.order(order_amount=10.1)
     text = (await shop.fetch(f"/orders/{order['order_id']}")).text
     assert '"order_amount":10.10,' in text
@@ -167,39 +167,39 @@ async def test_a_call_without_version_or_credentials_is_refused(
     shop: Shop, changes: dict[str, str], status: int, code: str, type_: str
 ) -> None:
     """The body is the gateway's error body."""
-    answer = await shop.http.get("/orders/any", headers=shop.credentials | changes)
-    body = answer.json()
-    assert (answer.status_code, body["code"], body["type"]) == (status, code, type_)
+    response = await shop.http.get("/orders/any", headers=shop.credentials | changes)
+    body = response.json()
+    assert (response.status_code, body["code"], body["type"]) == (status, code, type_)
     assert body["message"]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"a": 1e}', b"\xff", b'{"action": ["CAPTURE"]}'])
-async def test_a_body_that_makes_no_sense_is_a_400(shop: Shop, body: bytes) -> None:
-    """Never a 500: the emulator's own faults must not look like the gateway's."""
+async def test_an_invalid_body_gets_a_400(shop: Shop, body: bytes) -> None:
+    """It never gets a 500, which would look like an error of the gateway."""
     order = await shop.held()
     path = f"/orders/{order['order_id']}/authorization"
-    answer = await shop.http.post(path, headers=shop.credentials, content=body)
-    assert (answer.status_code, answer.json()["code"]) == (400, "request_invalid")
+    response = await shop.http.post(path, headers=shop.credentials, content=body)
+    assert (response.status_code, response.json()["code"]) == (400, "request_invalid")
 
 
-async def test_an_unknown_session_and_address_are_404(shop: Shop) -> None:
-    """Each with the gateway's code."""
+async def test_an_unknown_session_and_path_get_a_404(shop: Shop) -> None:
+    """Each has the gateway's code."""
     unknown = await shop.pay({"payment_session_id": "session_nobody"})
     assert (unknown.status_code, unknown.json()["code"]) == (404, "orderpay_not_found")
     nowhere = await shop.fetch("/settlements")
     assert (nowhere.status_code, nowhere.json()["code"]) == (404, "request_failed")
 
 
-async def test_every_answer_has_a_request_id(shop: Shop) -> None:
-    """The caller's own where one was sent, refusals included."""
+async def test_every_response_has_a_request_id(shop: Shop) -> None:
+    """It is the caller's id if there is one, on errors too."""
     ours = await shop.http.get("/orders/none", headers={"x-request-id": "mine"})
     given = await shop.http.get("/orders/none")
     assert ours.headers["x-request-id"] == "mine"
     assert given.headers["x-request-id"]
 
 
-async def test_a_key_replays_its_answer_and_does_nothing_twice(shop: Shop) -> None:
-    """Same key, same body: same answer, one capture."""
+async def test_a_key_replays_its_response_and_does_nothing_twice(shop: Shop) -> None:
+    """The same key and body get the same response, and one capture."""
     order = await shop.held()
     first = await shop.authorize(order, key="k1", action="CAPTURE", amount=1)
     again = await shop.authorize(order, key="k1", action="CAPTURE", amount=1)
@@ -210,15 +210,15 @@ async def test_a_key_replays_its_answer_and_does_nothing_twice(shop: Shop) -> No
 
 
 async def test_a_key_with_another_body_is_refused(shop: Shop) -> None:
-    """422, whatever the first answer was."""
+    """The status is 422, also when the first response was an error."""
     order = await shop.held()
     await shop.authorize(order, key="k2", action="CAPTURE", amount=1)
-    answer = await shop.authorize(order, key="k2", action="CAPTURE", amount=2)
-    assert (answer.status_code, answer.json()["type"]) == (422, "idempotency_error")
+    response = await shop.authorize(order, key="k2", action="CAPTURE", amount=2)
+    assert (response.status_code, response.json()["type"]) == (422, "idempotency_error")
 
 
 async def test_a_key_replays_errors_for_a_day(shop: Shop) -> None:
-    """A refusal is replayed although it would succeed now; after 24 hours it is tried afresh."""
+    """An error is replayed even if the call would now succeed; after 24 hours it is not."""
     order = await shop.order(order_tags={"cfflow_preauth": "true"})
     early = await shop.authorize(order, key="k3", action="VOID")
     await shop.submit((await shop.pay(order)).json()["cf_payment_id"])
@@ -229,7 +229,7 @@ async def test_a_key_replays_errors_for_a_day(shop: Shop) -> None:
 
 
 async def test_a_pay_is_never_replayed(shop: Shop) -> None:
-    """It carries no credentials, so its key belongs to nobody: two calls, two attempts."""
+    """Without credentials its key has no scope: two calls make two attempts."""
     order = await shop.order()
     body = {"payment_session_id": order["payment_session_id"], "payment_method": card()}
     headers = shop.version | {"x-idempotency-key": "k4"}
@@ -239,15 +239,15 @@ async def test_a_pay_is_never_replayed(shop: Shop) -> None:
 
 
 async def test_the_ledger_counts_calls(shop: Shop) -> None:
-    """How often each arrived, and how often the bank performed it."""
+    """It counts how often each call was received and how often the bank performed it."""
     await shop.order()
-    answer = (await shop.http.get(f"{shop.emulator.admin_url}/ledger")).json()
-    assert answer["calls"]["received"]["create_order"] >= 1
-    assert answer["calls"]["performed"]["create_order"] >= 1
+    response = (await shop.http.get(f"{shop.emulator.admin_url}/ledger")).json()
+    assert response["calls"]["received"]["create_order"] >= 1
+    assert response["calls"]["performed"]["create_order"] >= 1
 
 
 async def test_the_clock_only_goes_forward(shop: Shop) -> None:
-    """And says where it stands."""
+    """Its response has the present time."""
     url = f"{shop.emulator.admin_url}/clock"
     assert (await shop.http.post(url, json={"advance_s": -1})).status_code == 400
     before = (await shop.http.get(url)).json()["offset_s"]
@@ -256,29 +256,29 @@ async def test_the_clock_only_goes_forward(shop: Shop) -> None:
         shop.emulator.clock.advance(-1)
 
 
-async def test_nothing_secret_is_kept_or_told(shop: Shop) -> None:
-    """Card number, CVV and session appear nowhere in the bank, nor in an answer but the order's."""
+async def test_no_secret_is_stored_or_returned(shop: Shop) -> None:
+    """The bank stores no card number, CVV or session; only the order's response has the session."""
     order = await shop.order()
     await shop.pay(order, card(card_cvv="9182"))
-    told = (await shop.fetch(f"/orders/{order['order_id']}/payments")).text
-    told += (await shop.http.get(f"{shop.emulator.admin_url}/ledger")).text
+    shown = (await shop.fetch(f"/orders/{order['order_id']}/payments")).text
+    shown += (await shop.http.get(f"{shop.emulator.admin_url}/ledger")).text
     kept = repr([vars(attempt_part) for attempt_part in _parts(shop)])
     for secret in (VISA, '"9182"', "'9182'", order["payment_session_id"]):
-        assert secret not in told and secret not in kept
+        assert secret not in shown and secret not in kept
 
 
-async def test_an_order_with_a_taken_id_is_a_conflict(shop: Shop) -> None:
-    """409, also over HTTP."""
+async def test_a_used_order_id_is_a_conflict(shop: Shop) -> None:
+    """The status is 409."""
     order = await shop.order()
     body = order_body(order_id=order["order_id"])
-    answer = await shop.http.post("/orders", headers=shop.credentials, json=body)
-    assert (answer.status_code, answer.json()["code"]) == (409, "order_already_exists")
+    response = await shop.http.post("/orders", headers=shop.credentials, json=body)
+    assert (response.status_code, response.json()["code"]) == (409, "order_already_exists")
 
 
 async def test_a_huge_body_is_refused(shop: Shop) -> None:
-    """One over a mebibyte is not read to its end into memory."""
-    answer = await shop.http.post("/orders", headers=shop.credentials, content=b" " * (2 << 20))
-    assert answer.status_code == 413
+    """A body over 1 MiB is not read into memory to its end."""
+    response = await shop.http.post("/orders", headers=shop.credentials, content=b" " * (2 << 20))
+    assert response.status_code == 413
 
 
 async def test_the_app_can_be_called_in_process() -> None:

@@ -1,4 +1,4 @@
-"""The bank's rules, called directly: time is an argument, so nothing here waits."""
+"""The rules of the bank, called directly: time is an argument, so no test waits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_sale_is_captured_when_the_otp_is_right() -> None:
 
 
 def test_a_card_is_held_in_a_preauthorization_account() -> None:
-    """The pre-authorization account holds, and nothing is captured."""
+    """The money is held and not captured."""
     bank = a_bank()
     order, attempt = a_hold(bank)
     assert attempt.held and attempt.captured_amount is None
@@ -45,7 +45,7 @@ def test_a_card_is_held_in_a_preauthorization_account() -> None:
 
 
 def test_an_order_tag_makes_one_order_a_hold() -> None:
-    """One set of credentials does sales and holds."""
+    """One account can have both sales and holds."""
     bank = a_bank()
     order = an_order(bank, order_tags={"cfflow_preauth": "true"})
     attempt = pay(bank, order)
@@ -54,7 +54,7 @@ def test_an_order_tag_makes_one_order_a_hold() -> None:
 
 
 def test_the_money_can_move_later_than_the_otp() -> None:
-    """Between an accepted OTP and the bank's answer the attempt is PENDING and takes no OTP."""
+    """After an accepted OTP the attempt stays PENDING until the bank is done, and takes no OTP."""
     bank = a_bank(otp_settles_after_s=20.0)
     attempt = pay(bank, an_order(bank))
     assert bank.submit_otp(attempt.cf_payment_id, "111000", T0).status == "SUCCESS"
@@ -66,19 +66,19 @@ def test_the_money_can_move_later_than_the_otp() -> None:
 
 
 def test_three_wrong_otps_fail_the_attempt() -> None:
-    """The third wrong submission is still answered, and is the last."""
+    """The third wrong submission gets a normal response and is the last one."""
     bank = a_bank()
     order = an_order(bank)
     attempt = pay(bank, order)
-    answers = [bank.submit_otp(attempt.cf_payment_id, "000000", T0) for _ in range(3)]
-    assert {(a.status, a.message) for a in answers} == {("FAILED", "otp is invalid")}
+    responses = [bank.submit_otp(attempt.cf_payment_id, "000000", T0) for _ in range(3)]
+    assert {(a.status, a.message) for a in responses} == {("FAILED", "otp is invalid")}
     assert effects(bank, order) == ["failed"]
     with pytest.raises(Refused, match="Exceeded retry attempts"):
         bank.submit_otp(attempt.cf_payment_id, "111000", T0)
 
 
 def test_a_finished_payment_takes_no_otp() -> None:
-    """A second right OTP is refused and moves nothing."""
+    """A second right OTP is refused and moves no money."""
     bank = a_bank()
     order = an_order(bank)
     attempt = pay(bank, order)
@@ -88,8 +88,8 @@ def test_a_finished_payment_takes_no_otp() -> None:
     assert effects(bank, order) == ["captured"]
 
 
-def test_an_otp_is_sent_again_twice_each_time_after_thirty_seconds() -> None:
-    """Too soon and too often are refused."""
+def test_an_otp_is_resent_twice_at_most() -> None:
+    """Resends less than 30 seconds apart, and a third one, are refused."""
     bank = a_bank()
     payment = pay(bank, an_order(bank)).cf_payment_id
     with pytest.raises(Refused, match="30 s"):
@@ -102,8 +102,8 @@ def test_an_otp_is_sent_again_twice_each_time_after_thirty_seconds() -> None:
         bank.resend_otp(payment, T0 + 120)
 
 
-def test_an_otp_page_lives_five_minutes() -> None:
-    """An OTP after that is refused, and the attempt stays open for the bank's own page."""
+def test_an_otp_page_expires_after_five_minutes() -> None:
+    """A later OTP is refused; the attempt stays open for the bank's own page."""
     bank = a_bank()
     attempt = pay(bank, an_order(bank))
     with pytest.raises(Refused, match="expired"):
@@ -111,8 +111,8 @@ def test_an_otp_page_lives_five_minutes() -> None:
     assert attempt.status == "PENDING"
 
 
-def test_a_bank_without_native_otp_answers_link() -> None:
-    """Native OTP is best effort: such a card leaves the page although post was asked."""
+def test_a_bank_without_native_otp_gives_a_link() -> None:
+    """Native OTP is best effort: such a card gets `link` where `post` was requested."""
     bank = a_bank()
     attempt = pay(bank, an_order(bank), card(card_number=NO_OTP_BIN))
     assert attempt.method.action == "link"
@@ -121,7 +121,7 @@ def test_a_bank_without_native_otp_answers_link() -> None:
 
 
 def test_part_of_a_hold_can_be_captured() -> None:
-    """The captured amount is exact, and the hold is used up by it."""
+    """The captured amount is exact, and the hold is used up."""
     bank = a_bank()
     order, attempt = a_hold(bank)
     bank.authorize(HOLDS, order.order_id, "CAPTURE", Decimal("100.5"), T0)
@@ -132,8 +132,8 @@ def test_part_of_a_hold_can_be_captured() -> None:
 
 
 @pytest.mark.parametrize("amount", [Decimal("170.01"), 0, -1, Decimal("1.001"), "10", None, True])
-def test_an_impossible_capture_is_refused(amount: object) -> None:
-    """Over the hold, zero, negative, three decimals, no number: nothing moves."""
+def test_an_invalid_capture_is_refused(amount: object) -> None:
+    """More than the hold, zero, negative, three decimals or no number move no money."""
     bank = a_bank()
     order, _ = a_hold(bank)
     with pytest.raises(Refused) as refusal:
@@ -142,8 +142,8 @@ def test_an_impossible_capture_is_refused(amount: object) -> None:
     assert effects(bank, order) == ["authorized"]
 
 
-def test_a_void_frees_the_order() -> None:
-    """A hold that was given back leaves the order to be paid again."""
+def test_a_void_makes_the_order_payable_again() -> None:
+    """A released hold leaves the order unpaid."""
     bank = a_bank()
     order, attempt = a_hold(bank)
     bank.authorize(HOLDS, order.order_id, "VOID", None, T0)
@@ -152,7 +152,7 @@ def test_a_void_frees_the_order() -> None:
 
 
 def test_an_action_can_wait_for_the_banks_confirmation() -> None:
-    """Until then `authorization` says PENDING and the payment is not VOID yet."""
+    """Until then `authorization` is PENDING, and the payment is not VOID."""
     bank = a_bank(confirm_after_s=60.0)
     order, attempt = a_hold(bank)
     bank.authorize(HOLDS, order.order_id, "VOID", None, T0)
@@ -162,8 +162,8 @@ def test_an_action_can_wait_for_the_banks_confirmation() -> None:
     assert effects(bank, order) == ["authorized", "voided"]
 
 
-def test_a_hold_runs_out_after_seven_days() -> None:
-    """The bank gives it back, at its due time, and it takes no capture any more."""
+def test_a_hold_expires_after_seven_days() -> None:
+    """The bank releases it at its due time, and a later capture is refused."""
     bank = a_bank()
     order, attempt = a_hold(bank)
     with pytest.raises(Refused, match="already processed"):
@@ -173,7 +173,7 @@ def test_a_hold_runs_out_after_seven_days() -> None:
 
 
 def test_a_sale_has_nothing_to_capture() -> None:
-    """Without a hold authorize is refused."""
+    """Authorize is refused without a hold."""
     bank = a_bank()
     order = an_order(bank)
     bank.submit_otp(pay(bank, order).cf_payment_id, "111000", T0)
@@ -182,7 +182,7 @@ def test_a_sale_has_nothing_to_capture() -> None:
 
 
 def test_a_mandate_is_a_hold_with_its_own_end() -> None:
-    """A UPI mandate holds in any account, until the end that it names."""
+    """A UPI mandate holds in any account, until its own end time."""
     bank = a_bank()
     order = an_order(bank)
     ends = {"end_time": "2027-01-16T00:00:00+05:30"}
@@ -201,8 +201,8 @@ def test_a_mandate_is_a_hold_with_its_own_end() -> None:
         ("someone@bank", "PENDING"),
     ],
 )
-def test_a_upi_test_id_answers_by_itself(upi_id: str, status: str) -> None:
-    """The answer comes after the given seconds, and not before."""
+def test_a_upi_test_id_acts_by_itself(upi_id: str, status: str) -> None:
+    """Its customer acts after the set seconds, and not before."""
     bank = a_bank(upi_approves_after_s=5.0)
     attempt = pay(bank, an_order(bank), upi(upi_id))
     bank.advance(T0 + 4.9)
@@ -212,7 +212,7 @@ def test_a_upi_test_id_answers_by_itself(upi_id: str, status: str) -> None:
 
 
 def test_a_failed_attempt_can_still_succeed() -> None:
-    """A bank that answers late: the failure is followed by the money."""
+    """A late authorization follows the failure."""
     bank = a_bank()
     order = an_order(bank)
     attempt = pay(bank, order, card("link"))
@@ -224,7 +224,7 @@ def test_a_failed_attempt_can_still_succeed() -> None:
 
 
 def test_a_simulation_never_undoes_money() -> None:
-    """What was captured stays captured."""
+    """A captured payment stays captured."""
     bank = a_bank()
     order = an_order(bank)
     attempt = pay(bank, order, upi())
@@ -234,7 +234,7 @@ def test_a_simulation_never_undoes_money() -> None:
 
 
 def test_two_attempts_of_one_order_can_both_succeed() -> None:
-    """A customer who pays twice: both are captured, and both are in the ledger."""
+    """If a customer pays twice, both payments are captured and in the ledger."""
     bank = a_bank()
     order = an_order(bank)
     for attempt in [pay(bank, order, card("link")), pay(bank, order, card("link"))]:
@@ -243,7 +243,7 @@ def test_two_attempts_of_one_order_can_both_succeed() -> None:
 
 
 def test_an_attempt_can_be_closed_by_its_age() -> None:
-    """With a time limit the gateway cancels what nobody finishes; without one it stays."""
+    """With a time limit the gateway cancels an open attempt; without one it stays open."""
     closing, patient = a_bank(closes_after_s=900.0), a_bank()
     closed, left = (pay(b, an_order(b), card("link")) for b in (closing, patient))
     for bank in (closing, patient):
@@ -252,7 +252,7 @@ def test_an_attempt_can_be_closed_by_its_age() -> None:
 
 
 def test_an_order_that_is_paid_or_expired_takes_no_payment() -> None:
-    """Both are inactive; an attempt that began before may still succeed."""
+    """Both are inactive, but an attempt that began before may still succeed."""
     bank = a_bank(order_s=600.0)
     paid, expired = an_order(bank), an_order(bank)
     pay(bank, paid, upi())
@@ -281,8 +281,8 @@ def test_an_order_that_is_paid_or_expired_takes_no_payment() -> None:
         ({"order_tags": {"a": 1}}, "order_tags_invalid"),
     ],
 )
-def test_an_order_that_cannot_be_is_refused(changes: dict[str, Any], code: str) -> None:
-    """Each field names its own code, and no order exists afterwards."""
+def test_an_invalid_order_is_refused(changes: dict[str, Any], code: str) -> None:
+    """Each field has its own error code, and no order is created."""
     bank = a_bank()
     with pytest.raises(Refused) as refusal:
         an_order(bank, **changes)
@@ -290,7 +290,7 @@ def test_an_order_that_cannot_be_is_refused(changes: dict[str, Any], code: str) 
 
 
 def test_an_order_id_is_used_once_per_account() -> None:
-    """A second one is a conflict; another account may use the same."""
+    """A second use is a conflict; another account may use the same id."""
     bank = a_bank()
     bank.create_order(SALES, order_body(order_id="mine"), T0)
     with pytest.raises(Refused, match="409 order_already_exists"):
@@ -299,7 +299,7 @@ def test_an_order_id_is_used_once_per_account() -> None:
 
 
 def test_an_account_sees_its_own_orders_only() -> None:
-    """Orders, payments and simulations of others do not exist for it."""
+    """Orders, payments and simulations of other accounts are not found."""
     bank = a_bank()
     order = an_order(bank)
     attempt = pay(bank, order)
@@ -310,7 +310,7 @@ def test_an_account_sees_its_own_orders_only() -> None:
 
 
 def test_a_payment_is_found_in_its_own_order_only() -> None:
-    """The id of another order's payment, or no id at all, is a 404."""
+    """The id of another order's payment, or an invalid id, is a 404."""
     bank = a_bank()
     attempt, other = pay(bank, an_order(bank)), an_order(bank)
     for cf_payment_id in (attempt.cf_payment_id, "nonsense", "9" * 400):
@@ -319,7 +319,7 @@ def test_a_payment_is_found_in_its_own_order_only() -> None:
 
 
 def test_the_same_seed_gives_the_same_ids() -> None:
-    """Two banks that see the same calls answer the same; another seed answers others."""
+    """Two banks with the same calls issue the same ids; another seed gives others."""
     ids = []
     for seed in (7, 7, 8):
         bank = Bank(seed=seed)

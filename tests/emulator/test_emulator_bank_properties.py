@@ -1,4 +1,4 @@
-"""What no sequence of calls can do to the money, whatever the calls and whenever."""
+"""Properties of the bank that hold for any sequence of calls at any times."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ statuses = st.sampled_from(get_args(Status))
 def test_a_hold_ends_at_most_once(
     steps: list[tuple[str, Decimal | None, float]], confirm_after_s: float
 ) -> None:
-    """Captures, voids and the passing of time leave one end at most, within the hold."""
+    """Captures, voids and time end a hold at most once, within its amount."""
     bank = a_bank(confirm_after_s=confirm_after_s)
     order, attempt = a_hold(bank)
     now = T0
@@ -63,15 +63,15 @@ def test_an_attempt_takes_the_money_at_most_once(steps: list[tuple[Status, bool]
                 bank.force(attempt.cf_payment_id, status, T0)
         except Refused:
             continue
-    known = effects(bank, order)
-    assert known.count("authorized") <= 1
-    assert attempt.held == ("authorized" in known and "released" not in known)
+    recorded = effects(bank, order)
+    assert recorded.count("authorized") <= 1
+    assert attempt.held == ("authorized" in recorded and "released" not in recorded)
 
 
 @patient
 @given(st.lists(st.tuples(statuses, st.booleans()), max_size=6))
 def test_a_cancelled_attempt_takes_no_money(steps: list[tuple[Status, bool]]) -> None:
-    """Whatever its bank and the customer do afterwards: at most it goes back, once."""
+    """After a cancellation, money can only be reversed, and only once."""
     bank = a_bank(closes_after_s=900.0)
     order = an_order(bank)
     attempt = pay(bank, order, card())
@@ -88,13 +88,15 @@ def test_a_cancelled_attempt_takes_no_money(steps: list[tuple[Status, bool]]) ->
 
 @patient
 @given(st.lists(st.floats(0, 1000), max_size=20), st.lists(st.floats(0, 1000), max_size=5))
-def test_how_time_passes_does_not_matter(delays: list[float], stops: list[float]) -> None:
-    """Stepping through time or skipping it at once runs the same actions at the same times."""
+def test_small_steps_and_one_skip_of_time_are_equal(
+    delays: list[float], stops: list[float]
+) -> None:
+    """Both run the same actions at the same times."""
     histories = []
     for moments in (sorted(stops), []):
         timers, ran = Timers(), list[tuple[int, float]]()
         for index, delay_s in enumerate(delays):
-            timers.after(delay_s, 0.0, partial(_note, ran, index))
+            timers.after(delay_s, 0.0, partial(_record_run, ran, index))
         for moment in (*moments, 1000.0):
             timers.run(moment)
         histories.append(ran)
@@ -102,7 +104,7 @@ def test_how_time_passes_does_not_matter(delays: list[float], stops: list[float]
     assert len(histories[0]) == len(delays)
 
 
-def _note(ran: list[tuple[int, float]], index: int, at: float) -> None:
+def _record_run(ran: list[tuple[int, float]], index: int, at: float) -> None:
     ran.append((index, at))
 
 

@@ -1,4 +1,4 @@
-"""Whatever is sent, the emulator answers as the gateway would: a bug of its own is no answer."""
+"""Any request gets a response of the gateway, never an error of the emulator's own."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ methods = st.dictionaries(
     st.dictionaries(st.sampled_from(["save_instrument", "offer_id"]), values | texts),
 )
 def test_any_payment_method_is_accepted_or_refused(method: Any, more: dict[str, Any]) -> None:
-    """200 with an attempt, or 400 without one."""
+    """The status is 200 with an attempt, or 400 without one."""
     bank = a_bank()
     order = bank.create_order(HOLDS, order_body(), T0)
     body = {"payment_session_id": bank.session_of(order), "payment_method": method, **more}
@@ -71,14 +71,14 @@ def test_any_payment_method_is_accepted_or_refused(method: Any, more: dict[str, 
 @patient
 @given(st.dictionaries(st.sampled_from(ORDER_FIELDS), values))
 def test_any_order_is_accepted_or_refused(changes: dict[str, Any]) -> None:
-    """200, or 400."""
+    """The status is 200 or 400."""
     assert _status(a_bank(), "create_order", order_body(**changes)) in (200, 400)
 
 
 @patient
 @given(st.dictionaries(st.sampled_from(["action", "amount"]), values))
 def test_any_authorize_is_accepted_or_refused(body: dict[str, Any]) -> None:
-    """200, or 400."""
+    """The status is 200 or 400."""
     bank = a_bank()
     order, _ = a_hold(bank)
     assert _status(bank, "authorize", body, order.order_id) in (200, 400)
@@ -90,7 +90,7 @@ def test_any_authorize_is_accepted_or_refused(body: dict[str, Any]) -> None:
     values,
 )
 def test_any_simulation_is_accepted_or_refused(forced: Any, entity_id: Any) -> None:
-    """200, 400 or 404, whatever the payment and the status."""
+    """The status is 200, 400 or 404, for any payment and status."""
     bank = a_bank()
     _, attempt = a_hold(bank)
     for payment in (entity_id, str(attempt.cf_payment_id)):
@@ -101,7 +101,7 @@ def test_any_simulation_is_accepted_or_refused(forced: Any, entity_id: Any) -> N
 @patient
 @given(values | st.just("TERMINATED"))
 def test_any_termination_is_accepted_or_refused(order_status: Any) -> None:
-    """200, or 400."""
+    """The status is 200 or 400."""
     bank = a_bank()
     order = bank.create_order(HOLDS, order_body(), T0)
     body = {"order_status": order_status}
@@ -111,7 +111,7 @@ def test_any_termination_is_accepted_or_refused(order_status: Any) -> None:
 @patient
 @given(values, values)
 def test_any_otp_is_accepted_or_refused(action: Any, otp: Any) -> None:
-    """200, or 400."""
+    """The status is 200 or 400."""
     bank = a_bank()
     _, attempt = a_hold(bank)
     body = {"action": action, "otp": otp}
@@ -119,8 +119,8 @@ def test_any_otp_is_accepted_or_refused(action: Any, otp: Any) -> None:
 
 
 def _status(bank: Bank, call: str, body: dict[str, Any], *ids: str) -> int:
-    status, answer = perform(
+    status, response = perform(
         bank, Incoming(call, ids, "2025-01-01", HOLDS, body, "http://127.0.0.1/pg"), T0
     )
-    assert answer
+    assert response
     return status

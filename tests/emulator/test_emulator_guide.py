@@ -1,4 +1,4 @@
-"""The emulator's guide says what the emulator does: its commands run, its tables are complete."""
+"""The emulator's guide is correct: its commands run, and its tables are complete."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ NOBODY = "http://127.0.0.1:9/webhook"
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[EmulatorProcess]:
-    """A local gateway in a process of its own; nobody listens to its webhooks."""
+    """A local gateway in its own process; no receiver listens to its webhooks."""
     with EmulatorProcess(webhook_url=NOBODY) as process:
         yield process
 
 
 def blocks(language: str) -> list[str]:
-    """The guide's blocks of one language."""
+    """Return the guide's code blocks of one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
 
 def origin(emulator: EmulatorProcess) -> str:
-    """Where this emulator listens, below which the guide has port 8040."""
+    """Return the origin of this emulator, which stands for the guide's port 8040."""
     return emulator.base_url.removesuffix("/pg")
 
 
 @pytest.fixture(scope="module")
-def played(emulator: EmulatorProcess) -> str:
-    """What the guide's shell commands say, one after the other."""
+def printed(emulator: EmulatorProcess) -> str:
+    """Run the guide's shell commands in order and return their output."""
     if shutil.which("curl") is None:
         missing("curl is not installed")
     script = "set -euo pipefail\n" + "\n".join(blocks("sh"))
@@ -60,8 +60,8 @@ def played(emulator: EmulatorProcess) -> str:
     return done.stdout
 
 
-def test_the_guide_s_commands_do_what_it_says(played: str) -> None:
-    """A sale, a page, a mandate, a fault, the clock, the ledger."""
+def test_the_guide_s_shell_commands_work(printed: str) -> None:
+    """They make a sale, use a page, a mandate, a fault, the clock and the ledger."""
     wanted = [
         '"payment_status":"SUCCESS"',
         "303\n",
@@ -72,11 +72,11 @@ def test_the_guide_s_commands_do_what_it_says(played: str) -> None:
         '"offset_s":604800',
         '"effect":"captured"',
     ]
-    assert [word for word in wanted if word not in played] == [], played
+    assert [word for word in wanted if word not in printed] == [], printed
 
 
-def test_the_guide_s_steering_commands_are_accepted(emulator: EmulatorProcess, played: str) -> None:
-    """Every `cfflow emulator` line that steers a running one does so, once there is a sale."""
+def test_the_guide_s_cfflow_commands_work(emulator: EmulatorProcess, printed: str) -> None:
+    """Every `cfflow emulator` line for a running emulator works after a sale."""
     lines = re.findall(r"^\$ cfflow (emulator \w.*)$", "\n".join(blocks("console")), re.MULTILINE)
     refused = {}
     for line in lines:
@@ -87,8 +87,8 @@ def test_the_guide_s_steering_commands_are_accepted(emulator: EmulatorProcess, p
     assert refused == {}
 
 
-def test_the_guide_s_python_points_the_sdk_here(emulator: EmulatorProcess) -> None:
-    """The official SDK creates an order at the emulator after these lines."""
+def test_the_guide_s_python_connects_the_sdk(emulator: EmulatorProcess) -> None:
+    """After these lines the official SDK creates an order at the emulator."""
     (program,) = blocks("python")
     order = """
 from cashfree_pg.api_client import CreateOrderRequest, CustomerDetails
@@ -120,12 +120,12 @@ print(cashfree.PGCreateOrder(request).data.order_status)
         pytest.param({account.client_secret for account in DEFAULT_ACCOUNTS}, id="secrets"),
     ],
 )
-def test_the_guide_names_all_there_is(names: Collection[str]) -> None:
-    """A card, an id, a fault or an option that no page names is one that nobody finds."""
+def test_the_guide_has_every_name(names: Collection[str]) -> None:
+    """It has every test card, id, fault, option and version."""
     assert [name for name in names if f"`{name}`" not in GUIDE] == []
 
 
-def test_the_guide_names_nothing_that_is_not_there() -> None:
-    """A UPI id or a card that left the code leaves the guide."""
-    told = set(re.findall(r"`(\w+@gocash)`", GUIDE)) | set(re.findall(r"`(\d{16})`", GUIDE))
-    assert told == {*UPI_SCRIPTS, UPI_UNKNOWN, *TEST_CARDS}
+def test_the_guide_has_no_removed_name() -> None:
+    """It has no UPI id and no card that the code lacks."""
+    shown = set(re.findall(r"`(\w+@gocash)`", GUIDE)) | set(re.findall(r"`(\d{16})`", GUIDE))
+    assert shown == {*UPI_SCRIPTS, UPI_UNKNOWN, *TEST_CARDS}

@@ -1,4 +1,4 @@
-"""Payment methods: what is accepted, how each answers, and what is kept of it."""
+"""Payment methods: which are valid, what each gives, and what is kept of it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ PHONE = "9898989898"
 
 
 def read(method: object, **options: Any) -> Method:
-    """The method, as the bank would read it."""
+    """Return the method as the bank reads it."""
     return read_method(method, Terms(BankOptions(**options), T0))
 
 
 def link(name: str, **fields: Any) -> dict[str, Any]:
-    """A method that leaves the merchant's page."""
+    """Return a method that redirects the customer."""
     return {name: {"channel": "link", **fields}}
 
 
 @pytest.mark.parametrize("number", TEST_CARDS)
 def test_every_test_card_is_accepted_and_masked(number: str) -> None:
-    """Only the last four digits of a card survive."""
+    """Only the last four digits of a card are kept."""
     method = read(card(card_number=number, card_cvv="9876"))
     assert method.shown["card"]["card_number"] == f"xxxxxx{number[-4:]}"
     assert luhn(number) and number not in repr(method) and "9876" not in repr(method)
@@ -58,13 +58,13 @@ def test_every_test_card_is_accepted_and_masked(number: str) -> None:
 def test_each_method_has_its_action_and_group(
     method: dict[str, Any], action: str, group: str
 ) -> None:
-    """The action says what the customer does next, the group how the gateway counts it."""
+    """The action is the customer's next step, the group is the gateway's kind of payment."""
     found = read(method)
     assert (found.action, found.group) == (action, group)
 
 
 def test_a_saved_card_and_a_network_token_are_cards() -> None:
-    """Neither shows a number that it does not know."""
+    """Neither shows a card number that was not sent."""
     saved = read(link("card", instrument_id="54deabb4", card_cvv="123"))
     token = read(card(cryptogram="AAAA", token_requestor_id="TRID", card_display="4242"))
     assert saved.shown["card"]["instrument_id"] == "54deabb4"
@@ -72,8 +72,8 @@ def test_a_saved_card_and_a_network_token_are_cards() -> None:
     assert "AAAA" not in str(token)
 
 
-def test_a_method_can_be_told_to_answer_with_a_form() -> None:
-    """Where others redirect, it auto-submits."""
+def test_a_method_can_get_a_form() -> None:
+    """The option `form_methods` gives `form` instead of `link`."""
     method = link("netbanking", netbanking_bank_code=3333)
     assert read(method, form_methods=frozenset({"netbanking"})).action == "form"
 
@@ -107,8 +107,8 @@ def test_a_method_can_be_told_to_answer_with_a_form() -> None:
         (link("app", provider="gpay", phone="12"), "phone_invalid"),
     ],
 )
-def test_a_method_that_cannot_be_is_refused(method: object, code: str) -> None:
-    """The refusal names the gateway's code, and quotes nothing of what was sent."""
+def test_an_invalid_method_is_refused(method: object, code: str) -> None:
+    """The error has the gateway's code and quotes nothing of the request."""
     with pytest.raises(Refused) as refusal:
         read(method)
     assert (refusal.value.status, refusal.value.code) == (400, code)

@@ -1,4 +1,4 @@
-"""The outbox by itself: what is due when, and what is kept; nobody carries anything."""
+"""The outbox alone, without a sender: what is due when, and what is kept."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from cfflow.emulator.webhook_outbox import Outbox
 from tests.emulator.emulator_kit import T0, an_order, pay
 
 
-def _notice(number: int) -> WebhookEvent:
+def _event(number: int) -> WebhookEvent:
     return WebhookEvent("X", f"order_{number}", None, T0, number, "2025-01-01", "secret")
 
 
 @pytest.mark.parametrize("step_s", [1, 60, 120, 3600, 86400])
-def test_a_jump_leaves_the_history_of_the_time_that_passed(step_s: int) -> None:
-    """However the hour is passed, the attempts were made at the same times."""
+def test_a_skip_gives_the_same_history_as_small_steps(step_s: int) -> None:
+    """The attempts have the same times for any size of step."""
     box = Outbox()
     box.configure(urls=("http://a",))
-    box.add(_notice(1), None, T0)
+    box.add(_event(1), None, T0)
     for now_s in range(0, 3 * 3600 + step_s, step_s):
         while errands := box.take_due(T0 + now_s):
             for errand in errands:
@@ -30,19 +30,19 @@ def test_a_jump_leaves_the_history_of_the_time_that_passed(step_s: int) -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """The oldest that wait for nothing are forgotten; one that waits is kept."""
+    """The oldest deliveries are removed, except those with a pending attempt."""
     box = Outbox(kept_max=10)
     for number in range(25):
-        box.add(_notice(number), None, T0)
+        box.add(_event(number), None, T0)
     assert [each.id for each in box.deliveries.values()] == [f"wh_{n}" for n in range(16, 26)]
-    box.add(_notice(99), "http://a", T0)
+    box.add(_event(99), "http://a", T0)
     for number in range(25):
-        box.add(_notice(number), None, T0)
+        box.add(_event(number), None, T0)
     assert "wh_26" in box.deliveries
 
 
-def test_an_event_is_written_only_for_somebody_who_reads_it() -> None:
-    """Where no URL is configured, a payment costs no body."""
+def test_a_body_is_encoded_only_when_it_is_read() -> None:
+    """Without a URL, a payment does not pay for encoding."""
     bank = Bank()
     webhooks = Webhooks(bank, Clock())
     paid = pay(bank, an_order(bank))
@@ -52,8 +52,8 @@ def test_an_event_is_written_only_for_somebody_who_reads_it() -> None:
     assert "body" not in vars(recorded.event)
 
 
-def test_a_body_tells_what_was_when_it_happened() -> None:
-    """A payment that moved on since is told as it was then."""
+def test_a_body_shows_the_payment_at_the_time_of_the_event() -> None:
+    """A later change of the payment does not change it."""
     bank = Bank()
     webhooks = Webhooks(bank, Clock())
     paid = pay(bank, an_order(bank))

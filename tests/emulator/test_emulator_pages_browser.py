@@ -1,4 +1,4 @@
-"""The emulator's pages in a real browser: what a person clicks, with scripts switched off."""
+"""The emulator's pages in a real browser, with scripts switched off."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ SUBMIT = """({url, method, payload}) => {
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """Somebody with a phone, before the pages of one shop's payments."""
+    """A customer with a phone, on the pages of one shop's payments."""
 
     shop: Shop
     browser: Browser
     screen: Page
 
     async def press(self, label: str) -> None:
-        """Press the button with this label, and wait for what comes."""
+        """Press the button with this label, and wait for the next page."""
         async with self.screen.expect_navigation():
             await self.screen.get_by_role("button", name=label).click()
 
@@ -50,13 +50,13 @@ class Customer:
             await self.screen.keyboard.press("Enter")
 
     async def outcome(self) -> str:
-        """The outcome that the last page tells."""
+        """Return the outcome that the last page shows."""
         return str(await self.screen.locator("#outcome").get_attribute("data-status"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """One chromium for the whole module; without it, skip at home and fail in CI."""
+    """One Chromium for the whole module; without it, skip locally and fail in CI."""
     found = shutil.which("chromium")
     if found is None:
         missing("chromium is not installed")
@@ -70,7 +70,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop() -> AsyncIterator[Shop]:
-    """One emulator for the whole module, whose netbanking answers with a form."""
+    """The merchant of one emulator for the whole module, whose netbanking gets a form."""
     options = BankOptions(form_methods=frozenset({"netbanking"}))
     async with running_emulator(options=options) as emulator, a_shop(emulator) as merchant:
         yield merchant
@@ -78,7 +78,7 @@ async def shop() -> AsyncIterator[Shop]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def customer(shop: Shop, browser: Browser) -> AsyncIterator[Customer]:
-    """A customer with a browser window that is small as a phone and runs no scripts."""
+    """A customer with a window of a phone's size that runs no scripts."""
     window = await browser.new_context(
         java_script_enabled=False, viewport={"width": 390, "height": 740}
     )
@@ -88,7 +88,7 @@ async def customer(shop: Shop, browser: Browser) -> AsyncIterator[Customer]:
 
 
 async def opened(customer: Customer, page: pages_kit.Page) -> pages_kit.Page:
-    """The page of this attempt, open on the customer's screen."""
+    """Open the page of this attempt in the customer's browser."""
     await customer.screen.goto(page.url)
     return page
 
@@ -102,17 +102,17 @@ async def opened(customer: Customer, page: pages_kit.Page) -> pages_kit.Page:
         ("Back to the shop, undecided", "PENDING"),
     ],
 )
-async def test_a_person_presses_a_button_of_a_link_page(
+async def test_a_button_of_a_link_page_decides_the_payment(
     customer: Customer, label: str, status: str
 ) -> None:
-    """What the last page says is what the merchant's fetch says."""
+    """The last page shows the status that the merchant's fetch has."""
     page = await opened(customer, await a_page(customer.shop, UPI_LINK))
     await customer.press(label)
     assert (await customer.outcome(), await page.status()) == (status, status)
 
 
-async def test_a_page_left_open_decides_nothing_afterwards(customer: Customer) -> None:
-    """Pressed in one tab, then in another, then reloaded: the first press is what counts."""
+async def test_only_the_first_press_decides(customer: Customer) -> None:
+    """A press in a second tab or a reload changes nothing."""
     page = await opened(customer, await a_page(customer.shop, WALLET))
     other = await customer.screen.context.new_page()
     await other.goto(page.url)
@@ -123,8 +123,8 @@ async def test_a_page_left_open_decides_nothing_afterwards(customer: Customer) -
     assert (await customer.outcome(), await page.effects()) == ("FAILED", ["failed"])
 
 
-async def test_going_back_in_the_browser_shows_what_was_decided(customer: Customer) -> None:
-    """No page is kept, so the one with the buttons does not come back."""
+async def test_the_back_button_shows_the_outcome(customer: Customer) -> None:
+    """Pages are not cached, so the buttons do not come back."""
     await opened(customer, await a_page(customer.shop, WALLET))
     await customer.press("Decline")
     await customer.screen.go_back()
@@ -132,7 +132,7 @@ async def test_going_back_in_the_browser_shows_what_was_decided(customer: Custom
 
 
 async def test_a_wrong_otp_then_the_right_one(customer: Customer) -> None:
-    """The page says that it was wrong, and takes the next."""
+    """The page shows that the first was wrong, and takes the next."""
     page = await opened(customer, await a_page(customer.shop, card("link")))
     await customer.type_otp("123456")
     assert "wrong" in await customer.screen.get_by_role("alert").inner_text()
@@ -140,8 +140,8 @@ async def test_a_wrong_otp_then_the_right_one(customer: Customer) -> None:
     assert (await customer.outcome(), await page.status()) == ("SUCCESS", "SUCCESS")
 
 
-async def test_leaving_native_otp_for_the_bank_and_back_to_the_shop(customer: Customer) -> None:
-    """A wrong OTP on the shop's page counts on the bank's; the way leads to the return_url."""
+async def test_native_otp_can_continue_on_the_bank_s_page(customer: Customer) -> None:
+    """A wrong OTP on the shop's page counts there; the end is the return_url."""
     url = f"{customer.shop.emulator.admin_url}/health?order={{order_id}}"
     page = await a_page(customer.shop, card(), order_meta={"return_url": url})
     await customer.shop.submit(page.payment_id, "123456")
@@ -152,8 +152,8 @@ async def test_leaving_native_otp_for_the_bank_and_back_to_the_shop(customer: Cu
     assert await page.effects() == ["captured"]
 
 
-async def test_a_form_that_the_shop_submits_by_itself(customer: Customer) -> None:
-    """The answer's url, method and payload in a form of a shop's page lead to the bank."""
+async def test_a_form_submitted_by_the_shop_opens_the_bank_s_page(customer: Customer) -> None:
+    """The shop's page posts the response's payload to its url by its method."""
     page = await a_page(customer.shop, NETBANKING)
     shop_page = await customer.browser.new_page()
     await shop_page.set_content("<p>One moment</p>")
@@ -165,7 +165,7 @@ async def test_a_form_that_the_shop_submits_by_itself(customer: Customer) -> Non
 
 
 async def test_a_page_fits_a_phone(customer: Customer) -> None:
-    """Nothing is cut off, and nothing needs to be scrolled sideways."""
+    """Nothing is cut off, and there is no horizontal scrolling."""
     await opened(customer, await a_page(customer.shop, card("link"), order_id="o" * 45))
     width = await customer.screen.locator("main").evaluate(
         "main => Math.max(main.scrollWidth, document.documentElement.scrollWidth)"

@@ -1,4 +1,4 @@
-"""Running the emulator: its own process, its end, its port, and what it may import."""
+"""Running the emulator: its own process, its end, its port, and its imports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
 
 def test_a_process_serves_until_it_is_stopped() -> None:
-    """It announces its address, knows its credentials, and ends with status 0."""
+    """It prints its address, accepts its credentials, and ends with status 0."""
     process = EmulatorProcess(client_id="mine", client_secret="secret")
     with process:
         headers = {
@@ -33,8 +33,8 @@ def test_a_process_serves_until_it_is_stopped() -> None:
             "x-client-id": "mine",
             "x-client-secret": "secret",
         }
-        answer = httpx.post(f"{process.base_url}/orders", headers=headers, json=order_body())
-        assert answer.status_code == 200
+        response = httpx.post(f"{process.base_url}/orders", headers=headers, json=order_body())
+        assert response.status_code == 200
         assert httpx.get(f"{process.admin_url}/health").json()["status"] == "ok"
         assert process.stop() == 0
     with pytest.raises(httpx.ConnectError):
@@ -42,7 +42,7 @@ def test_a_process_serves_until_it_is_stopped() -> None:
 
 
 async def test_a_process_takes_options_and_is_an_async_context_too() -> None:
-    """The options reach the bank on the other side."""
+    """The options reach the bank in the other process."""
     options = BankOptions(order_s=60.0)
     async with EmulatorProcess(options=options) as process, httpx.AsyncClient() as http:
         headers = {
@@ -58,8 +58,8 @@ async def test_a_process_takes_options_and_is_an_async_context_too() -> None:
 
 
 @POSIX
-def test_a_process_dies_with_its_parent() -> None:
-    """Killed without a chance to clean up, the parent takes it along."""
+def test_a_process_ends_with_its_parent() -> None:
+    """A parent that is killed cannot stop it, but it ends."""
     script = (
         "import time\n"
         "from cfflow.emulator import EmulatorProcess\n"
@@ -79,7 +79,7 @@ def test_a_process_dies_with_its_parent() -> None:
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_status_0(number: signal.Signals) -> None:
-    """Both signals end it in order, without a word on stderr."""
+    """Both signals end it cleanly and print nothing on stderr."""
     command = [sys.executable, "-m", "cfflow.emulator"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
@@ -89,10 +89,10 @@ def test_a_signal_ends_it_with_status_0(number: signal.Signals) -> None:
     assert (process.returncode, complaints) == (0, b"")
 
 
-def test_a_taken_port_is_an_error_before_anything_starts(
+def test_a_used_port_is_an_error_before_the_start(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`OSError` here, a sentence and status 1 from the command."""
+    """`serve` raises `OSError`; the command prints one sentence and ends with status 1."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -104,22 +104,22 @@ def test_a_taken_port_is_an_error_before_anything_starts(
 
 
 def test_an_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 2, and the name of the option."""
+    """The exit status is 2, and the error has the name of the option."""
     with pytest.raises(SystemExit, match="2"):
         main(["--options", '{"speed": 1}'])
     assert "speed" in capsys.readouterr().err
 
 
 async def test_two_emulators_run_side_by_side_and_share_nothing() -> None:
-    """On one event loop, each with its own port and bank."""
+    """Two on one event loop have their own ports and banks."""
     async with running_emulator() as one, running_emulator(seed=1) as two:
         assert one.base_url != two.base_url
         one.clock.advance(60)
         assert two.clock.offset_s == 0
 
 
-async def test_an_answer_does_not_wait_for_an_acknowledgement() -> None:
-    """Nagle's algorithm is off on every event loop: it costs 40 ms an answer."""
+async def test_a_response_does_not_wait_for_an_acknowledgement() -> None:
+    """Nagle's algorithm must be off on every event loop: it costs 40 ms a response."""
     async with running_emulator() as emulator, httpx.AsyncClient() as http:
         took_s = []
         for _ in range(15):
@@ -129,8 +129,8 @@ async def test_an_answer_does_not_wait_for_an_acknowledgement() -> None:
     assert statistics.median(took_s) < 0.035
 
 
-async def test_a_delayed_call_does_not_hold_up_the_end() -> None:
-    """Stopping lets it go on at once."""
+async def test_a_delayed_call_does_not_delay_the_shutdown() -> None:
+    """Stopping ends the delay."""
     started = time.monotonic()
     async with running_emulator() as emulator, httpx.AsyncClient() as http:
         emulator.faults.add(cfflow.emulator.Fault(call="any", kind="delay_before", delay_s=60))
@@ -142,16 +142,16 @@ async def test_a_delayed_call_does_not_hold_up_the_end() -> None:
     assert time.monotonic() - started < 5
 
 
-def test_without_its_packages_the_import_says_what_to_install() -> None:
-    """The message names the extra."""
+def test_without_its_packages_the_import_names_the_extra() -> None:
+    """The message has the command that installs it."""
     script = "import sys; sys.modules['starlette'] = None; import cfflow.emulator"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert b"ImportError" in done.stderr and b"pip install 'cfflow[emulator]'" in done.stderr
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
-def test_the_emulator_knows_nothing_of_the_library(path: Path) -> None:
-    """It meets the rest of cfflow over HTTP only: one that shared its code would share its bugs."""
+def test_the_emulator_imports_nothing_of_cfflow(path: Path) -> None:
+    """If it shared cfflow's code, it would share its bugs."""
     for node in ast.walk(ast.parse(path.read_text())):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -176,6 +176,6 @@ def _runs(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # In a container nobody may collect it: a zombie has ended all the same.
+    # In a container no parent may collect the process, but a zombie has ended too.
     stat = Path(f"/proc/{pid}/stat")
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")

@@ -1,4 +1,4 @@
-"""Webhooks out: what a merchant's receiver gets, when, and how often."""
+"""Outgoing webhooks: what a merchant's receiver gets, when, and how often."""
 
 from __future__ import annotations
 
@@ -25,44 +25,42 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.fixture
 def shop(one_hooked_shop: Shop, receiver: Receiver) -> Shop:
-    """The merchant, with nothing on its way."""
+    """The merchant, without any webhook."""
     one_hooked_shop.emulator.app.reset()
     return one_hooked_shop
 
 
 @pytest.fixture
 def receiver(one_receiver: Receiver) -> Receiver:
-    """The receiver, with nothing received."""
+    """The receiver, without received webhooks."""
     one_receiver.begin()
     return one_receiver
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "event_type"),
     [
         ("SUCCESS", "PAYMENT_SUCCESS_WEBHOOK"),
         ("FAILED", "PAYMENT_FAILED_WEBHOOK"),
         ("USER_DROPPED", "PAYMENT_USER_DROPPED_WEBHOOK"),
     ],
 )
-async def test_the_end_of_a_payment_is_told(
-    shop: Shop, receiver: Receiver, status: str, told: str
+async def test_the_end_of_a_payment_sends_an_event(
+    shop: Shop, receiver: Receiver, status: str, event_type: str
 ) -> None:
-    """Success, failure and a customer who left: one event each, and signed."""
+    """Success, failure and a customer who left send one signed event each."""
     paid = (await shop.pay(await shop.order())).json()["cf_payment_id"]
     await simulate(shop, paid, status)
     await shop.emulator.deliver()
     [received] = receiver.received
     payment = received.event["data"]["payment"]
     assert verified(received)
-    assert received.event["type"] == told
+    assert received.event["type"] == event_type
     assert (payment["cf_payment_id"], payment["payment_status"]) == (paid, status)
 
 
-async def test_a_payment_that_the_gateway_closed_is_told_as_dropped(
-    shop: Shop, receiver: Receiver
-) -> None:
-    """Its status in the body says CANCELLED."""
+async def test_a_cancelled_payment_sends_a_dropped_event(shop: Shop, receiver: Receiver) -> None:
+    """The status in its body is CANCELLED."""
     paid = (await shop.pay(await shop.order())).json()["cf_payment_id"]
     shop.emulator.bank.force(paid, "CANCELLED", shop.emulator.clock.now())
     await shop.emulator.deliver()
@@ -72,27 +70,27 @@ async def test_a_payment_that_the_gateway_closed_is_told_as_dropped(
 
 
 @pytest.mark.parametrize("action", ["CAPTURE", "VOID"])
-async def test_a_hold_is_told_once(shop: Shop, receiver: Receiver, action: str) -> None:
-    """The authorization is a success; what the merchant does with it, the merchant knows."""
+async def test_a_hold_sends_one_event(shop: Shop, receiver: Receiver, action: str) -> None:
+    """The authorization sends a success; a capture or a void sends nothing."""
     order = await shop.held()
     await shop.authorize(order, action=action, amount=170)
     await shop.emulator.deliver()
     assert [each.event["type"] for each in receiver.received] == ["PAYMENT_SUCCESS_WEBHOOK"]
 
 
-async def test_a_failure_that_succeeds_late_is_told_twice(shop: Shop, receiver: Receiver) -> None:
-    """Two events about one payment, each with its own key."""
+async def test_a_late_authorization_sends_a_second_event(shop: Shop, receiver: Receiver) -> None:
+    """The two events of the payment have different keys."""
     paid = (await shop.pay(await shop.order())).json()["cf_payment_id"]
     for status in ("FAILED", "SUCCESS"):
         await simulate(shop, paid, status)
     await shop.emulator.deliver()
-    told = [each.event["data"]["payment"]["payment_status"] for each in receiver.received]
+    shown = [each.event["data"]["payment"]["payment_status"] for each in receiver.received]
     keys = {each.headers["x-idempotency-key"] for each in receiver.received}
-    assert (told, len(keys)) == (["FAILED", "SUCCESS"], 2)
+    assert (shown, len(keys)) == (["FAILED", "SUCCESS"], 2)
 
 
 async def test_amounts_keep_their_decimals(shop: Shop, receiver: Receiver) -> None:
-    """170.00 is a JSON number with two decimals: whoever encodes it again breaks the signature."""
+    """170.00 has two decimals, so encoding the body again breaks the signature."""
     await sell(shop)
     await shop.emulator.deliver()
     [received] = receiver.received
@@ -103,7 +101,7 @@ async def test_amounts_keep_their_decimals(shop: Shop, receiver: Receiver) -> No
 
 
 async def test_the_body_has_the_gateway_s_parts(shop: Shop, receiver: Receiver) -> None:
-    """And a payment without `authorization`; `error_details` only where it failed."""
+    """The payment has no `authorization`; only a failed one has `error_details`."""
     await shop.pay(await shop.order(), upi("testfailure@gocash"))
     await sell(shop)
     await shop.emulator.deliver()
@@ -122,7 +120,7 @@ async def test_the_body_has_the_gateway_s_parts(shop: Shop, receiver: Receiver) 
 async def test_versions_differ_in_ids_and_headers(
     shop: Shop, receiver: Receiver, version: str, kind: type, key: bool
 ) -> None:
-    """A number once, a text later; the idempotency key comes with the newest."""
+    """The id is a number in the oldest version; only the newest has the idempotency key."""
     shop.emulator.webhooks.configure(version=version)
     await sell(shop)
     await shop.emulator.deliver()
@@ -133,7 +131,7 @@ async def test_versions_differ_in_ids_and_headers(
 
 
 async def test_each_account_signs_with_its_own_secret(shop: Shop, receiver: Receiver) -> None:
-    """The secret is that of the order's account, and no other."""
+    """The secret is that of the order's account."""
     bank, now = shop.emulator.bank, shop.emulator.clock.now()
     paid = pay(bank, an_order(bank, HOLDS, now), now=now)
     bank.submit_otp(paid.cf_payment_id, "111000", now)
@@ -144,14 +142,14 @@ async def test_each_account_signs_with_its_own_secret(shop: Shop, receiver: Rece
 
 
 async def test_an_order_s_own_url_comes_first(shop: Shop, receiver: Receiver) -> None:
-    """`notify_url` stands before what is configured."""
+    """`notify_url` replaces the configured URLs."""
     await sell(shop, order_meta={"notify_url": f"{receiver.url}/mine"})
     await shop.emulator.deliver()
     assert [each.path for each in receiver.received] == ["/mine"]
 
 
 async def test_every_configured_url_gets_every_event(shop: Shop, receiver: Receiver) -> None:
-    """The same event, with the same key."""
+    """Each gets the same event with the same key."""
     urls = [f"{receiver.url}/{name}" for name in ("one", "two")]
     shop.emulator.webhooks.configure(urls=urls)
     await sell(shop)
@@ -161,7 +159,7 @@ async def test_every_configured_url_gets_every_event(shop: Shop, receiver: Recei
 
 
 async def test_without_a_url_an_event_is_only_recorded(shop: Shop, receiver: Receiver) -> None:
-    """It can be looked at, and sent once there is a URL."""
+    """It can be inspected, and sent when there is a URL."""
     shop.emulator.webhooks.configure(url=None)
     order = await sell(shop)
     await shop.emulator.deliver()
@@ -173,10 +171,10 @@ async def test_without_a_url_an_event_is_only_recorded(shop: Shop, receiver: Rec
 
 
 @pytest.mark.parametrize("status", [201, 204, 302, 404, 500])
-async def test_any_answer_but_200_is_tried_again_three_times(
+async def test_any_status_but_200_is_retried_three_times(
     shop: Shop, receiver: Receiver, status: int
 ) -> None:
-    """After 2, 10 and 30 minutes, and then never again; a redirect is not followed."""
+    """The retries come after 2, 10 and 30 minutes; a redirect is not followed."""
     receiver.status = status
     await sell(shop)
     for skipped_s in (0, 119, 2, 600, 1800, 86400):
@@ -189,9 +187,9 @@ async def test_any_answer_but_200_is_tried_again_three_times(
     assert (numbers, {each.path for each in receiver.received}) == (list("1234"), {"/hook"})
 
 
-async def test_a_webhook_that_was_taken_does_not_come_again(shop: Shop, receiver: Receiver) -> None:
-    """A refusal, then 200: that is the end."""
-    receiver.answers = [503]
+async def test_a_delivered_webhook_is_not_retried(shop: Shop, receiver: Receiver) -> None:
+    """After an error and a 200 there is no further attempt."""
+    receiver.statuses = [503]
     await sell(shop)
     for skipped_s in (0, 120, 3600):
         await shop.emulator.advance(skipped_s)
@@ -200,9 +198,9 @@ async def test_a_webhook_that_was_taken_does_not_come_again(shop: Shop, receiver
     assert delivery.status == "delivered"
 
 
-async def test_every_attempt_is_signed_afresh(shop: Shop, receiver: Receiver) -> None:
-    """The same body and key, a later timestamp, a signature that fits it."""
-    receiver.answers = [503]
+async def test_every_attempt_has_its_own_signature(shop: Shop, receiver: Receiver) -> None:
+    """Body and key are the same; the timestamp is later and the signature fits it."""
+    receiver.statuses = [503]
     await sell(shop)
     await shop.emulator.deliver()
     await shop.emulator.advance(120)
@@ -215,10 +213,10 @@ async def test_every_attempt_is_signed_afresh(shop: Shop, receiver: Receiver) ->
     assert verified(second)
 
 
-async def test_the_clock_answers_when_what_was_due_is_delivered(
+async def test_the_clock_responds_after_due_webhooks_are_delivered(
     shop: Shop, receiver: Receiver
 ) -> None:
-    """So a test need not sleep: one jump over all retries, and all of them were made."""
+    """One skip over all retries makes all of them, so a test need not sleep."""
     receiver.status = 500
     await sell(shop)
     await shop.http.post(f"{shop.emulator.admin_url}/clock", json={"advance_s": 7200})
@@ -229,7 +227,7 @@ async def test_the_clock_answers_when_what_was_due_is_delivered(
 async def test_a_webhook_can_be_sent_again_altered(
     shop: Shop, receiver: Receiver, alter: Alteration
 ) -> None:
-    """Wrong in exactly one way, and no matter to the delivery itself."""
+    """It is wrong in exactly one way, and the state of the delivery does not change."""
     order = await sell(shop)
     await shop.emulator.deliver()
     shop.emulator.webhooks.resend(order["order_id"], alter=alter)
@@ -250,8 +248,8 @@ async def test_a_webhook_can_be_sent_again_altered(
     assert shop.emulator.webhooks.deliveries[0].attempts[-1].altered == alter
 
 
-async def test_a_slow_receiver_holds_up_no_call(shop: Shop, receiver: Receiver) -> None:
-    """The gateway answers while a receiver thinks; at the time limit the attempt has failed."""
+async def test_a_slow_receiver_delays_no_call(shop: Shop, receiver: Receiver) -> None:
+    """The gateway serves calls meanwhile; at the time limit the attempt has failed."""
     receiver.gate.clear()
     shop.emulator.webhooks.configure(time_limit_s=0.3)
     await sell(shop)
@@ -268,7 +266,7 @@ async def test_a_slow_receiver_holds_up_no_call(shop: Shop, receiver: Receiver) 
 async def test_a_receiver_that_cannot_be_reached_is_a_failed_attempt(
     shop: Shop, receiver: Receiver, scheme: str
 ) -> None:
-    """Nobody listens, or nobody who speaks TLS: a reason, and the next one goes out."""
+    """The attempt has a reason, and the next one is made."""
     there = receiver.url.replace("http", "https")
     url = "http://127.0.0.1:1/hook" if scheme == "http" else there
     await sell(shop, order_meta={"notify_url": url})
@@ -279,8 +277,8 @@ async def test_a_receiver_that_cannot_be_reached_is_a_failed_attempt(
     assert delivered.status == "delivered"
 
 
-async def test_what_happens_by_itself_is_told_without_a_call(receiver: Receiver) -> None:
-    """A customer approves half a blink later: nobody asks, and the webhook comes."""
+async def test_a_timer_sends_its_event_without_a_call(receiver: Receiver) -> None:
+    """A customer's scheduled approval sends the webhook."""
     options = BankOptions(upi_approves_after_s=0.05)
     async with (
         running_emulator(webhook_url=receiver.url, options=options) as emulator,
@@ -295,7 +293,7 @@ async def test_what_happens_by_itself_is_told_without_a_call(receiver: Receiver)
 
 
 async def test_an_app_without_a_server_delivers_on_request(receiver: Receiver) -> None:
-    """`deliver()` is all it takes in-process."""
+    """In-process, `deliver()` sends what is due."""
     bank = Bank()
     app = create_app(bank, webhooks={"url": receiver.url})
     now = app.state.clock.now()
@@ -306,14 +304,14 @@ async def test_an_app_without_a_server_delivers_on_request(receiver: Receiver) -
     assert len(receiver.received) == 1
 
 
-async def test_the_port_of_another_process_is_configured_by_its_command(
+async def test_a_process_takes_the_webhook_url_and_version(
     receiver: Receiver,
 ) -> None:
-    """`--webhook-url` and `--webhook-version` reach the emulator on the other side."""
+    """`--webhook-url` and `--webhook-version` reach the emulator in the other process."""
     async with (
         EmulatorProcess(webhook_url=receiver.url, webhook_version="2023-08-01") as process,
         httpx.AsyncClient() as http,
     ):
-        answer = await http.get(f"{process.admin_url}/webhooks/settings")
-    assert answer.json()["urls"] == [receiver.url]
-    assert answer.json()["version"] == "2023-08-01"
+        response = await http.get(f"{process.admin_url}/webhooks/settings")
+    assert response.json()["urls"] == [receiver.url]
+    assert response.json()["version"] == "2023-08-01"

@@ -1,4 +1,4 @@
-"""Holds every answer of the emulator against its OpenAPI document, in the version asked in."""
+"""Checks every response of the emulator against its OpenAPI document, in the request's version."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cfflow.emulator.versions import VERSIONS
 
 __all__ = ["ValidationError", "call_of", "check"]
 
-#: What a call with an address that no call has is answered with.
-NOWHERE = {"code": "request_failed", "type": "invalid_request_error"}
+#: The error of a path that no call has.
+NOT_A_CALL = {"code": "request_failed", "type": "invalid_request_error"}
 
 
 async def check(response: httpx.Response) -> None:
-    """Raise `AssertionError` for an answer that the document does not tell of."""
+    """Raise `AssertionError` for a response that the document does not have."""
     path = response.request.url.path.removeprefix("/pg")
     if path == response.request.url.path:
         return
@@ -31,39 +31,39 @@ async def check(response: httpx.Response) -> None:
     call = call_of(response.request.method, path)
     if call is None:
         body = response.json()
-        assert response.status_code == 404 and body == {**body, **NOWHERE}, body
+        assert response.status_code == 404 and body == {**body, **NOT_A_CALL}, body
         return
     version = response.request.headers.get("x-api-version")
-    told = _responses(call, version if version in VERSIONS else None)
-    assert str(response.status_code) in told, f"{call.name} answered {response.status_code}"
-    _check_one(response, told[str(response.status_code)])
+    shown = _responses(call, version if version in VERSIONS else None)
+    assert str(response.status_code) in shown, f"{call.name} responded with {response.status_code}"
+    _check_one(response, shown[str(response.status_code)])
 
 
 def call_of(method: str, path: str) -> Call | None:
-    """The call that a method and a path below /pg are."""
+    """Return the call with this method and path below /pg."""
     return next((c for c in CALLS if c.method.upper() == method and _is_at(c.path, path)), None)
 
 
 def _is_at(template: str, path: str) -> bool:
-    # A fixed address comes before one with a variable part of the same length.
+    # A fixed path comes before one with a variable part of the same length.
     if path == "/orders/sessions":
         return template == path
     return re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path) is not None
 
 
-def _check_one(response: httpx.Response, told: dict[str, Any]) -> None:
-    headers = {name for name, header in told["headers"].items() if header.get("required")}
+def _check_one(response: httpx.Response, shown: dict[str, Any]) -> None:
+    headers = {name for name, header in shown["headers"].items() if header.get("required")}
     assert headers <= set(response.headers)
-    for name, header in told["headers"].items():
+    for name, header in shown["headers"].items():
         if name in response.headers:
             _validator(json.dumps(header["schema"]), None).validate(response.headers[name])
-    unknown = {name for name in response.headers if name.startswith("x-")} - set(told["headers"])
+    unknown = {name for name in response.headers if name.startswith("x-")} - set(shown["headers"])
     assert not unknown, unknown
     assert response.headers["content-type"] == "application/json"
-    schema = told["content"]["application/json"]["schema"]
+    schema = shown["content"]["application/json"]["schema"]
     version = response.request.headers.get("x-api-version")
-    known = version if version in VERSIONS else None
-    _validator(json.dumps(schema), known).validate(response.json())
+    recorded = version if version in VERSIONS else None
+    _validator(json.dumps(schema), recorded).validate(response.json())
 
 
 @cache

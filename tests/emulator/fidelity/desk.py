@@ -1,4 +1,4 @@
-"""A merchant whose every answer is held against the OpenAPI document."""
+"""A merchant whose every response is checked against the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INVALID = "invalid_request_error"
 
 
 class Desk(Shop):
-    """A shop with the words that the tests of this folder use."""
+    """A shop with the further calls of this folder's tests."""
 
     async def pay_in(
         self,
@@ -37,38 +37,38 @@ class Desk(Shop):
     async def attempt(
         self, method: Mapping[str, Any] | None = None, **changes: Any
     ) -> tuple[dict[str, Any], str]:
-        """A new order with one attempt: the order, and the payment's id."""
+        """Create an order with one attempt; return the order and the payment's id."""
         order = await self.order(**changes)
-        answer = await self.pay(order, method)
-        assert answer.status_code == 200, answer.text
-        return order, answer.json()["cf_payment_id"]
+        response = await self.pay(order, method)
+        assert response.status_code == 200, response.text
+        return order, response.json()["cf_payment_id"]
 
     async def payments(
         self, order: Mapping[str, Any], version: str = "2025-01-01"
     ) -> list[dict[str, Any]]:
-        """Every payment of the order."""
-        answer = await self.fetch(f"/orders/{order['order_id']}/payments", version)
-        found: list[dict[str, Any]] = answer.json()
+        """Return every payment of the order."""
+        response = await self.fetch(f"/orders/{order['order_id']}/payments", version)
+        found: list[dict[str, Any]] = response.json()
         return found
 
     async def payment(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """The only payment of the order."""
+        """Return the only payment of the order."""
         (found,) = await self.payments(order)
         return found
 
     async def status(self, order: Mapping[str, Any]) -> str:
-        """The status of the order."""
-        answer = await self.fetch(f"/orders/{order['order_id']}")
-        return str(answer.json()["order_status"])
+        """Return the status of the order."""
+        response = await self.fetch(f"/orders/{order['order_id']}")
+        return str(response.json()["order_status"])
 
     async def create(self, body: Mapping[str, Any], **headers: str) -> httpx.Response:
-        """Create an order of this body, whatever it is."""
+        """Create an order with this body, valid or not."""
         return await self.http.post("/orders", headers=self.credentials | headers, json=body)
 
     async def terminate(
         self, order: Mapping[str, Any], order_status: object = "TERMINATED"
     ) -> httpx.Response:
-        """Ask for the end of this order."""
+        """Terminate this order."""
         path = f"/orders/{order['order_id']}"
         body = {"order_status": order_status}
         return await self.http.patch(path, headers=self.credentials, json=body)
@@ -82,7 +82,7 @@ class Desk(Shop):
         return await self.http.post("/simulate", headers=self.credentials, json=body)
 
     async def resend(self, cf_payment_id: str) -> httpx.Response:
-        """Ask for the one-time password again."""
+        """Request the one-time password again."""
         path, body = f"/orders/pay/authenticate/{cf_payment_id}", {"action": "RESEND_OTP"}
         return await self.http.post(path, headers=self.version, json=body)
 
@@ -92,19 +92,19 @@ class Desk(Shop):
 
     @property
     def now(self) -> float:
-        """The emulator's time, in seconds since the epoch."""
+        """Return the emulator's time, in seconds since the epoch."""
         return self.emulator.clock.now()
 
 
-def refusal(answer: httpx.Response) -> Refusal:
-    """How a call was refused."""
-    body = answer.json()
-    return answer.status_code, body["code"], body["type"]
+def refusal(response: httpx.Response) -> Refusal:
+    """Return status, code and type of a refused call."""
+    body = response.json()
+    return response.status_code, body["code"], body["type"]
 
 
 @asynccontextmanager
 async def a_desk(emulator: RunningEmulator) -> AsyncIterator[Desk]:
-    """A merchant of this emulator."""
+    """Return a merchant of this emulator."""
     hooks = {"response": [check]}
     async with httpx.AsyncClient(base_url=emulator.base_url, event_hooks=hooks) as http:
         yield Desk(http, emulator)
@@ -112,6 +112,6 @@ async def a_desk(emulator: RunningEmulator) -> AsyncIterator[Desk]:
 
 @asynccontextmanager
 async def open_desk(**options: Any) -> AsyncIterator[Desk]:
-    """A merchant of an emulator of its own."""
+    """Return a merchant of a new emulator."""
     async with running_emulator(options=BankOptions(**options)) as emulator, a_desk(emulator) as it:
         yield it

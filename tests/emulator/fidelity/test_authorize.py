@@ -1,4 +1,7 @@
-"""GATEWAY 2, authorize: holds on cards, one-time UPI mandates, and the one action on each."""
+"""Holds on cards, one-time UPI mandates, and the one action on each.
+
+gateway.md#authorize, gateway.md#holds
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ IST = timezone(timedelta(hours=5, minutes=30))
 
 
 def at(desk: Desk, after_s: float) -> str:
-    """The time so many seconds from now, as the gateway writes it."""
+    """Return the time `after_s` seconds from now in the gateway's format."""
     return datetime.fromtimestamp(desk.now + after_s, IST).isoformat(timespec="seconds")
 
 
 def mandate(upi_id: str = "testsuccess@gocash", **times: str) -> dict[str, Any]:
-    """A one-time mandate with these times."""
+    """Return a one-time mandate with these times."""
     return upi(upi_id, authorize_only=True, authorization=times)
 
 
 async def test_a_hold_is_a_success_that_is_not_captured(desk: Desk) -> None:
-    """SUCCESS without `is_captured`: the bank holds the money, and the order is paid for."""
+    """The status is SUCCESS without `is_captured`, and the order is PAID."""
     order = await desk.held()
     payment = await desk.payment(order)
     assert (payment["payment_status"], payment["is_captured"]) == ("SUCCESS", False)
@@ -59,7 +62,7 @@ async def test_an_account_can_hold_every_card_payment(desk: Desk) -> None:
 async def test_one_action_ends_a_hold(
     desk: Desk, action: str, amount: float | None, captured: float | None, effect: str
 ) -> None:
-    """The answer is the payment; a capture may be partial, a void is always whole."""
+    """The response is the payment; a capture may be partial, a void is always whole."""
     order = await desk.held()
     entity = (await desk.authorize(order, action=action, amount=amount)).json()
     assert entity == await desk.payment(order)
@@ -70,7 +73,7 @@ async def test_one_action_ends_a_hold(
 
 
 async def test_a_hold_takes_one_action(desk: Desk) -> None:
-    """The second is refused, whichever the first was, and moves nothing."""
+    """A second action is refused and moves no money."""
     for first in ("CAPTURE", "VOID"):
         order = await desk.held()
         await desk.authorize(order, action=first, amount=100)
@@ -82,7 +85,7 @@ async def test_a_hold_takes_one_action(desk: Desk) -> None:
 
 @pytest.mark.parametrize(("action", "status"), [("CAPTURE", "SUCCESS"), ("VOID", "VOID")])
 async def test_the_bank_confirms_an_action_later(action: str, status: str) -> None:
-    """`authorization.status` is PENDING until then; only then is a void visible."""
+    """`authorization.status` is PENDING until then; only then a void shows."""
     async with open_desk(confirm_after_s=60) as desk:
         order = await desk.held()
         entity = (await desk.authorize(order, action=action, amount=170)).json()
@@ -94,26 +97,26 @@ async def test_the_bank_confirms_an_action_later(action: str, status: str) -> No
 
 
 @pytest.mark.parametrize("amount", [170.01, 0, -1, 1.001, "10", None, True])
-async def test_an_impossible_capture_is_refused(desk: Desk, amount: object) -> None:
-    """Over the hold, zero, negative, three decimals, no number at all."""
+async def test_an_invalid_capture_is_refused(desk: Desk, amount: object) -> None:
+    """It is over the hold, zero, negative, has three decimals, or is no number."""
     order = await desk.held()
-    answer = await desk.authorize(order, action="CAPTURE", amount=amount)
-    assert refusal(answer) == (400, "order_amount_invalid", INVALID)
+    response = await desk.authorize(order, action="CAPTURE", amount=amount)
+    assert refusal(response) == (400, "order_amount_invalid", INVALID)
     assert await desk.ledger(order) == ["attempt_created", "authorized"]
 
 
 async def test_an_order_without_a_hold_takes_no_action(desk: Desk) -> None:
-    """Nothing authorized, an unknown action, or no such order."""
+    """The same holds for an unknown action and an unknown order."""
     order = await desk.order()
     for action in ("CAPTURE", "VOID", "REFUND", None):
-        answer = await desk.authorize(order, action=action, amount=1)
-        assert refusal(answer) == (400, "request_invalid", INVALID)
+        response = await desk.authorize(order, action=action, amount=1)
+        assert refusal(response) == (400, "request_invalid", INVALID)
     nobody = await desk.authorize({"order_id": "nobody"}, action="VOID")
     assert refusal(nobody) == (404, "order_not_found", INVALID)
 
 
 async def test_a_card_hold_lasts_seven_days() -> None:
-    """Then the bank gives it back by itself."""
+    """Then the bank releases it."""
     async with open_desk() as desk:
         order = await desk.held()
         desk.advance(7 * DAY_S - 5)
@@ -127,8 +130,8 @@ async def test_a_card_hold_lasts_seven_days() -> None:
     assert ledger == ["attempt_created", "authorized", "released"]
 
 
-async def test_a_mandate_brings_its_own_end(desk: Desk) -> None:
-    """`authorization.end_time` wins over the seven days, and is shown before any action."""
+async def test_a_mandate_has_its_own_end(desk: Desk) -> None:
+    """`authorization.end_time` replaces the seven days, and shows before any action."""
     end = at(desk, 3600)
     order, _ = await desk.attempt(mandate(end_time=end))
     held = await desk.payment(order)
@@ -154,7 +157,7 @@ MANDATES = {
 async def test_a_mandate_is_made_over_each_channel_of_upi(
     desk: Desk, channel: str, action: str, amount: int | None, effect: str
 ) -> None:
-    """Nothing is held before the customer approves; then it takes one action like any hold."""
+    """Nothing is held before the customer approves; then it takes one action."""
     order, cf_payment_id = await desk.attempt(MANDATES[channel])
     waiting = await desk.payment(order)
     early = await desk.authorize(order, action=action, amount=amount)
@@ -172,7 +175,7 @@ async def test_a_mandate_is_made_over_each_channel_of_upi(
 
 @pytest.mark.parametrize("channel", MANDATES)
 async def test_without_authorize_only_upi_is_a_sale(desk: Desk, channel: str) -> None:
-    """Over every channel: the flag makes the hold."""
+    """Every channel makes a sale without the flag."""
     fields = MANDATES[channel]["upi"] | {"authorize_only": False}
     order, cf_payment_id = await desk.attempt({"upi": fields})
     await desk.simulate(cf_payment_id, "SUCCESS")
@@ -184,23 +187,23 @@ async def test_without_authorize_only_upi_is_a_sale(desk: Desk, channel: str) ->
     ("note", "effect"),
     [("preauth_transaction", "authorized"), ("preauth", "captured"), (None, "captured")],
 )
-async def test_the_sandboxs_note_makes_an_order_s_card_payments_holds(
+async def test_the_sandbox_s_order_note_makes_card_payments_holds(
     desk: Desk, channel: str, note: str | None, effect: str
 ) -> None:
-    """As in the sandbox, where no tag of the emulator's is known."""
+    """The sandbox has this `order_note`, and not the emulator's tag."""
     order, cf_payment_id = await desk.attempt(card(channel), order_note=note)
     await desk.simulate(cf_payment_id, "SUCCESS")
     assert await desk.ledger(order) == ["attempt_created", effect]
 
 
-async def test_the_sandboxs_note_holds_nothing_but_cards(desk: Desk) -> None:
+async def test_the_sandbox_s_order_note_holds_only_cards(desk: Desk) -> None:
     """A UPI payment of such an order is a sale, unless it is a mandate."""
     order, _ = await desk.attempt(upi(), order_note="preauth_transaction")
     assert await desk.ledger(order) == ["attempt_created", "captured"]
 
 
 async def test_a_mandate_is_captured_in_part_and_once(desk: Desk) -> None:
-    """As a card's hold is, in an account without pre-authorization."""
+    """It is captured like a card's hold, in an account without pre-authorization."""
     order, _ = await desk.attempt(mandate())
     entity = (await desk.authorize(order, action="CAPTURE", amount=100)).json()
     again = await desk.authorize(order, action="VOID")
@@ -219,16 +222,16 @@ async def test_a_mandate_is_not_captured_before_it_begins(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(("after_s", "status"), [(899, "PENDING"), (900, "FAILED")])
-async def test_a_mandate_that_nobody_approves_ends(desk: Desk, after_s: float, status: str) -> None:
-    """At `approve_by`: the payment fails, and holds nothing."""
+async def test_an_unapproved_mandate_fails(desk: Desk, after_s: float, status: str) -> None:
+    """At `approve_by` the payment fails, and nothing is held."""
     order, _ = await desk.attempt(mandate("anyone@bank", approve_by=at(desk, 901)))
     desk.advance(after_s + 1)
     assert (await desk.payment(order))["payment_status"] == status
     assert "authorized" not in await desk.ledger(order)
 
 
-async def test_of_two_holds_the_latest_is_meant(desk: Desk) -> None:
-    """Authorize names the order only."""
+async def test_authorize_takes_the_latest_of_two_holds(desk: Desk) -> None:
+    """The call names only the order."""
     order = await desk.order(order_tags={"cfflow_preauth": "true"})
     ids = [(await desk.pay(order)).json()["cf_payment_id"] for _ in range(2)]
     for cf_payment_id in ids:

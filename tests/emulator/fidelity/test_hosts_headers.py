@@ -1,4 +1,7 @@
-"""GATEWAY 1: versions, credentials, request ids, and how ids and amounts are written."""
+"""Versions, credentials, request ids, and the format of ids and amounts.
+
+gateway.md#hosts
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ WITH_CREDENTIALS = [pytest.param(call, id=call.name) for call in CALLS if call.c
 
 
 async def send(desk: Desk, call: Call, **headers: str) -> httpx.Response:
-    """Make this call of things that there are not."""
+    """Make this call with ids that do not exist."""
     path = call.path
     for name in ("order_id", "cf_payment_id", "simulation_id"):
         path = path.replace(f"{{{name}}}", "1234")
@@ -32,7 +35,7 @@ async def send(desk: Desk, call: Call, **headers: str) -> httpx.Response:
 
 @pytest.mark.parametrize("call", BY_NAME)
 async def test_every_call_needs_a_version(desk: Desk, call: Call) -> None:
-    """None is `version_missing`, a strange one `version_invalid`."""
+    """No version is `version_missing`, an unknown one `version_invalid`."""
     missing = await send(desk, call)
     strange = await send(desk, call, **{"x-api-version": "2021-05-21"})
     assert refusal(missing) == (400, "version_missing", INVALID)
@@ -42,14 +45,14 @@ async def test_every_call_needs_a_version(desk: Desk, call: Call) -> None:
 @pytest.mark.parametrize("call", WITH_CREDENTIALS)
 @pytest.mark.parametrize("secret", ["", "wrong"])
 async def test_every_other_call_needs_credentials(desk: Desk, call: Call, secret: str) -> None:
-    """Without the right ones: 401 `authentication_error`."""
+    """Without the right ones the response is a 401 `authentication_error`."""
     wrong = desk.credentials | {"x-client-secret": secret}
-    answer = await send(desk, call, **wrong)
-    assert refusal(answer) == (401, "request_failed", "authentication_error")
+    response = await send(desk, call, **wrong)
+    assert refusal(response) == (401, "request_failed", "authentication_error")
 
 
 async def test_paying_and_typing_an_otp_need_no_credentials(desk: Desk) -> None:
-    """The session and the payment id are their own secrets."""
+    """The session and the payment id are the secrets of these calls."""
     order = await desk.order()
     paid = await desk.pay_in(OLDEST, order)
     typed = await desk.submit(paid.json()["cf_payment_id"])
@@ -59,7 +62,7 @@ async def test_paying_and_typing_an_otp_need_no_credentials(desk: Desk) -> None:
 
 @pytest.mark.parametrize("version", sorted(VERSIONS))
 async def test_a_whole_sale_runs_in_every_version(desk: Desk, version: str) -> None:
-    """All four are spoken, and every answer fits the document of its version."""
+    """Every response fits the document of its version."""
     order = (await desk.create(order_body(), **{"x-api-version": version})).json()
     paid = (await desk.pay_in(version, order)).json()
     await desk.submit(paid["cf_payment_id"])
@@ -67,8 +70,8 @@ async def test_a_whole_sale_runs_in_every_version(desk: Desk, version: str) -> N
     assert payment["payment_status"] == "SUCCESS"
 
 
-async def test_ids_are_numbers_in_the_oldest_version_alone(desk: Desk) -> None:
-    """In every answer that carries one, and strings from the next version on."""
+async def test_ids_are_numbers_in_the_oldest_version_only(desk: Desk) -> None:
+    """Every response with an id has a string in later versions."""
     order = await desk.held()
     headers = desk.credentials | {"x-api-version": OLDEST}
     path = f"/orders/{order['order_id']}/authorization"
@@ -85,7 +88,7 @@ async def test_ids_are_numbers_in_the_oldest_version_alone(desk: Desk) -> None:
 
 
 async def test_amounts_are_numbers_with_two_decimals(desk: Desk) -> None:
-    """Exact as written: no float stands between the merchant and the answer."""
+    """They are exact, without the rounding of a float."""
     order = await desk.order(order_amount=170.1)
     text = (await desk.pay(order)).text
     assert '"payment_amount":170.10' in text
@@ -93,8 +96,8 @@ async def test_amounts_are_numbers_with_two_decimals(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("call", BY_NAME)
-async def test_a_request_id_comes_back(desk: Desk, call: Call) -> None:
-    """Ours where we sent one, and one of the gateway's own where not, on refusals as well."""
+async def test_every_response_has_a_request_id(desk: Desk, call: Call) -> None:
+    """It is the caller's id, or one of the gateway's; errors have it too."""
     ours = await send(desk, call, **{"x-request-id": "mine-1"})
     own = await send(desk, call)
     assert ours.headers["x-request-id"] == "mine-1"
@@ -102,13 +105,13 @@ async def test_a_request_id_comes_back(desk: Desk, call: Call) -> None:
 
 
 async def test_two_calls_never_share_a_request_id(desk: Desk) -> None:
-    """Each answer can be asked about by its own."""
-    answers = [await desk.fetch("/orders/none") for _ in range(3)]
-    assert len({answer.headers["x-request-id"] for answer in answers}) == 3
+    """Without an id of the caller, each response gets its own."""
+    responses = [await desk.fetch("/orders/none") for _ in range(3)]
+    assert len({response.headers["x-request-id"] for response in responses}) == 3
 
 
-async def test_a_limited_call_says_how_many_are_left() -> None:
-    """Four headers while calls are admitted; then 429 and when to come back."""
+async def test_a_limited_call_has_rate_limit_headers() -> None:
+    """There are four headers; a refused call gets a 429 with the time to wait."""
     async with running_emulator(rate_limits={"pay": 1}) as emulator, a_desk(emulator) as desk:
         order = await desk.order()
         admitted, refused = await desk.pay(order), await desk.pay(order)
@@ -119,14 +122,14 @@ async def test_a_limited_call_says_how_many_are_left() -> None:
 
 
 async def test_optional_objects_are_null(desk: Desk) -> None:
-    """No error and no authorization: both are there, and empty."""
+    """`error_details` and `authorization` are present and null."""
     order, _ = await desk.attempt(card("link"))
     payment = await desk.payment(order)
     assert payment["error_details"] is None and payment["authorization"] is None
 
 
-async def test_a_field_that_nobody_knows_is_ignored(desk: Desk) -> None:
-    """The gateway takes what it knows of a request and leaves the rest."""
+async def test_an_unknown_field_is_ignored(desk: Desk) -> None:
+    """The gateway ignores unknown fields of a request."""
     order = await desk.order(order_colour="blue")
-    answer = await desk.pay(order, card(card_colour="blue"))
-    assert "order_colour" not in order and "card_colour" not in answer.text
+    response = await desk.pay(order, card(card_colour="blue"))
+    assert "order_colour" not in order and "card_colour" not in response.text

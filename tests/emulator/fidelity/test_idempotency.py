@@ -1,4 +1,7 @@
-"""GATEWAY 5: idempotency keys on the calls that carry credentials, for a day."""
+"""Idempotency keys on the calls that have credentials, for one day.
+
+gateway.md#idempotency
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ KEYED = ["create_order", "authorize", "simulate"]
 
 
 async def a_request(desk: Desk, call: str) -> Request:
-    """Where this call goes, its body, and another body for the same address."""
+    """Return the path of this call, its body, and another body for the same path."""
     if call == "create_order":
         body = order_body()
         return "/orders", body, body | {"order_amount": 1}
@@ -39,14 +42,14 @@ async def a_request(desk: Desk, call: str) -> Request:
 async def post(
     desk: Desk, path: str, body: Mapping[str, Any], key: str, **headers: str
 ) -> httpx.Response:
-    """Post under this key."""
+    """Send a POST with this key."""
     given = desk.credentials | {"x-idempotency-key": key} | headers
     return await desk.http.post(path, headers=given, json=body)
 
 
 @pytest.mark.parametrize("call", KEYED)
-async def test_a_key_replays_its_answer(desk: Desk, call: str) -> None:
-    """Same key, same body: the stored status and body, marked, and nothing done twice."""
+async def test_a_key_replays_its_response(desk: Desk, call: str) -> None:
+    """The same key and body get the stored status and body, and nothing is done twice."""
     path, body, _ = await a_request(desk, call)
     first = await post(desk, path, body, f"again-{call}")
     desk.advance(DAY_S - 60)
@@ -59,7 +62,7 @@ async def test_a_key_replays_its_answer(desk: Desk, call: str) -> None:
 
 @pytest.mark.parametrize("call", KEYED)
 async def test_a_key_belongs_to_one_body(desk: Desk, call: str) -> None:
-    """Another body under it is 422 `idempotency_error`; the first answer stays."""
+    """Another body gets a 422 `idempotency_error`; the stored response stays."""
     path, body, other = await a_request(desk, call)
     first = await post(desk, path, body, f"other-{call}")
     refused = await post(desk, path, other, f"other-{call}")
@@ -68,7 +71,7 @@ async def test_a_key_belongs_to_one_body(desk: Desk, call: str) -> None:
 
 
 async def test_an_error_is_replayed_too(desk: Desk) -> None:
-    """A refusal blocks its key for the window, though it would be accepted by now."""
+    """A stored error blocks its key for a day, even if the call would now succeed."""
     order, cf_payment_id = await desk.attempt(order_tags={"cfflow_preauth": "true"})
     path, body = f"/orders/{order['order_id']}/authorization", {"action": "VOID"}
     early = await post(desk, path, body, "early")
@@ -79,8 +82,8 @@ async def test_an_error_is_replayed_too(desk: Desk) -> None:
     assert (await post(desk, path, body, "another")).status_code == 200
 
 
-async def test_a_key_is_fresh_after_a_day(desk: Desk) -> None:
-    """The same request is a new one then."""
+async def test_a_key_is_new_after_a_day(desk: Desk) -> None:
+    """The same request is then done again."""
     body = order_body()
     first = await post(desk, "/orders", body, "daily")
     desk.advance(DAY_S)
@@ -90,15 +93,15 @@ async def test_a_key_is_fresh_after_a_day(desk: Desk) -> None:
 
 
 async def test_a_key_counts_within_its_endpoint(desk: Desk) -> None:
-    """Two orders' captures may share one."""
+    """The captures of two orders may use the same key."""
     for order in (await desk.held(), await desk.held()):
         path = f"/orders/{order['order_id']}/authorization"
-        answer = await post(desk, path, {"action": "VOID"}, "shared")
-        assert answer.json()["order_id"] == order["order_id"]
+        response = await post(desk, path, {"action": "VOID"}, "shared")
+        assert response.json()["order_id"] == order["order_id"]
 
 
 async def test_a_key_counts_within_its_credentials(desk: Desk) -> None:
-    """Another account's is another key."""
+    """Two accounts may use the same key."""
     body = order_body()
     mine = await post(desk, "/orders", body, "ours")
     other = {"x-client-id": PREAUTH_CLIENT_ID, "x-client-secret": PREAUTH_CLIENT_SECRET}
@@ -108,7 +111,7 @@ async def test_a_key_counts_within_its_credentials(desk: Desk) -> None:
 
 @pytest.mark.parametrize("call", ["pay", "authenticate"])
 async def test_a_call_without_credentials_is_never_replayed(desk: Desk, call: str) -> None:
-    """Its key belongs to nobody: done twice is done twice."""
+    """Its key has no scope, so each call is done."""
     order, cf_payment_id = await desk.attempt()
     path = "/orders/sessions"
     body: dict[str, Any] = {"payment_method": card()}
@@ -117,16 +120,16 @@ async def test_a_call_without_credentials_is_never_replayed(desk: Desk, call: st
         body = {"action": "SUBMIT_OTP", "otp": "000000"}
     body |= {"payment_session_id": order["payment_session_id"]}
     headers = desk.version | {"x-idempotency-key": f"nobodys-{call}"}
-    answers = [await desk.http.post(path, headers=headers, json=body) for _ in range(2)]
+    responses = [await desk.http.post(path, headers=headers, json=body) for _ in range(2)]
     if call == "pay":
-        assert answers[0].json()["cf_payment_id"] != answers[1].json()["cf_payment_id"]
+        assert responses[0].json()["cf_payment_id"] != responses[1].json()["cf_payment_id"]
     else:
         await desk.submit(cf_payment_id, "000000")
         assert (await desk.payments(order))[0]["payment_status"] == "FAILED"
 
 
-async def test_a_pay_by_a_caller_who_names_himself_is_replayed(desk: Desk) -> None:
-    """Credentials that no pay needs give its key an owner: one attempt, and 422 for another."""
+async def test_a_pay_with_credentials_is_replayed(desk: Desk) -> None:
+    """Credentials give its key a scope: one attempt, and a 422 for another body."""
     order = await desk.order()
     session = order["payment_session_id"]
     body = {"payment_session_id": session, "payment_method": card()}

@@ -1,4 +1,7 @@
-"""GATEWAY 4: money that comes late, twice, or goes back."""
+"""Money that arrives late or twice, or is returned.
+
+gateway.md#late-money
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_an_order_takes_attempts_until_one_succeeds(desk: Desk) -> None:
-    """`failed` is about the attempt, never about the order."""
+    """`failed` is about an attempt, never about the order."""
     order = await desk.order()
     for upi_id in ("testfailure@gocash", "testdropped@gocash", "testsuccess@gocash"):
         assert await desk.status(order) == "ACTIVE"
@@ -22,8 +25,8 @@ async def test_an_order_takes_attempts_until_one_succeeds(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("before", ["PENDING", "FAILED", "USER_DROPPED"])
-async def test_a_bank_can_answer_late(desk: Desk, before: str) -> None:
-    """PENDING, and even FAILED, can turn SUCCESS."""
+async def test_a_bank_can_authorize_late(desk: Desk, before: str) -> None:
+    """PENDING, and even FAILED, can become SUCCESS."""
     order, cf_payment_id = await desk.attempt(card("link"))
     await desk.simulate(cf_payment_id, before)
     assert (await desk.payment(order))["payment_status"] == before
@@ -32,8 +35,8 @@ async def test_a_bank_can_answer_late(desk: Desk, before: str) -> None:
     assert await desk.status(order) == "PAID"
 
 
-async def test_a_test_id_answers_late_by_itself(desk: Desk) -> None:
-    """`testlate@gocash` fails, and pays a minute later."""
+async def test_a_test_id_succeeds_late(desk: Desk) -> None:
+    """`testlate@gocash` fails, and succeeds a minute later."""
     order, _ = await desk.attempt(upi("testlate@gocash"))
     before = await desk.payment(order)
     desk.advance(60)
@@ -43,8 +46,8 @@ async def test_a_test_id_answers_late_by_itself(desk: Desk) -> None:
     assert await desk.ledger(order) == ["attempt_created", "failed", "captured"]
 
 
-async def test_how_late_is_an_option() -> None:
-    """Two days, say."""
+async def test_the_delay_of_late_money_is_an_option() -> None:
+    """It can be two days."""
     async with open_desk(late_after_s=2 * DAY_S) as desk:
         order, _ = await desk.attempt(upi("testlate@gocash"))
         desk.advance(2 * DAY_S - 5)
@@ -57,10 +60,10 @@ async def test_how_late_is_an_option() -> None:
 @pytest.mark.parametrize(
     ("otp", "effects"), [(True, ["cancelled", "reversed"]), (False, ["cancelled"])]
 )
-async def test_what_is_past_the_accounts_limit_is_cancelled_and_reversed(
+async def test_an_attempt_past_the_time_limit_is_cancelled_and_reversed(
     otp: bool, effects: list[str]
 ) -> None:
-    """CANCELLED stays CANCELLED: what the bank takes after that goes straight back."""
+    """It stays CANCELLED, and money that the bank takes later is returned."""
     async with open_desk(closes_after_s=900, otp_settles_after_s=1000) as desk:
         order, cf_payment_id = await desk.attempt()
         if otp:
@@ -76,8 +79,8 @@ async def test_what_is_past_the_accounts_limit_is_cancelled_and_reversed(
     assert status == "ACTIVE"
 
 
-async def test_a_cancelled_payment_comes_back_by_nobodys_word(desk: Desk) -> None:
-    """A simulated SUCCESS goes back to the customer, once; anything else is refused."""
+async def test_a_cancelled_payment_stays_cancelled(desk: Desk) -> None:
+    """A simulated SUCCESS is reversed once; any other status is refused."""
     order, cf_payment_id = await desk.attempt(card("link"))
     desk.emulator.bank.force(cf_payment_id, "CANCELLED", desk.now)
     for status in ("SUCCESS", "SUCCESS", "FAILED", "PENDING"):
@@ -87,7 +90,7 @@ async def test_a_cancelled_payment_comes_back_by_nobodys_word(desk: Desk) -> Non
 
 
 async def test_an_expired_order_can_become_paid(desk: Desk) -> None:
-    """By an attempt that began before the expiry; it takes no new one."""
+    """An attempt that began before the expiry may pay it; no new one may start."""
     order, cf_payment_id = await desk.attempt(card("link"))
     desk.advance(31 * DAY_S)
     expired = await desk.status(order)
@@ -98,7 +101,7 @@ async def test_an_expired_order_can_become_paid(desk: Desk) -> None:
 
 
 async def test_a_customer_can_pay_twice(desk: Desk) -> None:
-    """Both attempts take the money."""
+    """Both attempts take money."""
     order = await desk.order()
     ids = [(await desk.pay(order)).json()["cf_payment_id"] for _ in range(2)]
     for cf_payment_id in ids:
@@ -106,8 +109,8 @@ async def test_a_customer_can_pay_twice(desk: Desk) -> None:
     assert (await desk.ledger(order)).count("captured") == 2
 
 
-async def test_an_attempt_may_be_somebody_elses(desk: Desk) -> None:
-    """Whoever has the session may pay: from a hosted page, with another method."""
+async def test_another_system_may_pay_an_order(desk: Desk) -> None:
+    """Any caller with the session can pay, for example a hosted page."""
     order = await desk.order()
     await desk.pay(order)
     await desk.pay_in("2022-09-01", order, upi("anyone@bank"))
@@ -116,8 +119,8 @@ async def test_an_attempt_may_be_somebody_elses(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(("minutes", "lives_s"), [(None, 300), (5, 300), (15, 900)])
-async def test_a_collect_request_runs_out(desk: Desk, minutes: int | None, lives_s: float) -> None:
-    """After `upi_expiry_minutes`, five when there are none, a customer who did nothing is late."""
+async def test_a_collect_request_expires(desk: Desk, minutes: int | None, lives_s: float) -> None:
+    """It fails after `upi_expiry_minutes`, by default five."""
     method = upi("anyone@bank", **({} if minutes is None else {"upi_expiry_minutes": minutes}))
     order, _ = await desk.attempt(method)
     desk.advance(lives_s - 5)
@@ -128,8 +131,8 @@ async def test_a_collect_request_runs_out(desk: Desk, minutes: int | None, lives
     assert after["error_details"]["error_reason"] == "upi_collect_expired"
 
 
-async def test_a_collect_that_nobody_answers_stays_pending(desk: Desk) -> None:
-    """`testpending@gocash`: neither the customer nor the bank, not even after its time."""
+async def test_a_collect_of_testpending_stays_pending(desk: Desk) -> None:
+    """`testpending@gocash` has no time limit."""
     order, _ = await desk.attempt(upi("testpending@gocash"))
     desk.advance(DAY_S)
     assert (await desk.payment(order))["payment_status"] == "PENDING"
@@ -143,8 +146,8 @@ async def test_a_collect_that_nobody_answers_stays_pending(desk: Desk) -> None:
         ("testdropped@gocash", "USER_DROPPED"),
     ],
 )
-async def test_a_customer_can_answer_later(upi_id: str, status: str) -> None:
-    """The test ids act after a while, when told so."""
+async def test_a_test_customer_can_act_later(upi_id: str, status: str) -> None:
+    """With the option, the test ids act after a while."""
     async with open_desk(upi_approves_after_s=20) as desk:
         order, _ = await desk.attempt(upi(upi_id))
         before = (await desk.payment(order))["payment_status"]
@@ -153,8 +156,8 @@ async def test_a_customer_can_answer_later(upi_id: str, status: str) -> None:
     assert (before, after) == ("PENDING", status)
 
 
-async def test_a_customer_approves_when_told_to(desk: Desk) -> None:
-    """By an explicit call, within the time of the collect."""
+async def test_a_customer_can_be_made_to_approve(desk: Desk) -> None:
+    """`simulate` approves within the time of the collect."""
     order, cf_payment_id = await desk.attempt(upi("anyone@bank"))
     desk.advance(200)
     await desk.simulate(cf_payment_id, "SUCCESS")

@@ -1,4 +1,7 @@
-"""GATEWAY 2, authenticate: the OTP on the merchant's own page, and its limits."""
+"""The OTP on the merchant's own page, and its limits.
+
+gateway.md#authenticate
+"""
 
 from __future__ import annotations
 
@@ -12,54 +15,54 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 REFUSED = (400, "request_invalid", INVALID)
 
 
-async def test_a_native_otp_offers_the_way_out_to_the_bank(desk: Desk) -> None:
-    """`action: post` with `redirect_to_bank` and nothing else in `data`."""
-    answer = (await desk.pay(await desk.order())).json()
-    given = {name for name, value in answer["data"].items() if value is not None}
-    assert answer["action"] == "post" and given == {"redirect_to_bank"}
+async def test_a_native_otp_has_redirect_to_bank(desk: Desk) -> None:
+    """`action: post` has `redirect_to_bank` and nothing else in `data`."""
+    response = (await desk.pay(await desk.order())).json()
+    given = {name for name, value in response["data"].items() if value is not None}
+    assert response["action"] == "post" and given == {"redirect_to_bank"}
 
 
 async def test_native_otp_is_best_effort(desk: Desk) -> None:
-    """`link` is also the answer where `post` was asked of a bank that does not do it."""
+    """A bank without it gives `link` where `post` was requested."""
     order, cf_payment_id = await desk.attempt(card("post", card_number=NO_OTP_BIN))
     assert refusal(await desk.submit(cf_payment_id)) == REFUSED
     assert (await desk.payment(order))["payment_status"] == "PENDING"
 
 
-async def test_a_wrong_otp_leaves_the_attempt_alive(desk: Desk) -> None:
-    """HTTP 200 with FAILED and `otp is invalid`; the right one is taken afterwards."""
+async def test_a_wrong_otp_leaves_the_attempt_open(desk: Desk) -> None:
+    """The response is HTTP 200 with FAILED and `otp is invalid`; the right OTP works afterwards."""
     order, cf_payment_id = await desk.attempt()
     wrong = await desk.submit(cf_payment_id, "000000")
-    said = wrong.json()
-    assert (wrong.status_code, said["authenticate_status"]) == (200, "FAILED")
-    assert said["payment_message"] == "otp is invalid"
+    texts = wrong.json()
+    assert (wrong.status_code, texts["authenticate_status"]) == (200, "FAILED")
+    assert texts["payment_message"] == "otp is invalid"
     assert (await desk.payment(order))["payment_status"] == "PENDING"
     assert (await desk.submit(cf_payment_id)).json()["authenticate_status"] == "SUCCESS"
 
 
 async def test_the_third_wrong_otp_is_the_last(desk: Desk) -> None:
-    """It is answered like the others, and fails the payment; then `Exceeded retry attempts`."""
+    """It fails the payment; a fourth gets `Exceeded retry attempts`."""
     order, cf_payment_id = await desk.attempt()
-    answers = [(await desk.submit(cf_payment_id, "000000")).json() for _ in range(3)]
+    responses = [(await desk.submit(cf_payment_id, "000000")).json() for _ in range(3)]
     after = await desk.submit(cf_payment_id)
-    assert {answer["authenticate_status"] for answer in answers} == {"FAILED"}
+    assert {response["authenticate_status"] for response in responses} == {"FAILED"}
     assert refusal(after) == REFUSED and after.json()["message"] == "Exceeded retry attempts"
     assert (await desk.payment(order))["payment_status"] == "FAILED"
 
 
 async def test_an_accepted_otp_is_not_money_yet() -> None:
-    """SUCCESS says that the OTP was right; the payment waits for the bank behind it."""
+    """SUCCESS means that the OTP was right; the payment waits for its bank."""
     async with open_desk(otp_settles_after_s=20) as desk:
         order, cf_payment_id = await desk.attempt()
-        said = (await desk.submit(cf_payment_id)).json()["authenticate_status"]
+        texts = (await desk.submit(cf_payment_id)).json()["authenticate_status"]
         before = (await desk.payment(order))["payment_status"]
         desk.advance(20)
         after = (await desk.payment(order))["payment_status"]
-    assert (said, before, after) == ("SUCCESS", "PENDING", "SUCCESS")
+    assert (texts, before, after) == ("SUCCESS", "PENDING", "SUCCESS")
 
 
 async def test_an_otp_is_taken_once(desk: Desk) -> None:
-    """The second is `Transaction is already processed`, and takes nothing."""
+    """A second one gets `Transaction is already processed`."""
     order, cf_payment_id = await desk.attempt()
     await desk.submit(cf_payment_id)
     again = await desk.submit(cf_payment_id)
@@ -72,28 +75,28 @@ async def test_an_otp_is_taken_once(desk: Desk) -> None:
 async def test_a_resend_too_soon_or_too_often_is_refused(
     desk: Desk, waits: tuple[float, ...]
 ) -> None:
-    """Two at the most, each thirty seconds after the last."""
+    """Two are permitted, each thirty seconds after the last."""
     _, cf_payment_id = await desk.attempt()
-    answers = []
+    responses = []
     for wait_s in waits:
         desk.advance(wait_s)
-        answers.append(await desk.resend(cf_payment_id))
-    assert [answer.status_code for answer in answers[:-1]] == [200] * (len(waits) - 1)
-    assert refusal(answers[-1]) == REFUSED
+        responses.append(await desk.resend(cf_payment_id))
+    assert [response.status_code for response in responses[:-1]] == [200] * (len(waits) - 1)
+    assert refusal(responses[-1]) == REFUSED
 
 
-async def test_a_resend_says_what_it_did(desk: Desk) -> None:
-    """`RESEND_OTP`, accepted; the payment goes on waiting."""
+async def test_a_resend_has_its_action(desk: Desk) -> None:
+    """The action is `RESEND_OTP`, and the payment stays PENDING."""
     order, cf_payment_id = await desk.attempt()
     desk.advance(30)
-    said = (await desk.resend(cf_payment_id)).json()
-    assert (said["action"], said["authenticate_status"]) == ("RESEND_OTP", "SUCCESS")
+    texts = (await desk.resend(cf_payment_id)).json()
+    assert (texts["action"], texts["authenticate_status"]) == ("RESEND_OTP", "SUCCESS")
     assert (await desk.payment(order))["payment_status"] == "PENDING"
 
 
 @pytest.mark.parametrize(("after_s", "status"), [(299, 200), (300, 400)])
-async def test_the_page_lives_five_minutes(desk: Desk, after_s: float, status: int) -> None:
-    """No OTP after that; the payment itself lives on."""
+async def test_the_page_expires_after_five_minutes(desk: Desk, after_s: float, status: int) -> None:
+    """It takes no OTP after that; the payment stays open."""
     order, cf_payment_id = await desk.attempt()
     desk.advance(after_s)
     assert (await desk.submit(cf_payment_id)).status_code == status
@@ -102,14 +105,14 @@ async def test_the_page_lives_five_minutes(desk: Desk, after_s: float, status: i
 
 @pytest.mark.parametrize("action", ["SUBMIT", None, 7])
 async def test_an_unknown_action_is_refused(desk: Desk, action: object) -> None:
-    """Only SUBMIT_OTP and RESEND_OTP are known."""
+    """The actions are SUBMIT_OTP and RESEND_OTP."""
     _, cf_payment_id = await desk.attempt()
     path = f"/orders/pay/authenticate/{cf_payment_id}"
     body = {"action": action, "otp": "111000"}
     assert refusal(await desk.http.post(path, headers=desk.version, json=body)) == REFUSED
 
 
-async def test_no_otp_at_all_uses_up_no_try(desk: Desk) -> None:
+async def test_a_missing_otp_uses_up_no_try(desk: Desk) -> None:
     """It is a refused request, not a wrong OTP."""
     _, cf_payment_id = await desk.attempt()
     for _ in range(4):
@@ -118,6 +121,6 @@ async def test_no_otp_at_all_uses_up_no_try(desk: Desk) -> None:
 
 
 async def test_an_unknown_payment_takes_no_otp(desk: Desk) -> None:
-    """404, whatever the id looks like."""
+    """The status is 404 for any form of the id."""
     for cf_payment_id in ("1", "nobody", "9" * 60):
         assert refusal(await desk.submit(cf_payment_id)) == (404, "payment_not_found", INVALID)

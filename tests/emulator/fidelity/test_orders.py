@@ -1,4 +1,7 @@
-"""GATEWAY 2 and 8: orders, what they must say, and how they end."""
+"""Orders: their required fields, and how they end.
+
+gateway.md#calls, gateway.md#test-data, gateway.md#terminate
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 CUSTOMER = {"customer_id": "asha", "customer_phone": PHONE}
 
 
-async def test_an_order_is_what_was_asked_for(desk: Desk) -> None:
-    """Its session lets a customer pay; fetched, it is the same."""
+async def test_an_order_has_the_values_of_its_request(desk: Desk) -> None:
+    """Its session pays it, and fetch returns the same order."""
     meta = {
         "return_url": "https://shop.example/back?order={order_id}",
         "notify_url": "http://127.0.0.1:9/hook",
@@ -37,14 +40,14 @@ async def test_an_order_is_what_was_asked_for(desk: Desk) -> None:
 
 
 async def test_an_order_without_an_id_gets_one(desk: Desk) -> None:
-    """Of the form that the gateway asks of others."""
+    """The id has the required format."""
     order = await desk.order(order_id=None)
     assert (await desk.status(order)) == "ACTIVE"
 
 
 @pytest.mark.parametrize("order_id", ["abc", "a" * 45, "A-b_9"])
 async def test_an_order_id_has_three_to_forty_five_characters(desk: Desk, order_id: str) -> None:
-    """Letters, digits, `_` and `-`."""
+    """They are letters, digits, `_` and `-`."""
     assert (await desk.order(order_id=order_id))["order_id"] == order_id
 
 
@@ -85,23 +88,21 @@ async def test_an_order_id_has_three_to_forty_five_characters(desk: Desk, order_
         ({"order_meta": {"payment_methods": ["cc"]}}, "payment_methods_invalid"),
     ],
 )
-async def test_an_order_that_cannot_be_is_refused(
-    desk: Desk, changes: dict[str, Any], code: str
-) -> None:
-    """400 with its own code, and no order."""
+async def test_an_invalid_order_is_refused(desk: Desk, changes: dict[str, Any], code: str) -> None:
+    """The status is 400 with the field's own code, and no order is created."""
     body = order_body(**changes)
     assert refusal(await desk.create(body)) == (400, code, INVALID)
 
 
-async def test_an_order_id_is_taken_once(desk: Desk) -> None:
-    """The second is 409 `order_already_exists`."""
+async def test_an_order_id_is_used_once(desk: Desk) -> None:
+    """A second use is a 409 `order_already_exists`."""
     order = await desk.order()
     again = await desk.create(order_body(order_id=order["order_id"]))
     assert refusal(again) == (409, "order_already_exists", INVALID)
 
 
 async def test_an_order_expires_at_its_time(desk: Desk) -> None:
-    """Without one of its own, after thirty days; a time without an offset is Indian."""
+    """The default is thirty days; a time without an offset is Indian time."""
     plain = await desk.order()
     named = await desk.order(order_expiry_time="2099-01-01T00:00:00")
     desk.advance(30 * DAY_S)
@@ -110,21 +111,21 @@ async def test_an_order_expires_at_its_time(desk: Desk) -> None:
 
 
 async def test_an_unknown_session_pays_nothing(desk: Desk) -> None:
-    """404 `orderpay_not_found`."""
+    """The response is a 404 `orderpay_not_found`."""
     for session in ("session_nobody", "", 7, None):
-        answer = await desk.pay_in("2025-01-01", {"payment_session_id": session})
-        assert refusal(answer) == (404, "orderpay_not_found", INVALID)
+        response = await desk.pay_in("2025-01-01", {"payment_session_id": session})
+        assert refusal(response) == (404, "orderpay_not_found", INVALID)
 
 
 async def test_a_paid_order_takes_no_payment(desk: Desk) -> None:
-    """400 `order_inactive`."""
+    """The response is a 400 `order_inactive`."""
     order, cf_payment_id = await desk.attempt()
     await desk.submit(cf_payment_id)
     assert refusal(await desk.pay(order)) == (400, "order_inactive", INVALID)
 
 
 async def test_a_terminated_order_takes_no_payment(desk: Desk) -> None:
-    """TERMINATED at once when nothing is under way; doing it again changes nothing."""
+    """It is TERMINATED at once without an open attempt; repeating it changes nothing."""
     order = await desk.order()
     ended = (await desk.terminate(order)).json()
     again = await desk.terminate(order)
@@ -137,10 +138,10 @@ async def test_a_terminated_order_takes_no_payment(desk: Desk) -> None:
     ("outcome", "status"),
     [("SUCCESS", "PAID"), ("FAILED", "TERMINATED"), ("USER_DROPPED", "TERMINATED")],
 )
-async def test_a_running_attempt_outlives_the_termination(
+async def test_an_open_attempt_may_end_after_the_termination(
     desk: Desk, outcome: str, status: str
 ) -> None:
-    """TERMINATION_REQUESTED until it ends; it may still pay the order, and no other may begin."""
+    """Until then it is TERMINATION_REQUESTED; the attempt may pay it, and no new one may start."""
     order, cf_payment_id = await desk.attempt(card("link"))
     asked = (await desk.terminate(order)).json()["order_status"]
     refused = await desk.pay(order)
@@ -151,7 +152,7 @@ async def test_a_running_attempt_outlives_the_termination(
 
 
 async def test_a_terminated_order_can_be_paid_by_late_money(desk: Desk) -> None:
-    """Its failed attempt turns SUCCESS after all."""
+    """Its failed attempt becomes SUCCESS."""
     order, cf_payment_id = await desk.attempt(card("link"))
     await desk.simulate(cf_payment_id, "FAILED")
     await desk.terminate(order)
@@ -160,7 +161,7 @@ async def test_a_terminated_order_can_be_paid_by_late_money(desk: Desk) -> None:
 
 
 async def test_a_paid_order_is_not_terminated(desk: Desk) -> None:
-    """Nor one that nobody knows, nor by another word."""
+    """An unknown order and another `order_status` are refused too."""
     order, cf_payment_id = await desk.attempt()
     await desk.submit(cf_payment_id)
     assert refusal(await desk.terminate(order)) == (400, "order_inactive", INVALID)
@@ -173,7 +174,7 @@ async def test_a_paid_order_is_not_terminated(desk: Desk) -> None:
     assert await desk.status(live) == "ACTIVE"
 
 
-async def test_a_hold_given_back_leaves_the_order_open(desk: Desk) -> None:
+async def test_a_released_hold_leaves_the_order_payable(desk: Desk) -> None:
     """It can be paid again."""
     order = await desk.held()
     await desk.authorize(order, action="VOID")

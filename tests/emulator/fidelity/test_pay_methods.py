@@ -1,4 +1,7 @@
-"""GATEWAY 2 and 8: the payment methods, their test data, and how each is refused."""
+"""The payment methods, their test data, and the errors of each.
+
+gateway.md#methods, gateway.md#pay-action, gateway.md#test-data
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def link(name: str, **fields: Any) -> dict[str, Any]:
-    """A method that leaves the merchant's page."""
+    """Return a method that redirects the customer."""
     return {name: {"channel": "link", **fields}}
 
 
 def emi(**changes: Any) -> dict[str, Any]:
-    """A card payment in instalments."""
+    """Return a card payment in instalments."""
     fields = {**card()["card"], "card_bank_name": "hdfc", "emi_tenure": 3, **changes}
     return {"emi": {name: value for name, value in fields.items() if value is not None}}
 
@@ -62,23 +65,27 @@ METHODS = [
 
 
 @pytest.mark.parametrize(("method", "name", "action", "group"), METHODS)
-async def test_each_method_is_paid_with(
+async def test_each_method_starts_a_payment(
     desk: Desk, method: dict[str, Any], name: str, action: str, group: str
 ) -> None:
-    """The answer names method, channel and next step; the payment waits, in its group."""
+    """The response has method, channel and action; the payment is PENDING in its group."""
     order = await desk.order()
-    answer = (await desk.pay(order, method)).json()
+    response = (await desk.pay(order, method)).json()
     asked = next(iter(method.values()))["channel"]
     payment = await desk.payment(order)
-    assert (answer["payment_method"], answer["channel"], answer["action"]) == (name, asked, action)
+    assert (response["payment_method"], response["channel"], response["action"]) == (
+        name,
+        asked,
+        action,
+    )
     assert (payment["payment_status"], payment["payment_group"]) == ("PENDING", group)
-    assert payment["cf_payment_id"] == answer["cf_payment_id"]
+    assert payment["cf_payment_id"] == response["cf_payment_id"]
 
 
 @pytest.mark.parametrize("number", TEST_CARDS)
 @pytest.mark.parametrize("channel", ["link", "post"])
 async def test_each_test_card_pays(desk: Desk, number: str, channel: str) -> None:
-    """Any future expiry, any CVV; the payment shows the last four digits, network and type."""
+    """Any expiry and CVV work; the payment shows the last four digits, network and type."""
     method = card(channel, card_number=number, card_expiry_yy="41", card_cvv="9871")
     order, cf_payment_id = await desk.attempt(method)
     await desk.simulate(cf_payment_id, "SUCCESS")
@@ -87,13 +94,13 @@ async def test_each_test_card_pays(desk: Desk, number: str, channel: str) -> Non
     assert (shown["card_network"], shown["card_type"]) == TEST_CARDS[number]
 
 
-async def test_a_form_is_submitted_where_the_bank_wants_one() -> None:
-    """POST `data.payload` to `data.url` with `data.method` and `data.content_type`."""
+async def test_a_form_has_all_that_a_page_must_submit() -> None:
+    """It is posted from `data.payload` to `data.url` with its method and content type."""
     async with open_desk(form_methods=frozenset({"netbanking"})) as desk:
         order = await desk.order()
-        answer = (await desk.pay(order, link("netbanking", netbanking_bank_code=3333))).json()
-    data = answer["data"]
-    assert (answer["action"], data["method"]) == ("form", "post")
+        response = (await desk.pay(order, link("netbanking", netbanking_bank_code=3333))).json()
+    data = response["data"]
+    assert (response["action"], data["method"]) == ("form", "post")
     assert data["content_type"] == "application/x-www-form-urlencoded"
     assert data["payload"]["PaReq"] and data["url"].startswith("http://")
 
@@ -167,15 +174,15 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("method", "code"), REFUSED)
-async def test_a_method_that_cannot_be_is_refused(desk: Desk, method: Any, code: str) -> None:
-    """400 with its own code, no attempt, and nothing of what was sent in the answer."""
+async def test_an_invalid_method_is_refused(desk: Desk, method: Any, code: str) -> None:
+    """The status is 400 with its own code; there is no attempt and no quote of the request."""
     order = await desk.order()
     session = order["payment_session_id"]
     body = {"payment_session_id": session, "payment_method": method}
-    answer = await desk.http.post("/orders/sessions", headers=desk.version, json=body)
-    assert refusal(answer) == (400, code, INVALID)
+    response = await desk.http.post("/orders/sessions", headers=desk.version, json=body)
+    assert refusal(response) == (400, code, INVALID)
     assert await desk.payments(order) == []
-    assert not {"4111", "3600", "12345", session} & set(answer.text.split('"'))
+    assert not {"4111", "3600", "12345", session} & set(response.text.split('"'))
 
 
 @pytest.mark.parametrize(
@@ -189,23 +196,23 @@ async def test_a_method_that_cannot_be_is_refused(desk: Desk, method: Any, code:
 async def test_a_request_level_field_is_checked(
     desk: Desk, field: str, value: object, code: str
 ) -> None:
-    """Before an attempt exists."""
+    """It is checked before an attempt is created."""
     order = await desk.order()
-    answer = await desk.pay_in("2025-01-01", order, None, **{field: value})
-    assert refusal(answer) == (400, code, INVALID)
+    response = await desk.pay_in("2025-01-01", order, None, **{field: value})
+    assert refusal(response) == (400, code, INVALID)
     assert await desk.payments(order) == []
 
 
 async def test_a_method_that_the_account_lacks_is_refused() -> None:
-    """`feature_not_enabled`: the method is right, and not for this account."""
+    """The type is `feature_not_enabled`: the method is valid but not enabled."""
     async with open_desk(methods_not_enabled=frozenset({"paylater"})) as desk:
         order = await desk.order()
-        answer = await desk.pay(order, link("paylater", provider="simpl", phone=PHONE))
-    assert refusal(answer) == (400, "payment_method_unsupported", "feature_not_enabled")
+        response = await desk.pay(order, link("paylater", provider="simpl", phone=PHONE))
+    assert refusal(response) == (400, "payment_method_unsupported", "feature_not_enabled")
 
 
 async def test_a_saved_card_pays_again(desk: Desk) -> None:
-    """The payment that saved it shows its id once it succeeded; by it the same card pays."""
+    """The payment shows the card's id after it succeeded, and the id pays again."""
     first = await desk.order()
     number = "6074825972083818"
     paid = await desk.pay_in("2025-01-01", first, card(card_number=number), save_instrument=True)
@@ -218,7 +225,7 @@ async def test_a_saved_card_pays_again(desk: Desk) -> None:
 
 
 async def test_a_card_is_not_saved_by_a_payment_that_failed(desk: Desk) -> None:
-    """Nor before it succeeded: no id is shown."""
+    """Before the payment succeeds, no id is shown."""
     order = await desk.order()
     paid = await desk.pay_in("2025-01-01", order, save_instrument=True)
     await desk.simulate(paid.json()["cf_payment_id"], "FAILED")
@@ -226,7 +233,7 @@ async def test_a_card_is_not_saved_by_a_payment_that_failed(desk: Desk) -> None:
 
 
 async def test_a_card_saved_by_another_customer_is_not_found(desk: Desk) -> None:
-    """Its id stands for the stock test card then, as any unknown one does."""
+    """Its id stands for the first test card, like any unknown id."""
     first = await desk.order()
     method = card(card_number="6074825972083818")
     paid = await desk.pay_in("2025-01-01", first, method, save_instrument=True)
@@ -246,9 +253,9 @@ async def test_an_offer_makes_the_payment_cheaper(offer_id: str, amount: int) ->
     """`payment_amount` then differs from `order_amount`; an unknown offer changes nothing."""
     async with open_desk(offers={"TEN_OFF": 10, "ALL_OFF": 1000}) as desk:
         order = await desk.order()
-        answer = await desk.pay_in("2025-01-01", order, offer_id=offer_id)
+        response = await desk.pay_in("2025-01-01", order, offer_id=offer_id)
         payment = await desk.payment(order)
-    assert (answer.json()["payment_amount"], payment["order_amount"]) == (amount, 170)
+    assert (response.json()["payment_amount"], payment["order_amount"]) == (amount, 170)
 
 
 @pytest.mark.parametrize(
@@ -261,16 +268,16 @@ async def test_an_offer_makes_the_payment_cheaper(offer_id: str, amount: int) ->
         ("", card(), 200),
     ],
 )
-async def test_an_order_can_leave_methods_out(
+async def test_an_order_can_exclude_methods(
     desk: Desk, allowed: str, method: dict[str, Any], status: int
 ) -> None:
-    """`order_meta.payment_methods` names the ones that may pay it; empty means all."""
+    """`order_meta.payment_methods` lists the permitted ones; empty means all."""
     order = await desk.order(order_meta={"payment_methods": allowed})
     assert (await desk.pay(order, method)).status_code == status
 
 
-async def test_a_transfer_and_an_intent_carry_what_the_customer_needs(desk: Desk) -> None:
-    """`data.payload` holds the account, the deep links, or the QR image."""
+async def test_the_payload_has_what_the_customer_needs(desk: Desk) -> None:
+    """It is the account, the deep links or the QR image."""
     payloads = []
     for method in (
         link("banktransfer"),

@@ -1,4 +1,7 @@
-"""GATEWAY 2, simulate: the sandbox's own hand on an attempt."""
+"""Simulate: forcing the status of an attempt in the sandbox.
+
+gateway.md#calls
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ EVERY_METHOD = [
 async def test_an_attempt_takes_the_simulated_status(
     desk: Desk, method: dict[str, Any], status: str
 ) -> None:
-    """Whatever the method: card, UPI, the test bank, a wallet, a transfer."""
+    """Simulate works for every method."""
     order, cf_payment_id = await desk.attempt(method)
     assert (await desk.simulate(cf_payment_id, status)).status_code == 200
     assert (await desk.payment(order))["payment_status"] == status
 
 
 async def test_a_simulation_can_be_fetched(desk: Desk) -> None:
-    """With what it forced, and by this account alone."""
+    """It has the forced status, and only this account can fetch it."""
     _, cf_payment_id = await desk.attempt(card("link"))
     done = (await desk.simulate(cf_payment_id, "FAILED", "ISSUER_NOT_AVAILABLE")).json()
     path = f"/simulate/{done['simulation_id']}"
@@ -50,8 +53,8 @@ async def test_a_simulation_can_be_fetched(desk: Desk) -> None:
     assert refusal(unknown) == (404, "simulation_not_found", INVALID)
 
 
-async def test_a_simulated_failure_carries_its_code(desk: Desk) -> None:
-    """In the payment's `error_details`."""
+async def test_a_simulated_failure_has_its_code(desk: Desk) -> None:
+    """The code is in the payment's `error_details`."""
     order, cf_payment_id = await desk.attempt(card("link"))
     await desk.simulate(cf_payment_id, "FAILED", "ISSUER_NOT_AVAILABLE")
     error = (await desk.payment(order))["error_details"]
@@ -60,7 +63,7 @@ async def test_a_simulated_failure_carries_its_code(desk: Desk) -> None:
 
 @pytest.mark.parametrize("status", ["VOID", "CANCELLED", "FLAGGED", "", None, ["SUCCESS"]])
 async def test_only_four_statuses_can_be_simulated(desk: Desk, status: Any) -> None:
-    """The others are refused, and change nothing."""
+    """The others are refused and change nothing."""
     order, cf_payment_id = await desk.attempt(card("link"))
     assert refusal(await desk.simulate(cf_payment_id, status)) == (400, "request_invalid", INVALID)
     assert (await desk.payment(order))["payment_status"] == "PENDING"
@@ -68,7 +71,7 @@ async def test_only_four_statuses_can_be_simulated(desk: Desk, status: Any) -> N
 
 @pytest.mark.parametrize("status", ["FAILED", "PENDING", "USER_DROPPED"])
 async def test_a_simulation_undoes_no_money(desk: Desk, status: str) -> None:
-    """What was taken or held stays so."""
+    """A payment that took or holds money keeps its status."""
     taken, cf_payment_id = await desk.attempt(upi())
     held = await desk.held()
     holding = (await desk.payment(held))["cf_payment_id"]
@@ -91,11 +94,11 @@ async def test_a_simulation_undoes_no_money(desk: Desk, status: str) -> None:
     ],
 )
 async def test_only_a_payment_can_be_simulated(desk: Desk, body: dict[str, Any]) -> None:
-    """Anything else is 400."""
-    answer = await desk.http.post("/simulate", headers=desk.credentials, json=body)
-    assert refusal(answer) == (400, "request_invalid", INVALID)
+    """Anything else is a 400."""
+    response = await desk.http.post("/simulate", headers=desk.credentials, json=body)
+    assert refusal(response) == (400, "request_invalid", INVALID)
 
 
 async def test_an_unknown_payment_is_not_simulated(desk: Desk) -> None:
-    """404, as for a payment of another account."""
+    """The status is 404, as for a payment of another account."""
     assert refusal(await desk.simulate("1", "SUCCESS")) == (404, "payment_not_found", INVALID)
