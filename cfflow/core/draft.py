@@ -220,29 +220,10 @@ class Draft:
 
     def record_now(self) -> Record:
         """Return the record as it would be written now, but for its history and wake time."""
-        return msgspec.structs.replace(
-            self.was,
-            state=self.state,
-            nonce=self.nonce,
-            moved_at_ms=self.moved_at_ms,
-            asked_at_ms=self.asked_at_ms,
-            since_at_ms=self.since_at_ms,
-            sequence=self.sequence,
-            amount_held=self.amount_held,
-            captured_amount=self.captured_amount,
-            cf_payment_id=self.cf_payment_id,
-            operation=self.operation,
-            otp=self.otp,
-            hold_began_at_ms=self.hold_began_at_ms,
-            hold_expires_at_ms=self.hold_expires_at_ms,
-            order_expires_at_ms=self.order_expires_at_ms,
-            failure=self.failure,
-            reviews=self.reviews,
-            abandoned=self.abandoned,
-            confirming=self.confirming,
-            seen_attempt_ids=self.seen_attempt_ids,
-            pay_given_up_at_ms=self.pay_given_up_at_ms,
-        )
+        made = vars(self)
+        # A record's `flow` is a name that never changes; a draft's is the flow itself.
+        fields = [name for name in made if name in Record.__struct_fields__ and name != "flow"]
+        return msgspec.structs.replace(self.was, **{name: made[name] for name in fields})
 
     def _happened(self) -> int:
         return max(self.was.created_at_ms, min(self.happened_at_ms, self.now_ms))

@@ -1,4 +1,4 @@
-"""Payments in every state, answers of every kind, and a second reading of GATEWAY 3."""
+"""Payments in every state, answers of every kind, and a second reading of gateway.md#proof."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ PREAUTH = shipped("preauth")
 
 
 def proven(o: Observation) -> tuple[int, State | None]:
-    """Return row and state by a reading of GATEWAY 3 of our own, not by the code's table."""
+    """Return row and state by a second reading of gateway.md#proof, not by the code's table."""
     asked = (o.authorization_action, o.authorization_status)
     match o.call:
         case Call.AUTHORIZE | Call.FETCH_PAYMENT | Call.FETCH_PAYMENTS:

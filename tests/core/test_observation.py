@@ -1,4 +1,4 @@
-"""What each answer proves: GATEWAY 3, row by row and in every combination."""
+"""What each answer proves: gateway.md#proof, row by row and in every combination."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def test_the_runs_make_every_call_in_every_form(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_key_stands_for_one_request_byte_for_byte(version: str) -> None:
-    """The same key comes again only with the same path, version and body (GATEWAY 5)."""
+    """A key comes again only with the same path, version and body (gateway.md#idempotency)."""
     by_key = defaultdict(set)
     for raw in sent(version):
         headers = dict(raw.headers)
