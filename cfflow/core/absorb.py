@@ -53,7 +53,7 @@ def absorb(draft: Draft, observation: Observation, asked_at_ms: int) -> None:
 
 
 def _agrees(draft: Draft, observation: Observation, target: State, asked_at_ms: int) -> bool:
-    """Say whether the observation may be applied, and report it where it may not."""
+    """Whether the observation may be applied; a contradiction opens a review."""
     backwards = draft.state is State.AUTHORIZED and target is State.FAILED
     if draft.state is target or not (backwards or draft.state in FINAL | {State.FAILED}):
         return True

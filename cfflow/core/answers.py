@@ -242,7 +242,7 @@ def _warn_of_others(draft: Draft, attempts: list[Observation]) -> None:
 
 
 def _awaited_elsewhere(draft: Draft) -> bool:
-    """Whether another payment's given-up pay may still arrive: the two cannot be told apart."""
+    """Whether another payment's given-up pay may still arrive: the two cannot be distinguished."""
     others = draft.snapshot.others
     return any(draft.now_ms < other.pay_given_up_at_ms + LATE_PAY_MS for _, other in others)
 

@@ -283,7 +283,7 @@ def _adopted(draft: Draft, event: Adopted) -> None:
 
 
 def _adopts(draft: Draft) -> bool:
-    """Say whether this payment can be given an attempt: one that has never had any."""
+    """Whether this payment can be given an attempt: it has never had one."""
     unused = draft.state is State.CREATED and not draft.was.abandoned
     return unused and draft.cf_payment_id is None and draft.operation is None
 

@@ -104,7 +104,7 @@ class OtpRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PollRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When to ask while the bank owes an answer: seconds since the wait began, each later.
 
-    After the last offset it is asked again every so many seconds as the last one says.
+    After the last offset the last one repeats: 3600 asks every hour.
     """
 
     after_s: Annotated[tuple[_Seconds, ...], Meta(min_length=1, max_length=32)] = (

@@ -32,7 +32,7 @@ def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     record = snapshot.record
     if record.operation is not None:
         raise Conflict(
-            f"{snapshot.id}: {record.operation.step} is open; refresh tells how it ended"
+            f"{snapshot.id}: {record.operation.step} is open; refresh shows how it ended"
         )
     if record.abandoned or record.state not in OPEN:
         state = "abandoned" if record.abandoned else record.state
@@ -83,7 +83,7 @@ def resolve(
     """
     record = snapshot.record
     if in_flight(snapshot, now_ms):
-        raise Conflict(f"{snapshot.id}: a step is on its way; refresh tells how it ended")
+        raise Conflict(f"{snapshot.id}: a step is on its way; refresh shows how it ended")
     if not record.open_reviews:
         raise IllegalStep(f"{snapshot.id}: nothing to resolve, no review is open")
     if amount is not None and state is not State.CAPTURED:

@@ -25,7 +25,7 @@ class Effect(Flag):
 
 
 class ReviewReason(StrEnum):
-    """A reason; `advice` says what a person does about it, `effect` what it prevents meanwhile."""
+    """A reason; `advice` is what a person does about it, `effect` what it prevents meanwhile."""
 
     advice: str
     effect: Effect

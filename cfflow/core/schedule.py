@@ -7,7 +7,7 @@ The rules:
   decision. An inquiry, a notification, a lease, a resend, a renewal or a step without effect
   never changes it. So asking often never makes the next look later.
 * While the bank owes something, a look is due at `since` plus each of the flow's offsets,
-  and after the last one every so many seconds as the last one says.
+  after the last one, that offset repeats.
 * Beside these there are fixed moments: a call's deadline, the OTP page's end, the order's
   end, the time to act on a hold, the hold's end, the time to call a person, a watch's end.
 * The next look is the earliest moment later than `asked_at_ms`. A moment that was missed stays
@@ -75,14 +75,14 @@ def watch_ends_at_ms(record: Record) -> int | None:
 
 
 def late_watch_ends_at_ms(record: Record, flow: Flow) -> int:
-    """Return until when a failed attempt is asked about: the bank may say yes after all."""
+    """Return until when a failed attempt is asked about: the money may still arrive."""
     return record.moved_at_ms + flow.end.late_watch_s * 1000
 
 
 def act_on_hold_at_ms(record: Record, flow: Flow) -> int:
     """Return when a hold that was neither captured nor voided must end by the flow.
 
-    So long before it lapses as the flow says, but never in the first three quarters of its
+    As long before it lapses as the flow wants, but never in the first three quarters of its
     life: a mandate of two hours does not end when it begins.
     """
     ends_at_ms = record.hold_expires_at_ms or 0
@@ -174,7 +174,7 @@ def _state_moments(record: Record, flow: Flow) -> Iterator[int]:
 def _created_moments(record: Record, flow: Flow) -> Iterator[int]:
     """An unpaid order is asked about when it expires.
 
-    Not while a given-up pay of it is looked for: what the order says proves nothing about that.
+    Not while a given-up pay of it is looked for: the order's status proves nothing about that.
     """
     if record.pay_given_up_at_ms is not None:
         return

@@ -2,7 +2,7 @@
 
 Pay, capture and void name the order and not the attempt, and two attempts of one order can
 both take the customer's money. So a step is not begun while another payment of the order
-could make it the second one. The table below is the only place that says which.
+could make it the second one. The table below is the only place with this rule.
 """
 
 from __future__ import annotations
