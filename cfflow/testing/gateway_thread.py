@@ -1,33 +1,47 @@
-"""The emulator in a thread of its own: one socket for a whole run, a new bank for each test."""
+"""Runs the emulator in a thread: one socket for a whole test run, a new bank for each test."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["GatewayThread"]
+__all__ = ["GatewayThread", "running_gateway"]
 
-#: Nothing here takes longer, not even webhooks to a receiver that does not answer.
-_LIMIT_S = 60.0
+#: Nothing here takes longer, not even webhooks to a receiver that does not respond.
+_TIMEOUT_S = 60.0
 
 _T = TypeVar("_T")
 
 
-class GatewayThread:
-    """A gateway on a port of this machine that stays while the banks behind it come and go.
+@contextmanager
+def running_gateway() -> Iterator[GatewayThread]:
+    """Run a gateway on a free port of this machine until the block ends.
 
-    Tests may block or have an event loop of their own: whatever touches a bank is run on
-    this thread's loop, so a bank needs no locks. Raises `ImportError`, naming the extra,
-    where the emulator's packages are not installed.
+    `GatewayThread.emulator` puts an empty bank behind it; before that it serves nothing.
+    Raises `ImportError`, which names the extra, where the emulator is not installed.
+    """
+    # Imported here and not in the thread, so that the caller gets the `ImportError`.
+    import cfflow.emulator  # noqa: F401  only to see that it is installed
+
+    thread = GatewayThread()
+    try:
+        yield thread
+    finally:
+        thread.stop()
+
+
+class GatewayThread:
+    """A gateway on one port, with a new bank for each test. `running_gateway` makes it.
+
+    Tests may block or have an event loop of their own: all that touches a bank runs on this
+    thread's loop, so a bank needs no locks.
     """
 
     def __init__(self) -> None:
-        # Here and not in the thread: that they are missing is the caller's to hear.
-        import cfflow.emulator  # noqa: F401  only whether it is there
 
         self.origin = ""
         self._front = _Front()
@@ -36,18 +50,18 @@ class GatewayThread:
         self._of_this_bank = AsyncExitStack()
         self._thread = threading.Thread(target=self._run, name="cfflow-gateway", daemon=True)
         self._thread.start()
-        self._loop = self._started.result(_LIMIT_S)
+        self._loop = self._started.result(_TIMEOUT_S)
 
     def emulator(self, *, seed: int = 0, rate_limits: Any = None, **options: Any) -> Any:
-        """Put a new, empty bank behind the socket; its `RunningEmulator`.
+        """Put a new, empty bank behind the socket and return its `RunningEmulator`.
 
         seed, rate_limits: as in `running_emulator`. options: those of `BankOptions`.
-        Raises `TypeError` or `ValueError` for what makes no sense.
+        Raises `TypeError` for an unknown option, `ValueError` for a value that is refused.
         """
         return self.wait(lambda: self._replace(seed, rate_limits, options))
 
     def call(self, act: Callable[[], _T]) -> _T:
-        """Do something on the gateway's own loop; what it returns or raises."""
+        """Run a function on the gateway's loop; return or raise what it does."""
 
         async def alone() -> _T:
             return act()
@@ -55,25 +69,25 @@ class GatewayThread:
         return self.wait(alone)
 
     def wait(self, begin: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Await something on the gateway's own loop; this thread is blocked meanwhile."""
-        return self.submit(begin).result(_LIMIT_S)
+        """Run a coroutine on the gateway's loop and block until it ends."""
+        return self.submit(begin).result(_TIMEOUT_S)
 
     def submit(self, begin: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
-        """Begin to await something on the gateway's own loop."""
+        """Start a coroutine on the gateway's loop and return at once."""
         return asyncio.run_coroutine_threadsafe(begin(), self._loop)
 
     def stop(self) -> None:
         """Close the socket and end the thread."""
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(_LIMIT_S)
+        self._thread.join(_TIMEOUT_S)
 
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as trouble:
+        except BaseException as error:
             if self._started.done():
                 raise
-            self._started.set_exception(trouble)
+            self._started.set_exception(error)
 
     async def _serve(self) -> None:
         from cfflow.emulator.server import EmulatorServer, bind, origin_of, wait_until_listening
@@ -104,7 +118,7 @@ class GatewayThread:
 
         bank = Bank(options=BankOptions(**options), seed=seed)
         app = create_app(bank, faults=Faults(seed), rate_limits=rate_limits)
-        # What a fault still delays belongs to a test that is over.
+        # The call that a fault still delays belongs to the last test: end it before the new one.
         self._front.close()
         await self._of_this_bank.aclose()
         await self._of_this_bank.enter_async_context(app.router.lifespan_context(app))
@@ -113,7 +127,7 @@ class GatewayThread:
 
 
 class _Front:
-    """The ASGI app behind the socket: hands everything to the emulator of the running test."""
+    """The ASGI app behind the socket: passes each request to the emulator of the running test."""
 
     def __init__(self) -> None:
         self.app: Any = None
@@ -122,12 +136,12 @@ class _Front:
         if scope["type"] != "lifespan":
             await self.app(scope, receive, send)
             return
-        # Each emulator's own life is begun and ended with its bank.
+        # Each emulator has a lifespan of its own, which begins and ends with its bank.
         for moment in ("startup", "shutdown"):
             await receive()
             await send({"type": f"lifespan.{moment}.complete"})
 
     def close(self) -> None:
-        """Let go on what a fault delays."""
+        """End the calls that a fault delays."""
         if self.app is not None:
             self.app.close()

@@ -7,6 +7,7 @@ nothing but pytest: what a fixture needs is imported by that fixture.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +43,14 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def _cfflow_gateway() -> Iterator[GatewayThread]:
     """The socket of the whole run, in a thread of its own."""
-    from cfflow.testing.gateway_thread import GatewayThread
+    from cfflow.testing.gateway_thread import running_gateway
 
-    try:
-        thread = GatewayThread()
-    except ImportError as missing:
-        pytest.fail(f"the fixture `cashfree`: {missing}", pytrace=False)
-    yield thread
-    thread.stop()
+    with ExitStack() as stack:
+        try:
+            gateway = stack.enter_context(running_gateway())
+        except ImportError as missing:
+            pytest.fail(f"the fixture `cashfree`: {missing}", pytrace=False)
+        yield gateway
 
 
 @pytest.fixture
