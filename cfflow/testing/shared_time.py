@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Final
 
-import pytest
 from redis import Redis
 
 from cfflow.store.clock import monotonic_ms
 from cfflow.store.embedded import EmbeddedServer
 from cfflow.store.memory.store import MemoryStore
-from cfflow.store.redis import link as redis_link
+from cfflow.store.redis.link import SCRIPT
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing.cashfree import LocalClock
 
-__all__ = ["GatewayTimeStore", "embedded_store"]
+__all__ = ["SKIPPED_MS_KEY", "GatewayTimeStore", "embedded_store", "script_with_skipped_time"]
 
-#: Where a server keeps how much time was skipped, and the words of the script that ask for it.
-_SKIPPED: Final = "cfflow_testing:skipped_ms"
+#: The key under which a server keeps how many milliseconds were skipped.
+SKIPPED_MS_KEY: Final = "cfflow_testing:skipped_ms"
+#: How the script reads the server's clock.
 _NOW: Final = "return time[1] * 1000 + math.floor(time[2] / 1000)"
 #: Fewer than usual: opening a new store touches each of them.
 _PARTITIONS: Final = 4
@@ -41,31 +40,39 @@ class GatewayTimeStore(MemoryStore):
         return round(self._now_s() * 1000)
 
 
+def script_with_skipped_time() -> str:
+    """Return the store's script on a clock that is `SKIPPED_MS_KEY` ahead of the server's.
+
+    Leases and wake times go by the server's own clock, which the script reads. So a test
+    cannot skip time without a script of its own.
+    """
+    script = SCRIPT.replace(_NOW, f"{_NOW} + (redis.call('GET', '{SKIPPED_MS_KEY}') or 0)")
+    if script == SCRIPT:
+        raise RuntimeError("script.lua has another way to read the clock now: change _NOW")
+    return script
+
+
 @contextmanager
 def embedded_store(server: EmbeddedServer, clock: LocalClock) -> Iterator[RedisStore]:
-    """An empty store on a running embedded server, whose time is skipped with the gateway's.
+    """Give an empty store on a running embedded server; its time is skipped with the gateway's.
 
-    Time is the server's own, asked for inside the script; meanwhile the script of this
-    process adds what was skipped. The store is the caller's to open and to close.
+    The caller opens and closes the store.
     """
-    store = RedisStore(server.url, namespace=f"test{next(_numbers)}", partitions=_PARTITIONS)
-    script = redis_link.SCRIPT.replace(_NOW, f"{_NOW} + (redis.call('GET', '{_SKIPPED}') or 0)")
-    if script == redis_link.SCRIPT:
-        raise RuntimeError("cfflow.lua asks for the time in other words now")
-    sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        Redis(unix_socket_path=server.url.removeprefix("unix://")) as client,
-    ):
-        patch.setattr(redis_link, "SCRIPT", script)
-        patch.setattr(redis_link, "SHA", sha)
+    store = RedisStore(
+        server.url,
+        namespace=f"test{next(_numbers)}",
+        partitions=_PARTITIONS,
+        script=script_with_skipped_time(),
+    )
+    with Redis(unix_socket_path=server.url.removeprefix("unix://")) as client:
 
         def follow(skipped_s: float) -> None:
             skipped_ms = round(skipped_s * 1000)
-            client.set(_SKIPPED, skipped_ms)
+            client.set(SKIPPED_MS_KEY, skipped_ms)
             asked_at_ms = monotonic_ms()
             seconds, microseconds = client.time()
             now_ms = seconds * 1000 + microseconds // 1000 + skipped_ms
+            # The store's copy of the clock: without this it is behind until the next command.
             store.link.clock.heard(now_ms, asked_at_ms, monotonic_ms())
 
         clock.follow(follow)

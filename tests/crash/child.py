@@ -29,8 +29,7 @@ from cfflow.cashfree.transport import GatewayTransport
 from cfflow.core.arguments import LEFT_OUT
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from cfflow.store.catalog import Catalog
-from cfflow.store.redis import link as redis_link
-from tests.crash.clock import movable
+from cfflow.testing.shared_time import script_with_skipped_time
 from tests.crash.race import race
 from tests.crash.stages import Doom, DoomedStore, DoomedTransport, Stages
 from tests.engine.shop import Events, card
@@ -144,7 +143,8 @@ ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
 
 def _doomed(job: Job, stages: Stages) -> Orchestrator:
     """Return an orchestrator that dies where its job says."""
-    store = DoomedStore(job.redis_url, partitions=PARTITIONS)
+    script = script_with_skipped_time()
+    store = DoomedStore(job.redis_url, partitions=PARTITIONS, script=script)
     store.stages = stages
     admin_url = job.base_url.removesuffix("/pg") + "/_emulator"
     sockets = GatewayTransport(job.base_url)
@@ -236,7 +236,6 @@ class Nursery:
 
 def main() -> None:
     """Fork for each line of jobs until the input ends."""
-    vars(redis_link).update(movable())
     # The first connection would load it, in every child anew.
     importlib.import_module("anyio._backends._asyncio")
     gc.freeze()

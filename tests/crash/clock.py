@@ -1,32 +1,17 @@
 """Time that a test can skip: the Redis server's and the bank's at once, for all processes.
 
-Leases, wake times and time limits are the server's own TIME, asked for inside the script.
-A process that is told to gets the script with one more word in it: so much has been skipped.
+Leases, wake times and time limits go by the server's own TIME, which the script reads. The
+processes of these tests run a script that adds the time skipped so far.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import Final
-
 import httpx
 
-from cfflow.store.redis import link as redis_link
+from cfflow.testing.shared_time import SKIPPED_MS_KEY
 from tests.ports.servers import Server
 
-__all__ = ["Clock", "movable"]
-
-_KEY: Final = "skipped_ms"
-_NOW: Final = "return time[1] * 1000 + math.floor(time[2] / 1000)"
-_SCRIPT: Final = redis_link.SCRIPT.replace(_NOW, f"{_NOW} + (redis.call('GET', '{_KEY}') or 0)")
-
-
-def movable() -> dict[str, str]:
-    """Return the script whose time can be skipped and its digest, by their names in the link."""
-    if _SCRIPT == redis_link.SCRIPT and _KEY not in _SCRIPT:
-        raise RuntimeError("cfflow.lua asks for the time in other words now")
-    sha = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
-    return {"SCRIPT": _SCRIPT, "SHA": sha}
+__all__ = ["Clock"]
 
 
 class Clock:
@@ -41,4 +26,4 @@ class Clock:
         """Let so many seconds be over, for everybody."""
         answer = self._admin.post("/clock", json={"advance_s": seconds})
         skipped_s: float = answer.raise_for_status().json()["offset_s"]
-        self._server.run("SET", _KEY, round(skipped_s * 1000))
+        self._server.run("SET", SKIPPED_MS_KEY, round(skipped_s * 1000))

@@ -9,9 +9,7 @@ import httpx
 import pytest
 
 from cfflow.emulator import EmulatorProcess
-from cfflow.store.redis import link as redis_link
 from tests.crash.child import Nursery
-from tests.crash.clock import movable
 from tests.crash.scenarios import FLOW
 from tests.crash.till import Till
 from tests.ports.servers import Server
@@ -53,11 +51,8 @@ async def till(
     admin: httpx.Client,
     nursery: Nursery,
     flows: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Till]:
     """A till on an empty Valkey server, whose time can be skipped."""
     valkey_server.run("FLUSHALL")
-    for name, text in movable().items():
-        monkeypatch.setattr(redis_link, name, text)
     async with Till(valkey_server, bank, admin, nursery, flows) as opened:
         yield opened

@@ -20,6 +20,7 @@ import cfflow
 from cfflow import Orchestrator, Payment, State, Worker
 from cfflow.emulator import EmulatorProcess
 from cfflow.store.redis.store import RedisStore
+from cfflow.testing.shared_time import script_with_skipped_time
 from tests.crash.audit import Bank, Kept, Order, findings, kept_of, lost, on_its_way
 from tests.crash.child import ACTS, PARTITIONS, End, Job, Nursery
 from tests.crash.clock import Clock
@@ -67,7 +68,7 @@ class Till:
         self._admin = admin
         self.clock: Final = Clock(server, admin)
         self._performed = self.books().calls.performed
-        self._auditor = RedisStore(server.url, partitions=PARTITIONS)
+        self._auditor = self._new_store()
 
     async def __aenter__(self) -> Self:
         await self._auditor.open()
@@ -80,16 +81,20 @@ class Till:
     async def process(self) -> AsyncIterator[Orchestrator]:
         """A fresh process as far as the store can tell: new connections, nothing remembered."""
         async with cfflow.connect(
-            redis_url=self._server.url,
+            store=self._new_store(),
             client_id=self._bank.client_id,
             client_secret="cfflow-test-secret",
             environment=self._bank.base_url,
             flows=self._flows,
-            partitions=PARTITIONS,
             limits=no_limits,
             log=Events(),
         ) as orchestrator:
             yield orchestrator
+
+    def _new_store(self) -> RedisStore:
+        """Return a store on the server's clock and the time skipped."""
+        script = script_with_skipped_time()
+        return RedisStore(self._server.url, partitions=PARTITIONS, script=script)
 
     # a payment up to a state
 

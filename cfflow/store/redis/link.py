@@ -45,10 +45,11 @@ from cfflow.errors import ConfigError, StoreError, StoreUnavailable
 from cfflow.store.clock import ServerClock, monotonic_ms
 from cfflow.store.redis.url import Client, client_of, shown
 
-__all__ = ["RedisLink"]
+__all__ = ["SCRIPT", "RedisLink"]
 
+#: All that cfflow does in Redis. Each process runs its own text, which the server finds by its
+#: hash: processes of two versions can work on one server.
 SCRIPT: Final = (files("cfflow") / "store" / "redis" / "script.lua").read_text()
-SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 #: The server may be back in a moment: a restart, a failover, a broken connection.
 _PASSING: Final = (
@@ -93,11 +94,21 @@ class RedisLink:
     """Runs the script and plain commands on one server or on a cluster.
 
     `url`: `redis://`, `rediss://` or `unix://`; a cluster is recognised by itself.
-    `deadline_s`: how long one command may take, retries and all.
+    `deadline_s`: how long one command may take, retries and all. `script`: the text of the
+    script, for tests that need another clock in it.
     """
 
-    def __init__(self, url: str, *, deadline_s: float = 3.0, connections_max: int = 256) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        deadline_s: float = 3.0,
+        connections_max: int = 256,
+        script: str = SCRIPT,
+    ) -> None:
         self.url: Final = url
+        self._script: Final = script
+        self._sha: Final = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         self.clock: Final = ServerClock()
         self._deadline_s = deadline_s
         self._free = asyncio.Semaphore(connections_max)
@@ -201,12 +212,18 @@ class RedisLink:
         """Run one plain command that names a key."""
         return await self._guarded(lambda: self._once(*args))
 
+    def _by_hash(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+        return "EVALSHA", self._sha, len(keys), *keys, *args
+
+    def _by_text(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+        return "EVAL", self._script, len(keys), *keys, *args
+
     async def _script_once(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         asked_at_ms = monotonic_ms()
         try:
-            answer = await self._once("EVALSHA", SHA, len(keys), *keys, *args)
+            answer = await self._once(*self._by_hash(keys, args))
         except NoScriptError:
-            answer = await self._once("EVAL", SCRIPT, len(keys), *keys, *args)
+            answer = await self._once(*self._by_text(keys, args))
         self.clock.heard(answer[1], asked_at_ms, monotonic_ms())
         return cast("list[Any]", answer)
 
@@ -215,9 +232,9 @@ class RedisLink:
     ) -> tuple[list[Any], int]:
         asked_at_ms = monotonic_ms()
         wait = ("WAIT", replicas, round(self._deadline_s * 1000 / 3))
-        answer, count = await self._exchange([("EVALSHA", SHA, len(keys), *keys, *args), wait])
+        answer, count = await self._exchange([self._by_hash(keys, args), wait])
         if isinstance(answer, NoScriptError):
-            answer, count = await self._exchange([("EVAL", SCRIPT, len(keys), *keys, *args), wait])
+            answer, count = await self._exchange([self._by_text(keys, args), wait])
         for trouble in (answer, count):
             if isinstance(trouble, Exception):
                 raise trouble
@@ -228,7 +245,7 @@ class RedisLink:
         self, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
     ) -> list[Any]:
         asked_at_ms = monotonic_ms()
-        commands = [("EVALSHA", SHA, len(keys), *keys, *args) for keys, args in calls]
+        commands = [self._by_hash(keys, args) for keys, args in calls]
         if isinstance(self.client, RedisCluster):
             pipeline = self.client.pipeline()
             for command in commands:

@@ -32,7 +32,7 @@ from cfflow.store.protocol import (
 from cfflow.store.redis.feed import RedisFeed
 from cfflow.store.redis.keys import PARTITIONS, Keys
 from cfflow.store.redis.ledger import RedisLedger
-from cfflow.store.redis.link import RedisLink
+from cfflow.store.redis.link import SCRIPT, RedisLink
 from cfflow.store.redis.replies import (
     action_change,
     committed,
@@ -58,7 +58,8 @@ class RedisStore:
     `url`: `redis://`, `rediss://`, `unix://`; any node of a cluster. `namespace` and
     `partitions` are fixed per deployment: another number of partitions is refused.
     `deadline_s` limits one command with its retries. `min_replicas`: so many replicas must
-    have a step before it is sent; a cluster cannot promise that.
+    have a step before it is sent; a cluster cannot promise that. `script`: the text of the
+    Lua script, for tests that need another clock in it.
     """
 
     def __init__(
@@ -70,8 +71,9 @@ class RedisStore:
         feed_max: int = FEED_MAX,
         deadline_s: float = 3.0,
         min_replicas: int = 0,
+        script: str = SCRIPT,
     ) -> None:
-        self.link: Final = RedisLink(url, deadline_s=deadline_s)
+        self.link: Final = RedisLink(url, deadline_s=deadline_s, script=script)
         if not isinstance(min_replicas, int) or min_replicas < 0:
             raise ConfigError(f"min_replicas must be 0 or more, got {min_replicas!r}")
         self._min_replicas: Final = min_replicas
