@@ -35,7 +35,7 @@ from cfflow.core.steps import create
 from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from cfflow.store.catalog import Catalog
 from cfflow.store.redis.store import RedisStore
-from cfflow.testing.conformance.plans import a_plan
+from cfflow.testing.conformance.helpers import a_plan
 
 __all__ = ["Claims", "Reconciled", "measure_claims", "measure_reconciling"]
 

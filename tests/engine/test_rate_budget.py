@@ -14,7 +14,7 @@ from cfflow.core.steps import create
 from cfflow.emulator import RunningEmulator, running_emulator
 from cfflow.store.catalog import Catalog
 from cfflow.store.protocol import Store
-from cfflow.testing.conformance.plans import a_plan
+from cfflow.testing.conformance.helpers import a_plan
 from tests.engine.shop import CUSTOMER, OTP, Events
 
 OPEN = 160

@@ -19,7 +19,7 @@ from cfflow.store.catalog import Catalog
 from cfflow.store.protocol import PAID_MARKER_MS, Page
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing import FakeClock, MemoryStore
-from cfflow.testing.conformance.plans import FLOW, a_record, begin, ids, walked_edge, written
+from cfflow.testing.conformance.helpers import FLOW, a_record, begin, ids, walked_edge, written
 from cfflow.worker import Retention
 from tests.ports.servers import Server
 

@@ -230,7 +230,7 @@ async def test_one_payment_that_cannot_be_processed_is_not_in_the_way_of_others(
 async def _spoil(store: MemoryStore, payment: Payment) -> None:
     import msgspec
 
-    from cfflow.testing.conformance.plans import a_plan
+    from cfflow.testing.conformance.helpers import a_plan
 
     snapshot = await store.load(payment.order_id, 1)
     assert snapshot is not None

@@ -19,7 +19,7 @@ import cfflow
 from cfflow import FeedEvent
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing.conformance.feed import tell
-from cfflow.testing.conformance.plans import begin
+from cfflow.testing.conformance.helpers import begin
 from tests.faces.faces_kit import CFFLOW, ROOT, Till, environment, run
 
 pytestmark = pytest.mark.timeout(240)

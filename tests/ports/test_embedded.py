@@ -21,13 +21,13 @@ from cfflow.errors import ConfigError, StoreUnavailable
 from cfflow.store import embedded
 from cfflow.store.embedded import EmbeddedStore
 from cfflow.store.protocol import Outcome
-from cfflow.testing.conformance.plans import FLOW, a_plan, a_record
+from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record
 
 OWNER = """
 import asyncio, json, os, sys
 from pathlib import Path
 from cfflow.store.embedded import EmbeddedStore
-from cfflow.testing.conformance.plans import FLOW, a_plan, a_record
+from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record
 
 async def main():
     store = EmbeddedStore(Path(sys.argv[1]))

@@ -31,7 +31,7 @@ from cfflow.testing.conformance.feed import (
     opened,
     tell,
 )
-from cfflow.testing.conformance.plans import begin
+from cfflow.testing.conformance.helpers import begin
 from tests.ports.servers import Monitor, Server, running, valkey_binary
 
 URLS = ["redis_url", "cluster_url"]

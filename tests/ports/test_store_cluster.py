@@ -15,7 +15,7 @@ from cfflow.core.record import Snapshot
 from cfflow.errors import StoreUnavailable
 from cfflow.store.protocol import Outcome, Page
 from cfflow.store.redis.store import RedisStore
-from cfflow.testing.conformance.plans import FLOW, a_plan, a_record
+from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record
 from tests.ports.servers import Cluster, Server, valkey_binary
 
 

@@ -8,8 +8,8 @@ import pytest
 from cfflow.core.record import Step
 from cfflow.store.protocol import Outcome
 from cfflow.store.redis.store import RedisStore
+from cfflow.testing.conformance.helpers import a_plan
 from cfflow.testing.conformance.orders import a_step, two_payments
-from cfflow.testing.conformance.plans import a_plan
 from tests.ports.servers import Server
 
 _BARRED = {Step.PAY, Step.SUBMIT_OTP}

@@ -23,7 +23,7 @@ from cfflow.store.protocol import Notification, Outcome, Page
 from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.store import RedisStore
 from cfflow.store.redis.url import shown
-from cfflow.testing.conformance.plans import FLOW, a_plan, a_record
+from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record
 from tests.ports.servers import Proxy, Server, free_port, running, valkey_binary
 
 SECRET = "correct-horse-battery"

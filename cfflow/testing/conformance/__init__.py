@@ -1,3 +1,3 @@
-"""The suite that every store must pass: `StoreConformance` and its parts."""
+"""The suite that every store must pass: `suite` joins the parts, `helpers` makes their records."""
 
 from __future__ import annotations

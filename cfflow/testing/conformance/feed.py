@@ -17,8 +17,8 @@ from cfflow.core.record import Snapshot
 from cfflow.errors import Conflict, InvalidInput
 from cfflow.feed.feed import Feed, FeedEvent, FeedGap, FeedItem
 from cfflow.store.protocol import Store
-from cfflow.testing.conformance.base import Suite
-from cfflow.testing.conformance.plans import begin, written
+from cfflow.testing.conformance.helpers import begin, written
+from cfflow.testing.conformance.part import ConformancePart
 
 __all__ = ["FeedConformance"]
 
@@ -92,11 +92,8 @@ def beside(event: FeedEvent, *, takes: bool) -> str:
     return "a" if first is takes else "z"
 
 
-class FeedConformance(Suite):
+class FeedConformance(ConformancePart):
     """Tests of the feed; `StoreConformance` has them too."""
-
-    #: How many entries a partition keeps for readers that have not come yet.
-    feed_max: int = 1_000
 
     # what comes, and in which order
 

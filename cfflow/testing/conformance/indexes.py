@@ -13,15 +13,15 @@ from cfflow.core.actions import AskOtp
 from cfflow.core.chart import State
 from cfflow.core.record import Review, Snapshot
 from cfflow.store.protocol import Outcome, Overdue, Store
-from cfflow.testing.conformance.base import Suite
-from cfflow.testing.conformance.plans import FLOW, a_plan, a_record, begin, due, ids, written
+from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record, begin, due, ids, written
+from cfflow.testing.conformance.part import ConformancePart
 
 __all__ = ["IndexConformance"]
 
 _MINUTE_MS: Final = 60_000
 
 
-class IndexConformance(Suite):
+class IndexConformance(ConformancePart):
     """Tests of claims and lists; `StoreConformance` has them too."""
 
     # wake times

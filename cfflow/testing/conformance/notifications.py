@@ -12,10 +12,10 @@ from cfflow.core.chart import State
 from cfflow.core.draft import Plan
 from cfflow.core.record import Notice, Snapshot
 from cfflow.store.protocol import Notification, Outcome, Store
-from cfflow.testing.conformance.base import Suite
-from cfflow.testing.conformance.plans import a_plan, begin, written
+from cfflow.testing.conformance.helpers import a_plan, begin, written
+from cfflow.testing.conformance.part import ConformancePart
 
-__all__ = ["NoticeConformance"]
+__all__ = ["NotificationConformance"]
 
 _LEASE_MS = 60_000
 
@@ -51,12 +51,8 @@ def answering(snapshot: Snapshot, settles_until_at_ms: int, **changes: Any) -> P
     )
 
 
-class NoticeConformance(Suite):
+class NotificationConformance(ConformancePart):
     """Tests of what a notification does; `StoreConformance` has them too."""
-
-    async def events_of(self, store: Any) -> Sequence[bytes]:
-        """Return the whole feed, oldest first within an order; the subclass knows how."""
-        raise NotImplementedError
 
     async def _noted(self, store: Any) -> list[dict[str, Any]]:
         entries = [msgspec.msgpack.decode(blob) for blob in await self.events_of(store)]

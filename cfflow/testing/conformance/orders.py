@@ -13,8 +13,8 @@ from cfflow.core.record import Operation, Review, Snapshot, Step, step_bit
 from cfflow.core.siblings import attempt_of
 from cfflow.errors import AlreadyPaid, Conflict
 from cfflow.store.protocol import Outcome, Store
-from cfflow.testing.conformance.base import Suite
-from cfflow.testing.conformance.plans import FLOW, a_plan, a_record, begin, due, ids, written
+from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record, begin, due, ids, written
+from cfflow.testing.conformance.part import ConformancePart
 
 __all__ = ["OrderConformance"]
 
@@ -62,12 +62,8 @@ async def newest(store: Store, n: int) -> Snapshot:
     return found
 
 
-class OrderConformance(Suite):
+class OrderConformance(ConformancePart):
     """Tests of what payments of one order mean to each other; `StoreConformance` has them too."""
-
-    async def restart(self, store: Any) -> None:
-        """Let the store come up again, as a server does after a crash; the subclass knows how."""
-        raise NotImplementedError
 
     # a payment of a wanted number
 
