@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from math import prod
 
 import pytest
 
+from cfflow.testing import StoreConformance
 from cfflow.testing.plugin import STORES
 from tests.faces.faces_kit import ROOT
 
@@ -22,6 +24,31 @@ async def test_one(cashfree, orchestrator):
     order = cashfree.create_order(10)
     payment = await orchestrator.start("upi", order_id=order.order_id)
     assert (await orchestrator.refresh(payment)).state.value == "created"
+"""
+
+#: A project that tests a store of its own, as the suite's docstring shows.
+A_STORE_OF_THEIR_OWN = """
+import pytest_asyncio
+from cfflow.testing import FakeClock, MemoryStore, StoreConformance
+
+class TestTheirStore(StoreConformance):
+    feed_max = 16
+
+    @pytest_asyncio.fixture
+    async def store(self):
+        store = MemoryStore(FakeClock(), feed_max=self.feed_max)
+        await store.open()
+        yield store
+        await store.aclose()
+
+    async def events_of(self, store):
+        return store.events
+
+    async def restart(self, store):
+        store.restarted()
+
+    async def later(self, store, seconds):
+        store.clock.advance(seconds)
 """
 
 
@@ -69,6 +96,26 @@ def test_the_orchestrator_lives_on_the_test_s_own_loop(
         run.makeini("[pytest]\n")
     done = run.runpytest_inprocess("-W", "error", "--cfflow-store=embedded", *options)
     done.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_the_suite_for_stores_passes_in_a_project_of_its_own(
+    mode: str, run: pytest.Pytester
+) -> None:
+    """In both modes of pytest-asyncio, and without a warning; no test is skipped."""
+    run.makepyfile(A_STORE_OF_THEIR_OWN)
+    done = run.runpytest_subprocess("-q", "-W", "error", f"--asyncio-mode={mode}")
+    done.assert_outcomes(passed=_tests_of(StoreConformance))
+
+
+def _tests_of(suite: type) -> int:
+    """Return how many tests a class has, with each case of its parametrized ones."""
+    tests = [getattr(suite, name) for name in dir(suite) if name.startswith("test_")]
+    return sum(prod(_cases(mark) for mark in getattr(test, "pytestmark", ())) for test in tests)
+
+
+def _cases(mark: pytest.Mark) -> int:
+    return len(list(mark.args[1])) if mark.name == "parametrize" else 1
 
 
 def test_a_store_that_does_not_exist_is_told(run: pytest.Pytester) -> None:

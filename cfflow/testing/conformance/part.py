@@ -6,11 +6,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 __all__ = ["ConformancePart"]
 
 
 class ConformancePart:
     """The base of the suite's parts: what a test class gives beside its `store` fixture."""
+
+    # For pytest-asyncio in strict mode, which runs no async test without it.
+    pytestmark = pytest.mark.asyncio
 
     #: How many partitions the store has: a lease takes payments from each of them by itself.
     partitions: int = 1
