@@ -71,7 +71,7 @@ class Outcome(StrEnum):
     OK = "ok"
     CONFLICT = "conflict"
     GONE = "gone"
-    OWNED = "claimed"
+    OWNED = "owned"
     HOLDER = "holder"
     BLOCKED = "blocked"
     RESTARTED = "restarted"
@@ -97,10 +97,10 @@ class Committed(msgspec.Struct, frozen=True):
 class Started(msgspec.Struct, frozen=True):
     """The answer to a start: a new payment, the open one, or the one that took money.
 
-    `there`: a payment of the wanted number exists already, or the order is not so far.
+    `exists`: a payment of the wanted number exists already, or the order is not so far.
     """
 
-    outcome: Literal["ok", "open", "paid", "there"]
+    outcome: Literal["ok", "open", "paid", "exists"]
     snapshot: Snapshot
 
 

@@ -20,7 +20,7 @@ from cfflow.core.draft import Walked
 from cfflow.core.record import Review, Snapshot
 from cfflow.errors import ConfigError, StoreError, StoreUnavailable
 from cfflow.store.protocol import Notification, Outcome, Page
-from cfflow.store.redis.link import RedisLink
+from cfflow.store.redis.link import SCRIPT, RedisLink
 from cfflow.store.redis.store import RedisStore
 from cfflow.store.redis.url import shown
 from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record
@@ -268,6 +268,22 @@ async def test_a_lost_script_is_sent_again(store: RedisStore, valkey_server: Ser
     assert [found.id for found in await store.lease(64, 60_000)] == [snapshot.id]
     valkey_server.run("SCRIPT", "FLUSH")
     assert [found.id for found in await store.list(Page())] == [snapshot.id]
+
+
+async def test_two_versions_of_the_script_run_side_by_side(
+    store: RedisStore, redis_url: str
+) -> None:
+    """During an upgrade the words of a command may differ: each process runs its own text."""
+    other = RedisLink(redis_url, script=SCRIPT.replace("lease = lease,", "take = lease,"))
+    await other.open()
+    snapshot = await commit_once(store, await begin(store), wake_at_ms=1)
+    place = store.keys.partition(snapshot.order_id)
+    for _ in range(2):
+        taking = ["take", 0, store.keys.order_prefix(place), 1, 1]
+        taken = await other.script([store.keys.wake(place)], taking)
+        assert taken[2][0][0].decode() == snapshot.id
+        assert [found.id for found in await store.lease(64, 0)] == [snapshot.id]
+    await other.aclose()
 
 
 async def test_more_callers_than_connections_wait_for_one(redis_url: str) -> None:

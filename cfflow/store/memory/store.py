@@ -120,7 +120,7 @@ class MemoryStore:
         if n is not None and n != len(order.attempts) + 1:
             if n not in order.records:
                 raise Conflict(f"order {order_id} has moved: its payment {n} is not the next one")
-            return Started("there", self._snapshot(order_id, n))
+            return Started("exists", self._snapshot(order_id, n))
         barred = None if n is not None else self._in_the_way(order_id, order)
         if barred is not None:
             return barred

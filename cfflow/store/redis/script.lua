@@ -1,4 +1,4 @@
--- All that cfflow does in Redis. One commit is one script is one slot.
+-- All that cfflow does in Redis. One commit is one run of this script, on keys of one slot.
 --
 -- KEYS, all of one partition P (its hash tag keeps them in one slot; NS is the namespace)
 --
@@ -8,29 +8,35 @@
 --                                 not begin now, one bit each
 --        <n>                      the record of payment n: msgpack array, [schema, version, token, ...]
 --        <n>a                     its next_action, while the customer has something to do
---        <n>n                     msgpack [at_ms, cf_payment_id, said]: a notification that no inquiry
---                                 has answered yet; `*`: about more than one attempt; `said`: the state
---                                 in which it is no news
---   NS:{P}:wake            zset   payment id -> when somebody must look at it, ms
+--        <n>n                     msgpack [at_ms, cf_payment_id, reported_state]: a notification that no
+--                                 inquiry has settled yet; `*`: about more than one attempt;
+--                                 `reported_state`: in this state the payment needs no inquiry
+--   NS:{P}:wake            zset   payment id -> when a worker must look at it, ms
 --   NS:{P}:s:<state>       zset   payment id -> when it was created, ms
 --   NS:{P}:review          zset   payment id -> when it was created, ms; while a review is open
 --   NS:{P}:events          stream one entry per transition or notification, field e
---   NS:{P}:groups          hash   what the feed's readers know of this partition
---        <group>                  msgpack [consumer, session, until_ms, id, seen]: who reads, until when;
---                                 the last entry acknowledged, and which one that was from the first on
+--   NS:{P}:groups          hash   how far the feed's groups have read this partition
+--        <group>                  msgpack [consumer, session, until_ms, id, seen]: who has the lease, and
+--                                 until when; the last entry acknowledged, and its number, counted
+--                                 from the first entry that this partition ever had
 --        (the empty name)         how many entries were trimmed
 --   NS:{P}:readers:<group> zset   consumer -> until when it counts as alive, ms; in one P per group
---   NS:{P}:seen:<mark>     string for a day: a notification that would be a duplicate
+--   NS:{P}:seen:<content>  string for a day: a second notification with this content is a duplicate
 --   NS:{P}:flows           hash   digest -> the flow's text
 --   NS:{P}:run             hash   run: which history of the data is written; since: its begin, ms
 --   NS:{P}:budget:<call>   string the rate budget's book of one class of calls, whatever P is
 --
 -- An order whose payments are all past their retention is purged. If it took money, its hash
--- stays for a year with `o` alone, so that nobody pays it again.
+-- stays for a year with `o` alone: a paid order must not be paid again.
 --
--- Every script answers {status, now_ms, ...}; now_ms is this server's clock, the only one
--- that leases and wake times know. A commit carries a random token, kept in the record:
--- the same token again answers "ok" and changes nothing.
+-- Every run returns {status, now_ms, ...}; now_ms is this server's clock, the only one that
+-- leases and wake times go by. A commit carries a random token, kept in the record: the same
+-- token again returns "ok" and changes nothing.
+--
+-- Each client sends the text that it was shipped with, and the server finds it by its hash. So
+-- during an upgrade the old and the new script run side by side on the same keys. The words of
+-- commands and statuses may therefore change from version to version; the keys, the fields and
+-- the stored bytes may not.
 
 local OPEN = { created = true, initiated = true, otp_pending = true, authorized = true }
 local HOLDS = { authorized = true, captured = true }
@@ -46,8 +52,8 @@ local function ms(number)
   return string.format('%.0f', number)
 end
 
--- What stands for a record that is not there.
-local EMPTY = string.char(0xdc, 0, 3, 0, 0, 0)
+-- Stands for a record that does not exist: `head` can read it, and its token is that of no commit.
+local NO_RECORD = string.char(0xdc, 0, 3, 0, 0, 0)
 
 -- A record is an array of more than 15 fields, so its header is 3 bytes long.
 local function head(blob)
@@ -55,9 +61,9 @@ local function head(blob)
   return schema, version, token
 end
 
--- Which history of the data this server goes on with: another one after every restart and
--- every promotion, also of a server that never went down. The run_id would miss that one.
--- Empty where the rights of this connection forbid to ask.
+-- Which history of the data this server continues: another one after every restart and every
+-- promotion of a replica. The run_id would not do: a promoted replica keeps its own.
+-- Empty where this connection has no right to ask.
 local function history_id()
   local about = redis.pcall('INFO', 'replication')
   -- Found by its plain name: a pattern costs each commit some microseconds more.
@@ -65,16 +71,16 @@ local function history_id()
   return at and string.sub(about, at + 1, at + 40) or ''
 end
 
-local function note_run(key, since)
+local function write_history(key, since)
   redis.call('HSET', key, 'run', history_id(), 'since', ms(since))
 end
 
--- Another history than the last may have begun without the last commits. A payment that
--- was committed before it, or only started shortly after, is asked about before its next step.
+-- A new history of the data may lack the last commits of the one before. So a payment that was
+-- committed before its begin, or started shortly after, needs an inquiry before its next step.
 local function may_be_rolled_back(key, version, committed_ms, now)
   local held, run = redis.call('HMGET', key, 'run', 'since'), history_id()
   if run ~= '' and held[1] ~= run then
-    note_run(key, now)
+    write_history(key, now)
     return true, now
   end
   local since = tonumber(held[2] or 0)
@@ -97,8 +103,8 @@ local function index_wake(key, id, wake_ms)
   end
 end
 
--- Which payment paid an order of which a purge has left nothing but the mark.
-local function purged_by(order, attempts)
+-- Which payment paid a purged order: of a paid one, the purge leaves `o` as a marker.
+local function purged_payment(order, attempts)
   for n, attempt in ipairs(redis.call('HLEN', order) == 1 and attempts or {}) do
     if attempt[1] == 'captured' then
       return n
@@ -108,28 +114,28 @@ end
 
 -- start: KEYS order wake s:created flows run
 --        ARGV order_id digest flow_text record wake_ms created_ms token n
--- The order's next payment. With n: exactly that one, whatever became of those before it.
+-- Begins the order's next payment. With n: exactly that one, in whatever states the others are.
 local function start()
   local order, wake, created, flows = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
   local order_id, digest, text, record = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
   local now = now_ms()
   local packed = redis.call('HGET', order, 'o')
   local attempts = attempts_of(packed)
-  local wanted, paid = tonumber(ARGV[9]), packed and purged_by(order, attempts)
+  local wanted, paid = tonumber(ARGV[9]), packed and purged_payment(order, attempts)
   if paid then
     return { 'purged', now, paid }
   end
   if wanted and wanted ~= #attempts + 1 then
     local held = redis.call('HMGET', order, wanted, wanted .. 'a')
-    local _, _, token = head(held[1] or EMPTY)
-    return { token == ARGV[8] and 'ok' or 'there', now, wanted, held[1], held[2], packed }
+    local _, _, token = head(held[1] or NO_RECORD)
+    return { token == ARGV[8] and 'ok' or 'exists', now, wanted, held[1], held[2], packed }
   end
   for n, attempt in ipairs(wanted and {} or attempts) do
     local found = (OPEN[attempt[1]] and not attempt[3]) and 'open'
       or (attempt[1] == 'captured' and 'paid')
     if found then
       local held = redis.call('HMGET', order, n, n .. 'a')
-      local _, _, token = head(held[1] or EMPTY)
+      local _, _, token = head(held[1] or NO_RECORD)
       return { token == ARGV[8] and 'ok' or found, now, n, held[1], held[2], packed }
     end
   end
@@ -138,8 +144,8 @@ local function start()
   packed = cmsgpack.pack(attempts)
   local id = order_id .. '.' .. n
   if redis.call('EXISTS', KEYS[5]) == 0 then
-    -- Written down when the store was new: what is not there any more was lost.
-    note_run(KEYS[5], now)
+    -- `create` wrote it when the store was new. If it is gone, the server lost its data.
+    write_history(KEYS[5], now)
   end
   redis.call('HSET', order, 'o', packed, n, record)
   redis.call('HSETNX', flows, digest, text)
@@ -148,16 +154,16 @@ local function start()
   return { 'ok', now, n, record, false, packed }
 end
 
--- What a commit must not do, whoever asks: nil when there is nothing.
+-- Why a commit is refused, and because of which other payment of the order; nil if it is not.
 local function forbidden(attempts, n, cf_payment_id, opens)
   for other, attempt in ipairs(attempts) do
     if other ~= n and cf_payment_id ~= '' and attempt[2] == cf_payment_id then
-      return 'claimed', other
+      return 'owned', other
     end
     if other ~= n and opens ~= '' and HOLDS[attempt[1]] then
       return 'holder', other
     end
-    -- Written by a cfflow that knew no bits yet: its open review bars pay and submit_otp.
+    -- Version 0.1 wrote no bits: there, an open review bars pay and submit_otp.
     local bars = attempt[6] or (attempt[4] and 3) or 0
     if other ~= n and opens ~= '' and bit.band(bars, tonumber(opens)) ~= 0 then
       return 'blocked', other
@@ -165,20 +171,20 @@ local function forbidden(attempts, n, cf_payment_id, opens)
   end
 end
 
--- The other payments of the order that hold or took money, where this one does so too.
-local function twins_of(attempts, n, state)
-  local twins = {}
+-- The siblings that hold or took money, if this payment does so too.
+local function siblings_with_money(attempts, n, state)
+  local siblings = {}
   for other, attempt in ipairs(HOLDS[state] and attempts or {}) do
     if other ~= n and HOLDS[attempt[1]] then
-      twins[#twins + 1] = other
+      siblings[#siblings + 1] = other
     end
   end
-  return twins
+  return siblings
 end
 
 -- A partition keeps its newest feed_max entries, and older ones while a registered group has
--- not acknowledged them: ten times as many at most. What goes is counted, so that a group
--- learns exactly how many it has missed. Looking once in 64 entries costs a commit nothing.
+-- not acknowledged them: ten times as many at most. Dropped entries are counted, so that a group
+-- gets the exact number that it has missed. To look once in 64 entries costs a commit nothing.
 local function trim(events, groups, added, feed_max)
   local length = redis.call('XLEN', events)
   if length <= feed_max or length % 64 >= added then
@@ -199,19 +205,21 @@ local function trim(events, groups, added, feed_max)
   end
 end
 
--- Whether a notification is answered by an inquiry that had seen it, or by what is written now.
-local function answered(packed, answers_ms, cf_payment_id, state)
+-- Whether this commit settles a notification: its inquiry was made after the notification came, or
+-- it writes the state that the notification reports.
+local function settles(packed, settles_until_ms, cf_payment_id, state)
   local notice = cmsgpack.unpack(packed)
-  return notice[1] <= answers_ms or (notice[2] == cf_payment_id and notice[3] == state)
+  return notice[1] <= settles_until_ms or (notice[2] == cf_payment_id and notice[3] == state)
 end
 
 -- commit: KEYS order wake s:was s:is review events run groups
 --         ARGV id n schema version token record state cf_payment_id feed_max wake_ms
 --              created_ms opens(''|bit of the step) review(1|0|keep) action(keep|drop|set) action_blob
---              version_token attempt twins committed_ms(''|ms) answers_ms event...
--- `twins`: how many other payments the caller knew to hold money. One more makes the commit a
--- conflict, so that it is decided again with both in view; and the other one is woken up.
--- `answers_ms`: the notifications up to then are answered; after a later one the payment is due now.
+--              version_token attempt siblings committed_ms(''|ms) settles_until_ms event...
+-- `siblings`: how many siblings with money the caller decided on. If there are more, the commit is
+-- a conflict, so that the caller decides again with all of them in view. A commit by which this
+-- payment gets money makes those siblings due.
+-- `settles_until_ms`: notifications up to then are settled; after a later one the payment is due now.
 local function commit()
   local order, wake, was, is, review, events =
     KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -224,7 +232,7 @@ local function commit()
   end
   local schema, version, stored_token = head(held[1])
   if stored_token == token then
-    -- Written once more, so that a WAIT behind this script has something to wait for.
+    -- Write it once more: a WAIT after this script waits for the connection's last write.
     redis.call('HSET', order, n, record)
     return { 'ok', now, held[2] }
   end
@@ -232,9 +240,9 @@ local function commit()
     return { 'schema', now }
   end
   local attempts = attempts_of(held[2])
-  local twins = twins_of(attempts, n, state)
-  local unseen = ARGV[13] == '' and #twins > tonumber(ARGV[19])
-  -- The same version under another token: a server that was rolled back went another way.
+  local siblings = siblings_with_money(attempts, n, state)
+  local unseen = ARGV[13] == '' and #siblings > tonumber(ARGV[19])
+  -- The same version under another token: after a rollback another caller wrote this version.
   if version ~= tonumber(ARGV[5]) or stored_token ~= ARGV[17] or unseen then
     return { 'conflict', now, held[1], redis.call('HGET', order, n .. 'a'), held[2], held[3] }
   end
@@ -248,8 +256,8 @@ local function commit()
   if why then
     return { why, now, other }
   end
-  for _, twin in ipairs(HOLDS[attempts[n][1]] and {} or twins) do
-    redis.call('ZADD', wake, ms(now), string.match(id, '^(.*%.)%d+$') .. twin)
+  for _, sibling in ipairs(HOLDS[attempts[n][1]] and {} or siblings) do
+    redis.call('ZADD', wake, ms(now), string.match(id, '^(.*%.)%d+$') .. sibling)
   end
   attempts[n] = cmsgpack.unpack(ARGV[18])
   local packed = cmsgpack.pack(attempts)
@@ -259,7 +267,7 @@ local function commit()
   elseif ARGV[15] == 'drop' then
     redis.call('HDEL', order, n .. 'a')
   end
-  if held[3] and not answered(held[3], tonumber(ARGV[21]), cf_payment_id, state) then
+  if held[3] and not settles(held[3], tonumber(ARGV[21]), cf_payment_id, state) then
     index_wake(wake, id, ms(now))
   else
     index_wake(wake, id, ARGV[11])
@@ -285,15 +293,16 @@ local function commit()
   return { 'ok', now, packed }
 end
 
--- Each run makes anew all the functions that it comes by; the commonest need not make the rest.
+-- Every run creates the functions above again. The most frequent command returns here, so that it
+-- does not pay for those below.
 if ARGV[1] == 'commit' then
   return commit()
 end
 
--- create: KEYS run                 A partition of a new store: nothing of it can be lost yet.
+-- create: KEYS run                 A partition of a new store: it cannot have lost anything yet.
 local function create()
   if redis.call('EXISTS', KEYS[1]) == 0 then
-    note_run(KEYS[1], 0)
+    write_history(KEYS[1], 0)
   end
   return { 'ok', now_ms() }
 end
@@ -304,9 +313,9 @@ local function read(prefix, id)
   return { id, held[1], held[2], held[3], held[4] }
 end
 
--- Due payments of one partition, so many of the newest overdue and of the oldest; their due
--- time moves forward by the lease, so that no other worker takes them meanwhile.
-local function claim_of(wake, prefix, newest, oldest, now, lease_ms, found)
+-- Leases due payments of one partition: so many that became due last, and so many of the oldest.
+-- Their wake time moves to the end of the lease, so that no other worker takes them meanwhile.
+local function lease_partition(wake, prefix, newest, oldest, now, lease_ms, found)
   local ids = redis.call('ZREVRANGEBYSCORE', wake, ms(now), '-inf', 'LIMIT', 0, newest)
   if #ids == newest then
     local seen = {}
@@ -325,20 +334,20 @@ local function claim_of(wake, prefix, newest, oldest, now, lease_ms, found)
   end
 end
 
--- claim: KEYS wake...              ARGV lease_ms order_prefix newest oldest ...
--- As many partitions as the caller names; on a cluster that is one.
-local function claim()
+-- lease: KEYS wake...              ARGV lease_ms order_prefix newest oldest ...
+-- Any number of partitions; on a cluster one, since the keys of one script share a slot.
+local function lease()
   local now, found = now_ms(), {}
   for i, wake in ipairs(KEYS) do
     local at = 3 * i
-    claim_of(wake, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], now, tonumber(ARGV[2]), found)
+    lease_partition(wake, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], now, tonumber(ARGV[2]), found)
   end
   return { 'ok', now, found }
 end
 
--- Which payments a notification is about: the one that has its attempt; else those that wait
--- for one, or that hold or took money beside it; else the newest, which then learns of an
--- attempt that is nobody's. None, where it names no attempt.
+-- Which payments a notification concerns: the one that owns its attempt. If none does: those without
+-- an attempt yet, whose lost pay may have made it, and those that hold or took money, since the
+-- customer may have paid twice. If there are none of these: the newest. None, if it names no attempt.
 local function concerned(attempts, cf_payment_id)
   local waiting = {}
   for n, attempt in ipairs(cf_payment_id == '' and {} or attempts) do
@@ -353,24 +362,25 @@ local function concerned(attempts, cf_payment_id)
   return #waiting > 0 and waiting or { newest }
 end
 
--- notify: KEYS order wake events groups mark
---         ARGV order_id cf_payment_id said feed_max mark_ms entry
--- A duplicate is not told again, but whoever it is about is always asked about again, unless
--- the payment has come to where the notification says it is.
+-- notify: KEYS order wake events groups seen
+--         ARGV order_id cf_payment_id reported_state feed_max duplicate_window_ms entry
+-- A duplicate gets no second entry in the feed. It makes its payments due all the same, since the
+-- worker of the first one may have died; but not a payment that is in the reported state.
 local function notify()
-  local order, order_id, cf_payment_id, said = KEYS[1], ARGV[2], ARGV[3], ARGV[4]
+  local order, order_id, cf_payment_id, reported = KEYS[1], ARGV[2], ARGV[3], ARGV[4]
   local now, woken = now_ms(), {}
   local attempts = attempts_of(redis.call('HGET', order, 'o'))
   for _, n in ipairs(concerned(attempts, cf_payment_id)) do
-    local told = attempts[n][2] == cf_payment_id and attempts[n][1] == said
-    if not told and redis.call('HEXISTS', order, n) == 1 then
-      local held, notice = redis.call('HGET', order, n .. 'n'), { now, cf_payment_id, said }
+    local adds_nothing = attempts[n][2] == cf_payment_id and attempts[n][1] == reported
+    if not adds_nothing and redis.call('HEXISTS', order, n) == 1 then
+      local held, notice = redis.call('HGET', order, n .. 'n'), { now, cf_payment_id, reported }
       if held then
         local before = cmsgpack.unpack(held)
         local same = before[2] == cf_payment_id
-        -- Two in one millisecond are two. What they say differently, only an inquiry answers.
+        -- Two of one millisecond need different times: an inquiry that saw the first must not
+        -- settle the second. If they report different states, only an inquiry settles them.
         notice = { math.max(now, before[1] + 1), same and cf_payment_id or '*', '' }
-        notice[3] = same and before[3] == said and said or ''
+        notice[3] = same and before[3] == reported and reported or ''
       end
       redis.call('HSET', order, n .. 'n', cmsgpack.pack(notice))
       redis.call('ZADD', KEYS[2], ms(now), order_id .. '.' .. n)
@@ -385,11 +395,11 @@ local function notify()
   return { 'ok', now, new and 0 or 1, woken }
 end
 
--- answer: KEYS wake order          ARGV id n token answers_ms wake_ms
--- An inquiry has answered the notifications up to then, and there is nothing new to write down.
-local function answer()
+-- clear_notifications: KEYS wake order    ARGV id n token settles_until_ms wake_ms
+-- An inquiry has settled the notifications up to then and found nothing new, so there is no commit.
+local function clear_notifications()
   local held = redis.call('HMGET', KEYS[2], ARGV[3], ARGV[3] .. 'n')
-  local _, _, token = head(held[1] or EMPTY)
+  local _, _, token = head(held[1] or NO_RECORD)
   if token == ARGV[4] and held[2] and cmsgpack.unpack(held[2])[1] <= tonumber(ARGV[5]) then
     redis.call('HDEL', KEYS[2], ARGV[3] .. 'n')
     index_wake(KEYS[1], ARGV[2], ARGV[6])
@@ -398,7 +408,7 @@ local function answer()
 end
 
 -- defer: KEYS wake order           ARGV id n token wake_ms
--- A claimed payment is looked at then, unless somebody has committed since it was read.
+-- A leased payment is due at that time, unless a commit has changed it since it was leased.
 local function defer()
   local held = redis.call('HGET', KEYS[2], ARGV[3])
   local now = now_ms()
@@ -412,15 +422,15 @@ local function defer()
   return { 'conflict', now }
 end
 
--- overdue: KEYS wake               How many are due, and since when at the longest.
+-- overdue: KEYS wake               How many payments are due, and since when the oldest of them.
 local function overdue()
   local now = now_ms()
   local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
   return { 'ok', now, redis.call('ZCOUNT', KEYS[1], '-inf', ms(now)), first[2] or '0' }
 end
 
--- purge: KEYS order wake review s:<state>...   ARGV order_id mark_ms token...
--- The whole order, if its payments are exactly those of these tokens, with no news of any.
+-- purge: KEYS order wake review s:<state>...   ARGV order_id marker_ms token...
+-- Removes an order if its payments are exactly those of these tokens, and no notification is open.
 local function purge()
   local order, order_id, now = KEYS[1], ARGV[2], now_ms()
   local attempts = attempts_of(redis.call('HGET', order, 'o'))
@@ -429,7 +439,7 @@ local function purge()
   end
   local paid = false
   for n, attempt in ipairs(attempts) do
-    local _, _, token = head(redis.call('HGET', order, n) or EMPTY)
+    local _, _, token = head(redis.call('HGET', order, n) or NO_RECORD)
     if token ~= ARGV[n + 3] or redis.call('HEXISTS', order, n .. 'n') == 1 then
       return { 'conflict', now }
     end
@@ -449,7 +459,7 @@ local function purge()
   return { 'ok', now }
 end
 
--- The first rows of one index, of those that one of KEYS from `others` on knows too.
+-- The first rows of one index; of those only that are also in one of KEYS from `others` on.
 local function rows_of(index, others, found)
   local limit, seen, most = tonumber(ARGV[4]), 0, #found + tonumber(ARGV[4])
   local rows
@@ -469,8 +479,8 @@ local function rows_of(index, others, found)
 end
 
 -- find: KEYS index...              ARGV from_ms to_ms limit narrowed(1|0)
--- The first ids of each index with their times; narrowed: those of the first index that
--- are in one of the others too.
+-- The first ids of each index with their times. Narrowed: only of the first index, and only those
+-- that are in one of the other indexes too.
 local function find()
   local now, found = now_ms(), {}
   if ARGV[5] == '1' then
@@ -484,7 +494,7 @@ local function find()
 end
 
 -- read: KEYS wake                  ARGV order_prefix id...
--- The payments of one partition, whose tag the key names.
+-- Reads payments of one partition. The key only tells a cluster which slot that is.
 local function read_all()
   local found = {}
   for i = 3, #ARGV do
@@ -493,8 +503,7 @@ local function read_all()
   return { 'ok', now_ms(), found }
 end
 
--- The permits granted within a time, and when so many of them will count no more: as soon
--- as their slices leave that time, oldest first.
+-- How many permits were granted since then.
 local function granted_since(slices, since)
   local granted = 0
   for _, slice in ipairs(slices) do
@@ -503,6 +512,7 @@ local function granted_since(slices, since)
   return granted
 end
 
+-- In how many ms so many permits stop to count: their slices leave the span, oldest first.
 local function freed_in(slices, missing, span, now)
   for _, slice in ipairs(missing > 0 and slices or {}) do
     if slice[1] > now - span then
@@ -515,14 +525,16 @@ local function freed_in(slices, missing, span, now)
   return missing > 0 and 1000 or 0
 end
 
--- budget: KEYS book                ARGV entry: a msgpack map, see budget_ledger.py
--- The book is msgpack [[told_ms, block_ms], [[second, calls], ...], [[granted_ms, permits, id], ...]].
--- What `settle` in budget_ledger.py does; a clock set back finds its writing in the future: it is now.
+-- budget: KEYS book                ARGV entry: a msgpack map, see cfflow/limits/ledger.py
+-- The book is msgpack [[block_set_ms, block_ms], [[second, calls], ...],
+-- [[granted_ms, permits, id], ...]].
+-- Does what `settle` in cfflow/limits/ledger.py does. After the clock was set back, times in the book
+-- lie in the future; they count as now.
 local function budget()
   local entry, now = cmsgpack.unpack(ARGV[2]), now_ms()
   local held = redis.call('GET', KEYS[1])
   local book = held and cmsgpack.unpack(held) or { { 0, 0 }, {}, {} }
-  local calls, slices, known, made, again = {}, {}, entry.made, 0, 0
+  local calls, slices, recorded, made, again = {}, {}, entry.made, 0, 0
   for _, slice in ipairs(book[3]) do
     local permits = math.min(slice[2], entry.used[slice[3]] or slice[2])
     if slice[3] == entry.id then
@@ -530,18 +542,18 @@ local function budget()
     end
     if slice[1] > now - entry.keep_ms and permits > 0 then
       slices[#slices + 1] = { math.min(slice[1], now), permits, slice[3] }
-      known = known + permits
+      recorded = recorded + permits
     end
   end
   local second = math.floor(now / 1000)
   for _, row in ipairs(book[2]) do
     if (row[1] + 1) * 1000 > now - entry.keep_ms then
       calls[#calls + 1] = { math.min(row[1], second), row[2] }
-      known = known + row[2]
+      recorded = recorded + row[2]
     end
   end
-  -- What the gateway has counted beyond all that is known was called by strangers.
-  local new = entry.made + math.max(0, entry.seen - known)
+  -- Calls that the gateway has counted and the book has not were made by other systems.
+  local new = entry.made + math.max(0, entry.seen - recorded)
   if new > 0 then
     local last = calls[#calls]
     if last and last[1] == second then
@@ -577,63 +589,65 @@ local function budget()
   return { 'ok', now, granted, wait, blocked }
 end
 
--- What a group knows of a partition: nil where it is not registered. The empty name counts
--- what was trimmed and is no group.
-local function held_by(group)
+-- The state of a group in this partition: [consumer, session, until_ms, id, seen]; nil if the group
+-- is not registered. The field with the empty name has the count of trimmed entries.
+local function read_group(group)
   local packed = redis.call('HGET', KEYS[1], group)
   return packed and cmsgpack.unpack(packed)
 end
 
-local function keep_held(group, held)
+local function write_group(group, held)
   redis.call('HSET', KEYS[1], group, cmsgpack.pack(held))
 end
 
-local function trimmed_of()
+local function trimmed_count()
   return tonumber(redis.call('HGET', KEYS[1], '') or 0)
 end
 
--- A lease is written anew when a fifth of it is over, not each time somebody looks.
-local function fading(until_ms, now, lease)
+-- A lease is renewed once a fifth of it is over, so that an idle consumer does not write each time
+-- that it looks.
+local function needs_renewal(until_ms, now, lease)
   return until_ms - now < lease * 0.8
 end
 
 -- feed_register: KEYS groups events    ARGV group start(oldest|now)
--- A group that is not known yet begins at the oldest entry that is kept, or behind the newest.
+-- A new group begins at the oldest entry that is kept, or after the newest.
 local function feed_register()
   if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then
-    local id, seen = '0-0', trimmed_of()
+    local id, seen = '0-0', trimmed_count()
     if ARGV[3] == 'now' then
       local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
       id = newest and newest[1] or id
       seen = seen + redis.call('XLEN', KEYS[2])
     end
-    keep_held(ARGV[2], { '', 0, 0, id, seen })
+    write_group(ARGV[2], { '', 0, 0, id, seen })
   end
   return { 'ok', now_ms() }
 end
 
 -- feed_join: KEYS groups readers   ARGV group consumer lease_ms
--- Who of a group is alive, this one included; nobody, once it was forgotten.
+-- The living consumers of a group, this one included; none if the group was forgotten.
 local function feed_join()
   local readers, now, lease = KEYS[2], now_ms(), tonumber(ARGV[4])
   if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then
     return { 'gone', now, {} }
   end
   redis.call('ZREMRANGEBYSCORE', readers, '-inf', ms(now))
-  if fading(tonumber(redis.call('ZSCORE', readers, ARGV[3]) or 0), now, lease) then
+  if needs_renewal(tonumber(redis.call('ZSCORE', readers, ARGV[3]) or 0), now, lease) then
     redis.call('ZADD', readers, ms(now + lease), ARGV[3])
   end
   return { 'ok', now, redis.call('ZRANGE', readers, 0, -1) }
 end
 
 -- feed_read: KEYS groups events    ARGV group consumer session lease_ms count id seen
--- ok: still ours, the entries behind that id; taken: ours from now on, those behind the last
--- one acknowledged; held: somebody else's; gone: the group was forgotten. A consumer that
--- came again takes its partition back at once: the newer session of a name wins.
+-- ok: the consumer still has the lease, and gets the entries after that id. taken: it has the lease
+-- from now on, and gets those after the last one acknowledged. held: another consumer has it. gone:
+-- the group was forgotten. A consumer that was restarted takes its partition back at once, without
+-- waiting for its own lease: the newer session of a name wins.
 local function feed_read()
   local group, consumer, session = ARGV[2], ARGV[3], tonumber(ARGV[4])
   local lease, count, id, seen = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
-  local held, now = held_by(group), now_ms()
+  local held, now = read_group(group), now_ms()
   if not held then
     return { 'gone', now }
   end
@@ -642,22 +656,22 @@ local function feed_read()
     return { 'held', now }
   end
   local status = again and held[2] == session and 'ok' or 'taken'
-  if status == 'taken' or fading(held[3], now, lease) then
-    keep_held(group, { consumer, session, now + lease, held[4], held[5] })
+  if status == 'taken' or needs_renewal(held[3], now, lease) then
+    write_group(group, { consumer, session, now + lease, held[4], held[5] })
   end
   if status == 'taken' or id == '' then
     id, seen = held[4], held[5]
   end
   local found = count > 0 and redis.call('XRANGE', KEYS[2], '(' .. id, '+', 'COUNT', count) or {}
-  local before = math.max(seen, trimmed_of())
+  local before = math.max(seen, trimmed_count())
   if #found < count then
-    -- Counted from the end, which is right even after a server lost its last moments.
-    before = trimmed_of() + redis.call('XLEN', KEYS[2]) - #found
+    -- Counted from the end: that is right even after a server lost its last entries.
+    before = trimmed_count() + redis.call('XLEN', KEYS[2]) - #found
   end
   return { status, now, id, ms(seen), ms(before), found }
 end
 
-local function is_behind(id, other)
+local function is_after(id, other)
   local at, n = string.match(id, '^(%d+)-(%d+)$')
   local other_at, other_n = string.match(other, '^(%d+)-(%d+)$')
   at, other_at = tonumber(at), tonumber(other_at)
@@ -665,26 +679,26 @@ local function is_behind(id, other)
 end
 
 -- feed_ack: KEYS groups            ARGV group consumer session lease_ms id seen
--- Everything up to that id is done with, if nobody else has taken the partition.
+-- Acknowledges everything up to that id, unless another consumer has taken the partition.
 local function feed_ack()
-  local held, now = held_by(ARGV[2]), now_ms()
+  local held, now = read_group(ARGV[2]), now_ms()
   if not held or held[1] ~= ARGV[3] or held[2] ~= tonumber(ARGV[4]) then
     return { 'held', now }
   end
   local id, seen = ARGV[6], tonumber(ARGV[7])
-  -- A gap has the id of what was read before it.
-  if is_behind(id, held[4]) or (id == held[4] and seen > held[5]) then
-    keep_held(ARGV[2], { held[1], held[2], now + tonumber(ARGV[5]), id, seen })
+  -- A gap has the id of the entry before it, and a higher number.
+  if is_after(id, held[4]) or (id == held[4] and seen > held[5]) then
+    write_group(ARGV[2], { held[1], held[2], now + tonumber(ARGV[5]), id, seen })
   end
   return { 'ok', now }
 end
 
 -- feed_leave: KEYS groups [readers]    ARGV group consumer session
--- Gives the partition back; with `readers`, the consumer leaves its group too.
+-- Gives the partition back. With `readers`, the consumer leaves its group too.
 local function feed_leave()
-  local held = held_by(ARGV[2])
+  local held = read_group(ARGV[2])
   if held and held[1] == ARGV[3] and held[2] == tonumber(ARGV[4]) then
-    keep_held(ARGV[2], { '', 0, 0, held[4], held[5] })
+    write_group(ARGV[2], { '', 0, 0, held[4], held[5] })
   end
   if KEYS[2] then
     redis.call('ZREM', KEYS[2], ARGV[3])
@@ -704,12 +718,12 @@ end
 local commands = {
   create = create,
   start = start,
-  claim = claim,
+  lease = lease,
   find = find,
   read = read_all,
   defer = defer,
   notify = notify,
-  answer = answer,
+  clear_notifications = clear_notifications,
   overdue = overdue,
   purge = purge,
   budget = budget,

@@ -250,7 +250,14 @@ class RedisStore:
         wake_at_ms = "" if record.wake_at_ms is None else record.wake_at_ms
         await self.link.script(
             (self.keys.wake(place), self.keys.order(snapshot.order_id)),
-            ("answer", snapshot.id, snapshot.n, record.token, settles_until_at_ms, wake_at_ms),
+            (
+                "clear_notifications",
+                snapshot.id,
+                snapshot.n,
+                record.token,
+                settles_until_at_ms,
+                wake_at_ms,
+            ),
         )
         return msgspec.structs.replace(snapshot, notice=None)
 
@@ -279,7 +286,7 @@ class RedisStore:
         calls = [
             (
                 [wake for wake, _ in part],
-                ("claim", lease_ms, *(word for _, words in part for word in words)),
+                ("lease", lease_ms, *(word for _, words in part for word in words)),
             )
             for part in parts
         ]
