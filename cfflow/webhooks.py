@@ -46,7 +46,7 @@ _ATTEMPT: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _CONTENT_ID_B: Final = 16
 
 #: In which state a payment tells us as much as this status does.
-_SAID: Final[Mapping[str, State]] = {
+_REPORTED_STATES: Final[Mapping[str, State]] = {
     "SUCCESS": State.CAPTURED,
     "VOID": State.VOIDED,
     "FAILED": State.FAILED,
@@ -195,7 +195,7 @@ def _notification(raw: bytes) -> Notification:
             content_id=content_id,
             order_id=order_id,
             cf_payment_id=cf_payment_id,
-            said=_said(data),
+            reported_state=_reported_state(data),
         )
     return Notification(
         type=envelope.type,
@@ -224,8 +224,8 @@ def _attempt(data: _Data) -> tuple[str, str] | None:
     return (order_id, attempt) if is_ours else None
 
 
-def _said(data: _Data) -> str:
-    return _SAID.get((data.payment and data.payment.payment_status) or "", "")
+def _reported_state(data: _Data) -> str:
+    return _REPORTED_STATES.get((data.payment and data.payment.payment_status) or "", "")
 
 
 def _order(kind: str, data: _Data) -> str:

@@ -235,13 +235,12 @@ class Notice(msgspec.Struct, frozen=True, array_like=True):
     """The newest notification of a payment that no inquiry has settled yet.
 
     `cf_payment_id` is the attempt that it is about, which need not be ours, and `*` after two
-    about different ones. `said` is the state that it reports: a payment in that state has
-    nothing left to ask about.
+    about different ones. A payment that is in the `reported_state` has nothing left to ask about.
     """
 
     at_ms: int
     cf_payment_id: str = ""
-    said: str = ""
+    reported_state: str = ""
 
     def is_about(self, record: Record) -> bool:
         """Whether it is about this record's own attempt and no other."""
@@ -249,7 +248,7 @@ class Notice(msgspec.Struct, frozen=True, array_like=True):
 
     def adds_nothing_to(self, record: Record) -> bool:
         """Whether this record is already in the state that the notification reports."""
-        return self.is_about(record) and self.said == record.state
+        return self.is_about(record) and self.reported_state == record.state
 
 
 class Snapshot(msgspec.Struct, frozen=True):

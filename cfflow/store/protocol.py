@@ -108,16 +108,16 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway has sent us, once its signature was found right.
 
     `content_id` is the same whenever the same body comes again. `order_id` and
-    `cf_payment_id` are empty where it names none in our form; `said` is the state in which
-    it tells us nothing new. `data` is its own JSON, kept for the feed where it is about no
-    attempt.
+    `cf_payment_id` are empty where it names none in our form. A payment that is in the
+    `reported_state` needs no inquiry; empty where it reports none. `data` is its own JSON,
+    kept for the feed where it is about no attempt.
     """
 
     type: str
     content_id: str
     order_id: str = ""
     cf_payment_id: str = ""
-    said: str = ""
+    reported_state: str = ""
     data: bytes | None = None
 
 

@@ -31,10 +31,10 @@ OURS = "77"
 LATER = T0 + 60_000
 
 
-def noted(held: Snapshot, cf_payment_id: str = "", said: str = "") -> Snapshot:
+def noted(held: Snapshot, cf_payment_id: str = "", reported_state: str = "") -> Snapshot:
     """Return the payment with a notification that came now, about its own attempt or another."""
     about = cf_payment_id or held.record.cf_payment_id or OURS
-    return msgspec.structs.replace(held, notice=Notice(LATER, about, said))
+    return msgspec.structs.replace(held, notice=Notice(LATER, about, reported_state))
 
 
 def a_strangers(observation: Observation) -> Observation:
@@ -104,7 +104,7 @@ def test_an_older_inquiry_leaves_it_open() -> None:
 def test_the_same_news_from_a_step_answers_it() -> None:
     """A captured payment need not be asked whether it was captured."""
     page = a_payment(State.OTP_PENDING)
-    held = noted(opened(page, Step.SUBMIT_OTP, T0), said="captured")
+    held = noted(opened(page, Step.SUBMIT_OTP, T0), reported_state="captured")
     seen = told(held, answered(held, taken(), asked_at_ms=T0), LATER)
     assert (seen.record.state, seen.notice) == (State.CAPTURED, None)
 

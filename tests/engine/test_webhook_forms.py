@@ -177,7 +177,7 @@ def test_a_field_of_any_form_is_accepted_and_changes_only_what_it_says(
     for form, data, found in readings(name, path):
         is_payment = name in PAYMENT_EVENTS
         wanted = wanted_of_payment(path, form) if is_payment else wanted_of_other(name, path, form)
-        assert (found.order_id, found.cf_payment_id, found.said) == wanted, form
+        assert (found.order_id, found.cf_payment_id, found.reported_state) == wanted, form
         assert found.type == EVENTS[name]["type"]
         assert (found.data is None) == (found.cf_payment_id != ""), form
         assert found.data is None or json.loads(found.data) == data, form

@@ -51,7 +51,8 @@ def reason(headers: Headers, body: bytes) -> str:
 def test_what_the_gateway_signed_is_read() -> None:
     """The order, the attempt, and in which state it would be no news."""
     found = read(event("order_8123", "9911", "SUCCESS"))
-    assert (found.order_id, found.cf_payment_id, found.said) == ("order_8123", "9911", "captured")
+    assert (found.order_id, found.cf_payment_id) == ("order_8123", "9911")
+    assert found.reported_state == "captured"
 
 
 def test_the_raw_bytes_are_what_is_signed() -> None:
@@ -189,7 +190,7 @@ def test_headers_that_are_none_are_a_mistake_too(headers: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "state"),
     [
         ("SUCCESS", "captured"),
         ("VOID", "voided"),
@@ -200,9 +201,9 @@ def test_headers_that_are_none_are_a_mistake_too(headers: object) -> None:
         ("SOMETHING_NEW", ""),
     ],
 )
-def test_what_a_status_says_is_known(status: str, said: str) -> None:
+def test_a_status_reports_a_state(status: str, state: str) -> None:
     """A success event may still say PENDING; that is always worth an inquiry."""
-    assert read(event(status=status)).said == said
+    assert read(event(status=status)).reported_state == state
 
 
 @pytest.mark.parametrize("kind", sorted(PAYMENT_EVENTS))
@@ -284,7 +285,7 @@ def test_a_payment_event_that_names_no_attempt_is_handed_on(
     body = json.dumps({"type": kind, "data": data}).encode()
     found = read(body)
     assert (found.type, found.order_id, found.cf_payment_id) == (kind, order_id, "")
-    assert found.said == ""
+    assert found.reported_state == ""
     assert json.loads(found.data or b"") == data
 
 
@@ -292,7 +293,7 @@ def test_a_payment_event_that_names_no_attempt_is_handed_on(
 def test_a_payment_event_of_another_systems_order_is_handed_on(order_id: str) -> None:
     """Its order id has not our form, so no payment here is meant."""
     found = read(event(order_id=order_id))
-    assert (found.order_id, found.cf_payment_id, found.said) == ("", "", "")
+    assert (found.order_id, found.cf_payment_id, found.reported_state) == ("", "", "")
     assert json.loads(found.data or b"")["order"]["order_id"] == order_id
 
 
@@ -300,7 +301,7 @@ def test_a_payment_event_of_another_systems_order_is_handed_on(order_id: str) ->
 def test_a_payment_event_without_a_readable_attempt_keeps_its_order(attempt: object) -> None:
     """It wakes no payment, and the feed has it under its order."""
     found = read(event(cf_payment_id=attempt))
-    assert (found.order_id, found.cf_payment_id, found.said) == ("order_1", "", "")
+    assert (found.order_id, found.cf_payment_id, found.reported_state) == ("order_1", "", "")
     assert json.loads(found.data or b"")["payment"]["cf_payment_id"] == attempt
 
 
@@ -308,7 +309,7 @@ def test_a_payment_event_without_a_readable_attempt_keeps_its_order(attempt: obj
 def test_a_status_of_another_form_is_worth_an_inquiry(status: object) -> None:
     """It is about an attempt, and says nothing that is known already."""
     found = read(event(payment_status=status))
-    assert (found.order_id, found.cf_payment_id, found.said) == ("order_1", "77", "")
+    assert (found.order_id, found.cf_payment_id, found.reported_state) == ("order_1", "77", "")
 
 
 @pytest.mark.parametrize(

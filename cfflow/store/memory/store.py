@@ -200,12 +200,13 @@ class MemoryStore:
     async def notify(self, notification: Notification) -> Notified:
         """Make the payments that a notification is about due now; tell the feed once."""
         now_ms, cf_payment_id = self.now_ms(), notification.cf_payment_id
+        reported = notification.reported_state
         order = self._orders.get(notification.order_id) or _Order([], {}, {})
         woken = []
         for n in _concerned(order.attempts, cf_payment_id):
             attempt = order.attempts[n - 1]
-            told = (attempt.cf_payment_id, attempt.state) == (cf_payment_id, notification.said)
-            if not told and n in order.records:
+            adds_nothing = attempt.cf_payment_id == cf_payment_id and attempt.state == reported
+            if not adds_nothing and n in order.records:
                 order.notices[n] = _notice(order.notices.get(n), notification, now_ms)
                 self._wakes[payment_id(notification.order_id, n)] = now_ms
                 woken.append(n)
@@ -328,11 +329,12 @@ def _concerned(attempts: Sequence[Attempt], cf_payment_id: str) -> Sequence[int]
 def _notice(before: Notice | None, new: Notification, now_ms: int) -> Notice:
     """Return what is noted now; what two say differently, only an inquiry answers."""
     if before is None:
-        return Notice(now_ms, new.cf_payment_id, new.said)
+        return Notice(now_ms, new.cf_payment_id, new.reported_state)
     at_ms = max(now_ms, before.at_ms + 1)
     if before.cf_payment_id != new.cf_payment_id:
         return Notice(at_ms, "*")
-    return Notice(at_ms, new.cf_payment_id, new.said if before.said == new.said else "")
+    same = before.reported_state == new.reported_state
+    return Notice(at_ms, new.cf_payment_id, new.reported_state if same else "")
 
 
 def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] | None:

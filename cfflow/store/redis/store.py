@@ -227,7 +227,7 @@ class RedisStore:
             "notify",
             order_id,
             notification.cf_payment_id,
-            notification.said,
+            notification.reported_state,
             self._feed_max,
             DUPLICATE_WINDOW_MS,
             encode_notification(notification, self.now_ms()),

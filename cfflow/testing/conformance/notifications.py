@@ -105,13 +105,13 @@ class NotificationConformance(ConformancePart):
     async def test_what_the_payment_says_already_wakes_nobody(self, store: Store) -> None:
         """An inquiry each for what is known would use up the gateway's rate limit."""
         await asleep(store, state=State.CAPTURED)
-        assert (await store.notify(a_notification(said="captured"))).payments == ()
+        assert (await store.notify(a_notification(reported_state="captured"))).payments == ()
         assert await claimed(store) == []
 
     async def test_what_contradicts_the_payment_wakes_it(self, store: Store) -> None:
         """A failed payment whose money came after all."""
         await asleep(store, state=State.FAILED)
-        assert (await store.notify(a_notification(said="captured"))).payments == (1,)
+        assert (await store.notify(a_notification(reported_state="captured"))).payments == (1,)
 
     async def test_one_that_names_no_attempt_wakes_nobody(self, store: Store) -> None:
         """A refund is nothing to ask about; the feed has it all the same."""
@@ -197,7 +197,7 @@ class NotificationConformance(ConformancePart):
     async def test_a_commit_that_says_the_same_answers_it(self, store: Store) -> None:
         """The step's own answer was as good as the news."""
         held = await asleep(store)
-        await store.notify(a_notification(said="captured"))
+        await store.notify(a_notification(reported_state="captured"))
         await written(store, held, state=State.CAPTURED, wake_at_ms=None)
         assert await notice_of(store) is None
         assert await claimed(store) == []
@@ -209,10 +209,10 @@ class NotificationConformance(ConformancePart):
         """Whoever asks next must ask for all attempts of the order."""
         await asleep(store)
         for cf_payment_id in order:
-            await store.notify(a_notification(cf_payment_id, said="captured"))
+            await store.notify(a_notification(cf_payment_id, reported_state="captured"))
         notice = await notice_of(store)
         assert notice is not None
-        assert (notice.cf_payment_id, notice.said) == ("*", "")
+        assert (notice.cf_payment_id, notice.reported_state) == ("*", "")
 
     @pytest.mark.parametrize("order", [("captured", "failed"), ("failed", "captured")])
     async def test_two_that_contradict_each_other_are_answered_by_an_inquiry_only(
@@ -220,8 +220,8 @@ class NotificationConformance(ConformancePart):
     ) -> None:
         """They come in any order, so the later one need not be the newer one."""
         held = await asleep(store)
-        for said in order:
-            await store.notify(a_notification(said=said))
+        for state in order:
+            await store.notify(a_notification(reported_state=state))
         await written(store, held, state=State.FAILED, wake_at_ms=None)
         assert await notice_of(store) is not None
         assert await claimed(store) == ["order_1.1"]
