@@ -161,7 +161,7 @@ class Engine:
         for _ in range(_COMMITS_MAX):
             plan = decide(snapshot, event, flow, self.store.now_ms())
             if plan.only_clears_notifications:
-                return await self.store.answer(snapshot, plan.settles_until_at_ms)
+                return await self.store.clear_notifications(snapshot, plan.settles_until_at_ms)
             committed = await self.store.commit(plan)
             match committed:
                 case Committed(outcome=Outcome.OK, snapshot=Snapshot() as written):

@@ -204,7 +204,7 @@ class Store(Protocol):
         """
         ...
 
-    async def answer(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
+    async def clear_notifications(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
         """Be done with a payment's notifications up to then, without a new version of it.
 
         It wakes when its record says so again. Somebody who has moved it since has answered,

@@ -562,7 +562,7 @@ async def test_it_uses_no_command_that_a_busy_or_a_sharded_server_regrets(
     await again.notify(
         Notification(type="T", content_id="c", order_id="order_1", cf_payment_id="1")
     )
-    await again.answer(snapshot, 2**60)
+    await again.clear_notifications(snapshot, 2**60)
     await commit_once(again, snapshot, polls=1)
     assert await again.purge([await begin(again, "order_2")])
     await again.aclose()

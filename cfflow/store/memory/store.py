@@ -219,7 +219,7 @@ class MemoryStore:
             self._feed.append(notification.order_id, [entry])
         return Notified(tuple(woken), duplicate=not new)
 
-    async def answer(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
+    async def clear_notifications(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
         """Be done with a payment's notifications up to then, without a new version of it."""
         order = self._orders.get(snapshot.order_id)
         notice = order.notices.get(snapshot.n) if order else None

@@ -244,7 +244,7 @@ class RedisStore:
             raise StoreUnavailable("too few replicas have the notification")
         return answer
 
-    async def answer(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
+    async def clear_notifications(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
         """Be done with a payment's notifications up to then, without a new version of it."""
         place, record = self.keys.partition(snapshot.order_id), snapshot.record
         wake_at_ms = "" if record.wake_at_ms is None else record.wake_at_ms

@@ -232,7 +232,7 @@ class NotificationConformance(ConformancePart):
         await store.notify(a_notification())
         (found,) = await store.lease(100, _LEASE_MS)
         assert found.notice is not None
-        answered = await store.answer(found, found.notice.at_ms)
+        answered = await store.clear_notifications(found, found.notice.at_ms)
         assert (answered.record, answered.notice) == (held.record, None)
         assert await notice_of(store) is None
         assert await claimed(store) == []
@@ -244,7 +244,7 @@ class NotificationConformance(ConformancePart):
         await store.notify(a_notification())
         (found,) = await store.lease(100, _LEASE_MS)
         assert found.notice is not None
-        await store.answer(found, found.notice.at_ms)
+        await store.clear_notifications(found, found.notice.at_ms)
         assert await claimed(store) == ["order_1.1"]
 
     async def test_an_answer_to_an_older_one_leaves_the_newer_due(self, store: Store) -> None:
@@ -254,7 +254,7 @@ class NotificationConformance(ConformancePart):
         (found,) = await store.lease(100, _LEASE_MS)
         await store.notify(a_notification())
         assert found.notice is not None
-        await store.answer(found, found.notice.at_ms)
+        await store.clear_notifications(found, found.notice.at_ms)
         assert await notice_of(store) is not None
         assert await claimed(store) == ["order_1.1"]
 
@@ -265,7 +265,7 @@ class NotificationConformance(ConformancePart):
         (found,) = await store.lease(100, _LEASE_MS)
         await written(store, found, wake_at_ms=None)
         assert found.notice is not None
-        await store.answer(found, found.notice.at_ms)
+        await store.clear_notifications(found, found.notice.at_ms)
         assert await claimed(store) == ["order_1.1"]
 
     async def test_an_order_with_news_is_not_purged(self, store: Store) -> None:
