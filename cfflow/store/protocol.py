@@ -1,15 +1,22 @@
-"""What a store must do, and the bytes it keeps.
+"""What a store must do, and the bytes that it keeps.
 
-Three promises make the engine simple: a plan is written whole or not at all; it is
-written only over the version that it was decided on; the same commit sent twice is
-applied once. `cfflow.testing` has the suite that every store must pass.
+A store keeps payments. It decides nothing about money: it gets a `Plan`, which says what to
+write, and writes it. Three promises make that safe, and every store must keep them:
+
+- A plan is written whole or not at all: record, indexes, next action and events.
+- A plan is written only over the version that it was decided on. Of two plans for one
+  version the first wins, and the second gets `Outcome.CONFLICT` and the newest payment.
+- A commit that is sent twice, because its result was lost, is applied once.
+
+`cfflow.testing.StoreConformance` is a test suite for these promises and for everything that
+`Store` describes. The functions at the end of this module make and read the stored bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -45,18 +52,21 @@ __all__ = [
     "encode_record",
     "load_order",
     "load_payment",
-    "oldest_of",
+    "oldest_share",
     "snapshot_of",
 ]
 
-#: A QR image or a form fits; what does not is shown to the caller and not kept.
+#: The largest next action that is kept. A QR image or a form fits. A larger one is returned to
+#: the caller of `pay` and not stored.
 ACTION_MAX_B: Final = 65_536
 
-#: So long an order that was paid is known as paid after its payments were purged.
+#: For how long the marker of a paid order stays after its payments were purged.
 PAID_MARKER_MS: Final = 365 * 86_400_000
 
-#: So long a notification is known, and a second one like it is a duplicate.
+#: For how long a second notification with the same content is a duplicate.
 DUPLICATE_WINDOW_MS: Final = 86_400_000
+
+_T = TypeVar("_T")
 
 _encode = msgspec.msgpack.Encoder().encode
 _record_decoder = msgspec.msgpack.Decoder(Record)
@@ -66,24 +76,33 @@ _notice_decoder = msgspec.msgpack.Decoder(Notice)
 
 
 class Outcome(StrEnum):
-    """How a commit ended."""
+    """How a commit ended. Only `OK` has written anything."""
 
     OK = "ok"
+    #: The payment has another version or token than the plan was decided on, or more siblings
+    #: hold or took money than it had in view.
     CONFLICT = "conflict"
+    #: There is no such payment.
     GONE = "gone"
+    #: Another payment of the order owns the attempt that the plan writes.
     OWNED = "owned"
+    #: The plan opens a step, or is barred like one, and a sibling holds or took money.
     HOLDER = "holder"
+    #: The entry of a sibling bars the step (`Attempt.bars`).
     BLOCKED = "blocked"
+    #: The store may have lost commits of this payment: the gateway must be asked first.
     RESTARTED = "restarted"
+    #: A newer cfflow wrote the record; this one would drop fields that it does not have.
     SCHEMA = "schema"
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """The answer to a commit: what is stored now, at the store's own time.
+    """The result of a commit, at the store's own time.
 
-    `other` is the payment number that stood in the way of a claimed attempt, a hold or a
-    new pay; `since_at_ms` is when a store that may have lost commits began anew. `replicated`:
-    as many replicas have it as the deployment asks for.
+    `snapshot`: the payment as it is stored now, with `OK` and `CONFLICT`. `other`: the number
+    of the payment that stood in the way, with `OWNED`, `HOLDER` and `BLOCKED`. `since_at_ms`:
+    when the store restarted, with `RESTARTED`. `replicated`: whether as many replicas have the
+    commit as the deployment asks for; no step is sent without them.
     """
 
     outcome: Outcome
@@ -95,9 +114,11 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The answer to a start: a new payment, the open one, or the one that took money.
+    """The result of a start.
 
-    `exists`: a payment of the wanted number exists already, or the order is not so far.
+    `ok`: the snapshot is a new payment. `open`: the order has an open payment, which is
+    returned. `paid`: so is the one that took money. `exists`: a payment of the wanted number
+    exists, and is returned.
     """
 
     outcome: Literal["ok", "open", "paid", "exists"]
@@ -105,12 +126,12 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Notification(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway has sent us, once its signature was found right.
+    """An event that the gateway sent, with a valid signature.
 
-    `content_id` is the same whenever the same body comes again. `order_id` and
-    `cf_payment_id` are empty where it names none in our form. A payment that is in the
-    `reported_state` needs no inquiry; empty where it reports none. `data` is its own JSON,
-    kept for the feed where it is about no attempt.
+    `content_id` is the same each time the same body comes. `order_id` and `cf_payment_id` are
+    empty if it names none in our form. `reported_state` is the state that it reports, empty if
+    it reports none: a payment in that state needs no inquiry. `data` is the event's JSON, for
+    the feed; None if the event names an attempt.
     """
 
     type: str
@@ -122,21 +143,24 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Notified(msgspec.Struct, frozen=True):
-    """The answer to a notification: the payments that are due now, and whether it came before."""
+    """The result of a notification: the payments that are due now, and whether it came before."""
 
     payments: tuple[int, ...] = ()
     duplicate: bool = False
 
 
 class Overdue(msgspec.Struct, frozen=True):
-    """How far behind the workers are: what is due now, and since when at the longest."""
+    """How far behind the workers are: how many payments are due, and since when the oldest is."""
 
     count: int = 0
     since_at_ms: int | None = None
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Which payments to list: by index and time of creation, oldest first."""
+    """Which payments to list: by state and time of creation, oldest first.
+
+    `review`: only those with an open review. Both ends of the time belong to it.
+    """
 
     states: tuple[State, ...] = tuple(State)
     review: bool = False
@@ -145,7 +169,7 @@ class Page(msgspec.Struct, frozen=True):
     limit: int = 100
 
     def has(self, record: Record) -> bool:
-        """Say whether a payment belongs on this page, its limit aside."""
+        """Return whether a payment belongs on this page, regardless of the limit."""
         from_then = self.from_at_ms <= record.created_at_ms
         in_time = from_then and (self.to_at_ms is None or record.created_at_ms <= self.to_at_ms)
         wanted = bool(record.open_reviews) if self.review else True
@@ -153,79 +177,110 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    """Keeps payments. Times are milliseconds of the store's own clock.
+    """Keeps the payments of orders. All times are milliseconds of the store's own clock.
 
-    Every call raises `StoreUnavailable` when the store cannot be reached or does not
-    accept writes, and `StoreError` when what it holds cannot be read.
+    An order has payments with the numbers 1, 2, ... and, for each of them, an `Attempt`: what
+    its siblings need of it. A payment has a record, may have a next action and an open
+    notification, and has a wake time while a worker must look at it.
+
+    Every call raises `StoreUnavailable` if the store cannot be reached or refuses writes, and
+    `StoreError` if stored bytes cannot be read. After `StoreUnavailable` from a call that
+    writes, the write may have happened.
     """
 
     def now_ms(self) -> int:
-        """Return the store's time, by this process's monotonic clock and a known offset."""
+        """Return the store's time without asking the store.
+
+        It is this process's monotonic clock plus an offset that earlier calls have measured.
+        Wake times and leases of all processes go by it, so no process may use a clock of its
+        own machine.
+        """
         ...
 
     def feed(self) -> FeedStore:
-        """Return what the feed's readers need; usable once the store is open."""
+        """Return the part of the store that feed consumers use. The store must be open."""
         ...
 
     async def open(self) -> None:
-        """Connect, and refuse a store that could lose payments (`ConfigError`)."""
+        """Connect. Raises `ConfigError` for a store that could lose payments."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         ...
 
     async def start(
         self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
     ) -> Started:
-        """Begin the order's next payment, unless one is open or took money.
+        """Store the first record of the order's next payment, and its flow's text.
 
-        With `n` begin exactly that one, whatever the others are: `adopt` writes down what
-        the gateway says has happened. Raises `AlreadyPaid` where the payment that took
-        money is past its retention.
+        If one of the order's payments is open and not abandoned, or took money, that one is
+        returned and nothing is written. With `n`, the payment with exactly this number is
+        stored, whatever the others are: `adopt` writes what has already happened. Raises
+        `AlreadyPaid` if the order was paid and its payments are purged, `Conflict` if `n` is
+        beyond the next number.
         """
         ...
 
     async def load(self, order_id: str, n: int) -> Snapshot | None:
-        """Return a payment, None where there is none."""
+        """Return a payment, None if there is none."""
         ...
 
     async def commit(self, plan: Plan) -> Committed:
-        """Write a plan over the version that it was decided on."""
+        """Write a plan over the version that it was decided on.
+
+        The checks, in this order; the first that fails is the outcome, and nothing is written:
+
+        1. `GONE`, `SCHEMA`: the payment exists, and its record's schema is not a newer one.
+        2. `CONFLICT`: version and token are those of `plan.previous`. For a plan that is
+           `barred_as` no step: not more siblings have money than in `plan.before`.
+        3. `RESTARTED`: the store cannot have lost commits since this record was written, or
+           the plan is `verified_after_restart`.
+        4. `OWNED`, `HOLDER`, `BLOCKED`: the order's other payments permit it.
+
+        Then all of it is written at once: the record under a new random token, the order's
+        entry, the next action if it changed, the indexes, and one event for each walked edge.
+        Notifications up to `settles_until_at_ms`, and those that report the new state, are
+        removed. If one is left the payment is due now, otherwise at the record's wake time.
+        If the payment got money by this commit, its siblings with money are due now.
+        """
         ...
 
     async def notify(self, notification: Notification) -> Notified:
-        """Make the payments that a notification is about due now; tell the feed once.
+        """Make the payments that a notification concerns due now, and write it into the feed.
 
-        It is about the one that has its attempt; where none has, about those that have no
-        attempt yet or that hold or took money, or else about the newest. One that says
-        already what is said stays asleep, and one that names no attempt wakes nobody.
-        Raises `StoreUnavailable` when too few replicas have it, where some must.
+        It concerns the payment that owns its attempt. If none does, it concerns those without
+        an attempt yet and those that hold or took money; if there are none of these, the
+        newest one. It concerns none if it names no attempt, and none that is already in the
+        state that it reports. A duplicate is not written into the feed again. Raises
+        `StoreUnavailable` if fewer replicas have it than the deployment asks for.
         """
         ...
 
     async def clear_notifications(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
-        """Be done with a payment's notifications up to then, without a new version of it.
+        """Remove a payment's open notification up to then, without a new version of it.
 
-        It wakes when its record says so again. Somebody who has moved it since has answered,
-        or left it due. Returns the payment without its notice.
+        The payment is due again at its record's wake time. Nothing happens if another commit
+        has changed the payment since it was read. Returns the payment without its
+        notification.
         """
         ...
 
     async def flow_text(self, order_id: str, digest: str) -> bytes | None:
-        """Return the text of the flow with which a payment began."""
+        """Return the text of the flow with which a payment began, None if it is not stored."""
         ...
 
     async def lease(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
-        """Take due payments for `lease_ms`: nobody else gets them meanwhile.
+        """Take due payments for `lease_ms`: no other worker gets them in this time.
 
-        Three quarters the newest overdue, one quarter the oldest. A store in parts divides
-        `limit` among them and takes at least one of each.
+        Three quarters of them became due last, one quarter are the oldest (`oldest_share`). A
+        store with partitions divides `limit` among them, and takes at least one from each that
+        it asks.
         """
         ...
 
     async def defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
-        """Look at a claimed payment at another time, unless somebody has moved it since."""
+        """Give a leased payment another wake time, unless it has changed since it was leased."""
         ...
 
     async def overdue(self) -> Overdue:
@@ -233,9 +288,11 @@ class Store(Protocol):
         ...
 
     async def purge(self, payments: Sequence[Snapshot]) -> bool:
-        """Remove an order whose payments are exactly these; False if one has moved.
+        """Remove an order whose payments are exactly these.
 
-        One that took money leaves a mark for a year: it is never paid again.
+        Returns False, and removes nothing, if one of them has changed, has an open
+        notification, or if there are more. An order that took money leaves a marker for
+        `PAID_MARKER_MS`: it must not be paid again.
         """
         ...
 
@@ -245,7 +302,7 @@ class Store(Protocol):
 
 
 async def load_payment(store: Store, order_id: str, n: int) -> Snapshot:
-    """Return a payment's snapshot; raises `PaymentNotFound`."""
+    """Return a payment's snapshot. Raises `PaymentNotFound`."""
     found = await store.load(order_id, n)
     if found is None:
         raise PaymentNotFound(f"there is no payment {order_id}.{n}")
@@ -253,7 +310,7 @@ async def load_payment(store: Store, order_id: str, n: int) -> Snapshot:
 
 
 async def load_order(store: Store, order_id: str) -> list[Snapshot]:
-    """Return the snapshots of an order's payments, the first one first."""
+    """Return the snapshots of an order's payments by number; empty if there is no such order."""
     first = await store.load(order_id, 1)
     if first is None:
         return []
@@ -262,22 +319,20 @@ async def load_order(store: Store, order_id: str) -> list[Snapshot]:
 
 
 def encode_record(record: Record) -> bytes:
-    """Return a record as it is kept."""
+    """Return the stored bytes of a record."""
     return _encode(record)
 
 
 def decode_record(blob: bytes) -> Record:
-    """Return a record as it was kept; raises `StoreError` for bytes that are none."""
-    try:
-        return _record_decoder.decode(blob)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise StoreError(f"a stored record does not decode: {error}") from None
+    """Return a record from its stored bytes. Raises `StoreError`, as all `decode_` do."""
+    return _decoded(_record_decoder, blob, "record")
 
 
 def encode_action(action: NextAction) -> bytes:
-    """Return a next action as it is kept; empty for one with a value that no store holds.
+    """Return the stored bytes of a next action, empty for one that cannot be encoded.
 
-    It is the gateway's own JSON: what is odd about it is no reason to lose an answer to a pay.
+    It holds the gateway's own JSON, which may have a number that msgpack cannot hold. The
+    outcome of the pay must be stored all the same, so the action is left out.
     """
     try:
         return _encode(action)
@@ -286,28 +341,34 @@ def encode_action(action: NextAction) -> bytes:
 
 
 def decode_action(blob: bytes | None) -> NextAction | None:
-    """Return a next action as it was kept."""
-    try:
-        return _action_decoder.decode(blob) if blob else None
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise StoreError(f"a stored next_action does not decode: {error}") from None
+    """Return a next action from its stored bytes."""
+    return _decoded(_action_decoder, blob, "next_action") if blob else None
 
 
 def encode_attempt(record: Record) -> bytes:
-    """Return what the order's entry says of a payment, as it is kept."""
+    """Return the stored bytes of what the order's entry has of a payment."""
     return _encode(attempt_of(record))
 
 
 def decode_attempts(packed: bytes | None) -> tuple[Attempt, ...]:
-    """Return what an order's entry says of its payments."""
+    """Return an order's entry from its stored bytes: one `Attempt` for each payment."""
+    return _decoded(_attempts_decoder, packed, "order") if packed else ()
+
+
+def decode_notice(blob: bytes | None) -> Notice | None:
+    """Return an open notification from its stored bytes."""
+    return _decoded(_notice_decoder, blob, "notice") if blob else None
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[_T], blob: bytes, what: str) -> _T:
     try:
-        return _attempts_decoder.decode(packed) if packed else ()
+        return decoder.decode(blob)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise StoreError(f"a stored order does not decode: {error}") from None
+        raise StoreError(f"a stored {what} does not decode: {error}") from None
 
 
 def encode_events(plan: Plan) -> list[bytes]:
-    """Return the feed entries of a plan, one per transition."""
+    """Return the feed entries of a plan, one for each transition."""
     snapshot, record = plan.snapshot, plan.record
     return [
         _encode(
@@ -352,26 +413,19 @@ def snapshot_of(
     packed: bytes | None,
     notice: bytes | None = None,
 ) -> Snapshot:
-    """Return the snapshot of one stored payment."""
+    """Return a payment from its id and the stored bytes of its parts."""
     place = split_id(identifier)
     if place is None:
-        raise StoreError(f"{identifier!r} in an index is no payment id")
+        raise StoreError(f"an index has {identifier!r}, which is not a payment id")
     record, attempts = decode_record(blob), decode_attempts(packed)
     return Snapshot(*place, record, decode_action(action), attempts, decode_notice(notice))
 
 
-def decode_notice(blob: bytes | None) -> Notice | None:
-    """Return a notice as it was kept."""
-    try:
-        return _notice_decoder.decode(blob) if blob else None
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise StoreError(f"a stored notice does not decode: {error}") from None
+def oldest_share(limit: int, turn: int) -> int:
+    """Return how many of `limit` leased payments are the oldest: a quarter, over four turns.
 
-
-def oldest_of(limit: int, turn: int) -> int:
-    """Return how many of a claim are the oldest due: a quarter, over every four turns.
-
-    Without them the oldest would wait for ever while new ones fall due faster than they
-    are looked at; without the newest, nobody in a queue would be served in time.
+    `turn` counts the leases. Without the oldest, a payment could wait for ever while new ones
+    become due faster than the workers look at them. Without the newest, no payment of a long
+    queue would be looked at in time.
     """
     return (limit + turn % 4) // 4

@@ -46,7 +46,7 @@ from cfflow.store.protocol import (
     encode_events,
     encode_notification,
     encode_record,
-    oldest_of,
+    oldest_share,
 )
 
 __all__ = ["FakeClock", "MemoryStore"]
@@ -238,7 +238,7 @@ class MemoryStore:
         """Take due payments, three quarters the newest overdue, one quarter the oldest."""
         now_ms = self.now_ms()
         due = sorted((at, name) for name, at in self._wakes.items() if at <= now_ms)
-        oldest = oldest_of(limit, self._claims)
+        oldest = oldest_share(limit, self._claims)
         self._claims += 1
         newest = due[::-1][: limit - oldest]
         chosen = dict.fromkeys(name for _, name in [*newest, *due[:oldest]])

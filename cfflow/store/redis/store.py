@@ -26,7 +26,7 @@ from cfflow.store.protocol import (
     encode_events,
     encode_notification,
     encode_record,
-    oldest_of,
+    oldest_share,
     snapshot_of,
 )
 from cfflow.store.redis.feed import RedisFeed
@@ -275,8 +275,8 @@ class RedisStore:
                 self.keys.wake(place),
                 (
                     self.keys.order_prefix(place),
-                    each - oldest_of(each, turn),
-                    oldest_of(each, turn),
+                    each - oldest_share(each, turn),
+                    oldest_share(each, turn),
                 ),
             )
             for turn, place in turns
