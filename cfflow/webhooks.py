@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.cashfree.lenient import UNREADABLE, decoder, without_lone_surrogates
 from cfflow.core.arguments import ORDER_ID
 from cfflow.core.chart import State
@@ -24,25 +25,15 @@ from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError, InvalidInput, InvalidSignature
 from cfflow.store.protocol import Notification
 
-__all__ = ["BODY_MAX_B", "PAYMENT_EVENTS", "Headers", "Receipt", "Verifier"]
+__all__ = ["Headers", "Receipt", "Verifier"]
 
 Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
-#: Real ones are two to four kilobytes; a stranger's megabytes are not even hashed.
-BODY_MAX_B: Final = 65_536
-
-#: The only ones that are about a payment's fate; all others are handed to the feed as they are.
-PAYMENT_EVENTS: Final = frozenset(
-    {"PAYMENT_SUCCESS_WEBHOOK", "PAYMENT_FAILED_WEBHOOK", "PAYMENT_USER_DROPPED_WEBHOOK"}
-)
-
-_SIGNATURE: Final = "x-webhook-signature"
-_TIMESTAMP: Final = "x-webhook-timestamp"
-_READ: Final = frozenset({_SIGNATURE, _TIMESTAMP})
+_READ: Final = frozenset({facts.SIGNATURE_HEADER, facts.TIMESTAMP_HEADER})
 
 _MILLISECONDS: Final = re.compile(r"[0-9]{10,15}")
 _TYPE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
-_ATTEMPT: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_ATTEMPT: Final = re.compile(facts.CF_PAYMENT_ID_PATTERN)
 _CONTENT_ID_B: Final = 16
 
 #: In which state a payment tells us as much as this status does.
@@ -134,15 +125,18 @@ class Verifier:
                 "on_webhook needs the raw body, as bytes: JSON read and written anew"
                 " has another signature"
             )
-        if len(body) > BODY_MAX_B:
-            raise _refused("oversized", f"the body has more than {BODY_MAX_B} bytes")
+        if len(body) > facts.WEBHOOK_MAX_B:
+            # Megabytes of a foreign sender are not even hashed.
+            raise _refused("oversized", f"the body has more than {facts.WEBHOOK_MAX_B} bytes")
         raw, given = bytes(body), _given(headers)
-        stamp, signature = given.get(_TIMESTAMP), given.get(_SIGNATURE)
+        stamp, signature = given.get(facts.TIMESTAMP_HEADER), given.get(facts.SIGNATURE_HEADER)
         if not stamp or not signature:
-            missing = _SIGNATURE if stamp else _TIMESTAMP
+            missing = facts.SIGNATURE_HEADER if stamp else facts.TIMESTAMP_HEADER
             raise _refused("missing_header", f"{missing} is missing")
         if not _MILLISECONDS.fullmatch(stamp):
-            raise _refused("bad_timestamp", f"{_TIMESTAMP} is not milliseconds since the epoch")
+            raise _refused(
+                "bad_timestamp", f"{facts.TIMESTAMP_HEADER} is not milliseconds since the epoch"
+            )
         if not self._signed(stamp, raw, signature):
             raise _refused("forged", "the signature is not the gateway's")
         if self._tolerance_ms is not None and abs(now_ms - int(stamp)) > self._tolerance_ms:
@@ -187,7 +181,7 @@ def _notification(raw: bytes) -> Notification:
     except UNREADABLE:
         data = _Data()
     content_id = _content_id(raw)
-    about = _attempt(data) if envelope.type in PAYMENT_EVENTS else None
+    about = _attempt(data) if envelope.type in facts.PAYMENT_EVENTS else None
     if about is not None:
         order_id, cf_payment_id = about
         return Notification(
@@ -231,7 +225,7 @@ def _reported_state(data: _Data) -> str:
 def _order(kind: str, data: _Data) -> str:
     """Return the order that an event names, "" where none has our form."""
     parts = [data.order]
-    if kind not in PAYMENT_EVENTS:
+    if kind not in facts.PAYMENT_EVENTS:
         parts += [data.order_details, data.refund, data.auto_refund, data.dispute]
     named = (part.order_id or "" for part in parts if part)
     return next((name for name in named if ORDER_ID.fullmatch(name)), "")

@@ -14,8 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "cfflow"
 
 #: The rooms and modules of cfflow, bottom first. Each imports what stands before it, and itself;
 #: nothing else. A new one needs a place here: what does it belong to, and who may import it?
+#: A module that stands here by itself is not part of the room around it.
 LAYERS = (
     "errors",
+    "cashfree.facts",  # constants only, so the core may read them
     "core",
     "logs",
     "cashfree",
@@ -119,8 +121,10 @@ TREES = {name_of(path): ast.parse(path.read_bytes()) for path in sorted(PACKAGE.
 
 
 def part_of(module: str) -> str:
-    """Return the room of one of our modules: `core` of `cfflow.core.chart`."""
-    return module.removeprefix("cfflow").removeprefix(".").partition(".")[0]
+    """Return the layer of one of our modules, the longest that fits: `core` of `core.chart`."""
+    name = module.removeprefix("cfflow").removeprefix(".")
+    fitting = [part for part in LAYERS if f"{name}.".startswith(f"{part}.")]
+    return max(fitting, key=len, default=name.partition(".")[0])
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -192,6 +196,37 @@ def test_imports_run_downwards_only(module: str) -> None:
         below.add(ASIDE)
     upwards = {name for name in ours(module) if part_of(name) not in below}
     assert not upwards, f"{module} knows {sorted(upwards)}"
+
+
+def test_the_facts_are_constants_and_import_nothing_of_cfflow() -> None:
+    """The core reads them, so nothing in them may compute, decide or meet the gateway."""
+    facts = "cfflow.cashfree.facts"
+    assert ours(facts) == set()
+    assert foreign(facts) <= PURE
+    values = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+    docstring, *statements = TREES[facts].body
+    assert isinstance(docstring, ast.Expr)
+    assert [type(node).__name__ for node in statements if not isinstance(node, values)] == []
+    assert not [node for node in ast.walk(TREES[facts]) if isinstance(node, ast.Lambda)]
+    targets = [node.target for node in statements if isinstance(node, ast.AnnAssign)]
+    assert [t.id for t in targets if isinstance(t, ast.Name) and not t.id.isupper()] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "part"),
+    [
+        ("cfflow", ""),
+        ("cfflow.errors", "errors"),
+        ("cfflow.cashfree", "cashfree"),
+        ("cfflow.cashfree.facts", "cashfree.facts"),
+        ("cfflow.cashfree.facts_of_another", "cashfree"),
+        ("cfflow.core.chart", "core"),
+        ("cfflow.nowhere.else", "nowhere"),
+    ],
+)
+def test_the_longest_layer_that_fits_counts(module: str, part: str) -> None:
+    """A module with a layer of its own does not get the freedom of its room."""
+    assert part_of(module) == part
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:

@@ -16,9 +16,10 @@ from typing import Final, Self, TypeVar
 import httpx
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.cashfree.calls import ROUTES, Route
 from cfflow.cashfree.clock import GatewayClock
-from cfflow.cashfree.environment import API_VERSIONS, base_url_of
+from cfflow.cashfree.environment import base_url_of
 from cfflow.cashfree.failures import from_answer, from_transport, request_id_of, undecodable
 from cfflow.cashfree.gateway import Gateway
 from cfflow.cashfree.lenient import UNREADABLE
@@ -68,12 +69,15 @@ class GatewayClient(Gateway):
         timeout_s: float = 10.0,
         log: Log | None = None,
     ) -> None:
-        self._credentials = Sealed({"x-client-id": client_id, "x-client-secret": client_secret})
+        self._credentials = Sealed(
+            {facts.CLIENT_ID_HEADER: client_id, facts.CLIENT_SECRET_HEADER: client_secret}
+        )
         del client_id, client_secret
-        if api_version not in API_VERSIONS:
-            raise ConfigError(f"API version {api_version!r} is none of {', '.join(API_VERSIONS)}")
-        for name in ("x-client-id", "x-client-secret"):
-            if not _HEADER_SAFE.fullmatch(self._credentials.reveal()[name]):
+        if api_version not in facts.API_VERSIONS:
+            known = ", ".join(facts.API_VERSIONS)
+            raise ConfigError(f"API version {api_version!r} is not one of {known}")
+        for name, value in self._credentials.reveal().items():
+            if not _HEADER_SAFE.fullmatch(value):
                 raise ConfigError(f"{name} is empty or has a character that no header can carry")
         self.base_url = base_url_of(environment)
         self.api_version = api_version
@@ -110,11 +114,11 @@ class GatewayClient(Gateway):
         # Ours goes along, so that support can find a call whose answer never came.
         own_id = token_hex(16)
         headers = _HEADERS | {
-            "x-request-id": own_id,
-            "x-api-version": api_version or self.api_version,
+            facts.REQUEST_ID_HEADER: own_id,
+            facts.API_VERSION_HEADER: api_version or self.api_version,
         }
         if key:
-            headers["x-idempotency-key"] = key
+            headers[facts.IDEMPOTENCY_KEY_HEADER] = key
         answer = await self._send(call, ids, body, headers, timeout_s)
         response = None if isinstance(answer, CfflowError) else answer
         found = answer if isinstance(answer, CfflowError) else _read(call, decode, answer)

@@ -1,4 +1,4 @@
-"""Where the gateway is, and which versions of its API are known (GATEWAY 1)."""
+"""Where the gateway is: an environment becomes the base URL of every call."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import httpx
 
+from cfflow.cashfree import facts
 from cfflow.errors import ConfigError
 
-__all__ = ["API_VERSIONS", "ENVIRONMENTS", "base_url_of", "is_local", "path_segment"]
-
-API_VERSIONS: Final = ("2022-09-01", "2023-08-01", "2025-01-01", "2026-01-01")
-
-ENVIRONMENTS: Final = {
-    "sandbox": "https://sandbox.cashfree.com/pg",
-    "production": "https://api.cashfree.com/pg",
-}
+__all__ = ["base_url_of", "is_local", "path_segment"]
 
 #: Hosts on which a base URL may be plain http: an emulator on this machine.
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -29,13 +23,13 @@ def base_url_of(environment: str) -> str:
     numbers would travel readable; and for a URL with a password, which httpx would send
     along with every call.
     """
-    if environment in ENVIRONMENTS:
-        return ENVIRONMENTS[environment]
+    if environment in facts.BASE_URLS:
+        return facts.BASE_URLS[environment]
     if "@" in environment:
         raise ConfigError("environment: a base URL takes no user name and no password")
     parts = _base(environment)
     if parts is None:
-        known = ", ".join(ENVIRONMENTS)
+        known = ", ".join(facts.BASE_URLS)
         raise ConfigError(f"environment {environment!r} is none of {known}, and no base URL")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise ConfigError(f"environment {environment!r}: plain http is for this machine only")
@@ -44,7 +38,7 @@ def base_url_of(environment: str) -> str:
 
 def is_local(environment: str) -> bool:
     """Say whether this is a gateway on this machine: an emulator."""
-    return environment not in ENVIRONMENTS and urlsplit(environment).hostname in _LOOPBACK
+    return environment not in facts.BASE_URLS and urlsplit(environment).hostname in _LOOPBACK
 
 
 def _base(url: str) -> SplitResult | None:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.cashfree.calls import ROUTES
 from cfflow.cashfree.lenient import UNREADABLE, decoder
 from cfflow.cashfree.transport import NEVER_SENT
@@ -29,12 +30,6 @@ from cfflow.errors import (
 
 __all__ = ["from_answer", "from_transport", "request_id_of", "retry_after_s", "undecodable"]
 
-#: Refusals which show that the gateway knows more of this payment than we do.
-_KNOWS_CODES: Final = frozenset({"orderpay_not_found", "order_inactive"})
-_KNOWS_WORDS: Final = ("already processed", "exceeded")
-
-_RETRY_AFTER_S: Final = 60.0
-_RETRY_AFTER_MAX_S: Final = 3600.0
 _BAD_REQUEST: Final = 400
 _SERVER_ERROR: Final = 500
 _MAYBE_DONE: Final = frozenset({408, 409, 422, 425})
@@ -58,7 +53,7 @@ class _Words(NamedTuple):
 
 def request_id_of(response: httpx.Response) -> str:
     """Return the gateway's own number for the call, "" where it gave none."""
-    return str(response.headers.get("x-request-id", ""))[:80]
+    return str(response.headers.get(facts.REQUEST_ID_HEADER, ""))[:80]
 
 
 def from_transport(call: Call, error: Exception) -> CfflowError:
@@ -106,7 +101,7 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
         return rejected
     if ROUTES[call].moves:
         unknown = OutcomeUnknown(f"{text}; the gateway may have acted")
-        unknown.replayed = response.headers.get("x-idempotency-replayed", "").lower() == "true"
+        unknown.replayed = response.headers.get(facts.REPLAYED_HEADER, "").lower() == "true"
         return unknown
     return GatewayUnavailable(text, **details)
 
@@ -124,7 +119,7 @@ def _without_secrets(body: _Words, request: httpx.Request) -> _Words:
 
 
 def _secrets(request: httpx.Request) -> set[str]:
-    found = {request.headers.get("x-client-secret", "")}
+    found = {request.headers.get(facts.CLIENT_SECRET_HEADER, "")}
     parts: list[Any] = [msgspec.json.decode(request.content or b"{}")]
     while parts:
         part = parts.pop()
@@ -145,8 +140,9 @@ def _body(response: httpx.Response) -> _Words:
 
 
 def _knows_more(body: _Words) -> bool:
-    words = body.message.lower()
-    return body.code in _KNOWS_CODES or any(word in words for word in _KNOWS_WORDS)
+    message = body.message.lower()
+    shown = any(text in message for text in facts.FETCH_FIRST_TEXTS)
+    return shown or body.code in facts.FETCH_FIRST_CODES
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
@@ -155,11 +151,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
     `headers` have lower-case names; the gateway's pages write them in different case. A proxy
     before the gateway sends `retry-after`. Without any, a minute: the longest window.
     """
-    for name in ("x-ratelimit-retry", "x-ratelimit-reset", "retry-after"):
+    for name in facts.RETRY_HEADERS:
         try:
             seconds = float(headers.get(name, ""))
         except ValueError:
             continue
-        if 0 <= seconds <= _RETRY_AFTER_MAX_S:
+        if 0 <= seconds <= facts.RETRY_AFTER_MAX_S:
             return seconds
-    return _RETRY_AFTER_S
+    return facts.RETRY_AFTER_S

@@ -8,21 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Instrument", "card_kind", "instrument", "method_name"]
+from cfflow.cashfree import facts
 
-#: Pages and accounts name a method differently; these are the names that a pay takes.
-_METHODS: Final[Mapping[str, str]] = {
-    "wallet": "app",
-    "net_banking": "netbanking",
-    "bank_transfer": "banktransfer",
-    "pay_later": "paylater",
-    "credit_card": "card",
-    "debit_card": "card",
-    "prepaid_card": "card",
-    "card_emi": "emi",
-    "credit_card_emi": "emi",
-    "debit_card_emi": "emi",
-}
+__all__ = ["Instrument", "card_kind", "instrument", "method_name"]
 
 #: "credit", "credit_card", "credit_card_emi" and so on; a "credit_line" is no card.
 _CARD_KINDS: Final[Mapping[str, str]] = {
@@ -63,7 +51,7 @@ def instrument(method: Mapping[str, Any], group: str | None) -> Instrument:
 
 def method_name(given: str) -> str:
     """Return the name of a method that a pay takes; a name that is not known stays as it is."""
-    return _METHODS.get(given, given)
+    return facts.OTHER_METHOD_NAMES.get(given, given)
 
 
 def card_kind(given: object) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.cashfree.wire import encode
-from cfflow.core.flow import USUAL_CHANNELS, Flow
+from cfflow.core.flow import Flow
 from cfflow.core.sealed import Sealed
 from cfflow.core.steps import Instrument
 from cfflow.errors import InvalidInput
@@ -82,7 +83,7 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         if "channel" not in self.__struct_fields__:
             return None
         given: str | None = getattr(self, "channel", None)
-        usual = USUAL_CHANNELS.get(self.gateway_name, (None,))[0]
+        usual = facts.CHANNELS.get(self.gateway_name, (None,))[0]
         return usual if given is None else given
 
     def last_four(self) -> str | None:

@@ -9,12 +9,13 @@ an amount that is no finite number does not decode.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.cashfree.instrument import instrument, method_name
 from cfflow.cashfree.lenient import UNREADABLE, Decides, decoder
 from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
@@ -43,12 +44,7 @@ __all__ = [
 #: Amounts go out as JSON numbers with their two decimals: 1.00, never "1.00" or 1.0e0.
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
-IST: Final = timezone(timedelta(hours=5, minutes=30))
-
 _Id = int | str | None
-
-#: The next paisa would be too much, also where rounding adds it.
-_AMOUNT_MAX: Final = Decimal("999999999999.99")
 
 _YEAR_10000_MS: Final = 253_402_300_800_000
 
@@ -317,9 +313,9 @@ def _page(url: object) -> str | None:
 
 
 def timestamp_ms(text: str | None) -> int | None:
-    """Return milliseconds since the epoch; a time without an offset is IST (GATEWAY 4).
+    """Return milliseconds since the epoch; a time without an offset is Indian time.
 
-    None for what is no time, and for a stand-in such as the year 1, which nobody means.
+    None for a text that is not a time, and for a placeholder such as the year 1.
     """
     if not text:
         return None
@@ -328,7 +324,7 @@ def timestamp_ms(text: str | None) -> int | None:
     except ValueError:
         return None
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=IST)
+        moment = moment.replace(tzinfo=facts.IST)
     at_ms = round(moment.timestamp() * 1000)
     return at_ms if 0 < at_ms < _YEAR_10000_MS else None
 
@@ -349,7 +345,7 @@ def _money(amount: Decimal | None) -> Decimal | None:
 def _check_each(*amounts: Decimal | None) -> None:
     """Money is finite and not negative, or the answer is not to be believed at all."""
     for amount in amounts:
-        if amount is not None and not (amount.is_finite() and 0 <= amount <= _AMOUNT_MAX):
+        if amount is not None and not (amount.is_finite() and 0 <= amount <= facts.AMOUNT_MAX):
             raise ValueError("an amount in the answer is not an amount of money")
 
 

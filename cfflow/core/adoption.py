@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from cfflow.cashfree import facts
 from cfflow.core.chart import State
-from cfflow.core.flow import METHODS, Flow
+from cfflow.core.flow import Flow
 from cfflow.core.observation import Observation
 from cfflow.core.record import Record, Snapshot
 from cfflow.core.steps import create
@@ -31,7 +32,7 @@ def flow_for(attempt: Observation, flows: Sequence[Flow]) -> Flow:
     Raises `InvalidInput`: under a flow that was never meant for it, the wrong things would
     happen to its hold.
     """
-    if attempt.method is None or attempt.method not in METHODS:
+    if attempt.method is None or attempt.method not in facts.METHODS:
         return flows[0]
     for flow in flows:
         if attempt.method in flow.methods:

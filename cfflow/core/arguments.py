@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.core.money import amount_of
 from cfflow.core.record import split_id
 from cfflow.errors import InvalidAmount, InvalidInput, PaymentNotFound
@@ -27,11 +28,9 @@ __all__ = [
     "check_text",
 ]
 
-#: gateway.md#calls: 3 to 45 characters of letters, digits, `_` and `-`.
-ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{3,45}")
-_OTP: Final = re.compile(r"[0-9]{4,8}")
+ORDER_ID: Final = re.compile(facts.ORDER_ID_PATTERN)
+_OTP: Final = re.compile(rf"[0-9]{{{facts.OTP_DIGITS_MIN},{facts.OTP_DIGITS_MAX}}}")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
-_SESSION_MAX: Final = 1024
 _METADATA_MAX_B: Final = 2048
 _TEXT_MAX: Final = 500
 
@@ -65,7 +64,8 @@ def check_order_id(order_id: object) -> str:
     """Return an order id; raises `InvalidInput` for one that the gateway would refuse."""
     if not isinstance(order_id, str) or not ORDER_ID.fullmatch(order_id):
         raise InvalidInput(
-            f"order_id {str(order_id)[:60]!r} must be 3 to 45 letters, digits, '_' or '-'"
+            f"order_id {str(order_id)[:60]!r} must be {facts.ORDER_ID_MIN} to"
+            f" {facts.ORDER_ID_MAX} letters, digits, '_' or '-'"
         )
     return order_id
 
@@ -94,14 +94,16 @@ def check_otp(otp: object) -> str:
     """Return an OTP of 4 to 8 digits. The error never repeats what was typed."""
     if not isinstance(otp, str) or not _OTP.fullmatch(otp):
         del otp
-        raise InvalidInput("the OTP must be a string of 4 to 8 digits")
+        raise InvalidInput(
+            f"the OTP must be a string of {facts.OTP_DIGITS_MIN} to {facts.OTP_DIGITS_MAX} digits"
+        )
     return otp
 
 
 def check_session(payment_session_id: object) -> str:
     """Return a payment_session_id. The error never repeats it: it is a bearer secret."""
     given = isinstance(payment_session_id, str) and payment_session_id.strip()
-    if not given or len(str(payment_session_id)) > _SESSION_MAX:
+    if not given or len(str(payment_session_id)) > facts.SESSION_ID_MAX:
         del payment_session_id, given
         raise InvalidInput("payment_session_id is empty or no session id; create the order first")
     return str(payment_session_id)

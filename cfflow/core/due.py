@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.core.chart import State
 from cfflow.core.draft import Draft, Plan
 from cfflow.core.flow import Flow
@@ -38,9 +39,8 @@ __all__ = [
     "what_to_ask",
 ]
 
-#: The gateway repeats a key's outcome for 24 h (gateway.md#idempotency); an hour is left for
-#: clocks and queues.
-KEY_LIFE_MS: Final = 23 * 3600 * 1000
+#: An hour less than the gateway repeats a key's outcome: that hour is left for clocks and queues.
+KEY_LIFE_MS: Final = facts.IDEMPOTENCY_KEY_LIFE_MS - 3600 * 1000
 
 #: So long before a hold ends, it waits no more for another attempt of the order to be over: a
 #: person decides, since neither waiting nor acting is safe any more.

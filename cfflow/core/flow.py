@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from cfflow.cashfree import facts
 from cfflow.errors import FlowError
 
 __all__ = [
-    "METHODS",
-    "USUAL_CHANNELS",
     "ChannelRules",
     "EndRules",
     "Flow",
@@ -32,32 +30,6 @@ __all__ = [
     "parse",
 ]
 
-MethodName = Literal[
-    "card",
-    "emi",
-    "upi",
-    "netbanking",
-    "app",
-    "cardless_emi",
-    "paylater",
-    "banktransfer",
-]
-
-#: The gateway's own names of its payment methods (GATEWAY 2).
-METHODS: Final[tuple[str, ...]] = MethodName.__args__  # type: ignore[attr-defined]  # typing gap
-
-#: The channels of each method where a flow names none; the first is for a caller who names none.
-USUAL_CHANNELS: Final[Mapping[str, tuple[str, ...]]] = {
-    "card": ("post", "link"),
-    "emi": ("link", "post"),
-    "upi": ("collect", "link", "qrcode"),
-    "netbanking": ("link",),
-    "app": ("link",),
-    "cardless_emi": ("link",),
-    "paylater": ("link",),
-    "banktransfer": ("link",),
-}
-
 _Post = Annotated[tuple[Literal["post", "link"], ...], Meta(min_length=1)]
 _Upi = Annotated[tuple[Literal["collect", "link", "qrcode"], ...], Meta(min_length=1)]
 _Link = Annotated[tuple[Literal["link"], ...], Meta(min_length=1)]
@@ -66,11 +38,7 @@ _Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
 _Seconds = Annotated[int, Meta(ge=1, le=31_536_000)]
 _SecondsOrNone = Annotated[int, Meta(ge=0, le=31_536_000)]
 
-#: A hold lasts at most 7 days at the bank (GATEWAY 2, authorize), a debit card's perhaps 3.
-HOLD_MAX_S: Final = 604_800
-HOLD_DEBIT_S: Final = 259_200
-
-_HoldSeconds = Annotated[int, Meta(ge=60, le=HOLD_MAX_S)]
+_HoldSeconds = Annotated[int, Meta(ge=60, le=facts.HOLD_MAX_S)]
 
 
 class ChannelRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,16 +57,18 @@ class ChannelRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PayRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long one gateway call may take. Cashfree advises 10 s for pay and for the OTP."""
 
-    timeout_s: Annotated[float, Meta(ge=0.05, le=60)] = 10
+    timeout_s: Annotated[float, Meta(ge=0.05, le=60)] = facts.PAY_TIMEOUT_S
 
 
 class OtpRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The customer's turn on a native OTP page; the gateway's own limits are the most."""
 
-    submits_max: Annotated[int, Meta(ge=1, le=3)] = 3
-    resends_max: Annotated[int, Meta(ge=0, le=2)] = 2
-    resend_after_s: Annotated[int, Meta(ge=30, le=3600)] = 30
-    expires_after_s: Annotated[int, Meta(ge=30, le=300)] = 300
+    submits_max: Annotated[int, Meta(ge=1, le=facts.OTP_SUBMITS_MAX)] = facts.OTP_SUBMITS_MAX
+    resends_max: Annotated[int, Meta(ge=0, le=facts.OTP_RESENDS_MAX)] = facts.OTP_RESENDS_MAX
+    resend_after_s: Annotated[int, Meta(ge=facts.OTP_RESEND_AFTER_S, le=3600)] = (
+        facts.OTP_RESEND_AFTER_S
+    )
+    expires_after_s: Annotated[int, Meta(ge=30, le=facts.OTP_PAGE_S)] = facts.OTP_PAGE_S
 
 
 class PollRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,11 +107,11 @@ class HoldRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to do with a hold before it lapses; `authorization.end_time` wins when it is sent.
 
     `times` is the file's `expires_after_s`: one number for every kind, or one for each. A debit
-    card's hold may end after 3 days, a credit card's after 7 (GATEWAY 14).
+    card's hold may end after 3 days, a credit card's after 7 (gateway.md#holds).
     """
 
     times: _HoldSeconds | HoldTimes = msgspec.field(
-        default=HoldTimes(credit=HOLD_MAX_S, debit=HOLD_DEBIT_S), name="expires_after_s"
+        default=HoldTimes(credit=facts.HOLD_MAX_S, debit=facts.HOLD_DEBIT_S), name="expires_after_s"
     )
     act_before_expiry_s: _Seconds = 21_600
     on_expiry: Literal["void", "capture", "review"] = "void"
@@ -177,7 +147,7 @@ class Flow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     name: _Name
     summary: Annotated[str, Meta(max_length=200)] = ""
     capture: Literal["automatic", "manual"] = "automatic"
-    methods: Annotated[tuple[MethodName, ...], Meta(min_length=1)]
+    methods: Annotated[tuple[facts.MethodName, ...], Meta(min_length=1)]
     channels: ChannelRules = ChannelRules()
     pay: PayRules = PayRules()
     otp: OtpRules = OtpRules()
@@ -197,10 +167,10 @@ class Flow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
         Empty for a method that the gateway has not got.
         """
-        if method not in USUAL_CHANNELS:
+        if method not in facts.CHANNELS:
             return ()
         given: tuple[str, ...] | None = getattr(self.channels, method)
-        return given or USUAL_CHANNELS[method]
+        return given or facts.CHANNELS[method]
 
 
 def parse(text: bytes, *, file: str = "flow", stored: bool = False) -> Flow:
@@ -262,7 +232,7 @@ def _check(flow: Flow, file: str, *, stored: bool) -> None:
     if len(set(flow.methods)) != len(flow.methods):
         raise FlowError(f"{file}: methods: the same method is named twice")
     _check_channels(flow, file)
-    if flow.capture == "manual" and not set(flow.methods) <= {"card", "upi"}:
+    if flow.capture == "manual" and not set(flow.methods) <= facts.METHODS_WITH_HOLDS:
         raise FlowError(f"{file}: methods: the gateway holds money only for card and upi")
     after_s = flow.poll.after_s
     if any(later <= earlier for earlier, later in pairwise(after_s)):
@@ -272,7 +242,7 @@ def _check(flow: Flow, file: str, *, stored: bool) -> None:
 
 
 def _check_channels(flow: Flow, file: str) -> None:
-    for method in METHODS:
+    for method in facts.METHODS:
         given: tuple[str, ...] | None = getattr(flow.channels, method)
         if given is None:
             continue

@@ -24,7 +24,7 @@ from typing import Final
 
 import msgspec
 
-from cfflow.cashfree.calls import LIMITED
+from cfflow.cashfree import facts
 from cfflow.cashfree.environment import is_local
 from cfflow.core.observation import Call
 from cfflow.errors import CfflowError, ConfigError
@@ -55,13 +55,12 @@ def limits_of(
     this machine no number until it names one. Raises `ConfigError` for a class without
     limits and for a number that is none.
     """
-    limits: dict[Call, int | None] = dict.fromkeys(LIMITED)
-    if not is_local(environment):
-        sandbox = environment == "sandbox"
-        limits = {call: n.sandbox if sandbox else n.production for call, n in LIMITED.items()}
+    table = facts.RATE_LIMITS.get(environment, facts.RATE_LIMITS["production"])
+    local = is_local(environment)
+    limits = {Call(name): None if local else limit for name, limit in table.items()}
     for name, limit in (given or {}).items():
         if name not in limits:
-            raise ConfigError(f"limits: {name!r} is none of {', '.join(LIMITED)}")
+            raise ConfigError(f"limits: {name!r} is none of {', '.join(limits)}")
         if limit is not None and (type(limit) is not int or limit < 1):
             raise ConfigError(f"limits: {name} must be calls per minute from 1 on, or None")
         limits[Call(name)] = limit
@@ -112,7 +111,7 @@ class _Tally:
         known = [limit for limit in (self._ours, theirs) if limit is not None]
         self.limit: int | None = min(known, default=None)
         # Only callers pay, each machine by itself: there is nobody to share that with.
-        self.counted = bool(known) and self.call is not Call.PAY
+        self.counted = bool(known) and self.call not in facts.LIMITED_BY_ADDRESS
         # The checkout's part, which no worker ever takes.
         self.reserve = (self.limit or 0) * 3 // 10
 

@@ -12,6 +12,7 @@ from typing import Final
 import httpx
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.cashfree.failures import retry_after_s
 from cfflow.core.observation import Call
 from cfflow.limits.budget import Budget, LimitHeaders
@@ -20,8 +21,10 @@ __all__ = ["BudgetTransport"]
 
 _TOO_MANY: Final = 429
 
-_LIMIT: Final = b"x-ratelimit-limit"
-_REMAINING: Final = b"x-ratelimit-remaining"
+_LIMIT: Final = facts.LIMIT_HEADER.encode()
+_REMAINING: Final = facts.REMAINING_HEADER.encode()
+_TYPE: Final = facts.LIMIT_TYPE_HEADER.encode()
+_BY_ADDRESS: Final = facts.LIMIT_BY_ADDRESS.encode()
 _HELD_BACK: Final = msgspec.json.encode(
     {
         "message": "held back by the rate budget; nothing was sent",
@@ -62,7 +65,7 @@ class BudgetTransport(httpx.AsyncBaseTransport):
 
 
 def _held_back(wait_s: float) -> httpx.Response:
-    headers = {"x-ratelimit-retry": f"{wait_s:.3f}"}
+    headers = {facts.RETRY_HEADER: f"{wait_s:.3f}"}
     return httpx.Response(_TOO_MANY, headers=headers, content=_HELD_BACK)
 
 
@@ -77,7 +80,7 @@ def _said(response: httpx.Response) -> LimitHeaders | None:
         return None
     limit, remaining = _whole(fields.get(_LIMIT)), _whole(fields.get(_REMAINING))
     wait_s = retry_after_s(response.headers) if status == _TOO_MANY or remaining == 0 else 0.0
-    return LimitHeaders(limit or None, remaining, wait_s, fields.get(b"x-ratelimit-type") == b"ip")
+    return LimitHeaders(limit or None, remaining, wait_s, fields.get(_TYPE) == _BY_ADDRESS)
 
 
 def _whole(text: bytes | None) -> int | None:

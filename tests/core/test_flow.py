@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfflow.core.flow import METHODS, Flow, parse
+from cfflow.cashfree import facts
+from cfflow.core.flow import Flow, parse
 from cfflow.errors import FlowError
 from tests.core.core_kit import FLOWS_DIR
 
@@ -22,7 +23,7 @@ def test_each_shipped_flow_parses_under_its_own_name(path: object) -> None:
     flow = parse((FLOWS_DIR / f"{name}.toml").read_bytes(), file=name)
     assert flow.name == name
     assert flow.summary
-    assert set(flow.methods) <= set(METHODS)
+    assert set(flow.methods) <= set(facts.METHODS)
     assert (flow.hold is not None) is (flow.capture == "manual")
 
 
@@ -172,7 +173,7 @@ def test_any_bytes_give_a_flow_or_a_flow_error(text: bytes) -> None:
 SHIPPED_CHANNELS = {
     "native_otp": {"card": ("post", "link")},
     "preauth": {"card": ("post", "link")},
-    "redirect": dict.fromkeys(set(METHODS) - {"upi"}, ("link",)),
+    "redirect": dict.fromkeys(set(facts.METHODS) - {"upi"}, ("link",)),
     "upi": {"upi": ("collect", "link", "qrcode")},
     "upi_mandate": {"upi": ("collect", "link", "qrcode")},
 }
@@ -187,14 +188,15 @@ def test_each_shipped_flow_permits_its_documented_channels(name: str) -> None:
 
 def test_a_method_without_an_entry_keeps_its_usual_channels() -> None:
     """So does every method of a flow text of an older version, which has no such table."""
-    usual: dict[str, tuple[str, ...]] = dict.fromkeys(METHODS, ("link",))
+    usual: dict[str, tuple[str, ...]] = dict.fromkeys(facts.METHODS, ("link",))
     usual |= {"card": ("post", "link"), "emi": ("link", "post")}
     usual |= {"upi": ("collect", "link", "qrcode")}
-    names = ", ".join(f'"{method}"' for method in METHODS)
+    names = ", ".join(f'"{method}"' for method in facts.METHODS)
     old = parse(f'name = "old"\nmethods = [{names}]\n'.encode())
-    assert {method: old.channels_of(method) for method in METHODS} == usual
+    assert {method: old.channels_of(method) for method in facts.METHODS} == usual
     new = parse(old.source + b'[channels]\ncard = ["link"]\n')
-    assert {method: new.channels_of(method) for method in METHODS} == usual | {"card": ("link",)}
+    named = {method: new.channels_of(method) for method in facts.METHODS}
+    assert named == usual | {"card": ("link",)}
     assert old.channels_of("cash") == ()
 
 

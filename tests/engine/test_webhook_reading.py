@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from cfflow import ConfigError, InvalidInput, InvalidSignature
+from cfflow.cashfree import facts
 from cfflow.core.sealed import Sealed
 from cfflow.store.protocol import Notification
-from cfflow.webhooks import BODY_MAX_B, PAYMENT_EVENTS, Headers, Verifier
+from cfflow.webhooks import Headers, Verifier
 from tests.engine.signing import SECRET, event, signed
 
 NOW_MS = 1_760_000_000_000
@@ -169,7 +170,7 @@ def test_a_forged_one_is_not_told_that_it_is_stale() -> None:
 
 def test_what_is_too_long_is_not_even_hashed() -> None:
     """Without any header: its size alone is the reason."""
-    assert reason({}, b"x" * (BODY_MAX_B + 1)) == "oversized"
+    assert reason({}, b"x" * (facts.WEBHOOK_MAX_B + 1)) == "oversized"
 
 
 @pytest.mark.parametrize("body", ["{}", {"type": "x"}, None])
@@ -206,7 +207,7 @@ def test_a_status_reports_a_state(status: str, state: str) -> None:
     assert read(event(status=status)).reported_state == state
 
 
-@pytest.mark.parametrize("kind", sorted(PAYMENT_EVENTS))
+@pytest.mark.parametrize("kind", sorted(facts.PAYMENT_EVENTS))
 def test_a_payment_event_keeps_no_personal_data(kind: str) -> None:
     """Names, phones and UPI ids stay out of the feed: an inquiry tells what is needed."""
     assert read(event(kind=kind)).data is None
@@ -277,7 +278,7 @@ def test_data_that_no_reader_of_the_feed_could_read_is_left_out(number: bytes) -
         ({"payment": {"cf_payment_id": 77}, "refund": {"order_id": "order_1"}}, ""),
     ],
 )
-@pytest.mark.parametrize("kind", sorted(PAYMENT_EVENTS))
+@pytest.mark.parametrize("kind", sorted(facts.PAYMENT_EVENTS))
 def test_a_payment_event_that_names_no_attempt_is_handed_on(
     kind: str, data: object, order_id: str
 ) -> None:

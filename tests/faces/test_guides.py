@@ -10,9 +10,10 @@ from typing import get_args
 
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.connect import connect
 from cfflow.core.reviews import ReviewReason
-from cfflow.webhooks import BODY_MAX_B, Reason, Receipt
+from cfflow.webhooks import Reason, Receipt
 from tests.faces.faces_kit import ROOT
 
 WEBHOOKS = (ROOT / "docs" / "guides" / "webhooks.md").read_text()
@@ -22,7 +23,7 @@ def test_the_guide_to_webhooks_names_what_the_code_knows() -> None:
     """Every reason of a refusal, every field of a receipt, the limit of size, and any age."""
     words = [*get_args(Reason), *msgspec.structs.asdict(Receipt(type="T"))]
     assert [word for word in words if f"`{word}`" not in WEBHOOKS] == []
-    assert f"{BODY_MAX_B // 1024} KiB" in WEBHOOKS
+    assert f"{facts.WEBHOOK_MAX_B // 1024} KiB" in WEBHOOKS
     assert inspect.signature(connect).parameters["webhook_tolerance_s"].default is None
     assert "Any age is accepted" in WEBHOOKS
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cfflow.cashfree.calls import LIMITED
+from cfflow.cashfree import facts
 from cfflow.core.observation import Call
 from cfflow.errors import ConfigError
 from cfflow.limits.budget import Budget, LimitHeaders, limits_of
@@ -90,12 +90,15 @@ def tasks() -> int:
     return len(asyncio.all_tasks()) - 1
 
 
+#: The calls that have a limit.
+LIMITED = [Call(name) for name in facts.RATE_LIMITS["production"]]
+
 # limits
 
 
 @pytest.mark.parametrize("environment", ["production", "https://proxy.example/pg"])
 def test_a_base_url_has_the_limits_of_production(environment: str) -> None:
-    """The numbers of GATEWAY 6; whoever knows better says so."""
+    """The numbers of gateway.md#rate-limits; `limits` can set others."""
     assert limits_of(environment) == dict(zip(LIMITED, (200, 400, 100, 130, 100), strict=True))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import cfflow
 from cfflow import ConfigError, Orchestrator, RateLimited
-from cfflow.cashfree.calls import LIMITED
+from cfflow.cashfree import facts
 from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.transport import GatewayTransport
 from cfflow.core.observation import Call
@@ -316,8 +316,9 @@ CALLS: dict[Call, Callable[[GatewayClient], Awaitable[object]]] = {
 @pytest.mark.parametrize("call", list(Call))
 async def test_each_call_that_has_a_limit_is_held_back_by_its_own(call: Call) -> None:
     """Each class is held back for a time of its own, by which it is known here."""
-    budget = Budget(dict.fromkeys(LIMITED, 100), MemoryLedger())
-    waits_s = {limited: 60.0 * minutes for minutes, limited in enumerate(LIMITED, 1)}
+    limited_calls = [Call(name) for name in facts.RATE_LIMITS["production"]]
+    budget = Budget(dict.fromkeys(limited_calls, 100), MemoryLedger())
+    waits_s = {limited: 60.0 * minutes for minutes, limited in enumerate(limited_calls, 1)}
     for limited, wait_s in waits_s.items():
         budget.apply_limit_headers(limited, LimitHeaders(wait_s=wait_s, by_address=True))
     sent: list[httpx.Request] = []

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from cfflow import BankTransfer, ConfigError, InvalidAmount
+from cfflow.cashfree import facts
 from cfflow.cashfree.client import GatewayClient
-from cfflow.cashfree.environment import API_VERSIONS, base_url_of
+from cfflow.cashfree.environment import base_url_of
 from cfflow.cashfree.gateway import frozen_authorize
 from cfflow.cashfree.wire import observe_entity, observe_pay
 from cfflow.core.observation import Call
@@ -177,7 +178,7 @@ async def test_a_pay_can_save_the_instrument_and_name_an_offer() -> None:
     assert "offer_id" not in second
 
 
-@pytest.mark.parametrize("version", API_VERSIONS)
+@pytest.mark.parametrize("version", facts.API_VERSIONS)
 @pytest.mark.parametrize("given_id", [12376123, "12376123"])
 async def test_every_api_version_reads_an_id_as_the_same_string(
     version: str, given_id: object
