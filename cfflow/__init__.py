@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cfflow.cashfree.gateway import Gateway
 from cfflow.cashfree.methods import (
     UPI,
     BankTransfer,
@@ -15,10 +16,23 @@ from cfflow.cashfree.methods import (
     UPIAuthorization,
     Wallet,
 )
+from cfflow.cashfree.wire import (
+    AuthenticateAnswer,
+    Authorization,
+    ErrorDetails,
+    Order,
+    PayAnswer,
+    PayData,
+    PaymentEntity,
+    Simulation,
+)
 from cfflow.connect import connect
 from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
+from cfflow.core.arguments import LeftOut
 from cfflow.core.chart import State
-from cfflow.core.observation import Failure
+from cfflow.core.observation import Call, Failure
+from cfflow.core.record import Step
+from cfflow.core.sealed import Sealed
 from cfflow.errors import (
     AlreadyPaid,
     CfflowError,
@@ -40,8 +54,11 @@ from cfflow.errors import (
     StoreError,
     StoreUnavailable,
 )
-from cfflow.feed.feed import Feed, FeedEvent, FeedGap, FeedNotification
+from cfflow.feed.feed import Feed, FeedEvent, FeedGap, FeedItem, FeedNotification
+from cfflow.limits.budget import Budget
+from cfflow.logs import Log
 from cfflow.orchestrator import Orchestrator
+from cfflow.store.protocol import Store
 from cfflow.views.payment import OpenOperation, Otp, Payment
 from cfflow.views.story import HistoryEntry, Why
 from cfflow.webhooks import Receipt
@@ -54,19 +71,26 @@ __all__ = [
     "AlreadyPaid",
     "ApproveInApp",
     "AskOtp",
+    "AuthenticateAnswer",
+    "Authorization",
     "BankTransfer",
+    "Budget",
+    "Call",
     "Card",
     "CardEMI",
     "CardlessEMI",
     "CfflowError",
     "ConfigError",
     "Conflict",
+    "ErrorDetails",
     "Failure",
     "Feed",
     "FeedEvent",
     "FeedGap",
+    "FeedItem",
     "FeedNotification",
     "FlowError",
+    "Gateway",
     "GatewayAuthError",
     "GatewayError",
     "GatewayRejected",
@@ -76,15 +100,21 @@ __all__ = [
     "InvalidAmount",
     "InvalidInput",
     "InvalidSignature",
+    "LeftOut",
+    "Log",
     "NetBanking",
     "NextAction",
     "OpenOperation",
     "Orchestrator",
+    "Order",
     "Otp",
     "OtpLimit",
     "OutcomeUnknown",
+    "PayAnswer",
+    "PayData",
     "PayLater",
     "Payment",
+    "PaymentEntity",
     "PaymentMethod",
     "PaymentNotFound",
     "RateLimited",
@@ -92,7 +122,11 @@ __all__ = [
     "Redirect",
     "Report",
     "SavedCard",
+    "Sealed",
+    "Simulation",
     "State",
+    "Step",
+    "Store",
     "StoreError",
     "StoreUnavailable",
     "SubmitForm",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -22,12 +24,15 @@ NAMES = {
     "methods": "BankTransfer Card CardEMI CardlessEMI NetBanking PayLater PaymentMethod SavedCard"
     " UPI UPIAuthorization Wallet",
     "actions": "ApproveInApp AskOtp NextAction Redirect SubmitForm",
-    "what is seen": "Failure FeedEvent FeedGap FeedNotification HistoryEntry OpenOperation Otp"
-    " Payment Receipt State Why",
+    "what is seen": "Failure FeedEvent FeedGap FeedItem FeedNotification HistoryEntry OpenOperation"
+    " Otp Payment Receipt State Step Why",
+    "the gateway's own": "AuthenticateAnswer Authorization Call ErrorDetails Order PayAnswer"
+    " PayData PaymentEntity Simulation",
+    "arguments": "LeftOut Log Sealed Store",
     "errors": "AlreadyPaid CfflowError ConfigError Conflict FlowError GatewayAuthError GatewayError"
     " GatewayRejected GatewayUnavailable IllegalStep InvalidAmount InvalidInput InvalidSignature"
     " OtpLimit OutcomeUnknown PaymentNotFound RateLimited StoreError StoreUnavailable",
-    "entrance": "Feed Orchestrator Report Worker __version__ connect",
+    "entrance": "Budget Feed Gateway Orchestrator Report Worker __version__ connect",
 }
 
 #: What callers of each step may rely on: a name alone, or a name with its default.
@@ -82,6 +87,16 @@ GATEWAY = {
     "fetch_order": ("order_id",),
     "simulate": ("cf_payment_id", "payment_status"),
 }
+
+#: Unions: they have no docstring of their own.
+ALIASES = ("FeedItem", "NextAction")
+
+#: Of the rate budget, `orchestrator.budget`, what docs/guides/rate-limits.md shows.
+BUDGET = ("background", "room", "wait_s")
+
+#: Where users import from. docs/reference/public-api.md says the same.
+PUBLIC_MODULES = ("cfflow", "cfflow.errors", "cfflow.sync", "cfflow.testing")
+PUBLIC_PAGE = Path(__file__).parents[1] / "docs" / "reference" / "public-api.md"
 
 #: name: (parent, safe_to_retry, money_may_have_moved)
 ERRORS = {
@@ -142,6 +157,76 @@ def documented(owner: Any) -> str:
     return "" if text.startswith(f"{getattr(owner, '__name__', '')}(") else text
 
 
+def classes_in(hint: Any) -> Iterator[type]:
+    """Yield every class of cfflow that a type names, at any depth."""
+    if isinstance(hint, type) and hint.__module__.partition(".")[0] == "cfflow":
+        yield hint
+    for part in hint if isinstance(hint, list) else (get_origin(hint), *get_args(hint)):
+        if part is not None:
+            yield from classes_in(part)
+
+
+def public_calls() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield every function whose arguments and results users type, with its name."""
+    yield "connect", cfflow.connect
+    yield "Worker", cfflow.Worker.__init__
+    called: dict[type, Iterable[str]] = {
+        Orchestrator: ORCHESTRATOR,
+        cfflow.Budget: BUDGET,
+        **{kind: methods_of(kind) for kind in (cfflow.Feed, cfflow.Gateway, cfflow.Worker)},
+    }
+    for kind, names in called.items():
+        for name in names:
+            yield f"{kind.__name__}.{name}", getattr(kind, name)
+
+
+def named_in_public_types() -> dict[type, str]:
+    """Return each class of cfflow that a user's type checker meets, with the place that names it.
+
+    These are the classes in signatures, and those in the fields of the structs found so far.
+    """
+    found: dict[type, str] = {}
+    waiting = [(call, name) for name, call in public_calls()]
+    while waiting:
+        owner, place = waiting.pop()
+        for field, hint in get_type_hints(owner).items():
+            for kind in classes_in(hint):
+                if kind in found or field.startswith("_"):
+                    continue
+                found[kind] = f"{place}, {field}"
+                if issubclass(kind, msgspec.Struct):
+                    waiting.append((kind, kind.__name__))
+    return found
+
+
+def test_every_type_of_the_public_calls_can_be_imported() -> None:
+    """A user's function that takes or returns what a call does can say its type."""
+    named = named_in_public_types()
+    assert {Payment, cfflow.PaymentEntity, cfflow.Otp, cfflow.Report} <= set(named)
+    hidden = {
+        f"{kind.__module__}.{kind.__name__}: {place}"
+        for kind, place in named.items()
+        if getattr(cfflow, kind.__name__, None) is not kind
+    }
+    assert not hidden
+
+
+def test_the_page_of_public_names_is_complete() -> None:
+    """docs/reference/public-api.md has every public module and every public name, and no other."""
+    page = PUBLIC_PAGE.read_text()
+    sections = dict(re.findall(r"(?ms)^## `(cfflow[.\w]*)`\n(.*?)(?=^## |\Z)", page))
+    assert tuple(sections) == PUBLIC_MODULES
+    for name, text in sections.items():
+        module = importlib.import_module(name)
+        listed = {
+            name
+            for names in re.findall(r"(?m)^\|([^|]*)\|", text)
+            for name in re.findall(r"`(\w+)`", names)
+        }
+        public = getattr(module, "__all__", None) or list(ERRORS)
+        assert listed == set(public)
+
+
 def test_the_public_names_are_these_and_sorted() -> None:
     """A new public name is a promise: it is made here, on purpose."""
     assert set(cfflow.__all__) == set(" ".join(NAMES.values()).split())
@@ -172,7 +257,7 @@ def test_the_blocking_names_are_these() -> None:
     assert all(len(text.split()) >= 4 for text in texts)
 
 
-@pytest.mark.parametrize("name", sorted(set(cfflow.__all__) - {"__version__", "NextAction"}))
+@pytest.mark.parametrize("name", sorted(set(cfflow.__all__) - {"__version__", *ALIASES}))
 def test_a_public_name_is_documented(name: str) -> None:
     """Every class and function says in a sentence what it is."""
     text = documented(getattr(cfflow, name))
@@ -194,9 +279,7 @@ def test_a_call_keeps_its_signature(name: str, wanted: str) -> None:
 
 def test_connect_takes_its_settings_by_name() -> None:
     """Every setting is optional here, because the environment may have it."""
-    parameters = dict(inspect.signature(cfflow.connect).parameters)
-    unknown = parameters.pop("unknown")
-    assert unknown.kind is inspect.Parameter.VAR_KEYWORD
+    parameters = inspect.signature(cfflow.connect).parameters
     assert {name: found.default for name, found in parameters.items()} == CONNECT
     kinds = {found.kind for found in parameters.values()}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}

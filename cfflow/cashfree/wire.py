@@ -197,7 +197,7 @@ class Order(Answer, frozen=True, kw_only=True, gc=False):
 
 
 class Simulation(Answer, frozen=True, kw_only=True, gc=False):
-    """A sandbox simulation."""
+    """A simulation in the sandbox: the status that an attempt was forced to."""
 
     simulation_id: _Id = None
     entity: str | None = None
