@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -79,7 +79,6 @@ def connect(
     webhook_tolerance_s: float | None = None,
     log: Log | None = None,
     store: Store | None = None,
-    **unknown: Any,
 ) -> Orchestrator:
     """Return an orchestrator; use it with `async with`, which connects.
 
@@ -95,20 +94,19 @@ def connect(
     `webhook_secrets`: those that sign notifications beside the client secret, while one is
     being replaced; `webhook_tolerance_s`: how old one may be, None for any age.
 
-    Raises one `ConfigError` that names everything missing or unknown. No money moves.
+    Raises one `ConfigError` that names everything that is missing. No money moves.
     """
-    if unknown:
-        raise ConfigError(f"unknown settings: {', '.join(sorted(unknown))}")
-    given = {
-        "redis_url": redis_url if store is None else "store",
-        "client_id": client_id,
-        "client_secret": Sealed(client_secret) if client_secret else None,
-        "environment": environment,
-        "api_version": api_version,
-    }
-    others = [Sealed(secret) for secret in webhook_secrets]
+    secret = Sealed(client_secret) if client_secret else None
+    others = [Sealed(other) for other in webhook_secrets]
+    # A crash report that prints this frame's variables must not show them.
     del client_secret, webhook_secrets
-    settings = settings_of(given)
+    settings = settings_of(
+        redis_url=redis_url if store is None else "store",
+        client_id=client_id,
+        client_secret=secret,
+        environment=environment,
+        api_version=api_version,
+    )
     logger = log or default_log()
     catalog = Catalog(flows)
     chosen = store or open_store(
@@ -122,23 +120,38 @@ def connect(
     )
 
 
-def settings_of(given: Mapping[str, str | Sealed[str] | None]) -> Settings:
-    """Return all settings: given ones first, then the environment's, then defaults."""
-    found: dict[str, Any] = {}
-    missing: list[str] = []
-    for name, (variable, default) in VARIABLES.items():
-        found[name] = _kept(name, given.get(name) or os.environ.get(variable) or default)
-        if not found[name]:
-            missing.append(f"{name} (or {variable})")
+def settings_of(
+    *,
+    redis_url: str | None = None,
+    client_id: str | None = None,
+    client_secret: Sealed[str] | None = None,
+    environment: str | None = None,
+    api_version: str | None = None,
+) -> Settings:
+    """Return all settings: the given ones first, then the environment's, then the defaults.
+
+    Raises one `ConfigError` that names everything that is missing, so that a new deployment
+    does not meet one error after the other.
+    """
+    settings = Settings(
+        redis_url=_setting("redis_url", redis_url),
+        client_id=_setting("client_id", client_id),
+        client_secret=client_secret or Sealed(_setting("client_secret")),
+        environment=_setting("environment", environment),
+        api_version=_setting("api_version", api_version),
+    )
+    is_set = {name: bool(getattr(settings, name)) for name in VARIABLES}
+    is_set["client_secret"] = bool(settings.client_secret.reveal())
+    missing = [f"{name} (or {VARIABLES[name][0]})" for name in VARIABLES if not is_set[name]]
     if missing:
         raise ConfigError(f"missing settings: {', '.join(missing)}")
-    return Settings(**found)
+    return settings
 
 
-def _kept(name: str, value: str | Sealed[str] | None) -> str | Sealed[str] | None:
-    """Return a setting as it is kept: the secret sealed, also where it came in plain."""
-    secret = name == "client_secret" and isinstance(value, str) and value
-    return Sealed(str(value)) if secret else value
+def _setting(name: str, given: str | None = None) -> str:
+    """Return a setting's text: given, from its variable, or its default; "" if it has none."""
+    variable, default = VARIABLES[name]
+    return given or os.environ.get(variable) or default or ""
 
 
 def open_store(
@@ -149,23 +162,20 @@ def open_store(
     `namespace` is what its keys begin with: CFFLOW_NAMESPACE if none is given, else `cf`.
     `min_replicas`: so many must have a step before it is sent.
     """
-    given = namespace or os.environ.get("CFFLOW_NAMESPACE") or "cf"
-    options: dict[str, Any] = {
-        "namespace": given,
-        "partitions": partitions,
-        "min_replicas": min_replicas,
-    }
+    prefix = namespace or os.environ.get("CFFLOW_NAMESPACE") or "cf"
     if redis_url.startswith("embedded:"):
         if min_replicas:
             raise ConfigError("min_replicas: the server of embedded: has no replicas")
         folder = redis_url.removeprefix("embedded:")
-        return EmbeddedStore(Path(folder) if folder else None, **options)
+        return EmbeddedStore(
+            Path(folder) if folder else None, namespace=prefix, partitions=partitions
+        )
     if urlsplit(redis_url).scheme not in _SCHEMES:
         raise ConfigError(
             "redis_url must begin with redis://, rediss://, unix:// or embedded:;"
             f" it begins with {redis_url.split(':', 1)[0]!r}"
         )
-    return RedisStore(redis_url, **options)
+    return RedisStore(redis_url, namespace=prefix, partitions=partitions, min_replicas=min_replicas)
 
 
 def open_reader(redis_url: str | None = None) -> Reader:

@@ -27,7 +27,7 @@ __all__ = ["examine"]
 async def examine(redis_url: str | None = None) -> list[Finding]:
     """Return what was found, in the order in which it should be mended."""
     try:
-        settings = settings_of({"redis_url": redis_url})
+        settings = settings_of(redis_url=redis_url)
     except CfflowError as error:
         url = redis_url or os.environ.get(VARIABLES["redis_url"][0])
         found = await _store(url) if url else []

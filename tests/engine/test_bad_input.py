@@ -227,8 +227,12 @@ def test_missing_settings_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None
         cfflow.connect()
     for name in ("CFFLOW_REDIS_URL", "CASHFREE_CLIENT_ID", "CASHFREE_CLIENT_SECRET"):
         assert name in str(missing.value)
-    with pytest.raises(ConfigError, match="unknown settings: redis_ulr"):
-        cfflow.connect(redis_ulr="redis://127.0.0.1")
+
+
+def test_an_unknown_setting_is_python_s_own_error() -> None:
+    """A misspelt name is a TypeError that repeats it, as for any other function."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'redis_ulr'"):
+        cfflow.connect(redis_ulr="redis://127.0.0.1")  # type: ignore[call-arg]  # misspelt
 
 
 @pytest.mark.parametrize(

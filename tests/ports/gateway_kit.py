@@ -17,6 +17,7 @@ from typing import Any
 from cfflow import Card
 from cfflow.cashfree.client import GatewayClient
 from cfflow.connect import gateway_client, settings_of
+from cfflow.core.sealed import Sealed
 
 CLIENT_ID = "test-client-id"
 CLIENT_SECRET = "cfsk_test_secret_1f2e3d4c"
@@ -172,14 +173,14 @@ def a_client(
     base_url: str, *, api_version: str = "2025-01-01", log: Any = None, secret: str = CLIENT_SECRET
 ) -> GatewayClient:
     """The client as `connect` makes it, on real connections."""
-    given = {
-        "redis_url": "redis://unused",
-        "client_id": CLIENT_ID,
-        "client_secret": secret,
-        "environment": base_url,
-        "api_version": api_version,
-    }
-    return gateway_client(settings_of(given), log or Told())
+    settings = settings_of(
+        redis_url="redis://unused",
+        client_id=CLIENT_ID,
+        client_secret=Sealed(secret),
+        environment=base_url,
+        api_version=api_version,
+    )
+    return gateway_client(settings, log or Told())
 
 
 class Told:
