@@ -9,7 +9,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cfflow import State, __version__
+from cfflow import HistoryEntry, Payment, State, Why, __version__
 from cfflow.cli import emulator as cli_emulator
 from cfflow.cli import feed as cli_feed
 from cfflow.cli import recovery as cli_recovery
@@ -37,7 +37,6 @@ from cfflow.errors import CfflowError
 from cfflow.store.catalog import Catalog, read_flow
 from cfflow.views.doctor import Finding
 from cfflow.views.graph import mermaid
-from cfflow.views.payment import Payment
 
 __all__ = ["app", "run"]
 
@@ -164,15 +163,15 @@ def show(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = Fa
 def why(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
     """Explain a payment: what happened, what is open, what may be called now."""
 
-    async def read() -> Any:
+    async def read() -> Why:
         async with open_reader(redis_url) as reader:
             return await reader.why(payment_id)
 
-    told = wait(read())
+    explained = wait(read())
     if as_json:
-        print_json(msgspec.to_builtins(told))
+        print_json(msgspec.to_builtins(explained))
     else:
-        print(told)
+        print(explained)
 
 
 @app.command()
@@ -189,15 +188,12 @@ def graph(
 ) -> None:
     """Print the chart as a Mermaid diagram."""
     rules = None if flow is None else Catalog(flows or ()).named(flow)
-    walked: tuple[Any, ...] = ()
-    if payment is not None:
 
-        async def read() -> Any:
-            async with open_reader(redis_url) as reader:
-                return await reader.history(payment)
+    async def read(payment_id: str) -> tuple[HistoryEntry, ...]:
+        async with open_reader(redis_url) as reader:
+            return await reader.history(payment_id)
 
-        walked = wait(read())
-    diagram = mermaid(rules, walked)
+    diagram = mermaid(rules, () if payment is None else wait(read(payment)))
     if as_json:
         print_json({"format": "mermaid", "diagram": diagram})
     else:

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -15,6 +15,8 @@ from rich.console import Console
 from cfflow.views.payment import Payment
 
 __all__ = ["AsJson", "FlowFiles", "PaymentId", "RedisUrl", "console", "plain", "print_json", "wait"]
+
+_R = TypeVar("_R")
 
 RedisUrl = Annotated[
     str | None,
@@ -46,6 +48,6 @@ def console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
-def wait(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run one command's work to its end."""
+def wait(work: Coroutine[Any, Any, _R]) -> _R:
+    """Run one command's work to its end and return its result."""
     return asyncio.run(work)

@@ -17,6 +17,7 @@ from cfflow.connect import connect as connect_async
 from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError, OutcomeUnknown
 from cfflow.feed.feed import Feed as AsyncFeed
+from cfflow.feed.feed import FeedItem
 from cfflow.orchestrator import Orchestrator as AsyncOrchestrator
 from cfflow.sync.line import (
     CLOSE_S,
@@ -34,6 +35,7 @@ from cfflow.worker import Worker as AsyncWorker
 __all__ = ["Feed", "Gateway", "Orchestrator", "Worker", "connect"]
 
 _P = ParamSpec("_P")
+_F = TypeVar("_F", bound=FeedItem | None)
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -104,11 +106,11 @@ class _OfOneLine(_Face[_T]):
         return future
 
 
-def _taking(take: Call[AsyncFeed, _R]) -> Callable[[Feed], _R]:
+def _taking(take: Call[AsyncFeed, _F]) -> Callable[[Feed], _F]:
     """Return the blocking twin of a method that hands out what comes next."""
 
     @functools.wraps(take)
-    def took(self: Feed, /) -> _R:
+    def took(self: Feed, /) -> _F:
         async def keep(feed: AsyncFeed) -> None:
             if self._found is None:
                 self._found = await take(feed)
@@ -118,7 +120,7 @@ def _taking(take: Call[AsyncFeed, _R]) -> Callable[[Feed], _R]:
         except OutcomeUnknown:
             raise ConfigError(CLOSED) from None
         found, self._found = self._found, None
-        return cast("_R", found)
+        return cast("_F", found)
 
     return took
 
@@ -132,7 +134,7 @@ class Feed(_OfOneLine[AsyncFeed]):
     """
 
     #: Handed out by the twin, not yet by this: acknowledging what follows would cover it.
-    _found: Any = None
+    _found: FeedItem | None = None
 
     @property
     def group(self) -> str:

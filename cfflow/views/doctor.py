@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -69,7 +70,7 @@ async def examine_store(store: RedisStore) -> list[Finding]:
     return [*found, *_memory(about), *_durability(about)]
 
 
-def _memory(about: dict[str, Any]) -> list[Finding]:
+def _memory(about: Mapping[str, object]) -> list[Finding]:
     """An evicting server is refused as soon as it has a limit; this one has none yet."""
     policy = about.get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
@@ -78,7 +79,7 @@ def _memory(about: dict[str, Any]) -> list[Finding]:
     return [Finding("note", "memory", detail)]
 
 
-def _durability(about: dict[str, Any]) -> list[Finding]:
+def _durability(about: Mapping[str, object]) -> list[Finding]:
     """Say what this server forgets when it dies, and what that means for a payment."""
     if not about.get("aof_enabled"):
         return [
@@ -97,7 +98,7 @@ def _durability(about: dict[str, Any]) -> list[Finding]:
             " of commits, with always none",
         )
     ]
-    replicas = int(about.get("connected_slaves", 0))
+    replicas = int(str(about.get("connected_slaves", 0)))
     if replicas:
         findings.append(
             Finding(
