@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from cfflow.testing.gateway_thread import GatewayThread
 
@@ -195,6 +195,14 @@ class LocalWebhooks:
         await asyncio.wrap_future(self._thread.submit(self._emulator.deliver))
 
 
+class GatewaySettings(TypedDict):
+    """The settings of `cfflow.connect` that say where the gateway is and who asks it."""
+
+    environment: str
+    client_id: str
+    client_secret: str
+
+
 class LocalCashfree:
     """A gateway for one test: a real socket, an empty bank, and no network.
 
@@ -215,7 +223,7 @@ class LocalCashfree:
         self.webhooks = LocalWebhooks(thread, emulator)
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> GatewaySettings:
         """The gateway's settings by the names of `cfflow.connect`."""
         return {
             "environment": self.base_url,
