@@ -59,8 +59,9 @@ from cfflow.limits.budget import Budget
 from cfflow.logs import Log
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.protocol import Store
+from cfflow.views.history import HistoryEntry
 from cfflow.views.payment import OpenOperation, Otp, Payment
-from cfflow.views.story import HistoryEntry, Why
+from cfflow.views.why import Why
 from cfflow.webhooks import Receipt
 from cfflow.worker import Report, Worker
 

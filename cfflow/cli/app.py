@@ -20,7 +20,8 @@ from rich.text import Text
 from cfflow import HistoryEntry, Payment, State, Why, __version__
 from cfflow.cli import emulator as cli_emulator
 from cfflow.cli import feed as cli_feed
-from cfflow.cli import recovery as cli_recovery
+from cfflow.cli import operator as cli_operator
+from cfflow.cli import worker as cli_worker
 from cfflow.cli.doctor import examine
 from cfflow.cli.terminal import (
     AsJson,
@@ -48,7 +49,8 @@ app: Final = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cli_emulator.app)
-app.add_typer(cli_recovery.app)
+app.add_typer(cli_worker.app)
+app.add_typer(cli_operator.app)
 app.add_typer(cli_feed.app)
 
 _STYLES: Final = {

@@ -19,7 +19,7 @@ from cfflow.errors import ConfigError, OutcomeUnknown
 from cfflow.feed.feed import Feed as AsyncFeed
 from cfflow.feed.feed import FeedItem
 from cfflow.orchestrator import Orchestrator as AsyncOrchestrator
-from cfflow.sync.line import (
+from cfflow.sync.loop_thread import (
     CLOSE_S,
     CLOSED,
     Call,

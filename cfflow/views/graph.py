@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from cfflow.core.chart import FINAL, MACHINE, State, Trigger
 from cfflow.core.flow import Flow
-from cfflow.views.story import HistoryEntry
+from cfflow.views.history import HistoryEntry
 
 __all__ = ["mermaid"]
 

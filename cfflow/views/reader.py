@@ -15,8 +15,9 @@ from cfflow.feed.feed import Feed
 from cfflow.feed.protocol import Start
 from cfflow.store.catalog import Catalog
 from cfflow.store.protocol import Page, Store, load_order, load_payment
+from cfflow.views.history import HistoryEntry, history_of
 from cfflow.views.payment import Payment, payment_of
-from cfflow.views.story import HistoryEntry, Why, history_of, why_of
+from cfflow.views.why import Why, why_of
 
 __all__ = ["Reader", "place_of", "state_named"]
 

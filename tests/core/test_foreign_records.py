@@ -11,7 +11,7 @@ from cfflow import State, StoreError
 from cfflow.core.record import Entry, EntryKind, Snapshot
 from cfflow.core.times import moment
 from cfflow.store.protocol import decode_record, encode_record
-from cfflow.views.story import history_of
+from cfflow.views.history import history_of
 from tests.core.core_kit import a_payment
 
 

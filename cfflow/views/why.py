@@ -1,10 +1,8 @@
-"""What happened to a payment, told to people: its history, and why it is where it is."""
+"""Why a payment is where it is, for people: what is open, what comes next, what they may call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -13,35 +11,14 @@ from cfflow.core.chart import OPEN, State, Trigger
 from cfflow.core.due import Ask, due_hold, resendable, what_to_ask
 from cfflow.core.flow import Flow
 from cfflow.core.people import resolvable_states
-from cfflow.core.record import (
-    CALLS,
-    STEPS,
-    TRIGGERS,
-    Entry,
-    EntryKind,
-    Review,
-    Snapshot,
-    Step,
-    reached,
-)
+from cfflow.core.record import Review, Snapshot, Step
 from cfflow.core.reviews import reason_named
 from cfflow.core.schedule import PAY_MARGIN_MS
 from cfflow.core.steps import allowed_steps
 from cfflow.core.times import moment
+from cfflow.views.history import HistoryEntry, history_of
 
-__all__ = ["HistoryEntry", "Why", "history_of", "why_of"]
-
-
-class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a payment's history: a transition, an operation's end, a review, a note."""
-
-    at: datetime
-    kind: str
-    what: str
-    from_state: State | None = None
-    to_state: State | None = None
-    call: str | None = None
-    proof: str = ""
+__all__ = ["Why", "why_of"]
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,43 +84,6 @@ _ASKS: Final = {
     Ask.PAYMENTS: "we ask the gateway for all attempts of the order",
     Ask.ORDER: "we ask the gateway for the order",
 }
-
-
-def history_of(snapshot: Snapshot) -> tuple[HistoryEntry, ...]:
-    """Return the history of a snapshot, oldest first; the states are walked along the chart."""
-    state = snapshot.record.history_from or State.CREATED
-    entries = []
-    for entry in snapshot.record.history:
-        told, state = _entry(snapshot, entry, state)
-        entries.append(told)
-    return tuple(entries)
-
-
-def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry, State]:
-    at = moment(snapshot.record.created_at_ms + entry.offset_ms)
-    if entry.kind == EntryKind.TRANSITION:
-        next_state = reached(state, entry.code)
-        told = HistoryEntry(
-            at=at,
-            kind="transition",
-            what=_word(TRIGGERS, entry.code),
-            from_state=state,
-            to_state=next_state,
-            call=_word(CALLS, entry.by) if entry.by >= 0 else None,
-            proof=entry.text,
-        )
-        return told, next_state
-    if entry.kind == EntryKind.OPERATION:
-        what = f"{_word(STEPS, entry.code)} #{entry.by}"
-        return HistoryEntry(at=at, kind="operation", what=what, proof=entry.text), state
-    if entry.kind == EntryKind.NOTE:
-        return HistoryEntry(at=at, kind="note", what=entry.text), state
-    return HistoryEntry(at=at, kind="review", what=entry.text), state
-
-
-def _word(words: Sequence[StrEnum], code: int) -> str:
-    """Return the word of a code; a newer version may have appended some."""
-    return words[code].value if 0 <= code < len(words) else "?"
 
 
 def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:

@@ -1,0 +1,92 @@
+"""`cfflow worker`: the process that does what is due, and the log that it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from cfflow.cli.terminal import AsJson, FlowFiles, RedisUrl
+from cfflow.connect import connect
+from cfflow.worker import Report, Worker
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+
+class _Lines:
+    """A log that writes each event as a line: for people, or as JSON for programs."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Write an ordinary event; of the gateway's calls only programs hear."""
+        if self._as_json or event != "gateway.call":
+            self._write(event, "info", fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Write an event that somebody should see."""
+        self._write(event, "warning", fields)
+
+    def _write(self, event: str, level: str, fields: dict[str, Any]) -> None:
+        now = datetime.now(UTC)
+        if self._as_json:
+            told = {"event": event, "level": level, "timestamp": now, **fields}
+            line = msgspec.json.encode(told, enc_hook=str).decode()
+        else:
+            said = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
+            line = f"{now:%H:%M:%S} {event:<20} {said}"
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+
+@app.command()
+def worker(
+    concurrency: Annotated[int, typer.Option(min=1, help="How many payments at once.")] = 64,
+    lease: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long a claimed payment is ours.")
+    ] = 60.0,
+    report: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How often to report.")
+    ] = 10.0,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CALL=N", help="Calls a minute of your account, fetch_payment=260."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Claim once, and end.")] = False,
+    flows: FlowFiles = None,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wake payments that are due until SIGTERM or Ctrl-C: ask, poll, keep time limits.
+
+    Any number of workers may run, on any number of machines.
+    """
+    log = _Lines(as_json=as_json)
+    limits = dict(_limit(text) for text in limit or ())
+
+    async def work() -> Report:
+        async with connect(
+            redis_url=redis_url, flows=flows or (), limits=limits, log=log
+        ) as orchestrator:
+            tending = Worker(
+                orchestrator, concurrency=concurrency, lease_s=lease, report_s=report, log=log
+            )
+            log.info("worker.started", concurrency=concurrency, lease_s=lease)
+            return await (tending.run_once() if once else tending.run())
+
+    log.info("worker.stopped", **msgspec.structs.asdict(asyncio.run(work())))
+
+
+def _limit(text: str) -> tuple[str, int | None]:
+    """Return a call and its limit; `none` is without one. Which calls there are `connect` knows."""
+    call, _, number = text.partition("=")
+    if number != "none" and not (number.isascii() and number.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not like fetch_payment=260", param_hint="--limit")
+    return call, None if number == "none" else int(number)
