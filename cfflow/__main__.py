@@ -1,4 +1,4 @@
-"""`cfflow` and `python -m cfflow`: the command line, which comes as an extra."""
+"""`cfflow` and `python -m cfflow`: the command line. It needs the extra `cli`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, or say which extra it needs."""
+    """Run the command line; without its extra, print which one to install."""
     try:
         from cfflow.cli.app import run
     except ModuleNotFoundError as missing:

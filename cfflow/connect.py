@@ -1,4 +1,4 @@
-"""`connect`: settings, from arguments and the environment, into an orchestrator."""
+"""`connect`: makes an orchestrator from arguments and environment variables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
     "settings_of",
 ]
 
-#: Each setting's environment variable, and what stands in for it; None must be given.
+#: Each setting's environment variable and its default; None: the setting is required.
 VARIABLES: Final[Mapping[str, tuple[str, str | None]]] = {
     "redis_url": ("CFFLOW_REDIS_URL", None),
     "client_id": ("CASHFREE_CLIENT_ID", None),
@@ -51,7 +51,7 @@ _CONNECTIONS_MAX: Final = 256
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Where the store and the gateway are, and who we are to the gateway."""
+    """Where the store and the gateway are, and the account's credentials."""
 
     redis_url: str
     client_id: str
@@ -86,13 +86,15 @@ def connect(
     and `embedded:DIR` for a private Valkey. `environment`: `sandbox`, `production` or a
     base URL. What is not given comes from CFFLOW_REDIS_URL, CASHFREE_CLIENT_ID,
     CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION, CFFLOW_NAMESPACE.
-    `flows` are your own files or folders. `limits` are the gateway's calls per minute, where
-    yours are not the usual ones: `create_order`, `fetch_order`, `fetch_payments`,
-    `fetch_payment`, `pay`; None: only what its answers say. `log` is a structlog logger. `store`
-    replaces the one of `redis_url`. `min_replicas`: a step is sent only when so many replicas
-    of the Redis have it, else `StoreUnavailable` and nothing happens; not on a cluster.
-    `webhook_secrets`: those that sign notifications beside the client secret, while one is
-    being replaced; `webhook_tolerance_s`: how old one may be, None for any age.
+    `flows` are your own files or folders. `namespace` is what all keys in Redis begin with, `cf`
+    by default; `partitions` are the parts that the keys are spread over, fixed for a store's life.
+    `limits` are your account's calls per minute, where they are not the usual ones:
+    `create_order`, `fetch_order`, `fetch_payments`, `fetch_payment`, `pay`; None: no limit until a
+    response names one. `log` is a structlog logger. `store` replaces the one of `redis_url`.
+    `min_replicas`: a step is sent only when so many replicas of the Redis have it, else
+    `StoreUnavailable` and nothing is sent; not on a cluster. `webhook_secrets`: further secrets
+    that may sign notifications, while the client secret is being replaced.
+    `webhook_tolerance_s`: how many seconds old one may be, None for any age.
 
     Raises one `ConfigError` that names everything that is missing. No money moves.
     """
@@ -159,8 +161,8 @@ def open_store(
 ) -> RedisStore:
     """Return the store that a URL names; nothing is connected yet.
 
-    `namespace` is what its keys begin with: CFFLOW_NAMESPACE if none is given, else `cf`.
-    `min_replicas`: so many must have a step before it is sent.
+    `namespace` is what its keys begin with: by default CFFLOW_NAMESPACE, else `cf`.
+    `min_replicas`: so many must have a step before it is sent. Raises `ConfigError`.
     """
     prefix = namespace or os.environ.get("CFFLOW_NAMESPACE") or "cf"
     if redis_url.startswith("embedded:"):
@@ -190,9 +192,11 @@ def open_reader(redis_url: str | None = None) -> Reader:
 def gateway_client(
     settings: Settings, log: Log | None = None, budget: Budget | None = None
 ) -> GatewayClient:
-    """Return a client of the gateway on connections of its own; proxies are not used.
+    """Return a client of the gateway with its own connections.
 
-    `budget` counts its calls and holds them back; without one nobody does.
+    It ignores the proxies of the environment: a request may carry card data.
+
+    `budget` counts its calls and limits a worker's; without one nothing does.
     """
     base_url = base_url_of(settings.environment)
     sockets = GatewayTransport(base_url, max_connections=_CONNECTIONS_MAX)

@@ -1,8 +1,8 @@
-"""Notifications in: (headers, raw body) → what the gateway has verifiably said.
+"""Verifies a webhook: (headers, raw body) → a notification that the gateway has signed.
 
-The signature is checked over the raw bytes, in constant time and against every secret that
-is valid now (GATEWAY 7). What is signed is never refused for what it says: a refusal makes
-the gateway retry for nothing. Nothing here knows a framework, a store or a clock of its own.
+The signature is checked over the raw bytes, in constant time and against every secret that is
+valid now (gateway.md#webhooks). A signed notification is never refused for its content: the
+gateway would only send it again. This module uses no web framework, no store and no clock.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ Reason = Literal["missing_header", "bad_timestamp", "stale", "forged", "oversize
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a notification that was accepted: answer 200.
+    """The result for a notification that is stored: return status 200.
 
-    `type` is the event's. `payment_ids`: the payments that a worker asks about now.
-    `duplicate`: the same came before, within a day; the feed does not tell it again.
+    `type` is the event's. `payment_ids` are the payments that a worker asks about now.
+    `duplicate`: the same body came before, within a day; the feed gets no second entry.
     """
 
     type: str
@@ -63,7 +63,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Envelope(msgspec.Struct):
-    """What every event has; `data` may be of any form, or missing."""
+    """The fields of every event; `data` may have any form or be missing."""
 
     type: str
     data: msgspec.Raw = msgspec.Raw(b"null")
@@ -83,7 +83,7 @@ class _Payment(msgspec.Struct):
 
 
 class _Data(msgspec.Struct):
-    """What is read of `data`, none of which has to be there: refunds, disputes and others too."""
+    """The fields of `data` that are read, of all kinds of events. Each may be missing."""
 
     order: _Named | None = None
     order_details: _Named | None = None
@@ -95,15 +95,16 @@ class _Data(msgspec.Struct):
 
 _envelope = msgspec.json.Decoder(_Envelope)
 _decode_data = decoder(_Data)
-#: As the feed decodes it, so that whatever is accepted can be handed out.
+#: Decodes as the feed does, so that the feed can return all that is stored.
 _json = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class Verifier:
-    """Knows the gateway by its secrets. `tolerance_s`: how old or how early one may be.
+    """Verifies notifications. `secrets` are all that may have signed one.
 
-    None is any age: a notification moves no money, and a person may have the gateway send
-    one again days later. Raises `ConfigError` for a tolerance or a secret that makes no sense.
+    `tolerance_s`: how far its timestamp may be from now, before or after. None permits any age:
+    a notification moves no money, and a person may let the gateway send one again days later.
+    Raises `ConfigError` for an empty secret and for a tolerance that is not above 0.
     """
 
     def __init__(self, secrets: Iterable[Sealed[str]], *, tolerance_s: float | None = None) -> None:
@@ -115,9 +116,9 @@ class Verifier:
         self._tolerance_ms = None if tolerance_s is None else tolerance_s * 1000
 
     def read(self, headers: Headers, body: bytes, now_ms: int) -> Notification:
-        """Return what the gateway has said, `now_ms` by the store's clock.
+        """Return the notification in a webhook's body. `now_ms` is the store's time.
 
-        Raises `InvalidSignature`, with its `reason`, for what is forged, stale, oversized or
+        Raises `InvalidSignature`, with its `reason`, for one that is forged, stale, oversized or
         malformed; `InvalidInput` for a body that is not the raw bytes. No money moves.
         """
         if not isinstance(body, bytes | bytearray | memoryview):
@@ -144,7 +145,10 @@ class Verifier:
         return _notification(raw)
 
     def _signed(self, stamp: str, raw: bytes, signature: str) -> bool:
-        """Say whether one of the secrets made this signature; all are tried, whatever comes."""
+        """Return whether one of the secrets made this signature.
+
+        All are tried, so that the time it takes does not show which one matched.
+        """
         message, sent = stamp.encode() + raw, signature.encode("utf-8", "replace")
         found = False
         for secret in self._secrets:
@@ -154,7 +158,7 @@ class Verifier:
 
 
 def _given(headers: Headers) -> dict[str, str]:
-    """Return the headers that are read, by lower-case name; a name given twice counts once."""
+    """Return the headers that are read, by lower-case name; of a repeated one the last."""
     try:
         items = getattr(headers, "items", None)
         pairs: Any = headers if items is None else items()
@@ -172,7 +176,7 @@ def _notification(raw: bytes) -> Notification:
     try:
         envelope = _opened(raw)
     except UNREADABLE:
-        # Without the decoder's own words: they may quote the body.
+        # Without the decoder's message: it may quote the body.
         raise _refused("malformed", "the body is no event of the gateway's") from None
     if not _TYPE.fullmatch(envelope.type):
         raise _refused("malformed", "the event's type is out of form")
@@ -207,9 +211,9 @@ def _opened(raw: bytes) -> _Envelope:
 
 
 def _attempt(data: _Data) -> tuple[str, str] | None:
-    """Return the order and the attempt of a payment event, None where either is not in our form.
+    """Return the order and the attempt of a payment event; None if an id cannot be in the store.
 
-    Other systems of the merchant have other order ids, and no payment here can be theirs.
+    Other systems of the merchant may use order ids that cfflow does not permit.
     """
     order_id = (data.order and data.order.order_id) or ""
     given = data.payment.cf_payment_id if data.payment else None
@@ -223,7 +227,7 @@ def _reported_state(data: _Data) -> str:
 
 
 def _order(kind: str, data: _Data) -> str:
-    """Return the order that an event names, "" where none has our form."""
+    """Return the order id that an event names, "" for one that cannot be in the store."""
     parts = [data.order]
     if kind not in facts.PAYMENT_EVENTS:
         parts += [data.order_details, data.refund, data.auto_refund, data.dispute]
@@ -232,7 +236,7 @@ def _order(kind: str, data: _Data) -> str:
 
 
 def _shown(data: msgspec.Raw) -> bytes | None:
-    """Return an event's own JSON for the feed; None where the feed's reader could not read it."""
+    """Return an event's JSON for the feed; None if a reader of the feed could not decode it."""
     try:
         _json.decode(data)
     except (*UNREADABLE, ArithmeticError):
@@ -241,12 +245,12 @@ def _shown(data: msgspec.Raw) -> bytes | None:
 
 
 def _content_id(raw: bytes) -> str:
-    """Return what is the same whenever the same signed body comes again.
+    """Return a digest of the raw body: it is the same whenever the same event comes again.
 
-    Made of the raw body alone. The timestamp is left out: a retry may be signed with a new
-    one. The key in the header is left out: it is not signed, so with another event's key
-    anybody could have a genuine event taken for a duplicate. Two events that look alike
-    have different times in their bodies.
+    The timestamp is left out, because a retry may be signed with a new one. The key in the header
+    is left out, because it is not signed: an attacker could send a genuine event with the key of
+    another one, and the other one would count as a duplicate. Two events of the same kind differ
+    in the times in their bodies.
     """
     return hashlib.blake2b(raw, digest_size=_CONTENT_ID_B).hexdigest()
 

@@ -1,3 +1,3 @@
-"""The command line `cfflow`: arguments and printing only."""
+"""The command line `cfflow`. It reads arguments and prints; it decides nothing."""
 
 from __future__ import annotations

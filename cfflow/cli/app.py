@@ -63,7 +63,7 @@ _STYLES: Final = {
 
 
 def run() -> None:
-    """Run the command line; a user's mistake is one line on standard error."""
+    """Run the command line. An error of the tree is one line on standard error, no traceback."""
     try:
         try:
             app()
@@ -73,7 +73,8 @@ def run() -> None:
         Console(stderr=True, soft_wrap=True).print(Text(f"cfflow: {error}", style="red"))
         sys.exit(1)
     except BrokenPipeError:
-        # The reader of our output has gone; what Python still holds for it goes nowhere.
+        # The reader of the output has gone (`cfflow list | head -1`). Python would print a
+        # second error when it flushes standard output at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
@@ -97,7 +98,7 @@ def main(
 
 @app.command()
 def demo() -> None:
-    """Show the main job: an OTP sale, holds, and a crash in the middle of a capture."""
+    """Show what cfflow does: an OTP sale, holds, and a crash in the middle of a capture."""
     from cfflow.demo import play
 
     sys.exit(play(Console(highlight=False)))
@@ -108,13 +109,15 @@ def list_(
     state: Annotated[State | None, typer.Option(help="Only this state.")] = None,
     flow: Annotated[str | None, typer.Option(help="Only this flow.")] = None,
     order: Annotated[str | None, typer.Option(help="Only this order.")] = None,
-    review: Annotated[bool, typer.Option("--review", help="Only with an open review.")] = False,
+    review: Annotated[
+        bool, typer.Option("--review", help="Only payments with an open review.")
+    ] = False,
     older_than: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="Only payments of this age.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
     after: Annotated[
-        str | None, typer.Option(metavar="ID", help="Continue behind this one.")
+        str | None, typer.Option(metavar="ID", help="Continue after this payment.")
     ] = None,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
@@ -157,7 +160,7 @@ def show(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = Fa
     grid = Table.grid(padding=(0, 2))
     for name, value in plain(payment).items():
         if value not in (None, (), {}, []):
-            grid.add_row(Text(name, style="bold"), Text(_worded(value)))
+            grid.add_row(Text(name, style="bold"), Text(_as_text(value)))
     console().print(grid)
 
 
@@ -182,7 +185,7 @@ def graph(
         str | None, typer.Argument(help="A flow's name; the whole chart if none.")
     ] = None,
     payment: Annotated[
-        str | None, typer.Option("--payment", metavar="ID", help="Mark the path it walked.")
+        str | None, typer.Option("--payment", metavar="ID", help="Number the path that it walked.")
     ] = None,
     flows: FlowFiles = None,
     redis_url: RedisUrl = None,
@@ -207,7 +210,7 @@ def check(
     files: Annotated[list[Path], typer.Argument(metavar="FLOW.toml...", help="Flow files.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check flow files; every error names file, key and reason."""
+    """Check flow files. Each error names the file, the key and the reason."""
     findings = [_checked(file) for file in files]
     if as_json:
         print_json(findings)
@@ -231,7 +234,7 @@ def doctor(
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Examine settings, store and gateway, and say what could lose a payment."""
+    """Examine settings, store and gateway, and report what could lose a payment."""
     findings = wait(examine(redis_url))
     if as_json:
         print_json([msgspec.to_builtins(finding) for finding in findings])
@@ -242,11 +245,11 @@ def doctor(
 
 
 def _diagnosis(findings: list[Finding]) -> Table:
-    marks = {"good": ("ok", "green"), "note": ("note", "yellow"), "bad": ("BAD", "bold red")}
+    verdicts = {"good": ("ok", "green"), "note": ("note", "yellow"), "bad": ("BAD", "bold red")}
     grid = Table.grid(padding=(0, 2))
     for finding in findings:
-        mark, style = marks[finding.verdict]
-        grid.add_row(Text(mark, style=style), Text(finding.subject), Text(finding.detail))
+        verdict, style = verdicts[finding.verdict]
+        grid.add_row(Text(verdict, style=style), Text(finding.subject), Text(finding.detail))
     return grid
 
 
@@ -275,5 +278,5 @@ def _age(since: datetime) -> str:
     return f"{seconds} s"
 
 
-def _worded(value: object) -> str:
+def _as_text(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,4 +1,4 @@
-"""What `cfflow doctor` examines: it opens what the settings name and collects the findings."""
+"""`cfflow doctor`: opens the store and the gateway of the settings and collects the findings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["examine"]
 
 
 async def examine(redis_url: str | None = None) -> list[Finding]:
-    """Return what was found, in the order in which it should be mended."""
+    """Return the findings. Problems come in the order in which a person should solve them."""
     try:
         settings = settings_of(redis_url=redis_url)
     except CfflowError as error:

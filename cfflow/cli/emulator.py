@@ -1,4 +1,4 @@
-"""`cfflow emulator`: run a local Cashfree, or steer one that runs."""
+"""`cfflow emulator`: run a local Cashfree, or control one that runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Url = Annotated[
     str | None,
     typer.Option(
         envvar="CFFLOW_EMULATOR_URL",
-        help="Where it listens; else CASHFREE_ENVIRONMENT is taken, if that is a URL.",
+        help="Where it listens; else CASHFREE_ENVIRONMENT, if that is a URL.",
     ),
 ]
 Order = Annotated[str | None, typer.Option("--order", metavar="ID", help="Only this order.")]
@@ -43,12 +43,12 @@ def emulator(
     context: typer.Context,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 0,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    client_id: Annotated[str, typer.Option(help="Which client id it knows.")] = "cfflow-test-id",
+    client_id: Annotated[str, typer.Option(help="The accepted client id.")] = "cfflow-test-id",
     client_secret: Annotated[
         str, typer.Option(help="The secret of that id.")
     ] = "cfflow-test-secret",  # noqa: S107  the test credentials are printed in the manual
     rate_limits: Annotated[
-        Literal["production", "sandbox"] | None, typer.Option(help="Refuse calls as these do.")
+        Literal["production", "sandbox"] | None, typer.Option(help="Refuse calls over them.")
     ] = None,
     webhook_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Where webhooks go.")
@@ -56,18 +56,19 @@ def emulator(
     webhook_version: Annotated[Version, typer.Option(help="Of the webhooks.")] = "2025-01-01",
     chaos: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="CHANCE", help="How likely a call meets a fault."),
+        typer.Option(min=0, max=1, metavar="CHANCE", help="How likely a call fails, 0 to 1."),
     ] = None,
-    chaos_seed: Annotated[int, typer.Option(help="The same seed, the same faults.")] = 0,
+    chaos_seed: Annotated[int, typer.Option(help="The same seed makes the same faults.")] = 0,
     options: Annotated[
         str, typer.Option(metavar="JSON", help='How its bank behaves: {"confirm_after_s": 60}')
     ] = "{}",
     seed: Annotated[
-        int | None, typer.Option(help="Of its ids and chances; another one each time.")
+        int | None,
+        typer.Option(help="Of its ids and chances; another one each time if left out."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a local Cashfree until it is stopped; or, with a command, steer one that runs."""
+    """Run a local Cashfree until it is stopped; with a command, control one that runs."""
     if context.invoked_subcommand is not None:
         return
     try:
@@ -93,7 +94,8 @@ def emulator(
             client_id=client_id,
             client_secret=client_secret,
             options=behaviour,
-            # Other ids at each start: a store that outlives the emulator must not meet them again.
+            # Other ids at each start: the store of a payment outlives the emulator, and an id that
+            # comes again would look like an attempt of that payment.
             seed=secrets.randbits(31) if seed is None else seed,
             rate_limits=rate_limits,
             webhook_url=webhook_url,
@@ -111,7 +113,7 @@ def _announce(base_url: str, client_id: str, client_secret: str, *, as_json: boo
     if as_json:
         print_json({"base_url": base_url, "client_id": client_id, "client_secret": client_secret})
     else:
-        _say(
+        _print_lines(
             f"A local Cashfree listens on {base_url}\n",
             f"export CASHFREE_ENVIRONMENT={base_url}",
             f"export CASHFREE_CLIENT_ID={client_id}",
@@ -119,7 +121,7 @@ def _announce(base_url: str, client_id: str, client_secret: str, *, as_json: boo
             "Test card 4111111111111111, any CVV and expiry; the OTP is 111000.",
             f"Orders and their pages: {_root(base_url)}/_emulator/. Ctrl-C stops it.",
         )
-    # Whoever reads this through a pipe waits for it, and it is all that will come.
+    # A program that reads this through a pipe waits for it, and nothing else is printed.
     sys.stdout.flush()
 
 
@@ -131,28 +133,28 @@ def fault(
     kind: Annotated[
         str | None, typer.Argument(metavar="KIND", help="lost_after, status_before, ...")
     ] = None,
-    status: Annotated[int | None, typer.Option(help="HTTP status of status_*.")] = None,
+    status: Annotated[int | None, typer.Option(help="The HTTP status of status_*.")] = None,
     delay: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Of delay_* and slow_body.")
+        float | None, typer.Option(metavar="SECONDS", help="The delay of delay_* and slow_body.")
     ] = None,
     count: Annotated[int, typer.Option(min=0, help="How often; 0 for ever.")] = 1,
-    after: Annotated[int | None, typer.Option(help="So many calls pass first.")] = None,
+    after: Annotated[int | None, typer.Option(help="How many calls succeed first.")] = None,
     probability: Annotated[
-        float | None, typer.Option(metavar="CHANCE", help="How likely a call is struck.")
+        float | None, typer.Option(metavar="CHANCE", help="How likely a call fails, 0 to 1.")
     ] = None,
     retry: Annotated[
-        int | None, typer.Option(metavar="SECONDS", help="What a 429 says of when to come again.")
+        int | None, typer.Option(metavar="SECONDS", help="The retry time that a 429 names.")
     ] = None,
     code: Annotated[str | None, typer.Option(help="The error's code.")] = None,
     error_type: Annotated[
         str | None, typer.Option("--type", metavar="TYPE", help="The error's type.")
     ] = None,
     order: Order = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Forget every rule, and chaos.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all rules, and chaos.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let calls fail: `fault authorize lost_after`; without a call, list the rules that wait."""
+    """Make calls fail: `fault authorize lost_after`; without a call, list the rules."""
     if (call is None) != (kind is None):
         raise typer.BadParameter("a fault needs a call and a kind", param_hint="CALL KIND")
     given: dict[str, Any] = {"status": status, "delay_s": delay, "retry_s": retry, "after": after}
@@ -160,61 +162,65 @@ def fault(
     rule = {name: value for name, value in given.items() if value is not None}
     rule |= {"call": call, "kind": kind, "count": count or None}
     if clear:
-        told = _ask("DELETE", "faults", url)
+        response = _ask("DELETE", "faults", url)
     elif call is None:
-        told = _ask("GET", "faults", url)
+        response = _ask("GET", "faults", url)
     else:
-        told = _ask("POST", "faults", url, rule)
-    _show_faults(told, as_json=as_json)
+        response = _ask("POST", "faults", url, rule)
+    _show_faults(response, as_json=as_json)
 
 
 @_group.command()
 def chaos(
     probability: Annotated[float, typer.Argument(metavar="CHANCE", help="0 to 1, of each call.")],
-    seed: Annotated[int, typer.Option(help="The same seed, the same faults.")] = 0,
-    kind: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same faults.")] = 0,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Only these kinds; may be repeated.")
+    ] = None,
     call: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let calls fail by chance; 0 ends it."""
+    """Make calls fail by chance; 0 ends it."""
     body: dict[str, Any] = {"kind": "chaos", "probability": probability, "seed": seed}
     body |= {name: value for name, value in (("kinds", kind), ("calls", call)) if value}
     _show_faults(_ask("POST", "faults", url, body), as_json=as_json)
 
 
-def _show_faults(told: Mapping[str, Any], *, as_json: bool) -> None:
+def _show_faults(response: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print_json(told)
+        print_json(response)
         return
-    for rule in told["faults"]:
+    for rule in response["faults"]:
         rest = " ".join(f"{k}={v}" for k, v in rule.items() if k not in {"call", "kind"})
-        _say(f"{rule['call']} {rule['kind']} {rest}".rstrip())
-    if told["chaos"]:
-        _say(f"chaos: {told['chaos']['probability']:g} of all calls")
-    if not told["faults"] and not told["chaos"]:
-        _say("No faults wait.")
+        _print_lines(f"{rule['call']} {rule['kind']} {rest}".rstrip())
+    if response["chaos"]:
+        _print_lines(f"chaos: {response['chaos']['probability']:g} of all calls")
+    if not response["faults"] and not response["chaos"]:
+        _print_lines("No faults.")
 
 
 @_group.command()
 def clock(
     advance: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Skip so many seconds.")
+        float | None, typer.Option(metavar="SECONDS", help="How far to go forward.")
     ] = None,
-    to: Annotated[str | None, typer.Option(metavar="TIME", help="Go on to this moment.")] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The time to go forward to.")
+    ] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show its clock, or set it forward; what was due has happened when this returns."""
+    """Show its clock, or set it forward; all that was due has happened when this returns."""
     if advance is None and to is None:
-        told = _ask("GET", "clock", url)
+        response = _ask("GET", "clock", url)
     else:
         jump = {"advance_s": advance, "at": to}
-        told = _ask("POST", "clock", url, {k: v for k, v in jump.items() if v is not None})
+        response = _ask("POST", "clock", url, {k: v for k, v in jump.items() if v is not None})
     if as_json:
-        print_json(told)
+        print_json(response)
     else:
-        _say(f"{told['now']}, {told['offset_s']:.0f} s ahead")
+        _print_lines(f"{response['now']}, {response['offset_s']:.0f} s ahead")
 
 
 @_group.command()
@@ -230,12 +236,12 @@ def ledger(
 ) -> None:
     """List every effect on money, oldest first."""
     asked = {"order_id": order, "cf_payment_id": payment, "effect": effect, "since": since}
-    told = _ask("GET", "ledger", url, query=asked)
+    response = _ask("GET", "ledger", url, query=asked)
     if as_json:
-        print_json(told)
+        print_json(response)
         return
     fields = ("at", "effect", "amount", "order_id", "cf_payment_id")
-    entries = (entry | {"amount": f"{entry['amount']:.2f}"} for entry in told["ledger"])
+    entries = (entry | {"amount": f"{entry['amount']:.2f}"} for entry in response["ledger"])
     filtered = any(value is not None for value in asked.values())
     nothing = "No such effect in the ledger." if filtered else "The ledger is empty."
     _print_table(fields, entries, nothing)
@@ -246,22 +252,22 @@ def webhooks(
     order: Order = None,
     status: Annotated[str | None, typer.Option(help="Only these: delivered, held, ...")] = None,
     send_to: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where they go from now on.")
+        str | None, typer.Option(metavar="URL", help="Send them here from now on.")
     ] = None,
-    copies: Annotated[int | None, typer.Option(help="Deliver every event so often.")] = None,
+    copies: Annotated[int | None, typer.Option(help="How often each event is delivered.")] = None,
     timestamps: Annotated[
         Literal["emulator", "machine"] | None,
-        typer.Option(help="Whose clock they tell, once its own was set forward."),
+        typer.Option(help="Whose clock dates them, after its own was set forward."),
     ] = None,
-    hold: Annotated[bool, typer.Option("--hold", help="Keep them back from now on.")] = False,
-    release: Annotated[bool, typer.Option("--release", help="Let go what is held.")] = False,
+    hold: Annotated[bool, typer.Option("--hold", help="Hold them back from now on.")] = False,
+    release: Annotated[bool, typer.Option("--release", help="Send those that are held.")] = False,
     sequence: Annotated[
-        Sequence | None, typer.Option(help="In which order, when released together.")
+        Sequence | None, typer.Option(help="The order of those that are released together.")
     ] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the webhooks and what became of them; or say how they are to be delivered."""
+    """List the webhooks and their deliveries; or set how they are delivered."""
     given = {"url": send_to, "copies": copies, "timestamps": timestamps}
     changes = {name: value for name, value in given.items() if value is not None}
     if changes:
@@ -269,7 +275,7 @@ def webhooks(
     if hold:
         _ask("POST", "webhooks/hold", url, {})
     if release:
-        # One order's may go while the others stay.
+        # `--order` releases the webhooks of one order and keeps the others.
         _ask("POST", "webhooks/release", url, {"which": order, "sequence": sequence})
     query = {"order_id": order, "status": status}
     _show_webhooks(_ask("GET", "webhooks", url, query=query), as_json=as_json)
@@ -285,32 +291,32 @@ def resend(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a webhook once more: the same body, the same key, a fresh signature."""
+    """Send a webhook once more: same body, same key, new signature."""
     body = {"which": which, "alter": alter, "url": send_to}
     _show_webhooks(_ask("POST", "webhooks/resend", url, body), as_json=as_json)
 
 
 @_group.command()
 def reset(url: Url = None, as_json: AsJson = False) -> None:
-    """Forget every order, effect, fault and webhook; the clock stays where it is."""
-    told = _ask("POST", "reset", url)
+    """Remove all orders, effects, faults and webhooks; the clock stays as it is."""
+    response = _ask("POST", "reset", url)
     if as_json:
-        print_json(told)
+        print_json(response)
     else:
-        _say(f"Empty. It is {told['now']} there.")
+        _print_lines(f"Empty. It is {response['now']} there.")
 
 
-def _show_webhooks(told: Mapping[str, Any], *, as_json: bool) -> None:
+def _show_webhooks(response: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print_json(told)
+        print_json(response)
         return
     fields = ("id", "type", "order_id", "status", "attempts", "url")
-    rows = (each | {"attempts": _answers(each["attempts"])} for each in told["webhooks"])
+    rows = (each | {"attempts": _statuses(each["attempts"])} for each in response["webhooks"])
     _print_table(fields, rows, "No webhooks.")
 
 
-def _answers(attempts: list[dict[str, Any]]) -> str:
-    """What a receiver answered, attempt by attempt."""
+def _statuses(attempts: list[dict[str, Any]]) -> str:
+    """Return the status that the receiver returned to each delivery, `-` for none."""
     return " ".join(str(made["status"] or "-") for made in attempts)
 
 
@@ -323,10 +329,10 @@ def _print_table(fields: tuple[str, ...], rows: Iterable[Mapping[str, Any]], not
     if table.row_count:
         console().print(table)
     else:
-        _say(nothing)
+        _print_lines(nothing)
 
 
-def _say(*lines: str) -> None:
+def _print_lines(*lines: str) -> None:
     sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
@@ -337,24 +343,30 @@ def _ask(
     body: object = None,
     query: Mapping[str, str | None] | None = None,
 ) -> Any:
-    """What the running emulator answers; `CfflowError` when it refuses, or none listens."""
+    """Return the running emulator's response.
+
+    Raises `CfflowError` when it refuses or none listens.
+    """
     root = _root(url or _from_environment())
     asked = {name: value for name, value in (query or {}).items() if value is not None}
     try:
         with httpx.Client(verify=_context(root), trust_env=False, timeout=_TIME_LIMIT_S) as http:
-            answer = http.request(method, f"{root}/_emulator/{path}", json=body, params=asked)
-        told = answer.json()
+            reply = http.request(method, f"{root}/_emulator/{path}", json=body, params=asked)
+        content = reply.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         raise CfflowError(f"no emulator listens on {root}: cfflow emulator starts one") from None
-    if answer.status_code == 400:
-        raise typer.BadParameter(told["message"])
-    if not answer.is_success:
-        raise CfflowError(told.get("message", f"the emulator answered {answer.status_code}"))
-    return told
+    if reply.status_code == 400:
+        raise typer.BadParameter(content["message"])
+    if not reply.is_success:
+        raise CfflowError(content.get("message", f"the emulator returned {reply.status_code}"))
+    return content
 
 
 def _context(root: str) -> ssl.SSLContext:
-    """Reading the machine's certificates is half of a command's time, and http:// needs none."""
+    """Return the TLS settings; without certificates for plain http.
+
+    Reading the machine's certificates takes half of a command's time.
+    """
     if root.startswith("https:"):
         return ssl.create_default_context()
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -363,7 +375,7 @@ def _context(root: str) -> ssl.SSLContext:
 def _from_environment() -> str:
     url = os.environ.get("CASHFREE_ENVIRONMENT", "")
     if not url.startswith(("http://", "https://")):
-        raise CfflowError("where does the emulator listen? Say --url, or set CFFLOW_EMULATOR_URL")
+        raise CfflowError("where does the emulator listen? Give --url, or set CFFLOW_EMULATOR_URL")
     return url
 
 

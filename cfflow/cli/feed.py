@@ -19,18 +19,22 @@ app = typer.Typer()
 
 @app.command()
 def events(
-    group: Annotated[str, typer.Argument(metavar="GROUP", help="Who reads; each gets everything.")],
+    group: Annotated[
+        str,
+        typer.Argument(metavar="GROUP", help="Who reads; each group gets all events."),
+    ],
     follow: Annotated[bool, typer.Option("--follow", help="Wait for more until Ctrl-C.")] = False,
     now: Annotated[
-        bool, typer.Option("--now", help="A new group begins with what comes from now on.")
+        bool, typer.Option("--now", help="A new group begins with the next event.")
     ] = False,
     forget: Annotated[
-        bool, typer.Option("--forget", help="Forget the group; nothing is kept for it any more.")
+        bool,
+        typer.Option("--forget", help="Forget the group; no events are kept for it any more."),
     ] = False,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a group has not seen: transitions and notifications; acknowledge each."""
+    """Print the transitions and notifications that a group has not read; acknowledge each."""
 
     async def work() -> None:
         async with open_reader(redis_url) as reader:
@@ -48,7 +52,7 @@ async def _print_all(feed: Feed, *, follow: bool, as_json: bool) -> None:
     printed = 0
     while (event := await (anext(feed) if follow else feed.poll())) is not None:
         sys.stdout.write(f"{_json(event) if as_json else _line(event)}\n")
-        # Printed first: what dies in between comes again.
+        # Printed before it is acknowledged: after a crash in between it comes again.
         sys.stdout.flush()
         await feed.ack(event)
         printed += 1
@@ -56,7 +60,9 @@ async def _print_all(feed: Feed, *, follow: bool, as_json: bool) -> None:
         sys.stdout.write("No new events.\n")
     others = [name for name in feed.consumers if name != feed.consumer]
     if others:
-        sys.stderr.write(f"other consumers of {feed.group} have the rest: {', '.join(others)}\n")
+        sys.stderr.write(
+            f"other consumers of {feed.group} read the other partitions: {', '.join(others)}\n"
+        )
 
 
 def _json(event: FeedItem) -> str:
@@ -67,7 +73,7 @@ def _json(event: FeedItem) -> str:
 
 def _line(event: FeedItem) -> str:
     if isinstance(event, FeedGap):
-        return f"gap: {event.lost} events of partition {event.partition} are gone unread"
+        return f"gap: {event.lost} events of partition {event.partition} were dropped unread"
     if isinstance(event, FeedNotification):
         about = event.cf_payment_id or "-"
         return f"{event.at:%Y-%m-%d %H:%M:%S}  {event.order_id or '-'}  {event.type} ({about})"

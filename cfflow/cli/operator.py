@@ -37,7 +37,7 @@ def adopt(
     order_id: Annotated[str, typer.Argument(metavar="ORDER", help="An order's id, order_8123")],
     flow: Annotated[
         list[str],
-        typer.Option(help="A flow for attempts that no payment here knows; one for each method."),
+        typer.Option(help="A flow for attempts that no payment owns; one for each method."),
     ],
     flows: FlowFiles = None,
     redis_url: RedisUrl = None,
@@ -55,14 +55,14 @@ def adopt(
     if as_json:
         print_json([plain(payment) for payment in payments])
     for payment in () if as_json else payments:
-        _say(payment)
+        _print(payment)
     if not (payments or as_json):
-        console().print(f"The gateway knows no attempt of {order_id}.")
+        console().print(f"The gateway has no attempt of {order_id}.")
 
 
 @app.command()
 def abandon(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
-    """Free the order for another payment; this one is watched to its end."""
+    """Free the order for another payment. Workers watch this one to its end."""
     _decide(redis_url, lambda orchestrator: orchestrator.abandon(payment_id), as_json=as_json)
 
 
@@ -86,7 +86,9 @@ def acknowledge(
 @app.command()
 def resolve(
     payment_id: PaymentId,
-    state: Annotated[str, typer.Argument(metavar="STATE", help="Where the payment is.")],
+    state: Annotated[
+        str, typer.Argument(metavar="STATE", help="The state in which the payment is.")
+    ],
     actor: Actor,
     note: Note,
     amount: Annotated[
@@ -95,7 +97,7 @@ def resolve(
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take your word for where a payment is, while a review is open on it; moves no money."""
+    """State where a payment is, while a review is open on it. Moves no money."""
     _decide(
         redis_url,
         lambda orchestrator: orchestrator.resolve(
@@ -111,22 +113,22 @@ def resolve(
 
 def _decide(
     redis_url: str | None,
-    word: Callable[[Orchestrator], Awaitable[Payment]],
+    decision: Callable[[Orchestrator], Awaitable[Payment]],
     *,
     as_json: bool,
 ) -> None:
     async def work() -> Payment:
         async with connect(redis_url=redis_url, log=silent_log()) as orchestrator:
-            return await word(orchestrator)
+            return await decision(orchestrator)
 
     payment = wait(work())
     if as_json:
         print_json(plain(payment))
     else:
-        _say(payment)
+        _print(payment)
 
 
-def _say(payment: Payment) -> None:
+def _print(payment: Payment) -> None:
     parts = [payment.id, "is", payment.state.value]
     if payment.money:
         parts.append(payment.money)

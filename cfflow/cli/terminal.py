@@ -1,4 +1,4 @@
-"""What the commands of the command line share: their options, and how they print."""
+"""What the commands share: options, and how they print."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plain(payment: Payment) -> dict[str, Any]:
     """Return a payment as plain data, for JSON."""
     data: dict[str, Any] = msgspec.to_builtins(payment)
     if payment.failure is not None:
-        # It is stored as a bare array; programs that read JSON want names.
+        # msgspec writes this struct as an array, as it is stored. JSON gets the names.
         data["failure"] = msgspec.structs.asdict(payment.failure)
     return data
 
@@ -44,7 +44,7 @@ def print_json(data: object) -> None:
 
 
 def console() -> Console:
-    """A table keeps its lines whole when it is piped into another program."""
+    """Return a console. Piped into another program it is 160 columns wide, so rows stay whole."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 

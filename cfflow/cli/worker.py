@@ -19,29 +19,29 @@ __all__ = ["app"]
 app = typer.Typer()
 
 
-class _Lines:
-    """A log that writes each event as a line: for people, or as JSON for programs."""
+class _LineLog:
+    """A log that prints one line for each event: text for people, JSON for programs."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
 
     def info(self, event: str, **fields: Any) -> None:
-        """Write an ordinary event; of the gateway's calls only programs hear."""
+        """Write an ordinary event. Gateway calls are left out of the text: there are too many."""
         if self._as_json or event != "gateway.call":
             self._write(event, "info", fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Write an event that somebody should see."""
+        """Write an event that a person should see."""
         self._write(event, "warning", fields)
 
     def _write(self, event: str, level: str, fields: dict[str, Any]) -> None:
         now = datetime.now(UTC)
         if self._as_json:
-            told = {"event": event, "level": level, "timestamp": now, **fields}
-            line = msgspec.json.encode(told, enc_hook=str).decode()
+            shown = {"event": event, "level": level, "timestamp": now, **fields}
+            line = msgspec.json.encode(shown, enc_hook=str).decode()
         else:
-            said = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
-            line = f"{now:%H:%M:%S} {event:<20} {said}"
+            text = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
+            line = f"{now:%H:%M:%S} {event:<20} {text}"
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
@@ -50,42 +50,51 @@ class _Lines:
 def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="How many payments at once.")] = 64,
     lease: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="How long a claimed payment is ours.")
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="How long a payment is leased to this worker."),
     ] = 60.0,
     report: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="How often to report.")
     ] = 10.0,
     limit: Annotated[
         list[str] | None,
-        typer.Option(metavar="CALL=N", help="Calls a minute of your account, fetch_payment=260."),
+        typer.Option(
+            metavar="CALL=N",
+            help="Calls per minute of your account: fetch_payment=260.",
+        ),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Claim once, and end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Do what is due now, once, and end.")
+    ] = False,
     flows: FlowFiles = None,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Wake payments that are due until SIGTERM or Ctrl-C: ask, poll, keep time limits.
+    """Do what is due, until SIGTERM or Ctrl-C: inquiries, time limits, holds that end.
 
     Any number of workers may run, on any number of machines.
     """
-    log = _Lines(as_json=as_json)
+    log = _LineLog(as_json=as_json)
     limits = dict(_limit(text) for text in limit or ())
 
     async def work() -> Report:
         async with connect(
             redis_url=redis_url, flows=flows or (), limits=limits, log=log
         ) as orchestrator:
-            tending = Worker(
+            due_worker = Worker(
                 orchestrator, concurrency=concurrency, lease_s=lease, report_s=report, log=log
             )
             log.info("worker.started", concurrency=concurrency, lease_s=lease)
-            return await (tending.run_once() if once else tending.run())
+            return await (due_worker.run_once() if once else due_worker.run())
 
     log.info("worker.stopped", **msgspec.structs.asdict(asyncio.run(work())))
 
 
 def _limit(text: str) -> tuple[str, int | None]:
-    """Return a call and its limit; `none` is without one. Which calls there are `connect` knows."""
+    """Return (call, limit) of a text such as `pay=260`, None for `pay=none`: no limit of ours.
+
+    `connect` refuses a call that has no limit.
+    """
     call, _, number = text.partition("=")
     if number != "none" and not (number.isascii() and number.isdigit()):
         raise typer.BadParameter(f"{text!r} is not like fetch_payment=260", param_hint="--limit")

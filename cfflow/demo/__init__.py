@@ -1,4 +1,4 @@
-"""`cfflow demo`: the main job on one machine, with a local gateway and an embedded server."""
+"""`cfflow demo`: four payments on one machine, with a local gateway and an embedded server."""
 
 from __future__ import annotations
 

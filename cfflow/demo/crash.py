@@ -1,7 +1,8 @@
-"""The two processes of the demo's last scene: one is killed, the next one finds out.
+"""The two processes of the demo's last scene: the second recovers what the first began.
 
-`python -m cfflow.demo.crash capture ID` captures a hold and is killed while it waits for
-the answer; `… recover` knows nothing but the store, and ends what the other began.
+`python -m cfflow.demo.crash capture ID AMOUNT FLOWS` captures a hold and is killed while it waits
+for the response. `python -m cfflow.demo.crash recover FLOWS` has only the store, and finishes the
+payment.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ async def _recover(flows: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Play one of the two processes."""
+    """Run one of the two processes."""
     role, *rest = arguments
     if role == "capture":
         asyncio.run(_capture(rest[0], rest[1], Path(rest[2])))

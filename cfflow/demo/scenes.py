@@ -1,4 +1,4 @@
-"""The demo's scenes, played against a real server and a real gateway over real HTTP."""
+"""The demo's scenes, played with a real store and the emulator over real HTTP."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from cfflow.errors import CfflowError, ConfigError
 
 __all__ = ["play"]
 
-#: The crashed capture is asked about once its time limit is over, so the demo's is short.
+#: An inquiry about the crashed capture has to wait for its time limit, so the demo's is short.
 _FLOW: Final = """\
 name = "demo_hotel"
-summary = "The preauth flow with a short time limit, so that nobody waits in the demo."
+summary = "The preauth flow with a short time limit, so that the demo is short."
 capture = "manual"
 methods = ["card"]
 
@@ -37,7 +37,7 @@ _HANG_S: Final = 30
 
 
 def play(console: Console) -> int:
-    """Play all scenes and return the exit status: 0 when the bank's books agree."""
+    """Play all scenes and return the exit status: 0 when the bank's ledger is as it should be."""
     try:
         from cfflow.emulator import EmulatorProcess
     except ImportError as missing:
@@ -92,7 +92,7 @@ class _Demo:
     async def _paid(
         self, orchestrator: Orchestrator, flow: str, order_id: str, amount: str, *otps: str
     ) -> Payment:
-        """Create an order, pay it with the test card, type these OTPs."""
+        """Create an order, pay it with the test card, submit these OTPs."""
         tags: dict[str, Any] = {} if flow == "native_otp" else {"cfflow_preauth": "true"}
         order = await orchestrator.gateway.create_order(
             amount, customer, order_id=order_id, order_tags=tags or None
@@ -125,22 +125,24 @@ class _Demo:
         self._end(payment, "the hold is released")
 
     async def _crash(self, orchestrator: Orchestrator) -> None:
-        self._scene(4, "A crash. A process captures 640.00; it is killed before the answer comes.")
+        self._scene(
+            4, "A crash. A process captures 640.00 and is killed before the response comes."
+        )
         payment = await self._paid(orchestrator, "demo_hotel", "order_crash", "640.00", "111000")
         await self._kill_in_capture(payment)
-        self._note("killed with SIGKILL: the bank has the money, nobody here knows")
+        self._remark("killed with SIGKILL: the bank took the money, and no process has the result")
         again = await self._child("recover", str(self._flows))
         if await again.wait():
             raise CfflowError("the process that should have recovered the payment failed")
         found = await orchestrator.get(payment)
-        self._end(found, f"{found.captured_amount}, by asking; nothing was captured twice")
+        self._end(found, f"{found.captured_amount}, by an inquiry; nothing was captured twice")
 
     async def _kill_in_capture(self, payment: Payment) -> None:
-        """Let the bank act at once and answer late; kill the process that waits for it."""
+        """Let the bank act at once and respond late; kill the process that waits for it."""
         fault = {"call": "authorize", "kind": "delay_after", "delay_s": _HANG_S}
         async with httpx.AsyncClient(trust_env=False) as admin:
-            answer = await admin.post(f"{self._admin_url}/faults", json=fault)
-        answer.raise_for_status()
+            response = await admin.post(f"{self._admin_url}/faults", json=fault)
+        response.raise_for_status()
         child = await self._child("capture", payment.id, "640.00", str(self._flows))
         ledger = Ledger(self._admin_url)
         while not ledger.count("captured", payment.order_id):
@@ -160,7 +162,7 @@ class _Demo:
             stdin=subprocess.DEVNULL,
         )
 
-    def _note(self, text: str) -> None:
+    def _remark(self, text: str) -> None:
         self._timeline.line("", "", text)
 
     def _end(self, payment: Payment, text: str) -> None:
@@ -169,8 +171,8 @@ class _Demo:
 
 
 def _audit(console: Console, ledger: Ledger) -> bool:
-    """Print the bank's own books and say whether each order has what it should."""
-    console.print("[bold]What the bank's own ledger says[/]")
+    """Print the bank's ledger and return whether each order has the effects that it should have."""
+    console.print("[bold]The bank's own ledger[/]")
     console.print(ledger.table())
     wanted = {"order_tea": 1, "order_hotel": 1, "order_car": 0, "order_crash": 1}
     captures = {order: ledger.count("captured", order) for order in wanted}
@@ -179,5 +181,5 @@ def _audit(console: Console, ledger: Ledger) -> bool:
     counted = ", ".join(f"{order} {count}" for order, count in captures.items())
     console.print(f"\nCaptures by order: {counted}; voids: {voids}.", soft_wrap=True)
     colour, text = ("green", "as asked for") if agrees else ("red", "NOT as asked for")
-    console.print(f"[bold {colour}]The bank's books are {text}: nothing twice, nothing lost.[/]")
+    console.print(f"[bold {colour}]The bank's ledger is {text}: nothing twice, nothing lost.[/]")
     return agrees

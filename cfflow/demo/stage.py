@@ -1,4 +1,4 @@
-"""The demo's stage: its own log, which prints a timeline, and the emulator's ledger."""
+"""What the demo's scenes use: a log that prints a timeline, and the emulator's ledger."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLOURS: Final = {
 
 
 def test_card() -> Card:
-    """Return the gateway's own test card (GATEWAY 8)."""
+    """Return the gateway's own test card (gateway.md#test-data)."""
     return Card(
         card_number="4111111111111111",
         card_holder_name="Asha Rao",
@@ -38,7 +38,7 @@ def test_card() -> Card:
 
 
 class Timeline:
-    """A log that prints each transition as one line: when, what moved, what proved it."""
+    """A log that prints a line for each transition: time, state, trigger, proof."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -49,7 +49,7 @@ class Timeline:
         self._began = time.perf_counter()
 
     def info(self, event: str, **fields: Any) -> None:
-        """Print a transition; calls are not shown."""
+        """Print a transition; gateway calls are left out."""
         if event == "payment.transition":
             self.line(fields["to_state"], fields["trigger"], fields["observation"])
 
@@ -68,7 +68,7 @@ class Timeline:
 
 
 class LedgerLine(msgspec.Struct, frozen=True):
-    """One effect on money, in the bank's own books."""
+    """One effect on money, in the bank's ledger."""
 
     effect: str
     order_id: str
@@ -82,7 +82,7 @@ class _Ledger(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """The emulator's books, over HTTP: the auditor who does not know cfflow."""
+    """The emulator's ledger, over HTTP. It shows what the bank did, whatever cfflow stored."""
 
     def __init__(self, admin_url: str) -> None:
         self._url = f"{admin_url}/ledger"
@@ -90,15 +90,15 @@ class Ledger:
     def lines(self, order_id: str | None = None) -> list[LedgerLine]:
         """Return every effect on money, of one order or of all."""
         params = {} if order_id is None else {"order_id": order_id}
-        answer = httpx.get(self._url, params=params, trust_env=False)
-        return msgspec.json.decode(answer.content, type=_Ledger).ledger
+        response = httpx.get(self._url, params=params, trust_env=False)
+        return msgspec.json.decode(response.content, type=_Ledger).ledger
 
     def count(self, effect: str, order_id: str) -> int:
         """Return how often an effect happened to an order."""
         return sum(line.effect == effect for line in self.lines(order_id))
 
     def table(self) -> Table:
-        """Return the books as a table."""
+        """Return the ledger as a table."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("ORDER", "ATTEMPT", "EFFECT", "AMOUNT"):
             table.add_column(name, justify="right" if name == "AMOUNT" else "left")

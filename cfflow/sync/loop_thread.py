@@ -1,9 +1,12 @@
-"""One thread with one event loop, on which an async orchestrator lives, and calls handed to it.
+"""A thread with an event loop, on which an async orchestrator runs the calls of other threads.
 
-Three rules keep this safe. Nothing is handed to a loop that is about to end: who ends it
-says so under the lock under which calls are handed over. Whoever stops waiting, by Ctrl-C or
-another signal, cancels the call: a crash like any other, its operation stays open. And a
-forked child never touches what its parent had open: it opens its own with its first call.
+Three rules keep this safe:
+
+- No call goes to a loop that is about to end. Calls are passed under a lock, and `is_ending` is
+  set under the same lock.
+- A caller that stops waiting (Ctrl-C, a signal handler that raises) cancels its call. The call's
+  operation stays open, as after a crash.
+- A forked child never uses a connection of its parent: its first call opens its own.
 """
 
 from __future__ import annotations
@@ -30,10 +33,10 @@ __all__ = [
     "ProcessLoop",
     "Stop",
     "refuse_on_a_loop",
-    "waited",
+    "result_of",
 ]
 
-#: How long `close` waits for calls in hand: longer than a call may take.
+#: How long `close` waits for running calls: longer than a call may take.
 CLOSE_S: Final = 30.0
 
 CLOSED: Final = "this orchestrator was closed: connect again"
@@ -41,7 +44,7 @@ CLOSED: Final = "this orchestrator was closed: connect again"
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 Call = Callable[[_T], Coroutine[Any, Any, _R]]
-#: How a call that would go on for ever is told to end; run on its loop.
+#: Ends a call that would run for ever, such as a worker's `run`. Runs on the call's loop.
 Stop = Callable[[asyncio.Task[Any]], object]
 
 
@@ -52,76 +55,79 @@ class LoopThread:
         self.orchestrator: Final = orchestrator
         self.is_ending = False
         self.failure: BaseException | None = None
-        self._gate = threading.RLock()
+        self._lock = threading.RLock()
         self._loop = asyncio.new_event_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closing: asyncio.Future[float] = self._loop.create_future()
-        #: What is in hand, and how it is told to end where it would go on for ever.
+        #: The running calls, each with its `Stop` if it would run for ever.
         self._tasks: dict[asyncio.Task[Any], Stop | None] = {}
         self._futures: set[Future[Any]] = set()
         self._ended: Future[None] = Future()
-        self._thread = threading.Thread(target=self._live, name="cfflow", daemon=True)
+        self._thread = threading.Thread(target=self._thread_main, name="cfflow", daemon=True)
         self._thread.start()
 
     def submit(self, target: _T, call: Call[_T, _R], stop: Stop | None = None) -> Future[_R] | None:
-        """Hand a call over; None when this line takes no more. `stop` ends an endless one."""
-        with self._gate:
+        """Run a call on the loop; return its future, or None when the loop is about to end.
+
+        `stop` ends a call that would run for ever.
+        """
+        with self._lock:
             if self.is_ending:
                 return None
-            # It runs in a copy of this thread's context, so its log events carry what the
-            # caller has bound.
-            future = asyncio.run_coroutine_threadsafe(self._held(target, call, stop), self._loop)
+            # The call runs in a copy of this thread's context, so its log events have the
+            # context variables that the caller has bound.
+            future = asyncio.run_coroutine_threadsafe(self._run(target, call, stop), self._loop)
             self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         return future
 
     def close(self, limit_s: float) -> None:
-        """Wait for what is in hand, close the connections, end the thread."""
+        """Wait up to `limit_s` seconds for running calls, close the connections, end the thread."""
         self._end(limit_s)
         try:
             self._ended.result()
         except BaseException:
-            # Nobody has the patience any more: what is still in hand is cut off.
-            self.tell(self._cut)
+            # Ctrl-C while waiting: cancel the calls that still run, and end at once.
+            self.run_soon(self._cancel_all)
             raise
         finally:
             self._thread.join()
 
-    def tell(self, callback: Callable[[], object]) -> None:
+    def run_soon(self, callback: Callable[[], object]) -> None:
         """Run this on the loop; takes no lock, so that a signal handler may call it."""
         with contextlib.suppress(RuntimeError):
-            # The loop may have ended meanwhile, and with it what was to be told.
+            # The loop has ended, and with it the calls that the callback is about.
             self._loop.call_soon_threadsafe(callback)
 
     def _end(self, limit_s: float) -> None:
-        """Take no more calls. Those taken were handed over before this, so they are known."""
+        """Take no more calls. Those passed before are on the loop, and `_serve` waits for them."""
 
         def close() -> None:
             if not self._closing.done():
                 self._closing.set_result(limit_s)
 
-        with self._gate:
+        with self._lock:
             self.is_ending = True
-            self.tell(close)
+            self.run_soon(close)
 
-    def _cut(self) -> None:
+    def _cancel_all(self) -> None:
         for task in self._tasks:
             task.cancel()
 
-    def _live(self) -> None:
+    def _thread_main(self) -> None:
         try:
-            # It also cancels what else runs there, and ends the threads that looked up names.
+            # The runner also cancels other tasks and ends the threads that resolve host names.
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
         except BaseException as error:  # noqa: BLE001  raised again by close
-            self._refuse()
+            self._cancel_waiting()
             self._ended.set_exception(error)
         else:
             self._ended.set_result(None)
 
-    def _refuse(self) -> None:
-        """Leave nobody waiting for a loop that was broken off, as by a SystemExit in a log."""
-        with self._gate:
+    def _cancel_waiting(self) -> None:
+        """Cancel all futures: after a SystemExit in a log, say, no call would ever return."""
+        with self._lock:
             self.is_ending = True
         for future in list(self._futures):
             future.cancel()
@@ -136,25 +142,25 @@ class LoopThread:
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=limit_s)
             while self._tasks:
-                self._cut()
+                self._cancel_all()
                 await asyncio.wait(self._tasks)
         finally:
             await self.orchestrator.aclose()
 
     async def _open(self) -> None:
-        """Connect. If that fails, everybody who waits hears it and the line ends."""
+        """Connect. If that fails, the error is raised in every waiting call, and the loop ends."""
         try:
             await self.orchestrator.__aenter__()
-        except BaseException as error:  # noqa: BLE001  raised again in those who wait
+        except BaseException as error:  # noqa: BLE001  raised again in the waiting calls
             self.failure = error
             self._opened.set_exception(error)
-            # Also read here: perhaps nobody waits any more.
+            # Read it: if no call waits any more, asyncio would log it as never retrieved.
             self._opened.exception()
             self._end(CLOSE_S)
         else:
             self._opened.set_result(None)
 
-    async def _held(self, target: _T, call: Call[_T, _R], stop: Stop | None) -> _R:
+    async def _run(self, target: _T, call: Call[_T, _R], stop: Stop | None) -> _R:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._tasks[task] = stop
         try:
@@ -164,24 +170,25 @@ class LoopThread:
             del self._tasks[task]
 
 
-def waited(future: Future[_R]) -> _R:
-    """Return what a call returns or raise what it raises; whoever stops waiting cancels it."""
+def result_of(future: Future[_R]) -> _R:
+    """Wait for a call and return its result or raise its error. An interrupted wait cancels it."""
     try:
         return future.result()
     except CancelledError:
         raise OutcomeUnknown(
-            "closed while the call was in hand; nobody knows what it did: `refresh` asks"
+            "closed during the call, which may have been sent: `refresh` asks the gateway"
         ) from None
     except BaseException:
         future.cancel()
         raise
     finally:
-        # An error knows this frame, and must not be known by it.
+        # The error's traceback refers to this frame. A reference back would be a cycle, which
+        # keeps the frame, and with it the arguments, until the next garbage collection.
         del future
 
 
 def refuse_on_a_loop() -> None:
-    """A call that blocks a running loop would stop every task on it."""
+    """Raise `ConfigError` on a thread whose loop runs: a call would block all its tasks."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -193,15 +200,19 @@ def refuse_on_a_loop() -> None:
 
 
 class ProcessLoop:
-    """The line of this process: opened by its first call, anew in a forked child."""
+    """The loop's thread of this process: started by the first call, again in a forked child.
+
+    `make` makes the orchestrator, which has the client secret. `is_own`: the orchestrator has a
+    store of its own, so that a forked child may make another one.
+    """
 
     def __init__(self, make: Sealed[Callable[[], Orchestrator]], *, is_own: bool) -> None:
         self._make = make
-        # Made here too, so that a wrong setting is told where it was given.
+        # Made at once, so that a wrong setting is an error where it was given.
         self._next: Orchestrator | None = make.reveal()()
         self._is_own = is_own
         self._pid = os.getpid()
-        self._line: LoopThread | None = None
+        self._thread: LoopThread | None = None
         self._lock = threading.RLock()
         self._closed = False
         _ALL.add(self)
@@ -209,57 +220,57 @@ class ProcessLoop:
     def submit(
         self, call: Call[Orchestrator, _R], stop: Stop | None = None
     ) -> tuple[LoopThread, Future[_R]]:
-        """Hand a call over; return on which line it is."""
+        """Pass a call to the loop; return its thread and its future."""
         while True:
-            line = self.current()
-            future = line.submit(line.orchestrator, call, stop)
+            thread = self.current()
+            future = thread.submit(thread.orchestrator, call, stop)
             if future is not None:
-                return line, future
-            if line.failure is not None:
-                raise line.failure
+                return thread, future
+            if thread.failure is not None:
+                raise thread.failure
 
-    def made(self, make: Callable[[Orchestrator], _T]) -> tuple[LoopThread, _T]:
-        """Return what is made of the async orchestrator, and the line it belongs to."""
+    def build(self, make: Callable[[Orchestrator], _T]) -> tuple[LoopThread, _T]:
+        """Run `make` on the loop; return the loop's thread and the result, which belongs to it."""
 
-        async def call(twin: Orchestrator) -> _T:
-            return make(twin)
+        async def call(orchestrator: Orchestrator) -> _T:
+            return make(orchestrator)
 
         refuse_on_a_loop()
-        line, future = self.submit(call)
-        return line, waited(future)
+        thread, future = self.submit(call)
+        return thread, result_of(future)
 
     def current(self) -> LoopThread:
-        """Return this process's line, a new one where there is none or it could not connect."""
+        """Return the loop's thread; start a new one if there is none or it could not connect."""
         if self._pid != os.getpid():
-            # Not every server that forks tells Python so; uWSGI has to be asked to.
+            # Some servers fork without running Python's fork handlers, as uWSGI does by default.
             self.forget_parent()
         with self._lock:
             if self._closed:
                 raise ConfigError(CLOSED)
-            if self._line is None:
+            if self._thread is None:
                 atexit.register(self.close)
-            if self._line is None or self._line.is_ending:
+            if self._thread is None or self._thread.is_ending:
                 made, self._next = self._next, None
-                self._line = LoopThread(made or self._make.reveal()())
-            return self._line
+                self._thread = LoopThread(made or self._make.reveal()())
+            return self._thread
 
     def close(self, limit_s: float = CLOSE_S) -> None:
-        """End this process's line, and take no more calls."""
+        """End the loop's thread and take no more calls."""
         with self._lock:
             self._closed = True
-            line = self._line
-        if line is not None:
-            line.close(limit_s)
-            self._line = None
+            thread = self._thread
+        if thread is not None:
+            thread.close(limit_s)
+            self._thread = None
             atexit.unregister(self.close)
 
     def forget_parent(self) -> None:
-        """Leave to the parent what is the parent's: called in a forked child, alone there."""
+        """Forget the parent's loop: called in a forked child, where this is the only thread."""
         self._pid, self._lock = os.getpid(), threading.RLock()
-        if self._line is not None:
-            # Never collected: a connection that is would speak to the parent's server.
-            _OF_PARENTS.append(self._line)
-            self._line = None
+        if self._thread is not None:
+            # Kept for ever: a connection that is collected writes to the parent's socket.
+            _OF_PARENTS.append(self._thread)
+            self._thread = None
             if not self._is_own:
                 self._make = Sealed(_refuse_fork)
 
@@ -276,8 +287,8 @@ def _refuse_fork() -> NoReturn:
 
 
 def _after_fork() -> None:
-    for lines in list(_ALL):
-        lines.forget_parent()
+    for loop in list(_ALL):
+        loop.forget_parent()
 
 
 os.register_at_fork(after_in_child=_after_fork)

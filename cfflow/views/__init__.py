@@ -1,4 +1,4 @@
-"""What is stored, shown to people and programs: payments, histories, explanations, diagrams.
+"""What people and programs see of the store: payments, histories, explanations, diagrams.
 
 A view reads the store and moves no money.
 """

@@ -1,4 +1,4 @@
-"""What `cfflow doctor` looks at: settings, the store, the gateway, and what could be lost."""
+"""What `cfflow doctor` examines: extras, the store, the gateway, and what could be lost."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Finding", "examine_gateway", "examine_store", "kept_limits", "missin
 _CLOCK_OFF_MS = 2_000
 
 _BLIND = (
-    "INFO is not permitted here: a restart that lost commits goes unnoticed, and nobody knows"
-    " whether this server evicts; permit it (ACL SETUSER ... +info)"
+    "this user may not run the command INFO: cfflow cannot see a restart that lost commits, nor"
+    " whether this server evicts keys; permit it (ACL SETUSER <user> +info)"
 )
 
-#: What the gateway says of an address that it does not know; others say nothing in its form.
+#: The error codes of a wrong address: the gateway's own, and "" from a server that is no gateway.
 _BAD_ADDRESS = frozenset({"", "request_failed"})
 
 
@@ -37,7 +37,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def missing_extras() -> list[Finding]:
-    """Return what would make cfflow faster and is not installed."""
+    """Return a note for each package that would make cfflow faster and is not installed."""
     wanted = {
         "hiredis": "faster Redis replies: pip install 'cfflow[fast]'",
         "uvloop": "a faster event loop: pip install 'cfflow[fast]'",
@@ -50,7 +50,7 @@ def missing_extras() -> list[Finding]:
 
 
 async def examine_store(store: RedisStore) -> list[Finding]:
-    """Return what was found out about a store; connects to it and closes it.
+    """Connect to a store, return the findings about it, and close it.
 
     Raises `CfflowError` when it cannot be used.
     """
@@ -71,7 +71,10 @@ async def examine_store(store: RedisStore) -> list[Finding]:
 
 
 def _memory(about: Mapping[str, object]) -> list[Finding]:
-    """An evicting server is refused as soon as it has a limit; this one has none yet."""
+    """Return a note if the server would evict keys once it had a memory limit.
+
+    One that has both is not examined here: connecting to it raises `ConfigError`.
+    """
     policy = about.get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
         return []
@@ -80,7 +83,7 @@ def _memory(about: Mapping[str, object]) -> list[Finding]:
 
 
 def _durability(about: Mapping[str, object]) -> list[Finding]:
-    """Say what this server forgets when it dies, and what that means for a payment."""
+    """Return which commits this server loses when it dies or fails over."""
     if not about.get("aof_enabled"):
         return [
             Finding(
@@ -104,7 +107,7 @@ def _durability(about: Mapping[str, object]) -> list[Finding]:
             Finding(
                 "note",
                 "replicas",
-                f"{replicas}; a failover loses what they had not received yet",
+                f"{replicas}; a failover loses the commits that they have not received",
             )
         )
     return findings
@@ -113,13 +116,13 @@ def _durability(about: Mapping[str, object]) -> list[Finding]:
 def _clock(server_ms: int) -> Finding:
     off_ms = abs(server_ms - round(time.time() * 1000))
     if off_ms > _CLOCK_OFF_MS:
-        detail = f"the store's clock and ours are {off_ms} ms apart; the store's is used"
+        detail = f"this clock and the store's are {off_ms} ms apart; cfflow uses the store's"
         return Finding("note", "clock", detail)
     return Finding("good", "clock", f"within {off_ms} ms of the store's")
 
 
 async def examine_gateway(gateway: Gateway) -> Finding:
-    """Return whether the gateway takes the credentials; closes the client.
+    """Return whether the gateway accepts the credentials; closes the client.
 
     Asks for an order that does not exist: 404 proves the credentials, 401 refutes them. Raises
     `CfflowError` when there is no answer.
@@ -138,7 +141,7 @@ async def examine_gateway(gateway: Gateway) -> Finding:
 
 
 def kept_limits(environment: str) -> Finding:
-    """Say which limits are kept where neither `connect` nor the gateway names others."""
+    """Return the rate limits that cfflow keeps unless `connect` or the gateway names others."""
     limits = limits_of(environment).items()
-    told = ", ".join(f"{call} {limit}" for call, limit in limits if limit is not None)
-    return Finding("good", "limits", f"calls a minute: {told or 'what the gateway names'}")
+    numbers = ", ".join(f"{call} {limit}" for call, limit in limits if limit is not None)
+    return Finding("good", "limits", f"calls a minute: {numbers or 'what the gateway names'}")

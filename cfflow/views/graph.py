@@ -1,4 +1,4 @@
-"""Diagrams of the chart in Mermaid, made from the machine, never drawn by hand."""
+"""Diagrams of the chart in Mermaid, made from the machine, so that they cannot differ from it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def mermaid(flow: Flow | None = None, walked: Iterable[HistoryEntry] = ()) -> st
     for trigger, source, target in edges:
         label = _label(trigger, flow, steps.get((trigger, source, target), []))
         lines.append(f'    {source.value} -->|"{label}"| {target.value}')
-    marked = [str(i) for i, edge in enumerate(edges) if edge in steps]
-    if marked:
-        lines.append(f"    linkStyle {','.join(marked)} stroke:#1a7f37,stroke-width:3px")
+    walked_edges = [str(i) for i, edge in enumerate(edges) if edge in steps]
+    if walked_edges:
+        lines.append(f"    linkStyle {','.join(walked_edges)} stroke:#1a7f37,stroke-width:3px")
         seen = {state.value for edge in steps for state in edge[1:]}
         lines.append("    classDef walked stroke:#1a7f37,stroke-width:3px")
         lines.append(f"    class {','.join(sorted(seen))} walked")
@@ -48,7 +48,7 @@ def _edges() -> list[Edge]:
 
 
 def _numbers(walked: Iterable[HistoryEntry]) -> dict[Edge, list[int]]:
-    """Return each walked edge with the places that it has in the walk."""
+    """Return the numbers of each walked edge: its positions in the walk, from 1."""
     numbers: dict[Edge, list[int]] = {}
     count = 0
     for entry in walked:

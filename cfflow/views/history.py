@@ -16,7 +16,12 @@ __all__ = ["HistoryEntry", "history_of"]
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a payment's history: a transition, an operation's end, a review, a note."""
+    """One entry of a payment's history.
+
+    `kind` is `transition`, `operation` (its end), `review` (it was opened) or `note` (a person's
+    decision). `what` is the trigger, the step, the review's reason or the decision. `call` is the
+    gateway call whose answer was the `proof`.
+    """
 
     at: datetime
     kind: str
@@ -32,8 +37,8 @@ def history_of(snapshot: Snapshot) -> tuple[HistoryEntry, ...]:
     state = snapshot.record.history_from or State.CREATED
     entries = []
     for entry in snapshot.record.history:
-        told, state = _entry(snapshot, entry, state)
-        entries.append(told)
+        shown, state = _entry(snapshot, entry, state)
+        entries.append(shown)
     return tuple(entries)
 
 
@@ -41,7 +46,7 @@ def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry
     at = moment(snapshot.record.created_at_ms + entry.offset_ms)
     if entry.kind == EntryKind.TRANSITION:
         next_state = reached(state, entry.code)
-        told = HistoryEntry(
+        shown = HistoryEntry(
             at=at,
             kind="transition",
             what=_word(TRIGGERS, entry.code),
@@ -50,7 +55,7 @@ def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry
             call=_word(CALLS, entry.by) if entry.by >= 0 else None,
             proof=entry.text,
         )
-        return told, next_state
+        return shown, next_state
     if entry.kind == EntryKind.OPERATION:
         what = f"{_word(STEPS, entry.code)} #{entry.by}"
         return HistoryEntry(at=at, kind="operation", what=what, proof=entry.text), state
@@ -60,5 +65,5 @@ def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry
 
 
 def _word(words: Sequence[StrEnum], code: int) -> str:
-    """Return the word of a code; a newer version may have appended some."""
+    """Return the word of a stored code, "?" for one that a newer version of cfflow wrote."""
     return words[code].value if 0 <= code < len(words) else "?"

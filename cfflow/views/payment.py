@@ -30,9 +30,10 @@ class Otp(msgspec.Struct, frozen=True):
 
 
 class OpenOperation(msgspec.Struct, frozen=True):
-    """A step whose outcome is not known yet: on its way, or lost and waiting for an inquiry.
+    """A step without an outcome so far: its call is on its way, or an inquiry has to decide.
 
-    `amount` is what a capture asked for; repeating it takes the same one, or none.
+    `accepted`: the gateway accepted the step and owes the result. `amount` is what a capture asked
+    for. The same call, with this amount or without one, may be made again.
     """
 
     step: Step
@@ -72,7 +73,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def money(self) -> str:
-        """The amount in words for people: of a part that was captured, the part and the whole."""
+        """The amount as text: `4200.50 of 5000.00 INR` where only a part was captured."""
         part = self.captured_amount
         taken = f"{part} of " if part is not None and part != self.amount else ""
         return "" if self.amount is None else f"{taken}{self.amount} {self.currency}"
@@ -89,10 +90,10 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 def payment_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Payment:
-    """Return the payment that a snapshot shows now; it remembers the snapshot for its next step.
+    """Return the payment that a snapshot shows now, with the snapshot inside for its next step.
 
-    An OTP page that has expired asks for nothing any more, even before a commit says so. Nor
-    does a payment of an order whose money is known to be with another attempt already.
+    `next_action` is None once the OTP page has expired, even if no commit has ended it yet, and
+    when another attempt of the order has money: the customer would pay twice.
     """
     record = snapshot.record
     otp = _otp(record, flow)
@@ -124,12 +125,12 @@ def payment_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Payment:
 
 
 def attach_payment(error: CfflowError, snapshot: Snapshot, flow: Flow, now_ms: int) -> None:
-    """Put the payment that a snapshot shows now into an error, for the caller to look at."""
+    """Set `error.payment` to the payment that a snapshot shows now."""
     error.payment = payment_of(snapshot, flow, now_ms)
 
 
 def snapshot_in(payment: Payment) -> Snapshot | None:
-    """Return the snapshot behind a payment; None for one that was pickled or rebuilt."""
+    """Return the snapshot in a payment; None for a payment that was pickled or copied."""
     found = payment.__dict__.get("_snapshot")
     return found if isinstance(found, Snapshot) else None
 

@@ -1,4 +1,4 @@
-"""`Reader`: looks at stored payments, needs no gateway, moves nothing."""
+"""`Reader`: returns stored payments. It needs no gateway and moves no money."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ class Reader:
         """Return payments, oldest first.
 
         `state`, `flow`, `order_id` and `review` (an open one) narrow the list; `older_than`
-        is an age in seconds; `after` continues behind the last payment of another page.
+        is an age in seconds; `after` is the last payment of the page before. `limit` is 1 to
+        10,000. Raises `InvalidInput`, and `PaymentNotFound` for an `after` that is gone.
         """
         if not isinstance(limit, int) or not 1 <= limit <= _LIST_MAX:
             raise InvalidInput(f"limit must be 1 to {_LIST_MAX}, got {limit!r}")
@@ -81,11 +82,17 @@ class Reader:
         return [await self.shown(snapshot) for snapshot in found[:limit]]
 
     async def history(self, payment_id: Payment | str) -> tuple[HistoryEntry, ...]:
-        """Return what happened to a payment: transitions, operations, reviews, in order."""
+        """Return what happened to a payment: transitions, operations, reviews, in order.
+
+        Raises `PaymentNotFound`.
+        """
         return history_of(await load_payment(self.store, *place_of(payment_id)))
 
     async def why(self, payment_id: Payment | str) -> Why:
-        """Explain a payment: what each answer proved, what is open, what may be called now."""
+        """Explain a payment: what each answer proved, what is open, what may be called now.
+
+        Raises `PaymentNotFound`.
+        """
         snapshot = await load_payment(self.store, *place_of(payment_id))
         return why_of(snapshot, await self.flows.flow_of(snapshot, self.store), self.store.now_ms())
 
@@ -102,10 +109,10 @@ class Reader:
         """Return the feed of committed transitions, to be read with `async with`.
 
         A new `group` begins at the oldest event that is kept, or with `start="now"` at the
-        next one. `consumer` names one of the group's readers; it finds its own again under
-        the same name. `lease_s`: within half of it a handler must be done with one event.
-        `batch`: how many events of a partition are fetched at once; `idle_s`: how long to
-        wait when there are none. Raises `InvalidInput`. Reading moves no money.
+        next one. `consumer` names one of the group's readers; after a restart it gets its
+        partitions back under the same name. A handler has half of `lease_s` (seconds) for one
+        event. `batch`: how many events of a partition are fetched at once; `idle_s`: how many
+        seconds to wait when there are none. Raises `InvalidInput`. Reading moves no money.
         """
         return Feed(
             self.store,
@@ -132,7 +139,7 @@ class Reader:
     async def _listed(
         self, page: Page, last: tuple[int, str], flow: str | None, limit: int
     ) -> list[Snapshot]:
-        """Read pages until enough payments pass the filters that the index does not know."""
+        """Read pages until enough payments pass the filters that no index has."""
         found: list[Snapshot] = []
         while len(found) < limit:
             page = msgspec.structs.replace(page, from_at_ms=last[0])
@@ -161,12 +168,15 @@ def _behind(snapshot: Snapshot, last: tuple[int, str], flow: str | None) -> bool
 
 
 def place_of(payment: Payment | str) -> tuple[str, int]:
-    """Return (order id, n) of a payment or its id; raises `PaymentNotFound` for neither."""
+    """Return (order id, n) of a payment or of its id.
+
+    Raises `PaymentNotFound` for a text that is no payment id: no store can have it.
+    """
     return check_payment_id(payment.id if isinstance(payment, Payment) else payment)
 
 
 def state_named(state: State | str) -> State:
-    """Return a state by its name; raises `InvalidInput` for a name that none has."""
+    """Return a state by its name; raises `InvalidInput` for an unknown name."""
     try:
         return State(state)
     except ValueError:

@@ -22,10 +22,11 @@ __all__ = ["Why", "why_of"]
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment explained: `str()` tells it as a colleague would.
+    """The explanation of a payment. `str()` makes a text for people of it.
 
-    `next_inquiry` is what we ask at `next_wake`; `settled` are the reviews that somebody has
-    closed, `advice` what a person does about the open ones.
+    `next_inquiry` is what happens at `next_wake`, `advice` what a person does about each open
+    review in `reviews`. `settled` are the reviews that a person has closed, with who and why.
+    `allowed` are the calls that the payment permits now.
     """
 
     payment_id: str
@@ -41,27 +42,27 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         lines = [f"{self.payment_id} is {self.state}: {_MEANS[self.state]}."]
-        lines += [f"  {_clock(entry.at)}  {_told(entry)}" for entry in self.timeline]
+        lines += [f"  {_time_text(entry.at)}  {_entry_text(entry)}" for entry in self.timeline]
         lines.append(f"Open: {self.open_operation or 'nothing'}.")
         for review, advice in zip(self.reviews, self.advice, strict=True):
             lines += [f"Review: {review}.", f"  What to do: {advice}."]
         lines += [f"Settled: {settled}." for settled in self.settled]
         if self.next_wake is None:
-            lines.append("We will not ask again: this is its end.")
+            lines.append("No further look: this payment is over.")
         else:
-            lines.append(f"We look again at {_clock(self.next_wake)} UTC: {self.next_inquiry}.")
+            lines.append(f"Next look at {_time_text(self.next_wake)} UTC: {self.next_inquiry}.")
         lines.append(f"You may call now: {', '.join(self.allowed)}.")
         return "\n".join(lines)
 
 
 _MEANS: Final = {
-    State.CREATED: "nobody has paid yet, as far as we know",
-    State.INITIATED: "an attempt is under way, the customer or the bank is busy with it",
+    State.CREATED: "no attempt to pay is known",
+    State.INITIATED: "an attempt is under way, the customer or the bank has not finished it",
     State.OTP_PENDING: "the bank waits for the customer's OTP",
-    State.AUTHORIZED: "the bank holds the money, nobody has it yet",
+    State.AUTHORIZED: "the bank holds the money, it is not captured yet",
     State.CAPTURED: "the money is taken",
     State.VOIDED: "the hold is released, no money was taken",
-    State.FAILED: "this attempt took no money, so far",
+    State.FAILED: "this attempt took no money so far",
 }
 
 #: What each move proved, in a few words.
@@ -69,7 +70,7 @@ _PROVED: Final = {
     Trigger.INITIATE: "there is an attempt",
     Trigger.REQUIRE_OTP: "the bank waits for the OTP",
     Trigger.REJECT_OTP: "the OTP was wrong, one try is used",
-    Trigger.RESEND_OTP: "another OTP is on its way",
+    Trigger.RESEND_OTP: "the bank sends another OTP",
     Trigger.LEAVE_OTP: "the customer is on the bank's own page",
     Trigger.HOLD: "the bank holds the money",
     Trigger.CAPTURE: "the money is taken",
@@ -78,11 +79,11 @@ _PROVED: Final = {
     Trigger.REVIVE: "the money came after all",
 }
 
-_ASKS: Final = {
-    Ask.NOTHING: "only the clock is looked at",
-    Ask.PAYMENT: "we ask the gateway for this attempt",
-    Ask.PAYMENTS: "we ask the gateway for all attempts of the order",
-    Ask.ORDER: "we ask the gateway for the order",
+_INQUIRIES: Final = {
+    Ask.NOTHING: "a time limit may be over, no inquiry is needed",
+    Ask.PAYMENT: "an inquiry about this attempt",
+    Ask.PAYMENTS: "an inquiry about all attempts of the order",
+    Ask.ORDER: "an inquiry about the order",
 }
 
 
@@ -113,17 +114,20 @@ def _advice(review: Review) -> str:
 
 
 def _next_inquiry(snapshot: Snapshot, flow: Flow) -> str | None:
-    """Say what the next wake is for: an inquiry, and what the flow has us do with a hold."""
+    """Return what the next wake is for: the inquiry, and how the flow ends a hold then."""
     wake_at_ms = snapshot.record.wake_at_ms
     if wake_at_ms is None:
         return None
     end = due_hold(snapshot, flow, wake_at_ms)
-    asks = _ASKS[what_to_ask(snapshot, wake_at_ms)]
-    return asks if end is None else f"{asks}, and the hold ends by the flow: {end}"
+    inquiry = _INQUIRIES[what_to_ask(snapshot, wake_at_ms)]
+    return inquiry if end is None else f"{inquiry}, then the flow ends the hold: {end}"
 
 
 def _allowed(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...]:
-    """What may be called now; a capture or void that surely did nothing may be repeated."""
+    """Return what may be called now.
+
+    A capture or void that is proven to have had no effect may be repeated.
+    """
     operation = snapshot.record.operation
     again = operation is not None and resendable(snapshot, now_ms)
     repeat = (operation.step.value,) if operation is not None and again else ()
@@ -131,7 +135,7 @@ def _allowed(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...]:
 
 
 def _operator_actions(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return what only a person decides to call."""
+    """Return the calls that only a person decides to make."""
     record = snapshot.record
     abandons = record.operation is None and record.state in OPEN and not record.abandoned
     reviewed = ("acknowledge",) if record.open_reviews else ()
@@ -146,22 +150,22 @@ def _open(snapshot: Snapshot, now_ms: int) -> str | None:
         return None
     since_s = (now_ms - operation.began_at_ms) / 1000
     of = "" if operation.amount is None else f" of {operation.amount}"
-    told = f"{operation.step} #{operation.sequence}{of}, for {since_s:.1f} s"
+    text = f"{operation.step} #{operation.sequence}{of}, for {since_s:.1f} s"
     if resendable(snapshot, now_ms):
-        return f"{told}; nothing had happened when we asked, the same {operation.step} repeats it"
+        return f"{text}; an inquiry saw no effect, so the same {operation.step} may be sent again"
     if operation.accepted:
-        return f"{told}; the bank has accepted it and owes its confirmation"
+        return f"{text}; the gateway accepted it, the bank has not confirmed it yet"
     if now_ms < operation.deadline_at_ms:
-        return f"{told}; its call may still be on its way"
+        return f"{text}; its call may still be on its way"
     if operation.step is Step.PAY and operation.not_seen_at_ms is not None:
         again_s = PAY_MARGIN_MS / 1000
-        return f"{told}; one inquiry saw no attempt, another {again_s:g} s later decides"
-    return f"{told}; its answer is lost, an inquiry decides"
+        return f"{text}; one inquiry found no attempt, another one {again_s:g} s later decides"
+    return f"{text}; its result is unknown, an inquiry decides"
 
 
-def _told(entry: HistoryEntry) -> str:
+def _entry_text(entry: HistoryEntry) -> str:
     if entry.kind == "transition":
-        by = f"{entry.call} said {entry.proof}" if entry.call else entry.proof
+        by = f"{entry.call} returned {entry.proof}" if entry.call else entry.proof
         proved = _PROVED[Trigger(entry.what)]
         return f"{entry.what}: {entry.from_state} -> {entry.to_state} ({by}: {proved})"
     if entry.kind == "operation":
@@ -169,5 +173,5 @@ def _told(entry: HistoryEntry) -> str:
     return entry.what if entry.kind == "note" else f"review opened: {entry.what}"
 
 
-def _clock(at: datetime) -> str:
+def _time_text(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]

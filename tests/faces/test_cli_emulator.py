@@ -70,7 +70,7 @@ def test_a_fault_is_added_listed_and_forgotten(emulator: EmulatorProcess) -> Non
     rule = {"call": "pay", "kind": "status_before", "status": 502, "count": None}
     assert told(emulator, "fault")["faults"] == [rule | {"order_id": "tea", "after": 1}]
     assert steer(emulator, "fault").stdout.startswith("pay status_before status=502")
-    assert steer(emulator, "fault", "--clear").stdout == "No faults wait.\n"
+    assert steer(emulator, "fault", "--clear").stdout == "No faults.\n"
 
 
 def test_chaos_begins_and_ends(emulator: EmulatorProcess) -> None:
@@ -78,7 +78,7 @@ def test_chaos_begins_and_ends(emulator: EmulatorProcess) -> None:
     chaos = told(emulator, "chaos", "0.5", "--seed", "7", "--kind", "html")["chaos"]
     assert (chaos["probability"], chaos["seed"], chaos["kinds"]) == (0.5, 7, ["html"])
     assert steer(emulator, "fault").stdout == "chaos: 0.5 of all calls\n"
-    assert steer(emulator, "chaos", "0").stdout == "No faults wait.\n"
+    assert steer(emulator, "chaos", "0").stdout == "No faults.\n"
 
 
 def test_the_clock_goes_forward(emulator: EmulatorProcess) -> None:

@@ -149,7 +149,7 @@ def test_a_gap_is_printed(redis_url: str) -> None:
     gap, *rest = told(run("events", "programs", "--json", CFFLOW_REDIS_URL=redis_url).stdout)
     assert gap["kind"] == "gap"
     assert gap["lost"] + len(rest) == 192
-    where = f"gap: {gap['lost']} events of partition {gap['partition']} are gone unread"
+    where = f"gap: {gap['lost']} events of partition {gap['partition']} were dropped unread"
     assert lines[0] == where
 
 

@@ -96,10 +96,10 @@ def test_what_was_connected_late_is_forked_for_free(run: Runner) -> None:
 def test_a_fork_that_python_is_not_told_of_is_noticed(run: Runner) -> None:
     """Some servers fork without Python's own hooks: the process id tells."""
     said = run("""
-        from cfflow.sync import line
+        from cfflow.sync import loop_thread
 
         print(cashier.start("upi", order_id="order_1").state)
-        line._ALL.clear()
+        loop_thread._ALL.clear()
         in_child(lambda: print(cashier.get("order_1.1").state))
         print(cashier.get("order_1.1").state)
     """)
@@ -133,7 +133,7 @@ def test_a_feed_and_a_worker_of_the_parent_s_are_refused_in_a_child(run: Runner)
             try:
                 what()
             except cfflow.ConfigError as error:
-                print("anew" in str(error))
+                print("before a fork" in str(error))
 
         with cashier.events("mailer") as feed:
             in_child(lambda: call(feed.poll))

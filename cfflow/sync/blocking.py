@@ -1,4 +1,4 @@
-"""The faces: each call of the async ones by its name, handed over and waited for."""
+"""The blocking versions of the async classes: each call by its name, run on the loop's thread."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cfflow.sync.loop_thread import (
     ProcessLoop,
     Stop,
     refuse_on_a_loop,
-    waited,
+    result_of,
 )
 from cfflow.worker import Report
 from cfflow.worker import Worker as AsyncWorker
@@ -41,38 +41,38 @@ _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 
 
-class _Face(ABC, Generic[_T_co]):
-    """The blocking twin of something that lives on a line."""
+class _BlockingVersion(ABC, Generic[_T_co]):
+    """Base of the blocking version of an object that lives on an event loop's thread."""
 
     @abstractmethod
     def _submit(self, call: Call[_T_co, _R], stop: Stop | None = None) -> Future[_R]:
-        """Hand a call of the async twin over to its line."""
+        """Pass a call of the async object to its loop."""
 
     def _do(self, call: Call[_T_co, _R], stop: Stop | None = None) -> _R:
         refuse_on_a_loop()
-        return waited(self._submit(call, stop))
+        return result_of(self._submit(call, stop))
 
 
 def _blocking(
     call: Callable[Concatenate[_T, _P], Coroutine[Any, Any, _R]],
-) -> Callable[Concatenate[_Face[_T], _P], _R]:
-    """Return the blocking twin of a coroutine method: same arguments, same docstring."""
+) -> Callable[Concatenate[_BlockingVersion[_T], _P], _R]:
+    """Return the blocking version of a coroutine method: same arguments, same docstring."""
 
     @functools.wraps(call)
-    def wait(self: _Face[_T], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def wait(self: _BlockingVersion[_T], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         # Sealed: a crash report of these frames must not show a card or an OTP.
         given = Sealed((args, kwargs))
         del args, kwargs
-        return self._do(lambda twin: call(twin, *given.reveal()[0], **given.reveal()[1]))
+        return self._do(lambda target: call(target, *given.reveal()[0], **given.reveal()[1]))
 
     return wait
 
 
-class Gateway(_Face[AsyncGateway]):
+class Gateway(_BlockingVersion[AsyncGateway]):
     """The gateway's own calls, blocking; an orchestrator's `gateway`."""
 
-    def __init__(self, lines: ProcessLoop) -> None:
-        self._lines = lines
+    def __init__(self, loop: ProcessLoop) -> None:
+        self._loop = loop
 
     pay = _blocking(AsyncGateway.pay)
     pay_with = _blocking(AsyncGateway.pay_with)
@@ -88,26 +88,30 @@ class Gateway(_Face[AsyncGateway]):
     fetch_simulation = _blocking(AsyncGateway.fetch_simulation)
 
     def _submit(self, call: Call[AsyncGateway, _R], stop: Stop | None = None) -> Future[_R]:
-        return self._lines.submit(lambda twin: call(twin.gateway), stop)[1]
+        return self._loop.submit(lambda orchestrator: call(orchestrator.gateway), stop)[1]
 
 
-class _OfOneLine(_Face[_T]):
-    """What was made on a line ends with it: it outlives neither a close nor a fork."""
+class _OfOneThread(_BlockingVersion[_T]):
+    """Base of an object that belongs to one loop's thread: it survives neither close nor fork."""
 
-    def __init__(self, lines: ProcessLoop, line: LoopThread, twin: _T) -> None:
-        self._lines, self._line, self._twin = lines, line, twin
+    def __init__(self, loop: ProcessLoop, thread: LoopThread, target: _T) -> None:
+        self._loop, self._thread, self._target = loop, thread, target
 
     def _submit(self, call: Call[_T, _R], stop: Stop | None = None) -> Future[_R]:
         future = None
-        if self._lines.current() is self._line:
-            future = self._line.submit(self._twin, call, stop)
+        if self._loop.current() is self._thread:
+            future = self._thread.submit(self._target, call, stop)
         if future is None:
-            raise ConfigError("this was made before a fork: make it anew in this process")
+            raise ConfigError("this was made before a fork: make a new one in this process")
         return future
 
 
-def _taking(take: Call[AsyncFeed, _F]) -> Callable[[Feed], _F]:
-    """Return the blocking twin of a method that hands out what comes next."""
+def _blocking_take(take: Call[AsyncFeed, _F]) -> Callable[[Feed], _F]:
+    """Return the blocking version of a method that returns the next item.
+
+    An item that arrives when its caller is interrupted is kept for the next call: if it were
+    dropped, the next `ack` would cover an event that no caller has seen.
+    """
 
     @functools.wraps(take)
     def took(self: Feed, /) -> _F:
@@ -125,70 +129,70 @@ def _taking(take: Call[AsyncFeed, _F]) -> Callable[[Feed], _F]:
     return took
 
 
-class Feed(_OfOneLine[AsyncFeed]):
+class Feed(_OfOneThread[AsyncFeed]):
     """One consumer of a group; made by `events`, used with `with` and `for`.
 
-    As `cfflow.Feed`. One loop reads it, `ack` may be called from other threads. `for` waits for
-    the next event, `poll` does not. An event that came just when its reader was interrupted
-    is the next one.
+    As `cfflow.Feed`. One thread reads it, `ack` may be called from other threads. `for` waits for
+    the next event, `poll` does not. An event that arrives when its reader is interrupted is the
+    next one.
     """
 
-    #: Handed out by the twin, not yet by this: acknowledging what follows would cover it.
+    #: The item that the async feed returned and no caller has received.
     _found: FeedItem | None = None
 
     @property
     def group(self) -> str:
         """The group's name."""
-        return self._twin.group
+        return self._target.group
 
     @property
     def consumer(self) -> str:
         """The name of this consumer."""
-        return self._twin.consumer
+        return self._target.consumer
 
     @property
     def consumers(self) -> tuple[str, ...]:
         """The living consumers of the group, this one included, as of the last look."""
-        return self._twin.consumers
+        return self._target.consumers
 
     @property
     def partitions(self) -> tuple[int, ...]:
         """The partitions that this consumer holds, as of the last look."""
-        return self._twin.partitions
+        return self._target.partitions
 
     def __enter__(self) -> Self:
         self._do(AsyncFeed.__aenter__)
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Of an orchestrator that was closed before, the leases end by themselves.
+        # After the orchestrator was closed there is no loop to leave on: the leases run out.
         with contextlib.suppress(ConfigError):
             self._do(AsyncFeed.__aexit__)
 
     def __iter__(self) -> Self:
         return self
 
-    __next__ = _taking(AsyncFeed.__anext__)
-    poll = _taking(AsyncFeed.poll)
+    __next__ = _blocking_take(AsyncFeed.__anext__)
+    poll = _blocking_take(AsyncFeed.poll)
     ack = _blocking(AsyncFeed.ack)
     forget = _blocking(AsyncFeed.forget)
 
 
-def _feeding(
+def _blocking_events(
     call: Callable[Concatenate[AsyncOrchestrator, _P], AsyncFeed],
 ) -> Callable[Concatenate[Orchestrator, _P], Feed]:
-    """Return the blocking twin of the method that makes a feed."""
+    """Return the blocking version of the method that makes a feed."""
 
     @functools.wraps(call)
     def events(self: Orchestrator, /, *args: _P.args, **kwargs: _P.kwargs) -> Feed:
-        made = self._lines.made(lambda twin: call(twin, *args, **kwargs))
-        return Feed(self._lines, *made)
+        made = self._loop.build(lambda target: call(target, *args, **kwargs))
+        return Feed(self._loop, *made)
 
     events.__doc__ = (call.__doc__ or "").replace("`async with`", "`with` and `for`")
     return events
 
 
-class Orchestrator(_Face[AsyncOrchestrator]):
+class Orchestrator(_BlockingVersion[AsyncOrchestrator]):
     """Drives payments, blocking; made by `connect`, used from any number of threads.
 
     Every call of `cfflow.Orchestrator` is here by its name, with its arguments and its errors.
@@ -196,13 +200,13 @@ class Orchestrator(_Face[AsyncOrchestrator]):
     the program ends. In a forked process the first call connects anew.
     """
 
-    def __init__(self, lines: ProcessLoop) -> None:
-        self._lines = lines
+    def __init__(self, loop: ProcessLoop) -> None:
+        self._loop = loop
 
     def __enter__(self) -> Self:
         refuse_on_a_loop()
         try:
-            self._do(_nothing)
+            self._do(_connect_only)
         except BaseException:
             self.close()
             raise
@@ -212,17 +216,17 @@ class Orchestrator(_Face[AsyncOrchestrator]):
         self.close()
 
     def close(self, *, limit_s: float = CLOSE_S) -> None:
-        """Wait up to `limit_s` seconds for calls in hand, then close the connections.
+        """Wait up to `limit_s` seconds for running calls, then close the connections.
 
-        What takes longer is cut off, and its caller gets `OutcomeUnknown`: a crash like any
-        other. Open operations stay open; the next process finds them. Closing twice is once.
+        A call that takes longer is cancelled, and its caller gets `OutcomeUnknown`. Its operation
+        stays open, as after a crash, and the next process finds it. A second close does nothing.
         """
-        self._lines.close(limit_s)
+        self._loop.close(limit_s)
 
     @property
     def gateway(self) -> Gateway:
         """The gateway's own calls, blocking."""
-        return Gateway(self._lines)
+        return Gateway(self._loop)
 
     start = _blocking(AsyncOrchestrator.start)
     pay = _blocking(AsyncOrchestrator.pay)
@@ -241,19 +245,19 @@ class Orchestrator(_Face[AsyncOrchestrator]):
     history = _blocking(AsyncOrchestrator.history)
     why = _blocking(AsyncOrchestrator.why)
     on_webhook = _blocking(AsyncOrchestrator.on_webhook)
-    events = _feeding(AsyncOrchestrator.events)
+    events = _blocking_events(AsyncOrchestrator.events)
 
     def _submit(self, call: Call[AsyncOrchestrator, _R], stop: Stop | None = None) -> Future[_R]:
-        return self._lines.submit(call, stop)[1]
+        return self._loop.submit(call, stop)[1]
 
 
-def _taking_options(
+def _with_options(
     kind: Callable[Concatenate[AsyncOrchestrator, _P], AsyncWorker],
 ) -> Callable[
     [Callable[[Worker, Orchestrator, Callable[[AsyncOrchestrator], AsyncWorker]], None]],
     Callable[Concatenate[Worker, Orchestrator, _P], None],
 ]:
-    """Give a constructor the options of the async worker's."""
+    """Give a constructor the options of the async worker's, so that both have one signature."""
 
     def decorate(
         init: Callable[[Worker, Orchestrator, Callable[[AsyncOrchestrator], AsyncWorker]], None],
@@ -262,26 +266,26 @@ def _taking_options(
         def options(
             self: Worker, orchestrator: Orchestrator, /, *args: _P.args, **kwargs: _P.kwargs
         ) -> None:
-            init(self, orchestrator, lambda twin: kind(twin, *args, **kwargs))
+            init(self, orchestrator, lambda target: kind(target, *args, **kwargs))
 
         return options
 
     return decorate
 
 
-class Worker(_OfOneLine[AsyncWorker]):
-    """Tends the payments of an orchestrator's store; for scripts and management commands.
+class Worker(_OfOneThread[AsyncWorker]):
+    """Does what is due for the payments of an orchestrator's store, in a script of yours.
 
-    Takes what `cfflow.Worker` takes. The command `cfflow worker` does the same in a process of
-    its own.
+    It has the arguments of `cfflow.Worker`. The command `cfflow worker` does the same in a
+    process of its own.
     """
 
-    @_taking_options(AsyncWorker)
+    @_with_options(AsyncWorker)
     def __init__(
         self, orchestrator: Orchestrator, make: Callable[[AsyncOrchestrator], AsyncWorker]
     ) -> None:
-        lines = orchestrator._lines  # noqa: SLF001  both are of this module
-        super().__init__(lines, *lines.made(make))
+        loop = orchestrator._loop  # noqa: SLF001  both are of this module
+        super().__init__(loop, *loop.build(make))
 
     run_once = _blocking(AsyncWorker.run_once)
     report = _blocking(AsyncWorker.report)
@@ -289,23 +293,26 @@ class Worker(_OfOneLine[AsyncWorker]):
     def run(self, *, signals: bool = True) -> Report:
         """Work until `stop` is called, or SIGTERM or SIGINT comes; return the last report.
 
-        Payments in hand are finished first. The signals are heard in the main thread only;
-        `signals=False` leaves them to your program. Closing the orchestrator ends it too.
+        Payments that it has begun are finished first. Python delivers signals to the main thread
+        only; `signals=False` leaves them to your program. Closing the orchestrator ends it too.
         """
 
         async def run(worker: AsyncWorker) -> Report:
             return await worker.run(signals=False)
 
-        with self._listening() if signals else contextlib.nullcontext():
-            return self._do(run, lambda _: self._twin.stop())
+        with self._stop_on_signals() if signals else contextlib.nullcontext():
+            return self._do(run, lambda _: self._target.stop())
 
     def stop(self) -> None:
-        """Claim nothing more; `run` ends once the payments in hand are done."""
-        self._line.tell(self._twin.stop)
+        """Lease no more payments; `run` ends once those that it has begun are done."""
+        self._thread.run_soon(self._target.stop)
 
     @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Stop on SIGTERM and SIGINT while this runs, where a thread may hear them."""
+    def _stop_on_signals(self) -> Iterator[None]:
+        """Stop on SIGTERM and SIGINT while this runs, if this is the main thread.
+
+        Python permits signal handlers in the main thread only.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -315,11 +322,11 @@ class Worker(_OfOneLine[AsyncWorker]):
             yield
         finally:
             for number, handler in before.items():
-                # None: it was set by something that is not Python.
+                # None: the handler before was not set by Python, and cannot be restored from here.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _entrance(call: Callable[_P, AsyncOrchestrator]) -> Callable[_P, Orchestrator]:
+def _blocking_connect(call: Callable[_P, AsyncOrchestrator]) -> Callable[_P, Orchestrator]:
     """Return `connect` with the same settings."""
 
     @functools.wraps(call)
@@ -334,8 +341,8 @@ def _entrance(call: Callable[_P, AsyncOrchestrator]) -> Callable[_P, Orchestrato
     return connect
 
 
-async def _nothing(_: AsyncOrchestrator) -> None:
-    """Be called, which connects."""
+async def _connect_only(_: AsyncOrchestrator) -> None:
+    """Do nothing. To submit it opens the loop's thread, and with it the connections."""
 
 
 _CONNECT: Final = """Return an orchestrator whose calls block; settings as for `cfflow.connect`.
@@ -343,7 +350,7 @@ _CONNECT: Final = """Return an orchestrator whose calls block; settings as for `
     With `with` it connects at once and closes at the end of the block. Without, its first call
     connects, and it is closed when the program ends: for a module of a web application.
 
-    Raises one `ConfigError` that names everything missing or unknown. No money moves.
+    Raises one `ConfigError` that names everything that is missing. No money moves.
     """
 
-connect = _entrance(connect_async)
+connect = _blocking_connect(connect_async)
