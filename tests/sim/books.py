@@ -146,13 +146,13 @@ class Books:
         """Return those attempts that belong to no payment here."""
         return set(attempts) - {record.cf_payment_id for record in self.records.values()}
 
-    def claimed(self, ids: list[str], until_ms: int) -> None:
-        """A worker has taken payments for a while: nobody else may have them meanwhile."""
+    def leased(self, ids: list[str], until_ms: int) -> None:
+        """A worker leased payments: until then no other worker may lease them."""
         now_ms = self._store.now_ms()
         for name in ids:
             taken_until_ms, _ = self._leases.get(name, (0, 0))
             if taken_until_ms > now_ms:
-                self._complain(f"{name} was claimed while another worker had it")
+                self._complain(f"{name} was leased while another worker had it")
             self._leases[name] = (until_ms, self._store._wakes.get(name, 0))
 
     def _end_leases(self) -> None:

@@ -95,7 +95,7 @@ class Disk:
         up_s = self._weather.pause_s() / 4
         if fault == "slow":
             up_s += self._rng.uniform(0.5, _SLOW_S)
-        if name == "claim":
+        if name == "lease":
             up_s += self._idle_s()
         if fault in {"lost_before", "lost_after", "late"}:
             self._loop.call_later(_DEADLINE_S, self._fail, command, answer)
@@ -109,7 +109,7 @@ class Disk:
         return answer
 
     def _idle_s(self) -> float:
-        """A claim that would find nothing takes its time: idle workers would fill every run."""
+        """Return how long a lease waits that finds nothing: idle workers would fill every run."""
         wait_ms = min(self._store._wakes.values(), default=2**60) - self._store.now_ms()
         return min(max(wait_ms / 1000, 0.0), _SLOW_S)
 

@@ -105,14 +105,14 @@ def resend_without_an_inquiry() -> Iterator[None]:
 
 
 def lease_ignored() -> AbstractContextManager[None]:
-    """A claim leaves the wake times as they are: every worker gets the same payments."""
-    claim = MemoryStore.lease
+    """A lease leaves the wake times as they are: every worker gets the same payments."""
+    lease = MemoryStore.lease
 
     async def unleased(store: MemoryStore, limit: int, lease_ms: int) -> Sequence[Snapshot]:
         wakes = dict(store._wakes)
-        claimed = await claim(store, limit, lease_ms)
+        leased = await lease(store, limit, lease_ms)
         store._wakes.update(wakes)
-        return claimed
+        return leased
 
     return changed(MemoryStore, "lease", unleased)
 

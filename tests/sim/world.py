@@ -333,10 +333,10 @@ class World:
 
     def _look(self, command: Command, done: object) -> None:
         self.truth.catch_up()
-        if command.name == "claim":
+        if command.name == "lease":
             _, lease_ms = command.args
             taken = [snapshot.id for snapshot in cast("list[Snapshot]", done)]
-            self.books.claimed(taken, self.store.now_ms() + lease_ms)
+            self.books.leased(taken, self.store.now_ms() + lease_ms)
             return
         if command.name == "notify" and isinstance(done, Notified):
             self.books.noted(told=not done.duplicate)
