@@ -19,13 +19,15 @@ from tests.ports.servers import (
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Valkey server of this worker."""
-    yield from running(Server(valkey_binary(), tmp_path_factory.mktemp("valkey")))
+    with running(Server(valkey_binary(), tmp_path_factory.mktemp("valkey"))) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
 def redis7_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Redis 7.0 server of this worker."""
-    yield from running(Server(redis7_binary(), tmp_path_factory.mktemp("redis7")))
+    with running(Server(redis7_binary(), tmp_path_factory.mktemp("redis7"))) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -217,8 +217,9 @@ class Cluster:
             node.kill()
 
 
+@contextlib.contextmanager
 def running(server: Server) -> Iterator[Server]:
-    """Run a server for the life of a fixture."""
+    """Run a server for as long as the block runs."""
     try:
         yield server.start()
     finally:

@@ -300,7 +300,7 @@ async def test_an_idle_consumer_rests(store: RedisStore, valkey_server: Server) 
 
 async def test_a_store_that_is_down_is_unavailable_to_readers(tmp_path: Path) -> None:
     """Reading and acknowledging say so; leaving a feed does not wait for what is gone."""
-    for server in running(Server(valkey_binary(), tmp_path / "own")):
+    with running(Server(valkey_binary(), tmp_path / "own")) as server:
         store = RedisStore(server.url, deadline_s=0.5)
         await store.open()
         await tell(store, await begin(store, "order_1"), 1)

@@ -26,7 +26,8 @@ _INQUIRIES = ("fetch_payment", "fetch_payments", "fetch_order")
 @pytest.fixture(params=[valkey_binary, redis7_binary], ids=["valkey", "redis7"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """A server of this test alone, which keeps its data on its disk."""
-    yield from running(Server(request.param(), tmp_path / "own", "--appendonly", "yes"))
+    with running(Server(request.param(), tmp_path / "own", "--appendonly", "yes")) as started:
+        yield started
 
 
 @pytest.fixture
@@ -227,7 +228,7 @@ async def test_after_a_failover_what_the_replica_had_not_received_is_found(
     server: Server, tmp_path: Path
 ) -> None:
     """Captured on the old primary only: the new one is asked about it, and it is done once."""
-    for replica in running(Server(server.binary, tmp_path / "replica", "--appendonly", "yes")):
+    with running(Server(server.binary, tmp_path / "replica", "--appendonly", "yes")) as replica:
         async with (
             Proxy(server.port).running() as name,
             open_shop(store=RedisStore(name.url)) as shop,
@@ -248,7 +249,7 @@ async def test_a_server_that_leads_again_after_another_is_noticed(
     server: Server, tmp_path: Path
 ) -> None:
     """It was never down, and yet it lost what the other one did not have."""
-    for other in running(Server(server.binary, tmp_path / "other", "--appendonly", "yes")):
+    with running(Server(server.binary, tmp_path / "other", "--appendonly", "yes")) as other:
         async with open_shop(store=RedisStore(server.url)) as shop:
             held = await shop.held()
             other.follow(server)

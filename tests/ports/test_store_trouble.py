@@ -42,7 +42,8 @@ async def store(redis_url: str) -> AsyncIterator[RedisStore]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server of this test alone, which keeps its data."""
-    yield from running(Server(valkey_binary(), tmp_path / "own", "--appendonly", "yes"))
+    with running(Server(valkey_binary(), tmp_path / "own", "--appendonly", "yes")) as started:
+        yield started
 
 
 @pytest.fixture
@@ -314,7 +315,7 @@ async def test_a_store_that_is_not_open_says_so(redis_url: str) -> None:
 @pytest.mark.parametrize("user", [":wrong", "", f"nobody:{SECRET}", f":{SECRET}-not"])
 async def test_a_wrong_password_is_refused_without_being_shown(tmp_path: Path, user: str) -> None:
     """`ConfigError`, at once, and no password in its text."""
-    for server in running(Server(valkey_binary(), tmp_path, "--requirepass", SECRET)):
+    with running(Server(valkey_binary(), tmp_path, "--requirepass", SECRET)) as server:
         url = f"redis://{user}@127.0.0.1:{server.port}" if user else server.url
         began = time.monotonic()
         with pytest.raises(ConfigError) as refused:
@@ -380,7 +381,7 @@ async def test_a_replica_is_refused_at_open_and_unavailable_later(
 async def test_a_failover_behind_a_name_is_followed(server: Server, tmp_path: Path) -> None:
     """The demoted server keeps our connections open; new ones reach its successor."""
     server.run("CONFIG", "SET", "repl-diskless-sync-delay", "0")
-    for successor in running(Server(valkey_binary(), tmp_path / "next")):
+    with running(Server(valkey_binary(), tmp_path / "next")) as successor:
         async with Proxy(server.port).running() as name:
             store = RedisStore(name.url)
             await store.open()
