@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
 import cfflow
-from cfflow import Card, Orchestrator, Payment
+from cfflow import Card, Orchestrator, Payment, State
+from cfflow.core.record import Snapshot
 from cfflow.emulator import BankOptions, Fault, RunningEmulator, running_emulator
 from cfflow.store.protocol import Store
 from cfflow.testing import FakeClock, MemoryStore
@@ -103,6 +108,35 @@ class Shop:
     def performed(self, call: str) -> int:
         """Return how often the bank carried out a call."""
         return self.emulator.bank.calls.get(call, 0)
+
+    def received(self, call: str) -> int:
+        """Return how often a call arrived at the gateway, carried out or not."""
+        count: int = self.emulator.app.state.received[call]
+        return count
+
+    async def captured(self, payment: Payment) -> bool:
+        """Return whether the payment is captured by now."""
+        return (await self.cashier.get(payment.id)).state is State.CAPTURED
+
+    def counted_leases(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Return a list to which each lease from now on adds how many payments it returned."""
+        counts: list[int] = []
+        lease = self.store.lease
+
+        async def counting(limit: int, lease_ms: int) -> Sequence[Snapshot]:
+            leased = await lease(limit, lease_ms)
+            counts.append(len(leased))
+            return leased
+
+        monkeypatch.setattr(self.store, "lease", counting)
+        return counts
+
+
+async def until(condition: Callable[[], Any], limit_s: float = 20.0) -> None:
+    """Wait until a condition, sync or async, holds. Fails after `limit_s` real seconds."""
+    async with asyncio.timeout(limit_s):
+        while not (await found if inspect.isawaitable(found := condition()) else found):
+            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

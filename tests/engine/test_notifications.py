@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from cfflow import (
 from cfflow.emulator import running_emulator
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing import MemoryStore
-from tests.engine.shop import Shop, card, open_shop
+from tests.engine.shop import Shop, card, open_shop, until
 from tests.engine.signing import FAILED, SECRET, event, signed
 from tests.ports.servers import Server, running, valkey_binary
 
@@ -38,7 +37,8 @@ async def live(redis_url: str) -> AsyncIterator[Shop]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server of one test alone."""
-    yield from running(Server(valkey_binary(), tmp_path / "own"))
+    with running(Server(valkey_binary(), tmp_path / "own")) as started:
+        yield started
 
 
 async def tell(shop: Shop, body: bytes, **headers: str) -> Receipt:
@@ -199,8 +199,7 @@ async def test_one_that_comes_during_a_step_waits_for_its_end(shop: Shop) -> Non
     payment, _ = await shop.at_otp()
     shop.fault("authenticate", "delay_before", delay_s=0.2)
     submitting = asyncio.create_task(shop.cashier.submit_otp(payment, "000000"))
-    while (await shop.cashier.get(payment.id)).operation is None:
-        await asyncio.sleep(0.01)
+    await until(lambda: shop.received("authenticate"))
     await tell(shop, event(payment.order_id, payment.cf_payment_id, "PENDING"))
     before = shop.performed("fetch_payment")
     await Worker(shop.cashier).run_once()
@@ -349,21 +348,23 @@ async def test_an_orchestrator_without_secrets_says_so() -> None:
 # on a real server
 
 
-async def test_a_worker_has_asked_within_half_a_second(live: Shop) -> None:
-    """From the acknowledgement to the captured payment, with a worker that was asleep."""
-    payments = [await approved(live) for _ in range(3)]
-    working = asyncio.create_task(Worker(live.cashier).run(signals=False))
-    await asyncio.sleep(0.3)
-    took = []
-    for payment, body in payments:
-        began = time.monotonic()
-        await tell(live, body)
-        while (await live.cashier.get(payment.id)).state is not State.CAPTURED:
-            await asyncio.sleep(0.005)
-        took.append(time.monotonic() - began)
-    working.cancel()
-    # The middle one: a loaded machine may stop us once.
-    assert sorted(took)[1] < 0.5
+async def test_a_worker_asks_with_its_next_lease(
+    live: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle worker leases at least every half second; the first lease has the payment."""
+    payment, body = await approved(live)
+    leases = live.counted_leases(monkeypatch)
+    worker = Worker(live.cashier)
+    working = asyncio.create_task(worker.run(signals=False))
+    await until(lambda: leases)
+    before = len(leases)
+    assert leases == [0] * before, "the payment was due before its notification"
+    await tell(live, body)
+    await until(lambda: live.captured(payment))
+    # One lease may have been under way when the notification was stored.
+    assert 1 in leases[before : before + 2]
+    worker.stop()
+    await working
 
 
 async def test_a_store_that_is_down_refuses_so_that_it_comes_again(server: Server) -> None:

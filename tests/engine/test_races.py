@@ -12,7 +12,7 @@ import pytest
 from cfflow import Conflict, IllegalStep, Payment, State
 from cfflow.store.protocol import load_payment
 from cfflow.store.redis.store import RedisStore
-from tests.engine.shop import OTP, Shop, card, open_shop
+from tests.engine.shop import OTP, Shop, card, open_shop, until
 
 #: So many tasks press the same button at once.
 CROWD = 200
@@ -110,7 +110,7 @@ async def test_an_answer_is_merged_into_what_a_faster_inquiry_wrote(real_shop: S
     payment = await real_shop.cashier.start("native_otp", order_id=order_id, amount="170")
     real_shop.fault("pay", "delay_after", delay_s=0.5)
     slow = asyncio.create_task(real_shop.cashier.pay(payment, session, card()))
-    await asyncio.sleep(0.2)
+    await until(lambda: real_shop.performed("pay"))
     found = await found_by_inquiry(real_shop, payment.id)
     assert found.state is State.OTP_PENDING
     merged = await slow

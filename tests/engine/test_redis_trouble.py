@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from cfflow import Payment, State, StoreUnavailable
+from cfflow import Conflict, Payment, State, StoreUnavailable
 from cfflow.store.redis.store import RedisStore
-from tests.engine.shop import OTP, Shop, card, open_shop
+from tests.engine.shop import OTP, Shop, card, open_shop, until
 from tests.ports.servers import Proxy, Server, free_port, running, valkey_binary
 
 #: A flow whose steps are on their way for a second only: then somebody may ask.
@@ -24,7 +25,8 @@ HASTY = 'name = "hasty"\ncapture = "manual"\nmethods = ["card"]\n[pay]\ntimeout_
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server of this test alone, which keeps its data."""
-    yield from running(Server(valkey_binary(), tmp_path / "own", "--appendonly", "yes"))
+    with running(Server(valkey_binary(), tmp_path / "own", "--appendonly", "yes")) as own:
+        yield own
 
 
 @pytest.fixture
@@ -68,17 +70,32 @@ async def capturing(shop: Shop, held: Payment) -> asyncio.Task[Payment]:
     """Begin a capture; return when the bank has taken the money and answers only later."""
     shop.fault("authorize", "delay_after", delay_s=0.5)
     step = asyncio.create_task(shop.cashier.capture(held))
-    while not shop.performed("authorize"):
-        await asyncio.sleep(0.01)
+    await until(lambda: shop.performed("authorize"))
     return step
 
 
-async def truth(shop: Shop, held: Payment) -> State:
-    """Ask when the step's time is up, and return where the payment is; it is settled then."""
-    await asyncio.sleep(1.1)
-    found = await shop.cashier.refresh(held)
-    assert found.operation is None
-    return found.state
+async def settled(shop: Shop, held: Payment) -> State:
+    """Ask until the open step is settled, and return where the payment is then."""
+    await until(lambda: has_no_open_step(shop, held))
+    return (await shop.cashier.get(held)).state
+
+
+async def has_no_open_step(shop: Shop, held: Payment) -> bool:
+    """Ask the gateway, and return whether that settled the payment's open step."""
+    return (await shop.cashier.refresh(held)).operation is None
+
+
+async def captured_later(shop: Shop, held: Payment) -> Payment:
+    """Press capture until it is not refused any more because a step is under way."""
+    done: list[Payment] = []
+
+    async def pressed() -> bool:
+        with suppress(Conflict):
+            done.append(await shop.cashier.capture(await shop.cashier.refresh(held)))
+        return bool(done)
+
+    await until(pressed)
+    return done[0]
 
 
 def captures(shop: Shop, held: Payment) -> int:
@@ -118,14 +135,12 @@ async def test_a_server_that_loads_its_data_is_waited_for(shop: Shop, server: Se
         # Longer than what it loads between two looks at its connections.
         server.run("SET", f"ballast{i}", os.urandom(2_000))
     server.run("BGREWRITEAOF")
-    while server.run("INFO", "persistence")["aof_rewrite_in_progress"]:
-        await asyncio.sleep(0.02)
+    await until(lambda: not server.run("INFO", "persistence")["aof_rewrite_in_progress"])
     server.options = (*server.options, "--key-load-delay", "100000")
     server.options = (*server.options, "--loading-process-events-interval-bytes", "1024")
     step = await capturing(shop, held)
     await asyncio.to_thread(server.restart)
-    await asyncio.sleep(0.5)
-    assert server.run("INFO", "persistence")["loading"]
+    await until(lambda: "errorstat_LOADING" in server.run("INFO", "errorstats"))
     server.run("CONFIG", "SET", "key-load-delay", "0")
     assert (await step).state is State.CAPTURED
     assert captures(shop, held) == 1
@@ -134,74 +149,74 @@ async def test_a_server_that_loads_its_data_is_waited_for(shop: Shop, server: Se
 # it refuses the outcome
 
 
-def becomes_a_replica(server: Server) -> Callable[[], object]:
+async def becomes_a_replica(server: Server) -> Callable[[], object]:
     """READONLY: a failover took the server's role away, and gives it back."""
     server.run("REPLICAOF", "127.0.0.1", free_port())
     return lambda: server.run("REPLICAOF", "NO", "ONE")
 
 
-def runs_full(server: Server) -> Callable[[], object]:
+async def runs_full(server: Server) -> Callable[[], object]:
     """OOM: nothing more fits in."""
     server.run("CONFIG", "SET", "maxmemory", "1")
     return lambda: server.run("CONFIG", "SET", "maxmemory", "0")
 
 
-def fails_to_save(server: Server) -> Callable[[], object]:
+async def fails_to_save(server: Server) -> Callable[[], object]:
     """MISCONF: the last snapshot could not be written, so the server takes no more."""
     (server.folder / "dump.rdb").mkdir()
     server.run("CONFIG", "SET", "save", "900 1")
     server.run("BGSAVE")
-    while server.run("INFO", "persistence")["rdb_last_bgsave_status"] == "ok":
-        pass
+    await until(lambda: server.run("INFO", "persistence")["rdb_last_bgsave_status"] != "ok")
     return lambda: server.run("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
 
 
-def hangs(server: Server) -> Callable[[], object]:
+async def hangs(server: Server) -> Callable[[], object]:
     """Its connections stay, and nothing comes back."""
     server.pause()
     return server.resume
 
 
-def misses_replicas(server: Server) -> Callable[[], object]:
+async def misses_replicas(server: Server) -> Callable[[], object]:
     """NOREPLICAS: the server itself is told to take no writes alone."""
     server.run("CONFIG", "SET", "min-replicas-to-write", "1")
     return lambda: server.run("CONFIG", "SET", "min-replicas-to-write", "0")
 
+
+#: Makes a server fail, and returns how to mend it.
+Fails = Callable[[Server], Awaitable[Callable[[], object]]]
 
 REFUSALS = [becomes_a_replica, runs_full, fails_to_save, hangs, misses_replicas]
 
 
 @pytest.mark.parametrize("fails", REFUSALS)
 async def test_an_outcome_that_cannot_be_written_down_is_found_later(
-    far_shop: Shop, server: Server, fails: Callable[[Server], Callable[[], object]]
+    far_shop: Shop, server: Server, fails: Fails
 ) -> None:
     """The money moved: the error says that it may have, the step stays open, the truth comes."""
     held = await hold(far_shop)
     step = await capturing(far_shop, held)
-    mend = fails(server)
+    mend = await fails(server)
     with pytest.raises(StoreUnavailable) as failed:
         await step
     mend()
     assert failed.value.money_may_have_moved
-    assert await truth(far_shop, held) is State.CAPTURED
+    assert await settled(far_shop, held) is State.CAPTURED
     assert captures(far_shop, held) == 1
 
 
 @pytest.mark.parametrize("fails", REFUSALS)
 async def test_a_step_that_cannot_be_written_down_is_not_sent(
-    far_shop: Shop, server: Server, fails: Callable[[Server], Callable[[], object]]
+    far_shop: Shop, server: Server, fails: Fails
 ) -> None:
     """No money moves, and when the server is well again the same call simply works."""
     held = await hold(far_shop)
-    mend = fails(server)
+    mend = await fails(server)
     with pytest.raises(StoreUnavailable) as failed:
         await far_shop.cashier.capture(held)
     mend()
     assert not failed.value.money_may_have_moved
     assert far_shop.performed("authorize") == 0
-    await asyncio.sleep(1.1)
-    again = await far_shop.cashier.refresh(held)
-    assert (await far_shop.cashier.capture(again)).state is State.CAPTURED
+    assert (await captured_later(far_shop, held)).state is State.CAPTURED
     assert captures(far_shop, held) == 1
 
 
@@ -247,9 +262,7 @@ async def test_a_step_whose_commit_never_gets_an_answer_is_not_sent(
     assert not failed.value.money_may_have_moved
     assert far_shop.performed("authorize") == 0
     assert (await far_shop.cashier.get(held)).version == held.version + (what == "lose_answers")
-    await asyncio.sleep(1.1)
-    again = await far_shop.cashier.refresh(held)
-    assert (await far_shop.cashier.capture(again)).state is State.CAPTURED
+    assert (await captured_later(far_shop, held)).state is State.CAPTURED
     assert captures(far_shop, held) == 1
 
 
@@ -265,7 +278,7 @@ async def test_an_outcome_whose_commit_never_gets_an_answer_is_found_later(
         await step
     setattr(proxy, what, 0)
     assert failed.value.money_may_have_moved
-    assert await truth(far_shop, held) is State.CAPTURED
+    assert await settled(far_shop, held) is State.CAPTURED
     assert captures(far_shop, held) == 1
 
 
@@ -276,7 +289,7 @@ async def test_a_step_that_a_failover_forgot_while_it_ran_is_not_forgotten(
     server: Server, proxy: Proxy, flow: Path, tmp_path: Path
 ) -> None:
     """Written down on the old primary, its outcome goes to one that never heard of it."""
-    for successor in running(Server(server.binary, tmp_path / "next")):
+    with running(Server(server.binary, tmp_path / "next")) as successor:
         async with open_shop(store=RedisStore(proxy.url), flows=[flow]) as shop:
             held = await hold(shop)
             await asyncio.to_thread(successor.follow, server)
@@ -293,7 +306,7 @@ async def test_a_pay_that_a_failover_forgot_while_it_ran_is_claimed_by_its_answe
     server: Server, proxy: Proxy, flow: Path, tmp_path: Path
 ) -> None:
     """The answer names the attempt; the payment takes it, and asks for the OTP."""
-    for successor in running(Server(server.binary, tmp_path / "next")):
+    with running(Server(server.binary, tmp_path / "next")) as successor:
         async with open_shop(store=RedisStore(proxy.url), flows=[flow]) as shop:
             order_id, session = await shop.order(hold=True)
             payment = await shop.cashier.start("hasty", order_id=order_id, amount="170.00")
@@ -301,8 +314,7 @@ async def test_a_pay_that_a_failover_forgot_while_it_ran_is_claimed_by_its_answe
             successor.lead()
             shop.fault("pay", "delay_after", delay_s=0.5)
             step = asyncio.create_task(shop.cashier.pay(payment, session, card()))
-            while not shop.performed("pay"):
-                await asyncio.sleep(0.01)
+            await until(lambda: shop.performed("pay"))
             server.kill()
             proxy.target = successor.port
             paying = await step

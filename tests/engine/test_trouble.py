@@ -27,7 +27,7 @@ from cfflow.core.draft import Plan
 from cfflow.core.schedule import PAY_MARGIN_MS
 from cfflow.store.protocol import Committed, load_payment
 from cfflow.testing import FakeClock, MemoryStore
-from tests.engine.shop import OTP, Shop, card, open_shop
+from tests.engine.shop import OTP, Shop, card, open_shop, until
 from tests.errors_kit import payment_in
 
 LOST = ["lost_after", "status_after", "html", "garbage"]
@@ -157,13 +157,14 @@ async def test_a_step_on_its_way_is_left_alone(shop: Shop) -> None:
     held = await shop.held()
     shop.fault("authorize", "delay_before", delay_s=0.4)
     slow = asyncio.create_task(shop.cashier.capture(held))
-    await asyncio.sleep(0.15)
+    await until(lambda: shop.received("authorize"))
     asked = shop.performed("fetch_payment")
     unchanged = await shop.cashier.refresh(held)
     assert unchanged.operation is not None
     with pytest.raises(Conflict):
         await shop.cashier.capture(unchanged)
     assert shop.performed("fetch_payment") == asked
+    assert not slow.done(), "the call came back too early for this test"
     assert (await slow).state is State.CAPTURED
 
 
@@ -191,7 +192,7 @@ async def test_a_cancelled_step_leaves_its_operation_open(shop: Shop) -> None:
     held = await shop.held()
     shop.fault("authorize", "delay_after", delay_s=5)
     step = asyncio.create_task(shop.cashier.capture(held))
-    await asyncio.sleep(0.2)
+    await until(lambda: shop.performed("authorize"))
     step.cancel()
     with pytest.raises(asyncio.CancelledError):
         await step

@@ -16,7 +16,7 @@ from cfflow import Payment, State, Worker
 from cfflow.core.record import Snapshot
 from cfflow.emulator import Fault
 from cfflow.testing import MemoryStore
-from tests.engine.shop import OTP, Shop, open_shop
+from tests.engine.shop import OTP, Shop, open_shop, until
 
 DAY_S = 86_400
 
@@ -70,6 +70,11 @@ async def lost(shop: Shop, payment: Payment, kind: str) -> None:
     shop.fault("authorize", kind)
     with pytest.raises(cfflow.OutcomeUnknown):
         await shop.cashier.capture(payment)
+
+
+async def everything_purged(shop: Shop) -> bool:
+    """Return whether no payment is left in the store."""
+    return not await shop.cashier.find(limit=1)
 
 
 # what it does by itself
@@ -318,23 +323,30 @@ async def test_a_worker_that_is_stopped_finishes_what_it_has_in_hand(shop: Shop)
     shop.fault("fetch_payments", "delay_after", delay_s=0.5)
     asked = shop.performed("fetch_payments")
     running = asyncio.create_task(Worker(shop.cashier, idle_s=0.01).run())
-    while shop.performed("fetch_payments") == asked:
-        await asyncio.sleep(0.01)
+    await until(lambda: shop.performed("fetch_payments") > asked)
     os.kill(os.getpid(), signal.SIGTERM)
     report = await asyncio.wait_for(running, 10)
     assert (report.leased, report.progressed) == (1, 1)
     assert (await shop.cashier.get(payment)).state is State.CAPTURED
 
 
-async def test_an_idle_worker_sees_what_falls_due_within_half_a_second(shop: Shop) -> None:
-    """It sleeps, it does not spin, and it wakes up by itself."""
-    worker = Worker(shop.cashier)
+async def test_an_idle_worker_sees_what_falls_due_with_its_next_lease(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leases once per `idle_s`, so it neither spins nor needs a call to wake it up."""
+    leases = shop.counted_leases(monkeypatch)
+    worker, idle_s = Worker(shop.cashier, idle_s=0.1), 0.1
+    began_s = asyncio.get_running_loop().time()
     running = asyncio.create_task(worker.run(signals=False))
     payment = await shop.held()
     await lost(shop, payment, "lost_after")
+    await until(lambda: len(leases) >= 3)
+    idle = len(leases)
+    assert idle <= 1 + (asyncio.get_running_loop().time() - began_s) / idle_s
     shop.pass_time(15)
-    await asyncio.sleep(0.8)
-    assert (await shop.cashier.get(payment)).state is State.CAPTURED
+    await until(lambda: shop.captured(payment))
+    # The first may have been under way when the payment fell due.
+    assert 1 in leases[idle : idle + 2]
     worker.stop()
     await running
 
@@ -344,19 +356,19 @@ async def test_a_store_that_is_down_stops_no_worker(shop: Shop) -> None:
     payment = await shop.held()
     await lost(shop, payment, "lost_after")
     shop.pass_time(15)
-    claim, failing = shop.store.lease, 3
+    lease, failing = shop.store.lease, 3
 
     async def broken(limit: int, lease_ms: int) -> Sequence[Snapshot]:
         nonlocal failing
         failing -= 1
         if failing >= 0:
             raise cfflow.StoreUnavailable("Redis at somewhere cannot be reached")
-        return await claim(limit, lease_ms)
+        return await lease(limit, lease_ms)
 
     shop.store.lease = broken  # type: ignore[method-assign]  # a store that comes back
     worker = Worker(shop.cashier, idle_s=0.05)
     running = asyncio.create_task(worker.run(signals=False))
-    await asyncio.sleep(0.8)
+    await until(lambda: shop.captured(payment))
     worker.stop()
     report = await running
     assert (report.errors, report.progressed) == (3, 1)
@@ -391,7 +403,7 @@ async def test_what_ended_long_ago_is_purged_while_the_worker_runs(shop: Shop) -
     shop.pass_time(91 * DAY_S)
     worker = Worker(shop.cashier)
     running = asyncio.create_task(worker.run(signals=False))
-    await asyncio.sleep(0.3)
+    await until(lambda: everything_purged(shop))
     worker.stop()
     assert (await running).purged == 3
     with pytest.raises(cfflow.AlreadyPaid):
