@@ -16,6 +16,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 MODULE_LINES_MAX: Final = 600
 FUNCTION_LINES_MAX: Final = 70
+PROSE_COLUMNS_MAX: Final = 100
 
 #: Folders of code. What else lies in the repository is text for people or for tools.
 CODE: Final = ("cfflow", "tests", "bench", "examples")
@@ -48,6 +49,8 @@ BROAD: Final = {"BaseException", "Exception"}
 MARKS: Final = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX|HA" r"CK)\b")
 #: Where a machine keeps its users and its work: no such path belongs into a repository.
 MACHINE: Final = re.compile(r"(?<![\w.~}])/(?:home|root|Users|work|private)/\w")
+#: Prose that cannot be broken: an address, a piece of code or a link alone on its line.
+LONE_LINK: Final = re.compile(r"(?:[-*] )?(?:\S+|`[^`]*`|!?\[[^\]]*\]\([^)]*\)[.,;:]?)")
 SILENCER: Final = re.compile(r"#\s*(?:type:\s*ignore|noqa)")
 SILENCER_WITH_REASON: Final = re.compile(
     r"# (?:type: ignore\[[\w, -]+\]  # |noqa: [A-Z]+\d+(?:, [A-Z]+\d+)*  )\w"
@@ -259,6 +262,27 @@ def test_lines_end_where_they_end() -> None:
         name
         for name, text in SOURCES.items()
         if text and (not text.endswith("\n") or text.endswith("\n\n"))
+    )
+
+
+def prose_of(page: str) -> Iterator[tuple[int, str]]:
+    """Yield (line, text) of a page without code blocks, tables and links on lines of their own."""
+    is_code = False
+    for number, line in enumerate(page.split("\n"), 1):
+        if line.lstrip().startswith("```"):
+            is_code = not is_code
+        elif not (is_code or line.startswith("|") or LONE_LINK.fullmatch(line.strip())):
+            yield number, line
+
+
+def test_prose_keeps_to_the_width_of_the_code() -> None:
+    """A line of a page has at most 100 columns, so that a change shows as few lines."""
+    nothing(
+        f"{name}:{number}: {len(line)} columns"
+        for name, text in SOURCES.items()
+        if name.endswith(".md")
+        for number, line in prose_of(text)
+        if len(line) > PROSE_COLUMNS_MAX
     )
 
 
