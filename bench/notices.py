@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import cfflow
-from bench.places import Silent, embedded_valkey
+from bench.places import embedded_valkey
 from cfflow import UPI, Orchestrator, Payment, State, Worker
 from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorProcess
+from cfflow.logs import silent_log
 
 __all__ = ["Notified", "measure"]
 
@@ -51,7 +52,7 @@ async def measure(notifications: int, asked: int) -> Notified:
             environment=emulator.base_url,
             client_id=DEFAULT_CLIENT_ID,
             client_secret=DEFAULT_CLIENT_SECRET,
-            log=Silent(),
+            log=silent_log(),
         ) as orchestrator,
     ):
         payments = [await _by_upi(orchestrator, number) for number in range(asked)]

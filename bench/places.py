@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from cfflow.store.embedded import EmbeddedServer
 
-__all__ = ["LOOP", "Silent", "embedded_valkey", "loop_factory", "machine", "server_at"]
+__all__ = ["LOOP", "embedded_valkey", "loop_factory", "machine", "server_at"]
 
 #: Users are told to install uvloop where it exists, so everybody who runs here runs on it.
 LOOP: Final = "uvloop" if find_spec("uvloop") else "asyncio"
@@ -31,16 +31,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     import uvloop
 
     return uvloop.new_event_loop
-
-
-class Silent:
-    """A log that nobody reads: what logging costs is measured with the sale."""
-
-    def info(self, event: str, **fields: Any) -> None:
-        """Say nothing."""
-
-    def warning(self, event: str, **fields: Any) -> None:
-        """Say nothing."""
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 
 import cfflow
 from bench.memory import BatchingStore
-from bench.places import Silent, embedded_valkey
+from bench.places import embedded_valkey
 from bench.seeded_bank import Seeded, order_of
 from cfflow import Worker
 from cfflow.core.chart import State
@@ -33,6 +33,7 @@ from cfflow.core.flow import Flow
 from cfflow.core.record import Operation, OtpTurn, Record, Step
 from cfflow.core.steps import create
 from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
+from cfflow.logs import silent_log
 from cfflow.store.catalog import Catalog
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing.conformance.helpers import a_plan
@@ -78,7 +79,7 @@ async def measure_reconciling(payments: int) -> Reconciled:
             environment=bank.base_url,
             client_id=DEFAULT_CLIENT_ID,
             client_secret=DEFAULT_CLIENT_SECRET,
-            log=Silent(),
+            log=silent_log(),
         ) as orchestrator:
             worker = Worker(orchestrator, concurrency=_AT_ONCE)
             began_s, cpu_s = time.perf_counter(), time.process_time()

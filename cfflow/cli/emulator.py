@@ -349,8 +349,10 @@ def _ask(
     """
     root = _root(url or _from_environment())
     asked = {name: value for name, value in (query or {}).items() if value is not None}
+    # Plain http needs no certificates: reading the machine's takes half of a command's time.
+    certificates = ssl.create_default_context() if root.startswith("https:") else False
     try:
-        with httpx.Client(verify=_context(root), trust_env=False, timeout=_TIME_LIMIT_S) as http:
+        with httpx.Client(verify=certificates, trust_env=False, timeout=_TIME_LIMIT_S) as http:
             reply = http.request(method, f"{root}/_emulator/{path}", json=body, params=asked)
         content = reply.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
@@ -360,16 +362,6 @@ def _ask(
     if not reply.is_success:
         raise CfflowError(content.get("message", f"the emulator returned {reply.status_code}"))
     return content
-
-
-def _context(root: str) -> ssl.SSLContext:
-    """Return the TLS settings; without certificates for plain http.
-
-    Reading the machine's certificates takes half of a command's time.
-    """
-    if root.startswith("https:"):
-        return ssl.create_default_context()
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _from_environment() -> str:

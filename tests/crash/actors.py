@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ from cfflow import (
     State,
     Worker,
 )
+from cfflow.logs import silent_log
 from tests.crash.till import no_limits
 from tests.engine.shop import CUSTOMER, OTP, card
 
@@ -92,7 +93,7 @@ class Place(msgspec.Struct, frozen=True):
             client_secret=self.client_secret,
             flows=[self.flows],
             limits=no_limits,
-            log=_Silent(),
+            log=silent_log(),
         )
 
 
@@ -102,16 +103,6 @@ class Told(msgspec.Struct, frozen=True):
     payment_id: str
     version: int
     state: State
-
-
-class _Silent:
-    """A log that nobody reads."""
-
-    def info(self, event: str, **fields: Any) -> None:
-        """Say nothing."""
-
-    def warning(self, event: str, **fields: Any) -> None:
-        """Say nothing."""
 
 
 class _Driver:

@@ -16,7 +16,7 @@ import cfflow
 from cfflow import Card, Orchestrator, Payment
 from cfflow.cli import app as cli
 from cfflow.emulator import EmulatorProcess
-from cfflow.logs import Log
+from cfflow.logs import Log, silent_log
 
 ROOT: Final = Path(__file__).parents[2]
 CFFLOW: Final = Path(sys.executable).parent / "cfflow"
@@ -24,16 +24,6 @@ CUSTOMER: Final = {"customer_id": "asha", "customer_phone": "9898989898"}
 LIMIT_S: Final = 60
 #: Would let a test talk to somebody's real gateway or store, or print as no user's Python does.
 OURS: Final = ("CASHFREE_", "CFFLOW_", "PYTHONUNBUFFERED")
-
-
-class Quiet:
-    """A log that drops everything."""
-
-    def info(self, event: str, **fields: Any) -> None:
-        """Drop an event."""
-
-    def warning(self, event: str, **fields: Any) -> None:
-        """Drop a warning."""
 
 
 class Till:
@@ -56,7 +46,7 @@ class Till:
             environment=self.bank.base_url,
             client_id=self.bank.client_id,
             client_secret=self.bank.client_secret,
-            log=log or Quiet(),
+            log=log or silent_log(),
         )
 
     def run(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

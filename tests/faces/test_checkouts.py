@@ -19,8 +19,9 @@ import pytest
 
 import cfflow.sync
 from cfflow.emulator import BankOptions, EmulatorProcess
+from cfflow.logs import silent_log
 from tests.engine.signing import event, signed
-from tests.faces.faces_kit import CFFLOW, LIMIT_S, ROOT, Quiet, environment
+from tests.faces.faces_kit import CFFLOW, LIMIT_S, ROOT, environment
 from tests.ports.servers import Server, free_port, valkey_binary
 
 pytestmark = pytest.mark.timeout(180)
@@ -158,7 +159,7 @@ def shop(
                 environment=gateway.base_url,
                 client_id=gateway.client_id,
                 client_secret=gateway.client_secret,
-                log=Quiet(),
+                log=silent_log(),
             )
         )
         opened = Shop(settings["SHOP_URL"], desk, redis, folder / "output")

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
+from cfflow.cli.emulator import Version
 from cfflow.emulator import EmulatorProcess
+from cfflow.emulator.versions import WebhookVersion
 from tests.faces.faces_kit import ROOT, environment, run
 
 pytestmark = pytest.mark.timeout(120)
@@ -19,6 +21,11 @@ pytestmark = pytest.mark.timeout(120)
 SUBCOMMANDS = ("fault", "chaos", "clock", "ledger", "webhooks", "resend", "reset")
 METHOD = {"upi": {"channel": "collect", "upi_id": "testsuccess@gocash"}}
 NOBODY = "http://127.0.0.1:1"
+
+
+def test_the_command_has_the_emulator_s_webhook_versions() -> None:
+    """The command line starts without the extra, so it cannot import them."""
+    assert get_args(Version) == get_args(WebhookVersion)
 
 
 @pytest.fixture(scope="module")

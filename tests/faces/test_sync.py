@@ -27,9 +27,10 @@ import cfflow.sync
 from cfflow import Card, Conflict, FeedEvent, FeedGap, FeedNotification, State
 from cfflow.cashfree.gateway import Gateway
 from cfflow.emulator import EmulatorProcess
+from cfflow.logs import silent_log
 from cfflow.testing import MemoryStore
 from tests.errors_kit import payment_in
-from tests.faces.faces_kit import CUSTOMER, Quiet, card
+from tests.faces.faces_kit import CUSTOMER, card
 
 #: What the async face has for its own modules, and what ends it there.
 INNER = {"aclose", "flow_of", "of_order", "shown", "snapshot"}
@@ -52,7 +53,7 @@ def connect(bank: EmulatorProcess | str, **settings: Any) -> cfflow.sync.Orchest
     where = bank if isinstance(bank, str) else bank.base_url
     if not {"redis_url", "store"} & set(settings):
         settings["store"] = MemoryStore()
-    settings.setdefault("log", Quiet())
+    settings.setdefault("log", silent_log())
     return cfflow.sync.connect(
         environment=where,
         client_id="cfflow-test-id",
@@ -196,11 +197,13 @@ def test_log_events_carry_what_the_calling_thread_has_bound(bank: EmulatorProces
     request = contextvars.ContextVar("request", default="none")
     seen: list[str] = []
 
-    class Noting(Quiet):
+    class Recording:
         def info(self, event: str, **fields: Any) -> None:
             seen.append(f"{event} {request.get()} {len(fields)}")
 
-    with connect(bank, log=Noting()) as cashier:
+        warning = info
+
+    with connect(bank, log=Recording()) as cashier:
         request.set("req-1")
         order_of(cashier)
     assert seen == ["gateway.call req-1 5"]

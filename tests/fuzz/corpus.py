@@ -22,13 +22,14 @@ from cfflow.cashfree.client import GatewayClient
 from cfflow.core.record import Record, Snapshot
 from cfflow.emulator import DEFAULT_CLIENT_ID, Account, Bank, BankOptions, Clock, create_app
 from cfflow.errors import CfflowError
+from cfflow.logs import silent_log
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.protocol import Page, encode_action, encode_record
 from cfflow.testing import FakeClock, MemoryStore
 from tests.fuzz.mutate import Node, tree_of
 from tests.ports.test_wire import DECLINED, PAID, TAKEN, WRONG_OTP
 
-__all__ = ["Corpus", "Quiet", "Swap", "corpus"]
+__all__ = ["Corpus", "Swap", "corpus"]
 
 NOW_MS: Final = 1_760_000_000_000
 CARD_NUMBER: Final = "4706131211212123"
@@ -58,15 +59,6 @@ ERROR: Final = {
     "code": "request_invalid",
     "type": "invalid_request_error",
 }
-
-
-class Quiet:
-    """A log that nobody reads."""
-
-    def info(self, event: str, **fields: Any) -> None:
-        """Say nothing."""
-
-    warning = info
 
 
 class Swap(httpx.AsyncBaseTransport):
@@ -103,7 +95,7 @@ def client(transport: httpx.AsyncBaseTransport) -> GatewayClient:
         client_id=DEFAULT_CLIENT_ID,
         client_secret=CLIENT_SECRET,
         environment="http://127.0.0.1:9/pg",
-        log=Quiet(),
+        log=silent_log(),
     )
 
 
@@ -142,7 +134,7 @@ async def _fill(found: Corpus) -> None:
     merchant = Account(DEFAULT_CLIENT_ID, CLIENT_SECRET)
     bank = Bank(accounts=(merchant,), options=BankOptions(confirm_after_s=60.0))
     gateway = Swap(create_app(bank, clock=clock))
-    async with Orchestrator(store, client(gateway), log=Quiet()) as cashier:
+    async with Orchestrator(store, client(gateway), log=silent_log()) as cashier:
         await _runs(cashier, clock)
         for snapshot in await store.list(Page(limit=1000)):
             _keep(found, snapshot)

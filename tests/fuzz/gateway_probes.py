@@ -17,11 +17,12 @@ from cfflow.cashfree.gateway import frozen_authorize
 from cfflow.cashfree.wire import next_action, observe_authenticate, observe_entity, observe_pay
 from cfflow.core.observation import Call, Observation, prove
 from cfflow.errors import CfflowError
+from cfflow.logs import silent_log
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.protocol import encode_action
 from cfflow.testing import FakeClock, MemoryStore
 from tests.fuzz import corpus
-from tests.fuzz.corpus import Quiet, Swap
+from tests.fuzz.corpus import Swap
 from tests.fuzz.mutate import Node, spoil_bytes, spoil_text, spoil_tree, tree_of
 from tests.fuzz.runner import Broken, texts_of
 
@@ -200,7 +201,7 @@ class StepProbe(LoopProbe):
         self._gateway = Swap()
         self._clock = FakeClock(corpus.NOW_MS)
         self._cashier = Orchestrator(
-            MemoryStore(self._clock), corpus.client(self._gateway), log=Quiet()
+            MemoryStore(self._clock), corpus.client(self._gateway), log=silent_log()
         )
         self._orders = 0
 

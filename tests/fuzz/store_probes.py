@@ -24,6 +24,7 @@ from cfflow.core.money import amount_of
 from cfflow.core.record import payment_id, split_id
 from cfflow.errors import CfflowError
 from cfflow.feed.feed import Feed
+from cfflow.logs import silent_log
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.catalog import Catalog
 from cfflow.store.protocol import (
@@ -37,7 +38,7 @@ from cfflow.store.protocol import (
 from cfflow.testing import FakeClock, MemoryStore
 from cfflow.views.reader import place_of, state_named
 from tests.fuzz import corpus
-from tests.fuzz.corpus import Quiet, Swap
+from tests.fuzz.corpus import Swap
 from tests.fuzz.gateway_probes import LoopProbe
 from tests.fuzz.mutate import spoil_bytes, spoil_text, spoil_toml
 from tests.fuzz.runner import Broken
@@ -174,7 +175,7 @@ class PaymentProbe(LoopProbe):
         """Decode it as a store does, and show it as a reader does."""
         snapshot = snapshot_of(given.place, given.record, given.action, given.attempts)
         store = _Shelf(given)
-        cashier = Orchestrator(store, corpus.client(self._gateway), log=Quiet())
+        cashier = Orchestrator(store, corpus.client(self._gateway), log=silent_log())
         for call in (cashier.get, cashier.history, cashier.why, cashier.refresh):
             self.run(call(snapshot.id))
 
