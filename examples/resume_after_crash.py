@@ -1,4 +1,4 @@
-"""A checkout process is killed while it submits the OTP; the next one tells the customer the truth.
+"""A checkout process is killed while it submits the OTP; the next one shows the customer the end.
 
 Settings come from the environment, as for headless_otp.py; against the emulator:
 
@@ -6,7 +6,7 @@ Settings come from the environment, as for headless_otp.py; against the emulator
     export CFFLOW_REDIS_URL=embedded:./payments
     python examples/resume_after_crash.py
 
-The first process is this program once more. Nobody can say where exactly SIGKILL meets it:
+The first process is this program once more. Where exactly SIGKILL ends it is chance:
 before the OTP was sent, on its way, or after the money moved. The second one finds out.
 """
 
@@ -21,7 +21,7 @@ from cfflow import Card, Payment, State, Worker
 
 CUSTOMER = {"customer_id": "asha_rao", "customer_phone": "9898989898"}
 
-#: What the customer's page says, whatever process shows it.
+#: The text of the customer's page, by state.
 PAGES = {
     State.CREATED: "Not paid yet: please choose how to pay.",
     State.INITIATED: "Your bank is working on it. Please wait.",
@@ -29,12 +29,12 @@ PAGES = {
     State.AUTHORIZED: "Your bank has set the money aside.",
     State.CAPTURED: "Paid. Thank you!",
     State.VOIDED: "Cancelled: nothing was taken.",
-    State.FAILED: "The bank said no, nothing was taken. You can try again.",
+    State.FAILED: "The bank declined, no money was taken. You can try again.",
 }
 
 
 def page(payment: Payment) -> str:
-    """Return what the customer may be told now, and never more than is known."""
+    """Return the text for the customer now. It never promises more than is proven."""
     if payment.operation is not None:
         return "We are asking your bank whether it went through. Please do not pay again."
     return PAGES[payment.state]

@@ -1,6 +1,6 @@
 """A headless checkout with Django: card and OTP on your own pages, webhook, status.
 
-README.md beside it says how to run it. Nothing is kept here: payments live in Redis, and an
+README.md beside it has the commands to run it. Nothing is kept here: payments live in Redis, and an
 order's session is asked for when it is needed. Card and OTP are read from the form, handed on
 and forgotten. A real shop also asks whose order it is: here its id is the secret.
 """
@@ -29,7 +29,7 @@ CUSTOMER = {"customer_id": "asha_rao", "customer_phone": "9898989898"}
 #: and closes when the process ends.
 cashier = cfflow.sync.connect()
 
-#: What a page says after something did not go through, by the error's name.
+#: The text of a page after a step failed, by the error's name.
 NOTES = {
     "Conflict": "That page was out of date. Here is where your payment is now.",
     "GatewayRejected": "The bank did not accept this. Please check what you typed.",
@@ -127,7 +127,7 @@ def press(request: HttpRequest, order_id: str, button: str) -> HttpResponse:
 
 
 def take(order_id: str, button: str, given: Mapping[str, str]) -> Payment:
-    """Take a step. `expected_version`: one that the page did not know is a `Conflict`."""
+    """Take a step. If the payment has changed since the page was shown, it is a `Conflict`."""
     payment_id = f"{order_id}.{given.get('n')}"
     seen = int(given["version"]) if given.get("version", "").isdecimal() else 0
     match button:
@@ -146,7 +146,7 @@ def take(order_id: str, button: str, given: Mapping[str, str]) -> Payment:
 
 
 def card(given: Mapping[str, str]) -> Card:
-    """The card as it was typed; the gateway says what is wrong with it."""
+    """Return the card as it was typed. The gateway checks it."""
     return Card(
         card_number=given.get("card_number", "").replace(" ", ""),
         card_holder_name=given.get("card_holder_name", ""),

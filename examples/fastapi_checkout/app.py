@@ -1,6 +1,6 @@
 """A headless checkout with FastAPI: card and OTP on your own pages, webhook, status.
 
-README.md beside it says how to run it. Nothing is kept here: payments live in Redis, and an
+README.md beside it has the commands to run it. Nothing is kept here: payments live in Redis, and an
 order's session is asked for when it is needed. Card and OTP are read from the form, handed on
 and forgotten. A real shop also asks whose order it is: here its id is the secret.
 """
@@ -124,7 +124,7 @@ async def press(request: Request, order_id: str, button: str) -> RedirectRespons
 async def take(
     desk: cfflow.Orchestrator, order_id: str, button: str, given: dict[str, str]
 ) -> Payment:
-    """Take a step. `expected_version`: one that the page did not know is a `Conflict`."""
+    """Take a step. If the payment has changed since the page was shown, it is a `Conflict`."""
     payment_id = f"{order_id}.{given.get('n')}"
     seen = int(given["version"]) if given.get("version", "").isdecimal() else 0
     match button:
@@ -144,7 +144,7 @@ async def take(
 
 
 def card(given: dict[str, str]) -> Card:
-    """The card as it was typed; the gateway says what is wrong with it."""
+    """Return the card as it was typed. The gateway checks it."""
     return Card(
         card_number=given.get("card_number", "").replace(" ", ""),
         card_holder_name=given.get("card_holder_name", ""),

@@ -6,7 +6,7 @@ from html import escape
 
 from cfflow import AskOtp, Payment, Redirect, State
 
-#: What a page says after something did not go through, by the error's name.
+#: The text of a page after a step failed, by the error's name.
 NOTES = {
     "Conflict": "That page was out of date. Here is where your payment is now.",
     "GatewayRejected": "The bank did not accept this. Please check what you typed.",
@@ -25,7 +25,7 @@ STATES = {
     State.AUTHORIZED: "Your bank has set the money aside.",
     State.CAPTURED: "Paid. Thank you!",
     State.VOIDED: "Cancelled: nothing was taken.",
-    State.FAILED: "The bank said no; nothing was taken.",
+    State.FAILED: "The bank declined; no money was taken.",
 }
 ASKING = "We are asking your bank whether it went through. Please do not pay again."
 FINAL = {State.CAPTURED, State.VOIDED}
@@ -51,7 +51,7 @@ def note(name: str) -> str:
 
 
 def payment(shown: Payment, name: str) -> str:
-    """The page of a payment; it looks again by itself while somebody else has to act."""
+    """Return the page of a payment. It reloads itself while the bank has to act."""
     note, body = NOTES.get(name, ""), next_step(shown)
     waits = "<form" not in body and shown.state not in FINAL
     return page(f"<p>{note}</p>{body}", refresh=waits)
@@ -66,12 +66,12 @@ def next_step(shown: Payment) -> str:
         return otp_page(shown, action)
     if isinstance(action, Redirect):
         return f'<p><a href="{escape(action.url)}">Go on at your bank</a></p>'
-    said = f"<p>{STATES[shown.state]}</p>"
+    text = f"<p>{STATES[shown.state]}</p>"
     if shown.state is State.CREATED:
-        return said + button(shown, "card", f"Pay {shown.money}", CARD)
+        return text + button(shown, "card", f"Pay {shown.money}", CARD)
     if shown.state is State.FAILED:
-        return said + button(shown, "again", "Try again")
-    return said
+        return text + button(shown, "again", "Try again")
+    return text
 
 
 def otp_page(shown: Payment, action: AskOtp) -> str:

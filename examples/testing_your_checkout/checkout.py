@@ -18,7 +18,7 @@ async def reserve(cashier: Orchestrator, order_id: str, session: str, card: Card
 
 
 async def confirm(cashier: Orchestrator, payment_id: str, otp: str) -> str:
-    """Submit what the customer typed; what the page says next."""
+    """Submit what the customer typed; return the next text of the page."""
     try:
         payment = await cashier.submit_otp(payment_id, otp)
     except OutcomeUnknown:

@@ -26,7 +26,7 @@ CARD = Card(
 async def test_a_sale_takes_the_money_once(
     cashfree: LocalCashfree, orchestrator: Orchestrator
 ) -> None:
-    """Five lines: an order, a card, the OTP, and what the bank's ledger says."""
+    """Five lines: an order, a card, the OTP, and the bank's ledger."""
     order = cashfree.create_order("170.00")
     payment = await sell(orchestrator, *order, CARD)
     assert await confirm(orchestrator, payment.id, "111000") == "Thank you."
@@ -48,7 +48,7 @@ async def test_a_wrong_otp_may_be_typed_again(
 async def test_a_lost_answer_is_found_out_by_a_worker(
     cashfree: LocalCashfree, orchestrator: Orchestrator
 ) -> None:
-    """The money moved and nobody heard of it: exactly one capture, and no second OTP."""
+    """The money moved and the response was lost: exactly one capture, and no second OTP."""
     order = cashfree.create_order("170.00")
     payment = await sell(orchestrator, *order, CARD)
     cashfree.faults.add("authenticate", "lost_after")
@@ -81,7 +81,7 @@ async def test_a_webhook_tells_of_a_customer_who_paid_elsewhere(
 async def test_a_hold_that_nobody_captures_runs_out(
     cashfree: LocalCashfree, orchestrator: Orchestrator
 ) -> None:
-    """After a week the bank gives the money back, and the payment says so."""
+    """After a week the bank gives the money back, and the payment is voided."""
     order = cashfree.create_order("5000.00", hold=True)
     payment = await reserve(orchestrator, *order, CARD)
     await confirm(orchestrator, payment.id, "111000")
