@@ -1,9 +1,9 @@
-"""The store's time, told between its answers by this machine's monotonic clock.
+"""The store's time, computed between its replies from this machine's monotonic clock.
 
-Leases and wake times never depend on a wall clock. Each answer of the server bounds the
-offset between its clock and ours: it was read after we asked and before we heard. The
-offset is moved no further than into those bounds, so that a slow answer or a paused
-process, whose bounds are wide, changes nothing.
+Leases and wake times never depend on a wall clock of this machine. Each reply of the server
+bounds the offset between its clock and ours: the server read its clock after we sent the call
+and before we received the reply. The offset moves only as far as these bounds demand. So a
+slow reply or a paused process, whose bounds are wide, changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 
 __all__ = ["ServerClock", "monotonic_ms"]
 
-#: Counts on while a machine sleeps, where the system has such a clock.
+#: Also counts while a machine is suspended, where the system has such a clock.
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -27,16 +27,17 @@ class ServerClock:
     def __init__(self) -> None:
         self._offset_ms: float | None = None
 
-    def heard(self, server_ms: float, asked_at_ms: float, heard_ms: float) -> None:
-        """Take the server's time out of an answer, asked for and heard at our own times."""
-        low, high = server_ms - heard_ms, server_ms + 1 - asked_at_ms
+    def adjust(self, server_ms: float, asked_at_ms: float, received_at_ms: float) -> None:
+        """Take the server's time from a reply; the other two are of our monotonic clock."""
+        # The server gives whole milliseconds: its clock may have been almost one further.
+        low, high = server_ms - received_at_ms, server_ms + 1 - asked_at_ms
         if self._offset_ms is None:
             self._offset_ms = (low + high) / 2
         else:
             self._offset_ms = min(max(self._offset_ms, low), high)
 
     def now_ms(self) -> int:
-        """Return the server's time now; before its first answer, this machine's."""
+        """Return the server's time now; before its first reply, this machine's."""
         if self._offset_ms is None:
             return round(time.time() * 1000)
         return round(monotonic_ms() + self._offset_ms)

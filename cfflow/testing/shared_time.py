@@ -73,7 +73,7 @@ def embedded_store(server: EmbeddedServer, clock: LocalClock) -> Iterator[RedisS
             seconds, microseconds = client.time()
             now_ms = seconds * 1000 + microseconds // 1000 + skipped_ms
             # The store's copy of the clock: without this it is behind until the next command.
-            store.link.clock.heard(now_ms, asked_at_ms, monotonic_ms())
+            store.link.clock.adjust(now_ms, asked_at_ms, monotonic_ms())
 
         clock.follow(follow)
         yield store

@@ -37,7 +37,7 @@ def test_before_the_first_answer_it_is_this_machines_time() -> None:
 def test_an_answer_sets_the_time_within_its_round_trip(mono: Monotonic) -> None:
     """The server's time was read between asking and hearing."""
     clock = ServerClock()
-    clock.heard(1_000_000, 5_000, 5_010)
+    clock.adjust(1_000_000, 5_000, 5_010)
     mono.ms = 5_010
     assert 1_000_000 <= clock.now_ms() <= 1_000_011
 
@@ -45,7 +45,7 @@ def test_an_answer_sets_the_time_within_its_round_trip(mono: Monotonic) -> None:
 def test_time_runs_on_between_answers(mono: Monotonic) -> None:
     """Without an answer for an hour it is an hour later."""
     clock = ServerClock()
-    clock.heard(1_000_000, 5_000, 5_000)
+    clock.adjust(1_000_000, 5_000, 5_000)
     before = clock.now_ms()
     mono.ms += 3_600_000
     assert clock.now_ms() == before + 3_600_000
@@ -54,10 +54,10 @@ def test_time_runs_on_between_answers(mono: Monotonic) -> None:
 def test_a_slow_answer_changes_nothing_it_does_not_prove(mono: Monotonic) -> None:
     """An answer that took ten seconds says little about the time."""
     clock = ServerClock()
-    clock.heard(1_000_000, 5_000, 5_001)
+    clock.adjust(1_000_000, 5_000, 5_001)
     mono.ms = 5_001
     before = clock.now_ms()
-    clock.heard(1_000_000, 5_000, 15_000)
+    clock.adjust(1_000_000, 5_000, 15_000)
     assert clock.now_ms() == before
 
 
@@ -65,9 +65,9 @@ def test_a_slow_answer_changes_nothing_it_does_not_prove(mono: Monotonic) -> Non
 def test_a_server_whose_clock_was_set_is_followed_at_once(mono: Monotonic, step_ms: int) -> None:
     """A failover to a server with another clock: leases are that one's from now on."""
     clock = ServerClock()
-    clock.heard(1_000_000, 5_000, 5_001)
+    clock.adjust(1_000_000, 5_000, 5_001)
     mono.ms = 6_000
-    clock.heard(1_001_000 + step_ms, 6_000, 6_001)
+    clock.adjust(1_001_000 + step_ms, 6_000, 6_001)
     assert abs(clock.now_ms() - (1_001_000 + step_ms)) <= 2
 
 
@@ -76,7 +76,7 @@ def test_the_wall_clock_of_this_machine_is_never_asked_again(
 ) -> None:
     """Somebody sets this machine's clock: nothing happens here."""
     clock = ServerClock()
-    clock.heard(1_000_000, 5_000, 5_000)
+    clock.adjust(1_000_000, 5_000, 5_000)
     before = clock.now_ms()
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert clock.now_ms() == before

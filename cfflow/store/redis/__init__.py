@@ -1,3 +1,3 @@
-"""The store in Redis or Valkey: one Lua script a commit, on one server or a cluster."""
+"""The store in Redis or Valkey, on one server or a cluster: one run of a Lua script per commit."""
 
 from __future__ import annotations

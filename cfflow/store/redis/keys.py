@@ -1,8 +1,8 @@
-"""Where an order lives: its partition, its keys, and the slots of a cluster.
+"""The names of keys: an order's partition, and the slots of a cluster.
 
-An order's keys share one hash tag, so that its record, its indexes and its events change
-in one script. The partitions' tags are searched for, not counted: `{p0}`, `{p1}`, …
-crowd into a few slots, while these fall into equal parts of the 16,384 one by one.
+All keys of a partition share one hash tag, so that an order's record, indexes and events
+change in one run of the script. The tags are not simply numbered: `{p0}`, `{p1}`, … fall into
+few slots. They are searched, so that each lies in its own equal part of the 16,384 slots.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cfflow.errors import ConfigError
 
 __all__ = ["PARTITIONS", "Keys", "partition_tags"]
 
-#: Fixed per deployment and checked at start: an order never moves between partitions.
+#: Fixed per deployment and checked by `open`: an order never moves between partitions.
 PARTITIONS: Final = 64
 
 _SLOTS: Final = 16_384
@@ -27,7 +27,7 @@ _SLOTS: Final = 16_384
 
 @lru_cache(maxsize=8)
 def partition_tags(count: int) -> tuple[str, ...]:
-    """Return the hash tags of so many partitions, each in its own part of the slots."""
+    """Return the hash tags of `count` partitions, each in its own equal part of the slots."""
     tags: dict[int, str] = {}
     candidate = 0
     while len(tags) < count:
@@ -40,7 +40,8 @@ def partition_tags(count: int) -> tuple[str, ...]:
 class Keys:
     """Names the keys of one deployment: a namespace and a number of partitions.
 
-    Raises `ConfigError` for names and numbers that could not be kept apart on a cluster.
+    Raises `ConfigError` for a number of partitions that is out of range, and for a namespace
+    with braces, which would change the hash tag.
     """
 
     def __init__(self, namespace: str = "cf", partitions: int = PARTITIONS) -> None:
@@ -60,15 +61,15 @@ class Keys:
         self._flows: Final = [f"{root}flows" for root in roots]
         self._runs: Final = [f"{root}run" for root in roots]
         self._states: Final = [{s: f"{root}s:{s.value}" for s in State} for root in roots]
-        # The same for every number of partitions: it is what tells them apart.
+        # The same key for every number of partitions: `open` compares the number with it.
         self.meta: Final = f"{namespace}:meta"
 
     def partition(self, order_id: str) -> int:
-        """Return the partition of an order: the same on every machine, for ever."""
+        """Return the partition of an order. It must never change: stored orders lie there."""
         return zlib.crc32(order_id.encode()) % self.partitions
 
     def order_prefix(self, partition: int) -> str:
-        """Return what an order's key begins with; its id follows."""
+        """Return the beginning of the keys of a partition's orders; the order id follows."""
         return self._orders[partition]
 
     def order(self, order_id: str) -> str:
@@ -92,15 +93,15 @@ class Keys:
         return self._events[partition]
 
     def groups(self, partition: int) -> str:
-        """Return the key of what the feed's groups have read of a partition."""
+        """Return the key of how far the feed's groups have read a partition."""
         return self._groups[partition]
 
     def home(self, group: str) -> int:
-        """Return the partition that keeps which consumers of a group are alive."""
+        """Return the partition that has the set of a group's living consumers."""
         return zlib.crc32(group.encode()) % self.partitions
 
     def readers(self, group: str) -> str:
-        """Return the key of a group's consumers."""
+        """Return the key of a group's living consumers."""
         return f"{self._roots[self.home(group)]}readers:{group}"
 
     def flows(self, partition: int) -> str:
@@ -108,13 +109,13 @@ class Keys:
         return self._flows[partition]
 
     def budget(self, call: Call) -> str:
-        """Return the key of the rate budget's book of one class of calls."""
+        """Return the key of the rate budget's book for one class of calls."""
         return f"{self._roots[zlib.crc32(call.encode()) % self.partitions]}budget:{call}"
 
-    def mark(self, partition: int, name: str) -> str:
-        """Return the key by which a partition knows a notification again."""
-        return f"{self._roots[partition]}seen:{name}"
+    def seen(self, partition: int, content_id: str) -> str:
+        """Return the key that exists while a notification with this content is a duplicate."""
+        return f"{self._roots[partition]}seen:{content_id}"
 
     def run(self, partition: int) -> str:
-        """Return the key under which a partition keeps which server process wrote it."""
+        """Return the key of the history of data that a partition was last written in."""
         return self._runs[partition]

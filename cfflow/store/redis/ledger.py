@@ -1,4 +1,4 @@
-"""The rate budget's books in Redis, shared by all processes."""
+"""The rate budget's ledger in Redis, shared by all processes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class RedisLedger:
-    """The books in Redis: one script on one key for each entry, at the server's own time."""
+    """Keeps each class's book under one key; an entry is one run of the script, at server time."""
 
     def __init__(self, link: RedisLink, keys: Keys) -> None:
         self._link = link
         self._keys = keys
 
     def clock_s(self) -> float:
-        """Return this process's monotonic clock."""
+        """Return this process's monotonic clock in seconds."""
         return monotonic_ms() / 1000
 
     async def settle(self, call: Call, entry: Entry) -> Balance:
-        """Write an entry into a class's book; raises `StoreError`."""
-        asked: Sequence[object] = ("budget", _encode(entry))
-        answer = await self._link.script([self._keys.budget(call)], asked)
-        granted, wait_ms, blocked_ms = (int(number) for number in answer[2:5])
+        """Write an entry into the book of a class of calls. Raises `StoreError`."""
+        args: Sequence[object] = ("budget", _encode(entry))
+        reply = await self._link.script([self._keys.budget(call)], args)
+        granted, wait_ms, blocked_ms = (int(number) for number in reply[2:5])
         return Balance(granted, wait_ms, blocked_ms)

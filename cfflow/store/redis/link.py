@@ -1,8 +1,8 @@
-"""The connection to Redis: one command at a time, with our own deadline and our own retries.
+"""The connection to Redis: runs the script and single commands, with its own deadline and retries.
 
-redis-py would retry by itself and hide what happened. Here its retries are off, and a
-script whose answer was lost is sent again under the same token: the server's "ok" then
-means that it is in, whichever of the two did it.
+redis-py would retry by itself and hide what happened, so its retries are off. A script whose
+reply was lost is sent again with the same token. "ok" then means that the commit is stored,
+whichever of the two runs stored it.
 """
 
 from __future__ import annotations
@@ -51,31 +51,32 @@ __all__ = ["SCRIPT", "RedisLink"]
 #: hash: processes of two versions can work on one server.
 SCRIPT: Final = (files("cfflow") / "store" / "redis" / "script.lua").read_text()
 
-#: The server may be back in a moment: a restart, a failover, a broken connection.
-_PASSING: Final = (
+#: Errors that may be over in a moment: a restart, a failover, a broken connection.
+_TEMPORARY: Final = (
     ConnectionError,
     TimeoutError,
     BusyLoadingError,
-    # Down, or its nodes do not agree who has a slot: what redis-py follows for a while only.
+    # The cluster is down, or its nodes disagree who has a slot; redis-py follows that only so far.
     ClusterError,
     MasterDownError,
     TryAgainError,
     RedisClusterException,
     OSError,
 )
-#: Words with which a server refuses a command that it would take another time. Redis 6.2
-#: wraps them into the script's own error, so they are looked for anywhere in the text.
+#: Words with which a server refuses a command that it would accept at another time. Redis 6.2
+#: wraps them into the script's error, so they are searched for in the whole text.
 _REFUSALS: Final = {
     "READONLY": "is read-only: a replica, or a failover under way",
     "OOM": "is out of memory and refuses writes",
-    "BUSY": "is busy with somebody's script",
+    "BUSY": "is busy with another client's script",
     "MISCONF": "cannot write to its disk and refuses writes",
     "NOREPLICAS": "has too few replicas and refuses writes",
 }
 _REFUSED: Final = re.compile(rf"\b({'|'.join(_REFUSALS)})\b")
 
-#: So many callers have a connection each; more than these share their round trips.
-_ALONE_MAX: Final = 4
+#: So many commands at once have a connection each; further ones share round trips.
+_UNBATCHED_MAX: Final = 4
+_CONNECTIONS_MAX: Final = 256
 _PAUSE_S: Final = 0.05
 _TRIES_MAX: Final = 8
 _VERSION_MIN: Final = (6, 2)
@@ -84,38 +85,31 @@ builtin_timeout: Final = builtins.TimeoutError
 
 _T = TypeVar("_T")
 
-#: Writes down a command six times as fast as a connection does; with the extra `fast`.
+#: Encodes a command six times as fast as redis-py does; with the extra `fast`.
 _pack_fast: Callable[..., Sequence[bytes]] | None = (
     HiredisRespSerializer().pack if HIREDIS_AVAILABLE else None
 )
 
 
 class RedisLink:
-    """Runs the script and plain commands on one server or on a cluster.
+    """Runs the script and single commands on one server or on a cluster.
 
-    `url`: `redis://`, `rediss://` or `unix://`; a cluster is recognised by itself.
-    `deadline_s`: how long one command may take, retries and all. `script`: the text of the
-    script, for tests that need another clock in it.
+    `url`: `redis://`, `rediss://` or `unix://`; whether it is a cluster is found out. `deadline_s`:
+    how long one command may take, with its retries. `script`: the text of the script, for
+    tests that need another clock in it.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        deadline_s: float = 3.0,
-        connections_max: int = 256,
-        script: str = SCRIPT,
-    ) -> None:
+    def __init__(self, url: str, *, deadline_s: float = 3.0, script: str = SCRIPT) -> None:
         self.url: Final = url
         self._script: Final = script
         self._sha: Final = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         self.clock: Final = ServerClock()
         self._deadline_s = deadline_s
-        self._free = asyncio.Semaphore(connections_max)
+        self._slots = asyncio.Semaphore(_CONNECTIONS_MAX)
         self._idle: list[Connection] = []
-        self._alone = 0
-        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
-        self._carrier: asyncio.Task[None] | None = None
+        self._unbatched = 0
+        self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._batcher: asyncio.Task[None] | None = None
         self._options: Final[dict[str, Any]] = {
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": None,
@@ -127,15 +121,16 @@ class RedisLink:
 
     @property
     def client(self) -> Client:
-        """The redis-py client; `open` comes first."""
+        """The redis-py client. Raises `StoreUnavailable` before `open` and after `aclose`."""
         if self._client is None:
             raise StoreUnavailable("the store is not open: use `async with cfflow.connect(...)`")
         return self._client
 
     async def open(self) -> None:
-        """Connect, find out what kind of server it is, and refuse one that loses keys.
+        """Connect, find out whether it is a cluster, and refuse a server that could lose keys.
 
-        Whatever it raises, `aclose` is the caller's to call.
+        Raises `ConfigError`, `StoreUnavailable` or `StoreError`. If it does, the caller must still
+        call `aclose`.
         """
         self._client = single = client_of(Redis, self.url, self._options)
         try:
@@ -155,16 +150,19 @@ class RedisLink:
             self._check_server(await self._guarded(partial(_about, cluster, node)))
 
     async def about(self) -> dict[str, Any]:
-        """Return what the server says of itself; of a cluster, one of its primaries.
+        """Return the server's INFO; on a cluster, that of one primary.
 
-        Without a `run_id` where the rights of this connection forbid to ask for more.
+        It has no `run_id` if this connection has no right to use INFO.
         """
         client = self.client
         node = client.get_primaries()[0] if isinstance(client, RedisCluster) else None
         return await self._guarded(partial(_about, client, node))
 
     def _check_server(self, about: dict[str, Any]) -> None:
-        """An evicting server drops payments when its memory is full: no money lives there."""
+        """Raise `ConfigError` for a server that evicts keys, is too old, or is a replica.
+
+        A server that evicts drops payments when its memory is full.
+        """
         policy = about.get("maxmemory_policy", "noeviction")
         version = tuple(int(part) for part in str(about["redis_version"]).split(".")[:2])
         why = ""
@@ -180,27 +178,27 @@ class RedisLink:
     async def aclose(self) -> None:
         """Close all connections."""
         client, self._client = self._client, None
-        if self._carrier is not None:
-            self._carrier.cancel()
+        if self._batcher is not None:
+            self._batcher.cancel()
         if client is not None:
-            await self._let_go()
+            await self._close_idle()
             await client.aclose()
 
     async def script(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        """Run the script on the slot of `keys` and return its answer.
+        """Run the script on the slot of `keys` and return its reply.
 
-        Raises `StoreUnavailable` when the server does not do it within the deadline.
-        Sending it twice must be harmless: every commit carries its token.
+        Raises `StoreUnavailable` if there is no reply within the deadline. The script may run
+        twice, so that must be harmless: every commit carries its token.
         """
         return await self._guarded(lambda: self._script_once(keys, args))
 
     async def replicated(
         self, keys: Sequence[str], args: Sequence[Any], replicas: int
     ) -> tuple[list[Any], int]:
-        """Run the script and wait on the same connection for its replicas.
+        """Run the script, then wait on the same connection for so many replicas to have it.
 
-        Returns its answer and how many replicas have it, after a third of the deadline at
-        the latest.
+        Returns the reply and how many replicas have it. It waits a third of the deadline at
+        most.
         """
         return await self._guarded(lambda: self._replicated_once(keys, args, replicas))
 
@@ -209,7 +207,7 @@ class RedisLink:
         return await self._guarded(lambda: self._scripts_once(calls))
 
     async def command(self, *args: Any) -> Any:
-        """Run one plain command that names a key."""
+        """Run one command that names a key, and return its reply."""
         return await self._guarded(lambda: self._once(*args))
 
     def _by_hash(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
@@ -221,25 +219,25 @@ class RedisLink:
     async def _script_once(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         asked_at_ms = monotonic_ms()
         try:
-            answer = await self._once(*self._by_hash(keys, args))
+            reply = await self._once(*self._by_hash(keys, args))
         except NoScriptError:
-            answer = await self._once(*self._by_text(keys, args))
-        self.clock.heard(answer[1], asked_at_ms, monotonic_ms())
-        return cast("list[Any]", answer)
+            reply = await self._once(*self._by_text(keys, args))
+        self.clock.adjust(reply[1], asked_at_ms, monotonic_ms())
+        return cast("list[Any]", reply)
 
     async def _replicated_once(
         self, keys: Sequence[str], args: Sequence[Any], replicas: int
     ) -> tuple[list[Any], int]:
         asked_at_ms = monotonic_ms()
         wait = ("WAIT", replicas, round(self._deadline_s * 1000 / 3))
-        answer, count = await self._exchange([self._by_hash(keys, args), wait])
-        if isinstance(answer, NoScriptError):
-            answer, count = await self._exchange([self._by_text(keys, args), wait])
-        for trouble in (answer, count):
-            if isinstance(trouble, Exception):
-                raise trouble
-        self.clock.heard(answer[1], asked_at_ms, monotonic_ms())
-        return answer, int(count)
+        reply, count = await self._exchange([self._by_hash(keys, args), wait])
+        if isinstance(reply, NoScriptError):
+            reply, count = await self._exchange([self._by_text(keys, args), wait])
+        for error in (reply, count):
+            if isinstance(error, Exception):
+                raise error
+        self.clock.adjust(reply[1], asked_at_ms, monotonic_ms())
+        return reply, int(count)
 
     async def _scripts_once(
         self, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
@@ -250,136 +248,137 @@ class RedisLink:
             pipeline = self.client.pipeline()
             for command in commands:
                 pipeline.execute_command(*command)
-            answers = list(await pipeline.execute(raise_on_error=False))
+            replies = list(await pipeline.execute(raise_on_error=False))
         else:
-            answers = await self._exchange(commands)
-        if answers and isinstance(answers[0], list):
-            self.clock.heard(answers[0][1], asked_at_ms, monotonic_ms())
+            replies = await self._exchange(commands)
+        if replies and isinstance(replies[0], list):
+            self.clock.adjust(replies[0][1], asked_at_ms, monotonic_ms())
         for i, (keys, args) in enumerate(calls):
-            if isinstance(answers[i], (NoScriptError, *_PASSING)):
-                # By itself it also finds the node that a failover moved its slot to.
-                answers[i] = await self._script_once(keys, args)
-            elif isinstance(answers[i], Exception):
-                raise answers[i]
-        return answers
+            if isinstance(replies[i], (NoScriptError, *_TEMPORARY)):
+                # Sent by itself, it also finds the node to which a failover moved its slot.
+                replies[i] = await self._script_once(keys, args)
+            elif isinstance(replies[i], Exception):
+                raise replies[i]
+        return replies
 
     async def _once(self, *command: Any) -> Any:
         if isinstance(self.client, RedisCluster):
             return await self.client.execute_command(*command)
-        answer = await self._shared(command)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        reply = await self._send_one(command)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
-    async def _shared(self, command: tuple[Any, ...]) -> Any:
-        """Run one command: by itself while few do, else together with those that wait like it.
+    async def _send_one(self, command: tuple[Any, ...]) -> Any:
+        """Send one command to the one server; together with others if many wait at once.
 
-        Many callers at once would each pay for their own calls into the kernel.
+        With a round trip of its own, each of many callers would pay for its own system calls.
         """
-        if self._alone < _ALONE_MAX:
-            self._alone += 1
+        if self._unbatched < _UNBATCHED_MAX:
+            self._unbatched += 1
             try:
                 return (await self._exchange([command]))[0]
             finally:
-                self._alone -= 1
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, answer))
-        if self._carrier is None:
-            self._carrier = asyncio.create_task(self._carry())
-        return await answer
+                self._unbatched -= 1
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((command, reply))
+        if self._batcher is None:
+            self._batcher = asyncio.create_task(self._send_batches())
+        return await reply
 
-    async def _carry(self) -> None:
-        """Send what waits in one round trip, as long as something does."""
+    async def _send_batches(self) -> None:
+        """Send all queued commands in one round trip, until the queue is empty."""
         try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                answers: Sequence[Any] = [ConnectionError("closed")] * len(batch)
+            while self._queue:
+                batch, self._queue = self._queue, []
+                replies: Sequence[Any] = [ConnectionError("closed")] * len(batch)
                 try:
                     async with asyncio.timeout(self._deadline_s):
-                        answers = await self._exchange([command for command, _ in batch])
-                except Exception as error:  # noqa: BLE001  each of them must hear of it
-                    answers = [error] * len(batch)
+                        replies = await self._exchange([command for command, _ in batch])
+                except Exception as error:  # noqa: BLE001  every caller of the batch must get it
+                    replies = [error] * len(batch)
                 finally:
-                    for (_, waiter), answer in zip(batch, answers, strict=True):
+                    for (_, waiter), reply in zip(batch, replies, strict=True):
                         if not waiter.done():
-                            waiter.set_result(answer)
+                            waiter.set_result(reply)
         finally:
-            self._carrier = None
+            self._batcher = None
 
     async def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Send commands to the one server and return their answers, in one round trip.
+        """Send commands to the one server and return their replies, in one round trip.
 
-        On redis-py's connections, but past its pool, whose bookkeeping costs more than the
-        exchange itself. A connection whose answers were not all read is never used again.
+        It uses redis-py's connections without redis-py's pool, whose bookkeeping costs more
+        than the exchange. A connection with unread replies is closed: its next caller would
+        read the replies of this one.
         """
         pool = cast("Any", self.client).connection_pool
         connection = self._idle.pop() if self._idle else pool.make_connection()
-        answers: list[Any] = []
+        replies: list[Any] = []
         try:
             packed = [part for command in commands for part in _packed(connection, command)]
             await connection.send_packed_command(packed, check_health=False)
-            while len(answers) < len(commands):
+            while len(replies) < len(commands):
                 try:
-                    answers.append(await connection.read_response())
+                    replies.append(await connection.read_response())
                 except ResponseError as error:
-                    answers.append(error)
+                    replies.append(error)
         finally:
-            if len(answers) == len(commands) and self._client is not None:
+            if len(replies) == len(commands) and self._client is not None:
                 self._idle.append(connection)
             else:
                 await connection.disconnect(nowait=True)
-        return answers
+        return replies
 
-    async def _guarded(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """Do it within the deadline, again after passing trouble; translate the rest."""
+    async def _guarded(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Run a call within the deadline, retry temporary errors, and translate all others."""
         place = shown(self.url)
         try:
-            async with asyncio.timeout(self._deadline_s), self._free:
-                return await self._patiently(work)
+            async with asyncio.timeout(self._deadline_s), self._slots:
+                return await self._retried(call)
         except builtin_timeout:
-            text = f"no answer from Redis at {place} in {self._deadline_s:g} s"
+            text = f"no reply from Redis at {place} in {self._deadline_s:g} s"
         except AuthenticationError as error:
             raise ConfigError(f"Redis at {place} refuses the password: {error}") from None
-        except _PASSING as error:
+        except _TEMPORARY as error:
             text = f"Redis at {place} cannot be reached: {error}"
         except RedisError as error:
-            word = _refusal(error)
+            word = _refusal_word(error)
             if word is None:
                 raise StoreError(f"Redis at {place}: {str(error)[:200]}") from None
             text = f"Redis at {place} {_REFUSALS[word]}"
         raise StoreUnavailable(text)
 
-    async def _patiently(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        refused = 0
+    async def _retried(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        failed = 0
         while True:
             try:
-                return await work()
+                return await call()
             except (RedisError, RedisClusterException, OSError) as error:
-                refused += 1
-                if refused > _TRIES_MAX or not _passing(error):
+                failed += 1
+                if failed > _TRIES_MAX or not _is_temporary(error):
                     raise
-                await self._let_go()
-                await asyncio.sleep(_PAUSE_S * refused * random.uniform(0.5, 1.0))  # noqa: S311  jitter
+                await self._close_idle()
+                await asyncio.sleep(_PAUSE_S * failed * random.uniform(0.5, 1.0))  # noqa: S311  jitter
 
-    async def _let_go(self) -> None:
-        """Close what is idle: it may be broken too, or lead to a primary that is none any more."""
+    async def _close_idle(self) -> None:
+        """Close idle connections: they may be broken too, or lead to a demoted primary."""
         idle, self._idle = self._idle, []
         for connection in idle:
             await connection.disconnect(nowait=True)
 
 
 async def _about(client: Client, node: ClusterNode | None = None) -> dict[str, Any]:
-    """Return INFO, or the little that HELLO tells to those who may not ask for it."""
+    """Return INFO; without the right to use it, the part of it that HELLO has."""
     target = {} if node is None else {"target_nodes": node}
     try:
         return cast("dict[str, Any]", await client.execute_command("INFO", **target))
     except NoPermissionError:
-        told = await client.execute_command("HELLO", **target)
-    said = {str(name, "ascii"): value for name, value in zip(told[::2], told[1::2], strict=True)}
+        flat = await client.execute_command("HELLO", **target)
+    hello = {str(name, "ascii"): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
     return {
-        "redis_version": said["version"].decode(),
-        "cluster_enabled": said["mode"] == b"cluster",
-        "role": "slave" if said["role"] == b"replica" else said["role"].decode(),
+        "redis_version": hello["version"].decode(),
+        "cluster_enabled": hello["mode"] == b"cluster",
+        "role": "slave" if hello["role"] == b"replica" else hello["role"].decode(),
     }
 
 
@@ -389,15 +388,15 @@ def _packed(connection: Connection, command: tuple[Any, ...]) -> Sequence[bytes]
     return _pack_fast(*command)
 
 
-def _passing(error: Exception) -> bool:
-    """Say whether the same command may succeed in a moment."""
+def _is_temporary(error: Exception) -> bool:
+    """Return whether the same command may succeed in a moment."""
     if isinstance(error, AuthenticationError):
         return False
-    return isinstance(error, _PASSING) or _refusal(error) in {"READONLY", "BUSY"}
+    return isinstance(error, _TEMPORARY) or _refusal_word(error) in {"READONLY", "BUSY"}
 
 
-def _refusal(error: Exception) -> str | None:
-    """Return the word with which a server refuses for now; redis-py strips some of them."""
+def _refusal_word(error: Exception) -> str | None:
+    """Return the word of a temporary refusal, None for another error; redis-py drops some words."""
     if isinstance(error, ReadOnlyError):
         return "READONLY"
     if isinstance(error, OutOfMemoryError):

@@ -1,8 +1,8 @@
-"""The script's answers as the store's own types, and plans in the script's words."""
+"""The script's replies as the store's own types, and parts of a plan as the script takes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -22,51 +22,50 @@ from cfflow.store.protocol import (
 
 __all__ = [
     "action_change",
-    "committed",
-    "opening",
-    "readable",
+    "barred_step_bit",
+    "committed_from",
+    "leased_from",
     "review_change",
-    "snapshots",
-    "started",
+    "snapshots_from",
+    "started_from",
 ]
 
 
-def started(order_id: str, answer: list[Any]) -> Started:
-    """Return the answer to a start; raises where the order is past being paid."""
-    if answer[0] == b"purged":
-        n = int(answer[2])
+def started_from(order_id: str, reply: list[Any]) -> Started:
+    """Return the result of a start. Raises `AlreadyPaid` or `Conflict` where there is none."""
+    if reply[0] == b"purged":
+        n = int(reply[2])
         raise AlreadyPaid(f"order {order_id} was paid by {order_id}.{n}, which has been purged")
-    status, _, n, blob, action, packed = answer
+    status, _, n, blob, action, packed = reply
     if not blob:
         raise Conflict(f"order {order_id} has moved: its payment {int(n)} is not the next one")
-    return Started(
-        cast("Any", status.decode()), snapshot_of(f"{order_id}.{n}", blob, action, packed)
-    )
+    snapshot = snapshot_of(f"{order_id}.{n}", blob, action, packed)
+    return Started(cast("Any", status.decode()), snapshot)
 
 
-def opening(plan: Plan) -> str:
-    """Return the bit of the step that bars are looked up for, "" where none count."""
+def committed_from(snapshot: Snapshot, record: Record, reply: list[Any]) -> Committed:
+    """Return the result of a commit of this record, which was decided on this snapshot."""
+    outcome, at_ms = Outcome(reply[0].decode()), int(reply[1])
+    if outcome is Outcome.OK:
+        attempts = decode_attempts(reply[2])
+        stored = msgspec.structs.replace(snapshot, record=record, attempts=attempts)
+        return Committed(outcome, at_ms, stored)
+    if outcome is Outcome.CONFLICT:
+        return Committed(outcome, at_ms, snapshot_of(snapshot.id, *reply[2:6]))
+    if outcome is Outcome.RESTARTED:
+        return Committed(outcome, at_ms, since_at_ms=int(reply[2]))
+    has_other = outcome in {Outcome.OWNED, Outcome.HOLDER, Outcome.BLOCKED}
+    return Committed(outcome, at_ms, None, int(reply[2]) if has_other else 0)
+
+
+def barred_step_bit(plan: Plan) -> str:
+    """Return the bit of the step whose bars forbid this plan, "" if none do."""
     step = plan.barred_as
     return "" if step is None else str(step_bit(step))
 
 
-def committed(snapshot: Snapshot, record: Record, answer: list[Any]) -> Committed:
-    """Return the answer to a commit of this record."""
-    outcome, at_ms = Outcome(answer[0].decode()), int(answer[1])
-    if outcome is Outcome.OK:
-        attempts = decode_attempts(answer[2])
-        kept = msgspec.structs.replace(snapshot, record=record, attempts=attempts)
-        return Committed(outcome, at_ms, kept)
-    if outcome is Outcome.CONFLICT:
-        return Committed(outcome, at_ms, snapshot_of(snapshot.id, *answer[2:6]))
-    if outcome is Outcome.RESTARTED:
-        return Committed(outcome, at_ms, since_at_ms=int(answer[2]))
-    in_the_way = outcome in {Outcome.OWNED, Outcome.HOLDER, Outcome.BLOCKED}
-    return Committed(outcome, at_ms, None, int(answer[2]) if in_the_way else 0)
-
-
 def action_change(plan: Plan) -> tuple[str, bytes]:
-    """Return what becomes of the kept next action, and its bytes; too large a one is not kept."""
+    """Return what happens to the stored next action, and its bytes; a too large one is dropped."""
     if not plan.action_changed:
         return "keep", b""
     if plan.snapshot.next_action is None:
@@ -81,29 +80,35 @@ def review_change(plan: Plan) -> str:
     return "keep" if was is now else str(int(now))
 
 
-def snapshots(answers: Sequence[Any]) -> list[Snapshot]:
-    """Return the payments that several scripts have read."""
-    return [_snapshot(row) for answer in answers for row in answer[2] if row[1]]
+def snapshots_from(replies: Sequence[Any]) -> list[Snapshot]:
+    """Return the payments that several runs of the script have read."""
+    return [_snapshot(row) for row in _rows(replies)]
 
 
-def _snapshot(row: Sequence[Any]) -> Snapshot:
-    identifier, *found = row
-    return snapshot_of(identifier.decode(), *found)
+def leased_from(replies: Sequence[Any]) -> list[Snapshot]:
+    """Return the leased payments that can be read. Raises `StoreError` if none can.
 
-
-def readable(answers: Sequence[Any]) -> list[Snapshot]:
-    """Return the claimed payments that can be read; one that cannot must not stop the others.
-
-    They share its lease and would come back with it for ever. It is reported when it comes
-    alone, which it does once the others have gone their ways.
+    A lease takes many payments at once. If one unreadable record made it fail, it would stop
+    all others, and would do so again each time they are due. So it is reported only once it
+    is leased without readable ones.
     """
     found: list[Snapshot] = []
-    trouble: StoreError | None = None
-    for row in (row for answer in answers for row in answer[2] if row[1]):
+    unreadable: StoreError | None = None
+    for row in _rows(replies):
         try:
             found.append(_snapshot(row))
         except StoreError as error:
-            trouble = error
-    if trouble is not None and not found:
-        raise trouble
+            unreadable = error
+    if unreadable is not None and not found:
+        raise unreadable
     return found
+
+
+def _rows(replies: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield the rows that have a record: a payment may be purged while an index still has it."""
+    return (row for reply in replies for row in reply[2] if row[1])
+
+
+def _snapshot(row: Sequence[Any]) -> Snapshot:
+    identifier, *parts = row
+    return snapshot_of(identifier.decode(), *parts)

@@ -1,4 +1,4 @@
-"""The store in Redis or Valkey, on one server or on a cluster (cfflow.lua, DESIGN 5)."""
+"""The store in Redis or Valkey, on one server or on a cluster. script.lua has the key schema."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from cfflow.store.redis.ledger import RedisLedger
 from cfflow.store.redis.link import SCRIPT, RedisLink
 from cfflow.store.redis.replies import (
     action_change,
-    committed,
-    opening,
-    readable,
+    barred_step_bit,
+    committed_from,
+    leased_from,
     review_change,
-    snapshots,
-    started,
+    snapshots_from,
+    started_from,
 )
 from cfflow.store.redis.url import shown
 
 __all__ = ["RedisStore"]
 
-#: How many events a partition keeps for consumers that have not come yet.
+#: How many entries a partition of the feed keeps for groups that do not exist yet.
 FEED_MAX: Final = 1_000
 
 _TOKEN_B: Final = 6
@@ -56,9 +56,10 @@ class RedisStore:
     """Keeps payments in Redis.
 
     `url`: `redis://`, `rediss://`, `unix://`; any node of a cluster. `namespace` and
-    `partitions` are fixed per deployment: another number of partitions is refused.
-    `deadline_s` limits one command with its retries. `min_replicas`: so many replicas must
-    have a step before it is sent; a cluster cannot promise that. `script`: the text of the
+    `partitions` are fixed per deployment: another number of partitions is refused. `feed_max`:
+    how many entries of the feed each partition keeps for groups that do not exist yet.
+    `deadline_s`: how long one command may take, with its retries. `min_replicas`: so many
+    replicas must have a step before it is sent; not on a cluster. `script`: the text of the
     Lua script, for tests that need another clock in it.
     """
 
@@ -79,22 +80,22 @@ class RedisStore:
         self._min_replicas: Final = min_replicas
         self.keys: Final = Keys(namespace, partitions)
         self._feed_max = feed_max
-        self._claims = 0
+        self._lease_turns = 0
 
     def now_ms(self) -> int:
         """Return the server's time in milliseconds."""
         return self.link.clock.now_ms()
 
     def ledger(self) -> RedisLedger:
-        """Return the books of the rate budget, kept beside the payments."""
+        """Return the rate budget's ledger, which is kept beside the payments."""
         return RedisLedger(self.link, self.keys)
 
     def feed(self) -> RedisFeed:
-        """Return what the feed's readers need."""
+        """Return the part of the store that feed consumers use."""
         return RedisFeed(self.link, self.keys)
 
     async def open(self) -> None:
-        """Connect; raises `ConfigError` for a server that evicts or another partitioning."""
+        """Connect. Raises `ConfigError` for a server that evicts keys or has other partitions."""
         try:
             await self.link.open()
             self._check_replicas()
@@ -107,23 +108,22 @@ class RedisStore:
         if self._min_replicas and self.link.is_cluster:
             raise ConfigError(
                 "min_replicas: a cluster's client may send the WAIT to another node than the"
-                " commit, so nothing could be promised; use one primary with its replicas"
+                " commit, so it would prove nothing; use one primary with its replicas"
             )
 
     async def _check_partitions(self) -> None:
-        asked = self.keys.partitions
-        new = await self.link.command("HSETNX", self.keys.meta, "partitions", asked)
-        held = int(await self.link.command("HGET", self.keys.meta, "partitions"))
-        if held != asked:
+        wanted = self.keys.partitions
+        is_new = await self.link.command("HSETNX", self.keys.meta, "partitions", wanted)
+        stored = int(await self.link.command("HGET", self.keys.meta, "partitions"))
+        if stored != wanted:
             raise ConfigError(
-                f"the store at {shown(self.link.url)} has {held} partitions,"
-                f" not {asked}: the number is fixed for its life"
+                f"the store at {shown(self.link.url)} has {stored} partitions,"
+                f" not {wanted}: the number is fixed for its life"
             )
-        # Any script: its answer sets the clock.
+        # Any run of the script will do: its reply sets the clock.
         await self.link.script([self.keys.wake(0)], ["read", ""])
-        if new:
-            places = range(asked)
-            await self.link.scripts([((self.keys.run(p),), ("create",)) for p in places])
+        if is_new:
+            await self.link.scripts([((self.keys.run(p),), ("create",)) for p in range(wanted)])
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -132,33 +132,33 @@ class RedisStore:
     async def start(
         self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
     ) -> Started:
-        """Begin the order's next payment, or return the one that stands in its way."""
-        keys, place = self.keys, self.keys.partition(order_id)
-        named = msgspec.structs.replace(record, token=token_urlsafe(_TOKEN_B))
-        answer = await self.link.script(
+        """Store the order's next payment, or return the one that stands in its way."""
+        keys, partition = self.keys, self.keys.partition(order_id)
+        new = msgspec.structs.replace(record, token=token_urlsafe(_TOKEN_B))
+        reply = await self.link.script(
             (
                 keys.order(order_id),
-                keys.wake(place),
-                keys.state(place, record.state),
-                keys.flows(place),
-                keys.run(place),
+                keys.wake(partition),
+                keys.state(partition, record.state),
+                keys.flows(partition),
+                keys.run(partition),
             ),
             (
                 "start",
                 order_id,
                 flow.digest,
                 flow.source,
-                encode_record(named),
-                "" if record.wake_at_ms is None else record.wake_at_ms,
+                encode_record(new),
+                _wake_word(record),
                 record.created_at_ms,
-                named.token,
+                new.token,
                 n or "",
             ),
         )
-        return started(order_id, answer)
+        return started_from(order_id, reply)
 
     async def load(self, order_id: str, n: int) -> Snapshot | None:
-        """Return a payment, None where there is none."""
+        """Return a payment, None if there is none."""
         key = self.keys.order(order_id)
         found = await self.link.command("HMGET", key, n, f"{n}a", "o", f"{n}n")
         return snapshot_of(f"{order_id}.{n}", *found) if found[0] else None
@@ -168,25 +168,24 @@ class RedisStore:
         record = msgspec.structs.replace(plan.record, token=token_urlsafe(_TOKEN_B))
         keys, args = self._commit_call(plan, record)
         if not (plan.opens and self._min_replicas):
-            return committed(plan.snapshot, record, await self.link.script(keys, args))
-        answer, replicas = await self.link.replicated(keys, args, self._min_replicas)
-        enough = replicas >= self._min_replicas
-        done = committed(plan.snapshot, record, answer)
-        return msgspec.structs.replace(done, replicated=enough)
+            return committed_from(plan.snapshot, record, await self.link.script(keys, args))
+        reply, replicas = await self.link.replicated(keys, args, self._min_replicas)
+        committed = committed_from(plan.snapshot, record, reply)
+        return msgspec.structs.replace(committed, replicated=replicas >= self._min_replicas)
 
     def _commit_call(self, plan: Plan, record: Record) -> tuple[Sequence[str], Sequence[Any]]:
         keys, snapshot = self.keys, plan.snapshot
-        place = keys.partition(snapshot.order_id)
+        partition = keys.partition(snapshot.order_id)
         action, blob = action_change(plan)
         return (
             keys.order(snapshot.order_id),
-            keys.wake(place),
-            keys.state(place, plan.previous.state),
-            keys.state(place, record.state),
-            keys.review(place),
-            keys.events(place),
-            keys.run(place),
-            keys.groups(place),
+            keys.wake(partition),
+            keys.state(partition, plan.previous.state),
+            keys.state(partition, record.state),
+            keys.review(partition),
+            keys.events(partition),
+            keys.run(partition),
+            keys.groups(partition),
         ), (
             "commit",
             snapshot.id,
@@ -198,9 +197,9 @@ class RedisStore:
             record.state.value,
             record.cf_payment_id or "",
             self._feed_max,
-            "" if record.wake_at_ms is None else record.wake_at_ms,
+            _wake_word(record),
             record.created_at_ms,
-            opening(plan),
+            barred_step_bit(plan),
             review_change(plan),
             action,
             blob,
@@ -213,15 +212,15 @@ class RedisStore:
         )
 
     async def notify(self, notification: Notification) -> Notified:
-        """Make the payments that a notification is about due now; tell the feed once."""
+        """Make the payments that a notification concerns due now, and write it into the feed."""
         keys, order_id = self.keys, notification.order_id
-        place = keys.partition(order_id)
-        named = (
+        partition = keys.partition(order_id)
+        touched = (
             keys.order(order_id),
-            keys.wake(place),
-            keys.events(place),
-            keys.groups(place),
-            keys.mark(place, notification.content_id),
+            keys.wake(partition),
+            keys.events(partition),
+            keys.groups(partition),
+            keys.seen(partition, notification.content_id),
         )
         args = (
             "notify",
@@ -232,31 +231,27 @@ class RedisStore:
             DUPLICATE_WINDOW_MS,
             encode_notification(notification, self.now_ms()),
         )
-        answer = await self._kept(named, args)
-        return Notified(tuple(int(n) for n in answer[3]), duplicate=bool(answer[2]))
-
-    async def _kept(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        """Run the script and have its replicas keep what it wrote, where some must."""
-        if not self._min_replicas:
-            return await self.link.script(keys, args)
-        answer, replicas = await self.link.replicated(keys, args, self._min_replicas)
+        replicas = self._min_replicas
+        if self._min_replicas:
+            reply, replicas = await self.link.replicated(touched, args, self._min_replicas)
+        else:
+            reply = await self.link.script(touched, args)
         if replicas < self._min_replicas:
             raise StoreUnavailable("too few replicas have the notification")
-        return answer
+        return Notified(tuple(int(n) for n in reply[3]), duplicate=bool(reply[2]))
 
     async def clear_notifications(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
-        """Be done with a payment's notifications up to then, without a new version of it."""
-        place, record = self.keys.partition(snapshot.order_id), snapshot.record
-        wake_at_ms = "" if record.wake_at_ms is None else record.wake_at_ms
+        """Remove a payment's open notification up to then, without a new version of it."""
+        partition, record = self.keys.partition(snapshot.order_id), snapshot.record
         await self.link.script(
-            (self.keys.wake(place), self.keys.order(snapshot.order_id)),
+            (self.keys.wake(partition), self.keys.order(snapshot.order_id)),
             (
                 "clear_notifications",
                 snapshot.id,
                 snapshot.n,
                 record.token,
                 settles_until_at_ms,
-                wake_at_ms,
+                _wake_word(record),
             ),
         )
         return msgspec.structs.replace(snapshot, notice=None)
@@ -270,86 +265,98 @@ class RedisStore:
         """Take due payments of every partition, in one round trip per node."""
         turns = self._turns(limit)
         each = limit // max(1, len(turns))
-        asked = [
+        wanted = [
             (
-                self.keys.wake(place),
+                self.keys.wake(partition),
                 (
-                    self.keys.order_prefix(place),
+                    self.keys.order_prefix(partition),
                     each - oldest_share(each, turn),
                     oldest_share(each, turn),
                 ),
             )
-            for turn, place in turns
+            for turn, partition in turns
         ]
-        # A cluster wants the keys of one slot in a script; one server takes them all at once.
-        parts = [[one] for one in asked] if self.link.is_cluster else [asked] if asked else []
+        # A cluster permits the keys of one slot in a script; one server takes them all at once.
+        runs = [[one] for one in wanted] if self.link.is_cluster else [wanted] if wanted else []
         calls = [
             (
-                [wake for wake, _ in part],
-                ("lease", lease_ms, *(word for _, words in part for word in words)),
+                [wake for wake, _ in run],
+                ("lease", lease_ms, *(arg for _, args in run for arg in args)),
             )
-            for part in parts
+            for run in runs
         ]
-        return readable(await self.link.scripts(calls))
+        return leased_from(await self.link.scripts(calls))
 
     def _turns(self, limit: int) -> Sequence[tuple[int, int]]:
-        """Return which partitions to claim from, each with how often it had its turn.
+        """Return (turn, partition) for each partition to lease from.
 
-        All of them, or so few that the limit holds; then the next ones come next time.
+        If the limit is lower than the number of partitions, only so many have their turn; the
+        next lease goes on after them.
         """
-        count, first = self.keys.partitions, self._claims
-        self._claims += min(limit, count)
-        return [divmod(claim, count) for claim in range(first, self._claims)]
+        count, first = self.keys.partitions, self._lease_turns
+        self._lease_turns += min(limit, count)
+        return [divmod(turn, count) for turn in range(first, self._lease_turns)]
 
     async def defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
-        """Look at a claimed payment at another time, unless somebody has moved it since."""
-        place = self.keys.partition(snapshot.order_id)
+        """Give a leased payment another wake time, unless it has changed since it was leased."""
+        partition = self.keys.partition(snapshot.order_id)
         await self.link.script(
-            (self.keys.wake(place), self.keys.order(snapshot.order_id)),
+            (self.keys.wake(partition), self.keys.order(snapshot.order_id)),
             ("defer", snapshot.id, snapshot.n, snapshot.record.token, wake_at_ms),
         )
 
     async def overdue(self) -> Overdue:
         """Return how many payments are due and since when, in one round trip per node."""
-        places = range(self.keys.partitions)
-        answers = await self.link.scripts([((self.keys.wake(p),), ("overdue",)) for p in places])
-        since = [int(answer[3]) for answer in answers if answer[2]]
-        return Overdue(sum(int(answer[2]) for answer in answers), min(since, default=None))
+        partitions = range(self.keys.partitions)
+        replies = await self.link.scripts(
+            [((self.keys.wake(p),), ("overdue",)) for p in partitions]
+        )
+        since = [int(reply[3]) for reply in replies if reply[2]]
+        return Overdue(sum(int(reply[2]) for reply in replies), min(since, default=None))
 
     async def purge(self, payments: Sequence[Snapshot]) -> bool:
-        """Remove an order whose payments are exactly these; False if one has moved."""
+        """Remove an order whose payments are exactly these; False if one has changed."""
         order_id, keys = payments[0].order_id, self.keys
-        place = keys.partition(order_id)
-        states = [keys.state(place, state) for state in State]
-        answer = await self.link.script(
-            (keys.order(order_id), keys.wake(place), keys.review(place), *states),
+        partition = keys.partition(order_id)
+        states = [keys.state(partition, state) for state in State]
+        reply = await self.link.script(
+            (keys.order(order_id), keys.wake(partition), keys.review(partition), *states),
             ("purge", order_id, PAID_MARKER_MS, *(snapshot.record.token for snapshot in payments)),
         )
-        return bool(answer[0] == b"ok")
+        return bool(reply[0] == b"ok")
 
     async def list(self, page: Page) -> Sequence[Snapshot]:
-        """Return payments by index, oldest first: their ids first, then only those wanted."""
-        to = "+inf" if page.to_at_ms is None else page.to_at_ms
-        asked = ("find", page.from_at_ms, to, page.limit, int(page.review))
-        places = range(self.keys.partitions)
-        answers = await self.link.scripts([(self._indexes(p, page), asked) for p in places])
-        rows = sorted((int(at), name.decode()) for answer in answers for name, at in answer[2])
-        found = await self._read([name for _, name in rows[: page.limit]])
-        # Between the two questions a payment may have left the page.
-        there = [snapshot for snapshot in found if page.has(snapshot.record)]
-        return sorted(there, key=lambda snapshot: (snapshot.record.created_at_ms, snapshot.id))
+        """Return payments by index, oldest first.
 
-    def _indexes(self, place: int, page: Page) -> Sequence[str]:
-        states = [self.keys.state(place, state) for state in page.states]
-        return [self.keys.review(place), *states] if page.review else states
+        Two round trips per node: one for the ids of every partition, one for the payments of
+        the first `limit` ids only.
+        """
+        to = "+inf" if page.to_at_ms is None else page.to_at_ms
+        args = ("find", page.from_at_ms, to, page.limit, int(page.review))
+        partitions = range(self.keys.partitions)
+        replies = await self.link.scripts([(self._indexes(p, page), args) for p in partitions])
+        rows = sorted((int(at), name.decode()) for reply in replies for name, at in reply[2])
+        found = await self._read([name for _, name in rows[: page.limit]])
+        # Between the two round trips a payment may have left the page.
+        found = [snapshot for snapshot in found if page.has(snapshot.record)]
+        return sorted(found, key=lambda snapshot: (snapshot.record.created_at_ms, snapshot.id))
+
+    def _indexes(self, partition: int, page: Page) -> Sequence[str]:
+        states = [self.keys.state(partition, state) for state in page.states]
+        return [self.keys.review(partition), *states] if page.review else states
 
     async def _read(self, names: Sequence[str]) -> Sequence[Snapshot]:
-        places: dict[int, Sequence[str]] = {}
+        by_partition: dict[int, list[str]] = {}
         for name in names:
-            place = self.keys.partition(name.rpartition(".")[0])
-            places[place] = (*places.get(place, ()), name)
+            partition = self.keys.partition(name.rpartition(".")[0])
+            by_partition.setdefault(partition, []).append(name)
         calls = [
-            ((self.keys.wake(place),), ("read", self.keys.order_prefix(place), *ids))
-            for place, ids in places.items()
+            ((self.keys.wake(partition),), ("read", self.keys.order_prefix(partition), *ids))
+            for partition, ids in by_partition.items()
         ]
-        return snapshots(await self.link.scripts(calls))
+        return snapshots_from(await self.link.scripts(calls))
+
+
+def _wake_word(record: Record) -> int | str:
+    """Return the record's wake time as the script takes it."""
+    return "" if record.wake_at_ms is None else record.wake_at_ms

@@ -1,4 +1,4 @@
-"""Redis' addresses: made into clients whose behaviour they cannot change, shown without secrets."""
+"""Redis URLs: makes clients from them, and shows them without secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _C = TypeVar("_C")
 
 Client = Redis | RedisCluster
 
-#: What a URL must not change: these decide whether an answer is understood, and when.
+#: Options that a URL must not change: with other values the link would misread replies, or wait
+#: longer than its deadline.
 _OURS: Final = frozenset(
     {
         "decode_responses",
@@ -37,19 +38,19 @@ _PLACE: Final = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/@\[]+)(:\d+)?(/.*)?|/.*")
 
 
 def client_of(kind: type[_C], url: str, options: dict[str, Any]) -> _C:
-    """Return a redis-py client of this kind; raises `ConfigError` for what is no URL."""
+    """Return a redis-py client of this kind. Raises `ConfigError` for an invalid URL."""
     base, _, query = url.partition("?")
     kept = [(name, text) for name, text in parse_qsl(query) if name not in _OURS]
     try:
         made = cast("Any", kind).from_url(f"{base}?{urlencode(kept)}" if kept else base, **options)
     except (ValueError, RedisClusterException):
-        # The reason repeats parts of the URL, and with them, it may be, the password.
-        raise ConfigError(f"redis_url {shown(url)} is no URL of a Redis") from None
+        # The original error repeats parts of the URL, which may contain the password.
+        raise ConfigError(f"redis_url {shown(url)} is not a Redis URL") from None
     return cast("_C", made)
 
 
 def shown(url: str) -> str:
-    """Return a URL without what may be a password, for messages."""
+    """Return a URL for messages, without any part that may be a password."""
     scheme, found, rest = url.partition("://")
     if not found:
         return "..."
