@@ -1,4 +1,4 @@
-"""`Feed`: what was committed, read by groups of consumers, at least once and in order."""
+"""`Feed`: one consumer of the feed. Items come at least once, and in order within an order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import msgspec
 
 from cfflow.core.times import moment
 from cfflow.errors import Conflict, InvalidInput, StoreError
-from cfflow.feed.protocol import FeedKeeper, Member, Portion, Position, Start
+from cfflow.feed.protocol import Member, PartitionRead, Position, Start, StoreWithFeed
 
 __all__ = ["Feed", "FeedEvent", "FeedGap", "FeedItem", "FeedNotification"]
 
@@ -27,15 +27,15 @@ _ID: Final = re.compile(r"(\d+):(\d+-\d+):(\d+)")
 _LEASE_S: Final = (0.1, 3600.0)
 _IDLE_S: Final = (0.01, 3600.0)
 _BATCH: Final = (1, 10_000)
-#: Leases are renewed when this part of them is over, also while entries wait to be handed out.
+#: Leases are renewed once this part of them is over, also while fetched items still wait.
 _RENEW_AT: Final = 0.2
 
 
 class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One transition of a payment, as it was committed.
 
-    `id` names it and is the same each time it comes. `version` is the payment's after the
-    commit; a commit that walked several edges tells them one by one under one version.
+    `id` is the same each time the event comes. `version` is the payment's after the commit; a
+    commit that walked several edges gives one event for each, all with that version.
     """
 
     id: str
@@ -54,7 +54,7 @@ class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeedGap(msgspec.Struct, frozen=True, kw_only=True):
-    """So many entries of a partition will never come: dropped unread, or not to be read."""
+    """So many entries of a partition will never come: dropped unread, or impossible to decode."""
 
     id: str
     partition: int
@@ -62,12 +62,12 @@ class FeedGap(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeedNotification(msgspec.Struct, frozen=True, kw_only=True):
-    """A notification of the gateway's, once: what it says of a payment is not proven by it.
+    """A notification of the gateway, once. It does not prove the state that it reports.
 
-    `type` is the event's. `data` is its decoded JSON, amounts as `Decimal`s; None for the
-    payment events that name an attempt: an inquiry tells more of it, and without personal
-    data. `content_id` is the same each time the gateway sends the same body: after a day one
-    may come again under another `id`. None in entries of older versions.
+    `type` is the event's. `data` is its decoded JSON, with amounts as `Decimal`. It is None for
+    payment events that name an attempt: an inquiry gives more about it, and no personal data.
+    `content_id` is the same each time the gateway sends the same body: one that comes again
+    after a day has another `id`. None in entries of older versions.
     """
 
     id: str
@@ -83,56 +83,29 @@ class FeedNotification(msgspec.Struct, frozen=True, kw_only=True):
 FeedItem = FeedEvent | FeedGap | FeedNotification
 
 
-class _Entry(msgspec.Struct, kw_only=True):
-    """The stored fields of a transition; what later versions add is passed over."""
+class _Head(msgspec.Struct):
+    """The fields of an entry that are read before its kind is known."""
 
-    payment_id: str
-    order_id: str
-    cf_payment_id: str | None
-    flow: str
-    from_state: str
-    to_state: str
-    trigger: str
-    step: str | None
-    observation: str
-    version: int
-    request_id: str
-    at_ms: int
-
-
-class _Noted(msgspec.Struct, kw_only=True):
-    """The stored fields of a notification."""
-
-    type: str
-    order_id: str | None
-    cf_payment_id: str | None
-    data: bytes | None
-    at_ms: int
-    content_id: str | None = None
-
-
-class _Kind(msgspec.Struct):
     kind: str = "transition"
+    at_ms: int | None = None
 
 
-_entry_decoder = msgspec.msgpack.Decoder(_Entry)
-_noted_decoder = msgspec.msgpack.Decoder(_Noted)
-_kind_decoder = msgspec.msgpack.Decoder(_Kind)
+_head_decoder = msgspec.msgpack.Decoder(_Head)
 _data_decoder = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class Feed:
     """One consumer of a group; made by `events`, used with `async with` and `async for`.
 
-    What it hands out is leased to it, partition by partition: nobody else of the group gets
-    the same while this consumer lives and acknowledges. What was handed out and not
-    acknowledged comes again, to a consumer of the same name as soon as it is back, to
-    others once the lease has ended. One loop reads a feed; `ack` may be called from others.
+    The partitions that it reads are leased to it: no other consumer of the group gets their
+    items while this one lives and acknowledges. An item that was handed out and not
+    acknowledged comes again: to a consumer of the same name as soon as it is back, to others
+    once the lease has ended. One loop reads a feed; `ack` may be called from others.
     """
 
     def __init__(
         self,
-        store: FeedKeeper,
+        store: StoreWithFeed,
         group: str,
         *,
         consumer: str | None = None,
@@ -142,7 +115,7 @@ class Feed:
         idle_s: float = 0.5,
     ) -> None:
         self.group: Final = _checked_name("group", group)
-        self.consumer: Final = _checked_name("consumer", consumer or _somebody())
+        self.consumer: Final = _checked_name("consumer", consumer or _unique_name())
         if start not in get_args(Start):
             raise InvalidInput(f"start must be 'oldest' or 'now', got {str(start)[:20]!r}")
         self._start = start
@@ -153,205 +126,218 @@ class Feed:
         self._feed = store.feed()
         self._member: Member | None = None
         self._consumers: Sequence[str] = ()
-        self._looked_ms = 0
-        self._waiting: deque[tuple[int, Position, FeedItem]] = deque()
-        # By partition: up to where it was read; handed out at all; handed out and unacknowledged.
+        self._read_at_ms = 0
+        self._fetched: deque[tuple[int, Position, FeedItem]] = deque()
+        # By partition: up to where it was fetched; the last position handed out; the last one
+        # handed out that is not acknowledged.
         self._read: dict[int, Position] = {}
-        self._sent: dict[int, Position] = {}
-        self._open: dict[int, Position] = {}
-        self._turn = asyncio.Lock()
+        self._handed_out: dict[int, Position] = {}
+        self._unacknowledged: dict[int, Position] = {}
+        self._lock = asyncio.Lock()
 
     @property
     def consumers(self) -> tuple[str, ...]:
-        """The living consumers of the group, this one included, as of the last look."""
+        """The living consumers of the group, this one included, as of the last read."""
         return tuple(self._consumers)
 
     @property
     def partitions(self) -> tuple[int, ...]:
-        """The partitions that this consumer holds, as of the last look."""
+        """The partitions that are leased to this consumer, as of the last read."""
         return tuple(sorted(self._read))
 
     async def __aenter__(self) -> Self:
         self._member = Member(self.group, self.consumer, self._store.now_ms(), self._lease_ms)
-        self._consumers = sorted(await self._feed.enter(self._member, self._start))
+        self._consumers = sorted(await self._feed.join(self._member, self._start))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        member, self._member = self._me, None
-        self._waiting.clear()
-        # A store that is gone cannot be told; the leases end by themselves.
+        member, self._member = self._open_member, None
+        self._fetched.clear()
+        # If the store cannot be reached, the leases end by themselves.
         with contextlib.suppress(StoreError):
-            await self._feed.leave(member, list(self._read), wholly=True)
+            await self._feed.leave(member, list(self._read), leaves_group=True)
         self._read.clear()
-        self._open.clear()
+        self._unacknowledged.clear()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> FeedItem:
         while True:
-            found = await self.poll()
-            if found is not None:
-                return found
+            item = await self.poll()
+            if item is not None:
+                return item
             await asyncio.sleep(self._idle_s)
 
     async def poll(self) -> FeedItem | None:
-        """Return what comes next without waiting for it; None when there is nothing now.
+        """Return the next item, None if there is none now. It does not wait for one.
 
-        Renews the leases when it is time to. Raises `Conflict` when somebody forgot the
-        group, `StoreUnavailable` when the store does not answer. No money moves.
+        Renews the leases when it is time to. Raises `Conflict` if the group was forgotten,
+        `StoreUnavailable` if the store does not respond. No money moves.
         """
-        async with self._turn:
-            age_ms = self._store.now_ms() - self._looked_ms
-            if self._waiting and age_ms >= self._lease_ms * _RENEW_AT:
-                await self._look(0)
-            if not self._waiting:
-                await self._look(self._batch)
-            if not self._waiting:
+        async with self._lock:
+            age_ms = self._store.now_ms() - self._read_at_ms
+            if self._fetched and age_ms >= self._lease_ms * _RENEW_AT:
+                await self._fetch(0)
+            if not self._fetched:
+                await self._fetch(self._batch)
+            if not self._fetched:
                 return None
-            place, mark, found = self._waiting.popleft()
-            self._sent[place] = self._open[place] = mark
-            return found
+            partition, position, item = self._fetched.popleft()
+            self._handed_out[partition] = self._unacknowledged[partition] = position
+            return item
 
     async def ack(self, event: FeedItem) -> None:
-        """Be done with an event or a gap, and with all that came before it in its partition.
+        """Acknowledge an item, and with it all that came before it in its partition.
 
-        Raises `Conflict` when the lease was lost meanwhile: the event comes again, to
-        whoever has the partition now. Raises `InvalidInput` for what this feed has not
-        handed out, `StoreUnavailable` when the store does not answer. No money moves.
+        Raises `Conflict` if the lease was lost meanwhile: the item comes again, to the consumer
+        that has the partition now. Raises `InvalidInput` for an item that this feed has not
+        handed out, `StoreUnavailable` if the store does not respond. No money moves.
         """
-        member, (place, mark) = self._me, _place_of(event)
-        if place not in self._sent or mark.is_behind(self._sent[place]):
+        member, (partition, position) = self._open_member, _position_of(event)
+        latest = self._handed_out.get(partition)
+        if latest is None or position.is_after(latest):
             raise InvalidInput(f"{event.id} was not handed out by this feed")
-        async with self._turn:
-            if not await self._feed.ack(member, place, mark):
-                self._lose(place)
+        async with self._lock:
+            if not await self._feed.ack(member, partition, position):
+                self._release(partition)
                 raise Conflict(
-                    f"{self.consumer} has lost partition {place} to another consumer of"
+                    f"{self.consumer} has lost partition {partition} to another consumer of"
                     f" {self.group}: {event.id} comes again there"
                 )
-            latest = self._open.get(place)
-            if latest is not None and not latest.is_behind(mark):
-                del self._open[place]
-                await self._part()
+            latest = self._unacknowledged.get(partition)
+            if latest is not None and not latest.is_after(position):
+                del self._unacknowledged[partition]
+                await self._give_back()
 
     async def forget(self) -> None:
-        """Forget the whole group: who opens it again begins anew.
+        """Forget the whole group: a consumer that opens it again begins anew.
 
         Until a group is forgotten, the store keeps for it what it has not acknowledged.
-        Raises `StoreUnavailable` when the store does not answer. No money moves.
+        Raises `StoreUnavailable` if the store does not respond. No money moves.
         """
         await self._feed.forget(self.group)
 
     @property
-    def _me(self) -> Member:
+    def _open_member(self) -> Member:
         if self._member is None:
             raise InvalidInput("the feed is not open: use `async with`")
         return self._member
 
     def _share(self) -> list[int]:
         """Return this consumer's partitions: all of the group count off in the same order."""
-        mine = self._consumers.index(self.consumer)
-        return list(range(mine, self._feed.partitions, len(self._consumers)))
+        own = self._consumers.index(self.consumer)
+        return list(range(own, self._feed.partitions, len(self._consumers)))
 
-    async def _look(self, count: int) -> None:
-        member = self._me
-        await self._part()
-        marks = {place: self._read.get(place) for place in self._share()}
-        names, portions = await self._feed.read(member, marks, count)
-        self._looked_ms = self._store.now_ms()
-        if not names or any(portion.status == "gone" for portion in portions.values()):
-            raise Conflict(f"the group {self.group} was forgotten by somebody")
-        joined, self._consumers = self._consumers, sorted(names)
-        for place, portion in portions.items():
-            self._take(place, portion, reads=count > 0)
-        if joined != self._consumers:
-            await self._part()
+    async def _fetch(self, count: int) -> None:
+        """Renew the leases of the share, and fetch so many entries of each partition."""
+        member = self._open_member
+        await self._give_back()
+        positions = {partition: self._read.get(partition) for partition in self._share()}
+        consumers, reads = await self._feed.read(member, positions, count)
+        self._read_at_ms = self._store.now_ms()
+        if not consumers or any(read.status == "gone" for read in reads.values()):
+            raise Conflict(f"the group {self.group} was forgotten by another caller")
+        before, self._consumers = self._consumers, sorted(consumers)
+        for partition, read in reads.items():
+            self._add(partition, read, with_entries=count > 0)
+        if before != self._consumers:
+            await self._give_back()
 
-    async def _part(self) -> None:
-        """Give back what belongs to others, except what a handler still works on."""
+    async def _give_back(self) -> None:
+        """Give back partitions of others' shares, except where an item is not acknowledged yet.
+
+        Such a partition is given back after its acknowledgement, so that the next consumer
+        does not handle the same item at the same time.
+        """
         share = set(self._share())
-        ready = []
-        for place in [place for place in self._read if place not in share]:
-            latest = self._open.get(place)
+        free = []
+        for partition in [partition for partition in self._read if partition not in share]:
+            latest = self._unacknowledged.get(partition)
             if latest is None:
-                ready.append(place)
-                self._lose(place)
+                free.append(partition)
+                self._release(partition)
             else:
-                self._drop(place)
-                self._read[place] = latest
-        if ready:
-            await self._feed.leave(self._me, ready, wholly=False)
+                self._drop_fetched(partition)
+                self._read[partition] = latest
+        if free:
+            await self._feed.leave(self._open_member, free, leaves_group=False)
 
-    def _take(self, place: int, portion: Portion, *, reads: bool) -> None:
-        if portion.status != "ok":
-            self._lose(place)
-        if not portion.is_ours:
+    def _add(self, partition: int, read: PartitionRead, *, with_entries: bool) -> None:
+        """Take over what the store has read of a partition."""
+        if read.status != "ok":
+            self._release(partition)
+        if not read.is_leased:
             return
-        since = self._read.setdefault(place, portion.since)
-        if not reads:
+        start = self._read.setdefault(partition, read.start)
+        if not with_entries:
             return
-        lost = portion.before - since.seen
+        lost = read.skipped_to - start.number
         if lost > 0:
-            self._tell_gap(place, Position(since.id, portion.before), lost)
-        for seen, (identifier, blob) in enumerate(portion.entries, portion.before + 1):
-            self._tell(place, Position(identifier, seen), blob)
-        newest = portion.entries[-1][0] if portion.entries else since.id
-        self._read[place] = Position(newest, portion.before + len(portion.entries))
+            self._add_gap(partition, Position(start.id, read.skipped_to), lost)
+        for number, (identifier, blob) in enumerate(read.entries, read.skipped_to + 1):
+            self._add_entry(partition, Position(identifier, number), blob)
+        newest = read.entries[-1][0] if read.entries else start.id
+        self._read[partition] = Position(newest, read.skipped_to + len(read.entries))
 
-    def _tell(self, place: int, mark: Position, blob: bytes) -> None:
+    def _add_entry(self, partition: int, position: Position, blob: bytes) -> None:
         try:
-            found = _item(_named(place, mark), blob)
-        except (msgspec.MsgspecError, ValueError, RecursionError, ArithmeticError):
-            self._tell_gap(place, mark, 1)
+            item = _item(_id_of(partition, position), blob)
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError, ArithmeticError):
+            # One broken entry must not end the feed for ever.
+            self._add_gap(partition, position, 1)
             return
-        if found is not None:
-            self._waiting.append((place, mark, found))
+        if item is not None:
+            self._fetched.append((partition, position, item))
 
-    def _tell_gap(self, place: int, mark: Position, lost: int) -> None:
-        gap = FeedGap(id=_named(place, mark), partition=place, lost=lost)
-        self._waiting.append((place, mark, gap))
+    def _add_gap(self, partition: int, position: Position, lost: int) -> None:
+        gap = FeedGap(id=_id_of(partition, position), partition=partition, lost=lost)
+        self._fetched.append((partition, position, gap))
 
-    def _lose(self, place: int) -> None:
-        self._drop(place)
-        self._read.pop(place, None)
-        self._open.pop(place, None)
+    def _release(self, partition: int) -> None:
+        """Remove all that this consumer has of a partition: it is not leased any more."""
+        self._drop_fetched(partition)
+        self._read.pop(partition, None)
+        self._unacknowledged.pop(partition, None)
 
-    def _drop(self, place: int) -> None:
-        kept = [waiting for waiting in self._waiting if waiting[0] != place]
-        if len(kept) < len(self._waiting):
-            self._waiting = deque(kept)
+    def _drop_fetched(self, partition: int) -> None:
+        kept = [item for item in self._fetched if item[0] != partition]
+        if len(kept) < len(self._fetched):
+            self._fetched = deque(kept)
 
 
 def _item(name: str, blob: bytes) -> FeedItem | None:
-    """Return a stored entry; None for one of a later version: acknowledging the next covers it."""
-    kind = _kind_decoder.decode(blob).kind
-    if kind == "notification":
-        noted = msgspec.structs.asdict(_noted_decoder.decode(blob))
-        data = noted.pop("data")
-        at = moment(noted.pop("at_ms"))
-        read = None if data is None else _data_decoder.decode(data)
-        return FeedNotification(id=name, at=at, data=read, **noted)
-    if kind == "transition":
-        fields = msgspec.structs.asdict(_entry_decoder.decode(blob))
-        at = moment(fields.pop("at_ms"))
-        return FeedEvent(id=name, at=at, **fields)
-    return None
+    """Return a stored entry; None for a kind that only later versions have.
+
+    Such an entry is skipped: the acknowledgement of the next one covers it. Fields that later
+    versions have added are ignored.
+    """
+    head = _head_decoder.decode(blob)
+    if head.kind not in {"transition", "notification"}:
+        return None
+    if head.at_ms is None:
+        raise ValueError("an entry without a time")
+    fields = msgspec.msgpack.decode(blob) | {"id": name, "at": moment(head.at_ms)}
+    if head.kind == "transition":
+        return msgspec.convert(fields, FeedEvent)
+    data = fields.get("data")
+    fields["data"] = None if data is None else _data_decoder.decode(data)
+    return msgspec.convert(fields, FeedNotification)
 
 
-def _named(place: int, mark: Position) -> str:
-    return f"{place}:{mark.id}:{mark.seen}"
+def _id_of(partition: int, position: Position) -> str:
+    return f"{partition}:{position.id}:{position.number}"
 
 
-def _place_of(event: FeedItem) -> tuple[int, Position]:
+def _position_of(event: FeedItem) -> tuple[int, Position]:
     found = _ID.fullmatch(event.id) if isinstance(event, FeedItem) else None
     if found is None:
         raise InvalidInput("ack takes an event or a gap, as the feed handed it out")
     return int(found[1]), Position(found[2], int(found[3]))
 
 
-def _somebody() -> str:
-    """Return a name that no other consumer has, and that says where it runs."""
+def _unique_name() -> str:
+    """Return a name that no other consumer has, and that shows where it runs."""
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:80]
     return f"{host}:{os.getpid()}:{secrets.token_hex(4)}"
 

@@ -1,8 +1,9 @@
-"""What a store must do for the feed's readers, and the entries it hands out.
+"""What a store must do for the feed's consumers, and the entries that it hands out.
 
-A group of consumers reads the feed together. The store keeps for each group and partition
-how far it has read and whose turn it is: a lease on the whole partition, because two
-consumers of one partition would lose the order of a payment's events.
+The feed has partitions; the entries of one partition are ordered, and all entries of one order
+are in one partition. Consumers read as groups. For each group and partition the store keeps
+how far the group has acknowledged, and which consumer has the lease. The lease is on the whole
+partition: two consumers of one partition would lose the order of a payment's events.
 """
 
 from __future__ import annotations
@@ -12,35 +13,41 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-__all__ = ["FeedKeeper", "FeedStore", "Member", "Portion", "Position", "Start"]
+__all__ = ["FeedStore", "Member", "PartitionRead", "Position", "Start", "StoreWithFeed"]
 
 Start = Literal["oldest", "now"]
 
 
 class Position(msgspec.Struct, frozen=True):
-    """A place in a partition's stream: an entry's id, and which one it is, counted from 1.
+    """A place in a partition: an entry's id, and its number.
 
-    The count tells how many were missed where ids cannot; a gap has the id of what was
-    read before it, and the count of the last entry that is missing.
+    `number` counts all entries that the partition ever had, from 1 on. The ids have gaps of
+    their own, so only the numbers tell how many entries were dropped before a group read them.
+    Of a gap, `id` is that of the last entry read before it, and `number` that of the last
+    entry that is missing.
     """
 
     id: str
-    seen: int
+    number: int
 
-    def is_behind(self, other: Position) -> bool:
-        """Say whether this place comes later in the stream."""
+    def is_after(self, other: Position) -> bool:
+        """Return whether this place is later in the partition than the other."""
         return self._order() > other._order()
 
     def _order(self) -> tuple[int, int, int]:
         at, _, n = self.id.partition("-")
-        return int(at), int(n), self.seen
+        return int(at), int(n), self.number
 
 
 _ORIGIN: Final = Position("0-0", 0)
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A consumer of a group, in one of its lives: of one name, the newer session wins."""
+    """A consumer of a group.
+
+    `session` rises each time a consumer of this name joins. The newest session gets the
+    partitions of the older ones at once: it is the same consumer after a restart.
+    """
 
     group: str
     consumer: str
@@ -48,68 +55,73 @@ class Member(msgspec.Struct, frozen=True):
     lease_ms: int
 
 
-class Portion(msgspec.Struct, frozen=True):
-    """The answer to a read of one partition.
+class PartitionRead(msgspec.Struct, frozen=True):
+    """The result of reading one partition.
 
-    `ok`: its lease is still ours. `taken`: ours from now on, to be read from the last
-    acknowledged entry. `held`: somebody else's. `gone`: nobody knows the group any more.
-    `since` is where the entries begin, `before` how many entries of the partition stand
-    before the first of them: more than were seen is a gap.
+    status: "ok": the consumer still has the lease. "taken": it has the lease from now on, and
+    reads from the group's last acknowledged entry. "held": another consumer has the lease.
+    "gone": the group was forgotten. `start`: the entries are those after this position.
+    `skipped_to`: the number of the last entry before the first of them; if it is higher than
+    that of `start`, the entries between were dropped.
     """
 
     status: Literal["ok", "taken", "held", "gone"]
-    since: Position = _ORIGIN
-    before: int = 0
+    start: Position = _ORIGIN
+    skipped_to: int = 0
     entries: tuple[tuple[str, bytes], ...] = ()
 
     @property
-    def is_ours(self) -> bool:
-        """Say whether the partition is this consumer's to read."""
+    def is_leased(self) -> bool:
+        """Whether the consumer has the lease now."""
         return self.status in {"ok", "taken"}
 
 
 class FeedStore(Protocol):
-    """Keeps what the feed's groups have read. Raises as `Store` does."""
+    """Keeps how far groups have read the feed. Raises what `cfflow.store.protocol.Store` does."""
 
     @property
     def partitions(self) -> int:
-        """How many parts the feed has, each of them ordered."""
+        """How many partitions the feed has."""
         ...
 
-    async def enter(self, member: Member, start: Start) -> Sequence[str]:
-        """Register the group everywhere if it is new; return its living consumers."""
-        ...
+    async def join(self, member: Member, start: Start) -> Sequence[str]:
+        """Register the group in every partition if it is new; return its living consumers.
 
-    async def read(
-        self, member: Member, marks: Mapping[int, Position | None], count: int
-    ) -> tuple[Sequence[str], dict[int, Portion]]:
-        """Lease these partitions and read on behind the marks; None is the group's own.
-
-        Returns the group's living consumers too, none if it was forgotten. `count` limits
-        each partition's entries; with 0 the leases are renewed and nothing is read.
+        A new group begins at the oldest entry that is stored, or after the newest ("now").
         """
         ...
 
-    async def ack(self, member: Member, partition: int, mark: Position) -> bool:
-        """Be done with everything up to a mark; False if somebody else has the partition."""
+    async def read(
+        self, member: Member, positions: Mapping[int, Position | None], count: int
+    ) -> tuple[Sequence[str], dict[int, PartitionRead]]:
+        """Lease partitions, and read the entries after these positions.
+
+        None stands for the last entry that the group has acknowledged. `count` limits the
+        entries of each partition; with 0 the leases are renewed and nothing is read. Returns
+        the group's living consumers too; none if the group was forgotten.
+        """
         ...
 
-    async def leave(self, member: Member, partitions: Sequence[int], *, wholly: bool) -> None:
-        """Give partitions back; `wholly`: this consumer is alive no more."""
+    async def ack(self, member: Member, partition: int, position: Position) -> bool:
+        """Acknowledge all entries up to a position; False if another consumer has the lease."""
+        ...
+
+    async def leave(self, member: Member, partitions: Sequence[int], *, leaves_group: bool) -> None:
+        """Give partitions back. With `leaves_group`, the consumer leaves the group too."""
         ...
 
     async def forget(self, group: str) -> None:
-        """Forget a group: what it has read, and who reads."""
+        """Remove a group: what it has acknowledged, its leases and its consumers."""
         ...
 
 
-class FeedKeeper(Protocol):
-    """What a reader of the feed needs of a store."""
+class StoreWithFeed(Protocol):
+    """What a `Feed` needs of a store."""
 
     def now_ms(self) -> int:
         """Return the store's time."""
         ...
 
     def feed(self) -> FeedStore:
-        """Return what the feed's groups have read."""
+        """Return the part of the store that feed consumers use."""
         ...

@@ -1,4 +1,4 @@
-"""The feed in memory: streams in parts, and what groups have read of them, as in cfflow.lua."""
+"""The feed in memory: partitions, and how far groups have read them, as in script.lua."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from typing import Final
 
 import msgspec
 
-from cfflow.feed.protocol import Member, Portion, Position, Start
+from cfflow.feed.protocol import Member, PartitionRead, Position, Start
 
 __all__ = ["MemoryFeed"]
 
-#: A group that has not acknowledged keeps so many times `feed_max` entries at most.
-_HARD: Final = 10
+_PARTITIONS: Final = 4
+#: For a group that does not acknowledge, `feed_max` times this many entries are kept at most.
+_UNREAD_MAX: Final = 10
 
 
-class _Held(msgspec.Struct):
-    """What a group knows of a partition: where it is, and who reads until when."""
+class _Group(msgspec.Struct):
+    """A group in one partition: the last position acknowledged, and who has the lease."""
 
-    mark: Position
+    acknowledged: Position
     consumer: str = ""
     session: int = 0
-    until_ms: int = 0
+    until_at_ms: int = 0
 
-    def is_of(self, member: Member) -> bool:
+    def is_leased_to(self, member: Member) -> bool:
         return (self.consumer, self.session) == (member.consumer, member.session)
 
 
-class _Part(msgspec.Struct):
+class _Partition(msgspec.Struct):
     entries: list[tuple[str, bytes]] = []
     trimmed: int = 0
-    groups: dict[str, _Held] = {}
+    groups: dict[str, _Group] = {}
 
     @property
     def written(self) -> int:
@@ -40,96 +41,99 @@ class _Part(msgspec.Struct):
 
 
 class MemoryFeed:
-    """The feed of a `MemoryStore`, on its clock, in a few partitions."""
+    """The `FeedStore` of a `MemoryStore`, on its clock."""
 
-    def __init__(
-        self, now_ms: Callable[[], int], *, partitions: int = 4, feed_max: int = 1_000
-    ) -> None:
+    def __init__(self, now_ms: Callable[[], int], *, feed_max: int = 1_000) -> None:
         self._now_ms = now_ms
         self._feed_max = feed_max
-        self._parts = [_Part() for _ in range(partitions)]
-        self._alive: dict[str, dict[str, int]] = {}
+        self._partitions = [_Partition() for _ in range(_PARTITIONS)]
+        self._alive_until_at_ms: dict[str, dict[str, int]] = {}
 
     @property
     def partitions(self) -> int:
-        """How many parts the feed has, each of them ordered."""
-        return len(self._parts)
+        """How many partitions the feed has."""
+        return _PARTITIONS
 
-    def append(self, order_id: str, events: Sequence[bytes]) -> None:
-        """Write what a commit tells; drop what nobody needs, or what is far too much."""
-        part = self._parts[zlib.crc32(order_id.encode()) % self.partitions]
-        for event in events:
-            part.entries.append((f"{part.written + 1}-0", event))
-        lowest = min((held.mark.seen for held in part.groups.values()), default=math.inf)
-        unseen = max(self._feed_max, part.written - lowest)
-        gone = len(part.entries) - min(unseen, self._feed_max * _HARD)
-        if gone > 0:
-            del part.entries[: int(gone)]
-            part.trimmed += int(gone)
+    def append(self, order_id: str, entries: Sequence[bytes]) -> None:
+        """Write entries, and drop those that every group has acknowledged or that are too many."""
+        partition = self._partitions[zlib.crc32(order_id.encode()) % _PARTITIONS]
+        for entry in entries:
+            partition.entries.append((f"{partition.written + 1}-0", entry))
+        groups = partition.groups.values()
+        lowest = min((group.acknowledged.number for group in groups), default=math.inf)
+        kept = max(self._feed_max, partition.written - lowest)
+        dropped = len(partition.entries) - min(kept, self._feed_max * _UNREAD_MAX)
+        if dropped > 0:
+            del partition.entries[: int(dropped)]
+            partition.trimmed += int(dropped)
 
-    async def enter(self, member: Member, start: Start) -> Sequence[str]:
-        """Register the group everywhere if it is new; return its living consumers."""
-        for part in self._parts:
-            mark = Position("0-0", part.trimmed)
-            if start == "now" and part.entries:
-                mark = Position(part.entries[-1][0], part.written)
-            part.groups.setdefault(member.group, _Held(mark))
-        return self._join(member)
+    async def join(self, member: Member, start: Start) -> Sequence[str]:
+        """Register the group in every partition if it is new; return its living consumers."""
+        for partition in self._partitions:
+            position = Position("0-0", partition.trimmed)
+            if start == "now" and partition.entries:
+                position = Position(partition.entries[-1][0], partition.written)
+            partition.groups.setdefault(member.group, _Group(position))
+        return self._living(member)
 
     async def read(
-        self, member: Member, marks: Mapping[int, Position | None], count: int
-    ) -> tuple[Sequence[str], dict[int, Portion]]:
-        """Lease these partitions and read on behind the marks; None is the group's own."""
-        portions = {place: self._read(member, place, marks[place], count) for place in marks}
-        return self._join(member), portions
+        self, member: Member, positions: Mapping[int, Position | None], count: int
+    ) -> tuple[Sequence[str], dict[int, PartitionRead]]:
+        """Lease partitions, and read the entries after these positions."""
+        reads = {p: self._read(member, p, position, count) for p, position in positions.items()}
+        return self._living(member), reads
 
-    def _read(self, member: Member, place: int, mark: Position | None, count: int) -> Portion:
-        part, now_ms = self._parts[place], self._now_ms()
-        held = part.groups.get(member.group)
-        if held is None:
-            return Portion("gone")
-        again = held.consumer == member.consumer and held.session <= member.session
-        if not again and held.until_ms > now_ms:
-            return Portion("held")
-        status = "ok" if held.is_of(member) else "taken"
-        held.consumer, held.session = member.consumer, member.session
-        held.until_ms = now_ms + member.lease_ms
-        since = mark if mark is not None and status == "ok" else held.mark
-        first = max(since.seen - part.trimmed, 0)
-        found = tuple(part.entries[first : first + count])
-        return Portion("ok" if status == "ok" else "taken", since, part.trimmed + first, found)
+    def _read(
+        self, member: Member, number: int, position: Position | None, count: int
+    ) -> PartitionRead:
+        partition, now_ms = self._partitions[number], self._now_ms()
+        group = partition.groups.get(member.group)
+        if group is None:
+            return PartitionRead("gone")
+        same = group.consumer == member.consumer and group.session <= member.session
+        if not same and group.until_at_ms > now_ms:
+            return PartitionRead("held")
+        had_lease = group.is_leased_to(member)
+        group.consumer, group.session = member.consumer, member.session
+        group.until_at_ms = now_ms + member.lease_ms
+        start = position if position is not None and had_lease else group.acknowledged
+        first = max(start.number - partition.trimmed, 0)
+        found = tuple(partition.entries[first : first + count])
+        skipped_to = partition.trimmed + first
+        return PartitionRead("ok" if had_lease else "taken", start, skipped_to, found)
 
-    async def ack(self, member: Member, partition: int, mark: Position) -> bool:
-        """Be done with everything up to a mark; False if somebody else has the partition."""
-        held = self._parts[partition].groups.get(member.group)
-        if held is None or not held.is_of(member):
+    async def ack(self, member: Member, partition: int, position: Position) -> bool:
+        """Acknowledge all entries up to a position; False if another consumer has the lease."""
+        group = self._partitions[partition].groups.get(member.group)
+        if group is None or not group.is_leased_to(member):
             return False
-        if mark.is_behind(held.mark):
-            held.mark = mark
-            held.until_ms = self._now_ms() + member.lease_ms
+        if position.is_after(group.acknowledged):
+            group.acknowledged = position
+            group.until_at_ms = self._now_ms() + member.lease_ms
         return True
 
-    async def leave(self, member: Member, partitions: Sequence[int], *, wholly: bool) -> None:
-        """Give partitions back; `wholly`: this consumer is alive no more."""
-        for place in partitions:
-            held = self._parts[place].groups.get(member.group)
-            if held is not None and held.is_of(member):
-                held.consumer, held.until_ms = "", 0
-        if wholly:
-            self._alive.get(member.group, {}).pop(member.consumer, None)
+    async def leave(self, member: Member, partitions: Sequence[int], *, leaves_group: bool) -> None:
+        """Give partitions back. With `leaves_group`, the consumer leaves the group too."""
+        for partition in partitions:
+            group = self._partitions[partition].groups.get(member.group)
+            if group is not None and group.is_leased_to(member):
+                group.consumer, group.until_at_ms = "", 0
+        if leaves_group:
+            self._alive_until_at_ms.get(member.group, {}).pop(member.consumer, None)
 
     async def forget(self, group: str) -> None:
-        """Forget a group: what it has read, and who reads."""
-        self._alive.pop(group, None)
-        for part in self._parts:
-            part.groups.pop(group, None)
+        """Remove a group: what it has acknowledged, its leases and its consumers."""
+        self._alive_until_at_ms.pop(group, None)
+        for partition in self._partitions:
+            partition.groups.pop(group, None)
 
-    def _join(self, member: Member) -> Sequence[str]:
-        if member.group not in self._parts[0].groups:
+    def _living(self, member: Member) -> Sequence[str]:
+        """Let the member count as alive for one lease; return the group's living consumers."""
+        if member.group not in self._partitions[0].groups:
             return []
         now_ms = self._now_ms()
-        alive = self._alive.setdefault(member.group, {})
+        alive = self._alive_until_at_ms.setdefault(member.group, {})
         alive[member.consumer] = now_ms + member.lease_ms
-        for name in [name for name, until_ms in alive.items() if until_ms <= now_ms]:
+        for name in [name for name, until_at_ms in alive.items() if until_at_ms <= now_ms]:
             del alive[name]
         return list(alive)

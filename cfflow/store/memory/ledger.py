@@ -1,4 +1,4 @@
-"""The rate budget's books in this process's memory, for stores that keep none for all."""
+"""The rate budget's ledger in this process's memory, for a store that has none of its own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["MemoryLedger", "ledger_of"]
 
 
 @runtime_checkable
-class _Keeper(Protocol):
-    """A store that keeps the books for all processes that share it."""
+class _HasLedger(Protocol):
+    """A store that keeps the ledger for all processes that share it."""
 
     def ledger(self) -> Ledger:
         """Return the ledger."""
@@ -22,21 +22,21 @@ class _Keeper(Protocol):
 
 
 def ledger_of(store: object) -> Ledger:
-    """Return the store's ledger; for a store without one, a ledger of this process alone."""
-    return store.ledger() if isinstance(store, _Keeper) else MemoryLedger()
+    """Return the store's ledger; for a store without one, a new ledger of this process."""
+    return store.ledger() if isinstance(store, _HasLedger) else MemoryLedger()
 
 
 class MemoryLedger:
-    """The books of one process. `now_ms` is its clock, which must not go back."""
+    """The ledger of one process. `now_ms` is its clock, which must not go back."""
 
     def __init__(self, now_ms: Callable[[], float] = monotonic_ms) -> None:
         self._now_ms = now_ms
         self._books: dict[Call, Book] = {}
 
     def clock_s(self) -> float:
-        """Return the clock's seconds."""
+        """Return the clock's time in seconds."""
         return self._now_ms() / 1000
 
     async def settle(self, call: Call, entry: Entry) -> Balance:
-        """Write an entry into a class's book."""
+        """Write an entry into the book of a class of calls."""
         return settle(self._books.setdefault(call, Book()), entry, int(self._now_ms()))

@@ -1,7 +1,7 @@
-"""A store in this process's memory, and a clock that stands still until it is moved.
+"""A store in this process's memory, and a clock that a test moves.
 
-For tests of code that uses cfflow. It keeps the same bytes as the Redis store and passes
-the same suite, so that a record which cannot be written fails here too.
+For tests of code that uses cfflow. It keeps the same bytes as the Redis store and passes the
+same suite, so that a record which cannot be encoded fails here too.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from cfflow.store.protocol import (
 
 __all__ = ["FakeClock", "MemoryStore"]
 
-#: A payment that is started within this time of a restart may be one that was lost in it.
+#: A payment that is started within this time after a restart may be one that was lost in it.
 _RESTART_MS: Final = 600_000
 
 
 class FakeClock:
-    """A clock that moves only when told to. `now_ms` is milliseconds since the epoch."""
+    """A clock that moves only by `advance`. `now_ms` is milliseconds since the epoch."""
 
     def __init__(self, now_ms: int = 1_760_000_000_000) -> None:
         self.now_ms = now_ms
@@ -74,9 +74,9 @@ class _Order(msgspec.Struct):
 
 
 class MemoryStore:
-    """Keeps payments in memory. Give it a `FakeClock`, or it runs on real time.
+    """Keeps payments in memory. With a `FakeClock` a test moves its time, otherwise it is real.
 
-    `feed_max`: how many events a partition of the feed keeps for readers yet to come.
+    `feed_max`: how many entries a partition of the feed keeps for groups that do not exist yet.
     """
 
     def __init__(self, clock: FakeClock | None = None, *, feed_max: int = 1_000) -> None:
@@ -85,35 +85,35 @@ class MemoryStore:
         self._orders: dict[str, _Order] = {}
         self._flows: dict[str, bytes] = {}
         self._wakes: dict[str, int] = {}
-        self._marks: dict[str, int] = {}
-        self._claims = 0
+        self._seen_until_at_ms: dict[str, int] = {}
+        self._lease_turns = 0
         self._since_ms = 0
         self._offset_ms = time.time() * 1000 - monotonic_ms()
         self._ledger = MemoryLedger(self.now_ms)
         self._feed = MemoryFeed(self.now_ms, feed_max=feed_max)
 
     def now_ms(self) -> int:
-        """Return the clock's time, or the time of day when this was made and counted on since."""
+        """Return the clock's time; without one, the time of day, which never goes back."""
         return self.clock.now_ms if self.clock else round(monotonic_ms() + self._offset_ms)
 
     def ledger(self) -> MemoryLedger:
-        """Return books of the rate budget that go by this store's clock."""
+        """Return the rate budget's ledger, on this store's clock."""
         return self._ledger
 
     def feed(self) -> MemoryFeed:
-        """Return what the feed's readers need."""
+        """Return the part of the store that feed consumers use."""
         return self._feed
 
     async def open(self) -> None:
-        """Nothing to connect to."""
+        """Do nothing: there is no connection."""
 
     async def aclose(self) -> None:
-        """Nothing to let go of; the payments stay."""
+        """Do nothing: the payments stay."""
 
     async def start(
         self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
     ) -> Started:
-        """Begin the order's next payment, or return the one that stands in its way."""
+        """Store the order's next payment, or return the one that stands in its way."""
         order = self._orders.setdefault(order_id, _Order([], {}, {}))
         if order.attempts and not order.records:
             raise AlreadyPaid(f"order {order_id} was paid by a payment that has been purged")
@@ -121,9 +121,9 @@ class MemoryStore:
             if n not in order.records:
                 raise Conflict(f"order {order_id} has moved: its payment {n} is not the next one")
             return Started("exists", self._snapshot(order_id, n))
-        barred = None if n is not None else self._in_the_way(order_id, order)
-        if barred is not None:
-            return barred
+        existing = None if n is not None else self._in_the_way(order_id, order)
+        if existing is not None:
+            return existing
         n = len(order.attempts) + 1
         order.attempts.append(Attempt(State.CREATED))
         order.records[n] = encode_record(msgspec.structs.replace(record, token=token_urlsafe(8)))
@@ -140,7 +140,7 @@ class MemoryStore:
         return None
 
     async def load(self, order_id: str, n: int) -> Snapshot | None:
-        """Return a payment, None where there is none."""
+        """Return a payment, None if there is none."""
         order = self._orders.get(order_id)
         return self._snapshot(order_id, n) if order and n in order.records else None
 
@@ -153,30 +153,30 @@ class MemoryStore:
         stored = decode_record(order.records[snapshot.n])
         if stored.schema > SCHEMA:
             return Committed(Outcome.SCHEMA, now_ms)
-        moved = (stored.version, stored.token) != (plan.previous.version, plan.previous.token)
+        changed = (stored.version, stored.token) != (plan.previous.version, plan.previous.token)
         siblings_with_money = _siblings_with_money(order.attempts, plan)
         unseen = plan.barred_as is None and len(siblings_with_money) > len(
             plan.before.siblings_with_money
         )
-        if moved or unseen:
-            held = self._snapshot(snapshot.order_id, snapshot.n)
-            return Committed(Outcome.CONFLICT, now_ms, held)
+        if changed or unseen:
+            newest = self._snapshot(snapshot.order_id, snapshot.n)
+            return Committed(Outcome.CONFLICT, now_ms, newest)
         if not plan.verified_after_restart and self._may_be_rolled_back(stored):
             return Committed(Outcome.RESTARTED, now_ms, since_at_ms=self._since_ms)
         barred = _forbidden(order.attempts, plan)
         if barred is not None:
             return Committed(barred[0], now_ms, None, barred[1])
-        entered = order.attempts[snapshot.n - 1].state not in HOLDS
-        for twin in siblings_with_money if entered else ():
-            self._wakes[payment_id(snapshot.order_id, twin)] = now_ms
-        kept = self._write(order, plan)
-        written = msgspec.structs.replace(snapshot, record=kept, attempts=tuple(order.attempts))
+        gets_money = order.attempts[snapshot.n - 1].state not in HOLDS
+        for sibling in siblings_with_money if gets_money else ():
+            self._wakes[payment_id(snapshot.order_id, sibling)] = now_ms
+        stored = self._write(order, plan)
+        written = msgspec.structs.replace(snapshot, record=stored, attempts=tuple(order.attempts))
         return Committed(Outcome.OK, now_ms, written)
 
     def _write(self, order: _Order, plan: Plan) -> Record:
         n, record = plan.snapshot.n, plan.record
-        kept = msgspec.structs.replace(record, token=token_urlsafe(8))
-        order.records[n] = encode_record(kept)
+        stored = msgspec.structs.replace(record, token=token_urlsafe(8))
+        order.records[n] = encode_record(stored)
         order.attempts[n - 1] = attempt_of(record)
         if plan.action_changed:
             action = plan.snapshot.next_action
@@ -195,32 +195,33 @@ class MemoryStore:
         events = encode_events(plan)
         self.events.extend(events)
         self._feed.append(plan.snapshot.order_id, events)
-        return kept
+        return stored
 
     async def notify(self, notification: Notification) -> Notified:
-        """Make the payments that a notification is about due now; tell the feed once."""
+        """Make the payments that a notification concerns due now, and write it into the feed."""
         now_ms, cf_payment_id = self.now_ms(), notification.cf_payment_id
         reported = notification.reported_state
         order = self._orders.get(notification.order_id) or _Order([], {}, {})
-        woken = []
+        due = []
         for n in _concerned(order.attempts, cf_payment_id):
             attempt = order.attempts[n - 1]
             adds_nothing = attempt.cf_payment_id == cf_payment_id and attempt.state == reported
             if not adds_nothing and n in order.records:
                 order.notices[n] = _notice(order.notices.get(n), notification, now_ms)
                 self._wakes[payment_id(notification.order_id, n)] = now_ms
-                woken.append(n)
-        self._marks = {mark: until for mark, until in self._marks.items() if until > now_ms}
-        new = notification.content_id not in self._marks
+                due.append(n)
+        seen = {name: at_ms for name, at_ms in self._seen_until_at_ms.items() if at_ms > now_ms}
+        self._seen_until_at_ms = seen
+        new = notification.content_id not in seen
         if new:
-            self._marks[notification.content_id] = now_ms + DUPLICATE_WINDOW_MS
+            seen[notification.content_id] = now_ms + DUPLICATE_WINDOW_MS
             entry = encode_notification(notification, now_ms)
             self.events.append(entry)
             self._feed.append(notification.order_id, [entry])
-        return Notified(tuple(woken), duplicate=not new)
+        return Notified(tuple(due), duplicate=not new)
 
     async def clear_notifications(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
-        """Be done with a payment's notifications up to then, without a new version of it."""
+        """Remove a payment's open notification up to then, without a new version of it."""
         order = self._orders.get(snapshot.order_id)
         notice = order.notices.get(snapshot.n) if order else None
         if order and notice and notice.at_ms <= settles_until_at_ms:
@@ -235,11 +236,11 @@ class MemoryStore:
         return self._flows.get(digest)
 
     async def lease(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
-        """Take due payments, three quarters the newest overdue, one quarter the oldest."""
+        """Take due payments: three quarters of those that became due last, one of the oldest."""
         now_ms = self.now_ms()
         due = sorted((at, name) for name, at in self._wakes.items() if at <= now_ms)
-        oldest = oldest_share(limit, self._claims)
-        self._claims += 1
+        oldest = oldest_share(limit, self._lease_turns)
+        self._lease_turns += 1
         newest = due[::-1][: limit - oldest]
         chosen = dict.fromkeys(name for _, name in [*newest, *due[:oldest]])
         for name in chosen:
@@ -247,7 +248,7 @@ class MemoryStore:
         return [self._by_name(name) for name in chosen]
 
     async def defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
-        """Look at a claimed payment at another time, unless somebody has moved it since."""
+        """Give a leased payment another wake time, unless it has changed since it was leased."""
         found = await self.load(snapshot.order_id, snapshot.n)
         same = found is not None and found.record.token == snapshot.record.token
         if same and snapshot.id in self._wakes:
@@ -259,12 +260,12 @@ class MemoryStore:
         return Overdue(len(due), min(due, default=None))
 
     async def purge(self, payments: Sequence[Snapshot]) -> bool:
-        """Remove an order whose payments are exactly these; False if one has moved."""
+        """Remove an order whose payments are exactly these; False if one has changed."""
         order = self._orders.get(payments[0].order_id)
         if order is None or len(order.attempts) != len(payments):
             return False
-        held = [decode_record(order.records[n]).token for n in sorted(order.records)]
-        if order.notices or held != [snapshot.record.token for snapshot in payments]:
+        tokens = [decode_record(order.records[n]).token for n in sorted(order.records)]
+        if order.notices or tokens != [snapshot.record.token for snapshot in payments]:
             return False
         order.records.clear()
         order.actions.clear()
@@ -276,15 +277,15 @@ class MemoryStore:
         return True
 
     def restarted(self) -> None:
-        """Behave as a server that came up again, perhaps without its last commits."""
+        """Behave like a server that restarted, and may have lost its last commits."""
         self._since_ms = self.now_ms()
 
     def _may_be_rolled_back(self, record: Record) -> bool:
-        anew = record.version == 1 and self._since_ms > 0
-        return record.updated_at_ms < self._since_ms + (_RESTART_MS if anew else 0)
+        started_again = record.version == 1 and self._since_ms > 0
+        return record.updated_at_ms < self._since_ms + (_RESTART_MS if started_again else 0)
 
     async def list(self, page: Page) -> Sequence[Snapshot]:
-        """Return payments by state, oldest first."""
+        """Return payments by index, oldest first."""
         found = [
             self._snapshot(order_id, n)
             for order_id, order in self._orders.items()
@@ -313,7 +314,7 @@ class MemoryStore:
 
 
 def _concerned(attempts: Sequence[Attempt], cf_payment_id: str) -> Sequence[int]:
-    """Return which payments a notification about this attempt is about, as in cfflow.lua."""
+    """Return which payments a notification about this attempt concerns, as in script.lua."""
     waiting: list[int] = []
     if not cf_payment_id:
         return waiting
@@ -327,7 +328,7 @@ def _concerned(attempts: Sequence[Attempt], cf_payment_id: str) -> Sequence[int]
 
 
 def _notice(before: Notice | None, new: Notification, now_ms: int) -> Notice:
-    """Return what is noted now; what two say differently, only an inquiry answers."""
+    """Return the open notification after a new one; without a state if the two contradict."""
     if before is None:
         return Notice(now_ms, new.cf_payment_id, new.reported_state)
     at_ms = max(now_ms, before.at_ms + 1)
@@ -338,7 +339,7 @@ def _notice(before: Notice | None, new: Notification, now_ms: int) -> Notice:
 
 
 def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] | None:
-    """Say which other payment of the order stands in the way of this plan."""
+    """Return why the plan is refused, and because of which other payment; None if it is not."""
     opened = 0 if plan.barred_as is None else step_bit(plan.barred_as)
     for other, attempt in enumerate(attempts, 1):
         if other == plan.snapshot.n:
@@ -353,7 +354,7 @@ def _forbidden(attempts: Sequence[Attempt], plan: Plan) -> tuple[Outcome, int] |
 
 
 def _siblings_with_money(attempts: Sequence[Attempt], plan: Plan) -> list[int]:
-    """Return the other payments that hold money, where this plan's own does so too."""
+    """Return the siblings that hold or took money, if the plan's payment does so too."""
     if plan.record.state not in HOLDS:
         return []
     n = plan.snapshot.n

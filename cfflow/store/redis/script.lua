@@ -3,7 +3,7 @@
 -- KEYS, all of one partition P (its hash tag keeps them in one slot; NS is the namespace)
 --
 --   NS:{P}:o:<order_id>    hash   one order
---        o                        msgpack [[state, cf_payment_id, abandoned, blocks, given_up_ms, bars],
+--        o                        msgpack [[state, cf_payment_id, abandoned, blocks, given_up_at_ms, bars],
 --                                 ...], one per payment; `bars`: the steps that the other payments may
 --                                 not begin now, one bit each
 --        <n>                      the record of payment n: msgpack array, [schema, version, token, ...]
@@ -16,7 +16,7 @@
 --   NS:{P}:review          zset   payment id -> when it was created, ms; while a review is open
 --   NS:{P}:events          stream one entry per transition or notification, field e
 --   NS:{P}:groups          hash   how far the feed's groups have read this partition
---        <group>                  msgpack [consumer, session, until_ms, id, seen]: who has the lease, and
+--        <group>                  msgpack [consumer, session, until_at_ms, id, seen]: who has the lease, and
 --                                 until when; the last entry acknowledged, and its number, counted
 --                                 from the first entry that this partition ever had
 --        (the empty name)         how many entries were trimmed
@@ -77,15 +77,15 @@ end
 
 -- A new history of the data may lack the last commits of the one before. So a payment that was
 -- committed before its begin, or started shortly after, needs an inquiry before its next step.
-local function may_be_rolled_back(key, version, committed_ms, now)
+local function may_be_rolled_back(key, version, committed_at_ms, now)
   local held, run = redis.call('HMGET', key, 'run', 'since'), history_id()
   if run ~= '' and held[1] ~= run then
     write_history(key, now)
     return true, now
   end
   local since = tonumber(held[2] or 0)
-  local started_anew = version == 1 and since > 0 and committed_ms < since + RESTART_MS
-  return committed_ms < since or started_anew, since
+  local started_anew = version == 1 and since > 0 and committed_at_ms < since + RESTART_MS
+  return committed_at_ms < since or started_anew, since
 end
 
 local function attempts_of(packed)
@@ -95,11 +95,11 @@ local function attempts_of(packed)
   return cmsgpack.unpack(packed)
 end
 
-local function index_wake(key, id, wake_ms)
-  if wake_ms == '' then
+local function index_wake(key, id, wake_at_ms)
+  if wake_at_ms == '' then
     redis.call('ZREM', key, id)
   else
-    redis.call('ZADD', key, wake_ms, id)
+    redis.call('ZADD', key, wake_at_ms, id)
   end
 end
 
@@ -113,7 +113,7 @@ local function purged_payment(order, attempts)
 end
 
 -- start: KEYS order wake s:created flows run
---        ARGV order_id digest flow_text record wake_ms created_ms token n
+--        ARGV order_id digest flow_text record wake_at_ms created_at_ms token n
 -- Begins the order's next payment. With n: exactly that one, in whatever states the others are.
 local function start()
   local order, wake, created, flows = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -207,24 +207,24 @@ end
 
 -- Whether this commit settles a notification: its inquiry was made after the notification came, or
 -- it writes the state that the notification reports.
-local function settles(packed, settles_until_ms, cf_payment_id, state)
+local function settles(packed, settles_until_at_ms, cf_payment_id, state)
   local notice = cmsgpack.unpack(packed)
-  return notice[1] <= settles_until_ms or (notice[2] == cf_payment_id and notice[3] == state)
+  return notice[1] <= settles_until_at_ms or (notice[2] == cf_payment_id and notice[3] == state)
 end
 
 -- commit: KEYS order wake s:was s:is review events run groups
---         ARGV id n schema version token record state cf_payment_id feed_max wake_ms
---              created_ms opens(''|bit of the step) review(1|0|keep) action(keep|drop|set) action_blob
---              version_token attempt siblings committed_ms(''|ms) settles_until_ms event...
+--         ARGV id n schema version token record state cf_payment_id feed_max wake_at_ms
+--              created_at_ms opens(''|bit of the step) review(1|0|keep) action(keep|drop|set) action_blob
+--              version_token attempt siblings committed_at_ms(''|ms) settles_until_at_ms event...
 -- `siblings`: how many siblings with money the caller decided on. If there are more, the commit is
 -- a conflict, so that the caller decides again with all of them in view. A commit by which this
 -- payment gets money makes those siblings due.
--- `settles_until_ms`: notifications up to then are settled; after a later one the payment is due now.
+-- `settles_until_at_ms`: notifications up to then are settled; after a later one the payment is due now.
 local function commit()
   local order, wake, was, is, review, events =
     KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
   local id, n, token, record = ARGV[2], tonumber(ARGV[3]), ARGV[6], ARGV[7]
-  local state, cf_payment_id, created_ms = ARGV[8], ARGV[9], ARGV[12]
+  local state, cf_payment_id, created_at_ms = ARGV[8], ARGV[9], ARGV[12]
   local now = now_ms()
   local held = redis.call('HMGET', order, n, 'o', n .. 'n')
   if not held[1] then
@@ -277,10 +277,10 @@ local function commit()
   end
   if was ~= is then
     redis.call('ZREM', was, id)
-    redis.call('ZADD', is, created_ms, id)
+    redis.call('ZADD', is, created_at_ms, id)
   end
   if ARGV[14] == '1' then
-    redis.call('ZADD', review, created_ms, id)
+    redis.call('ZADD', review, created_at_ms, id)
   elseif ARGV[14] == '0' then
     redis.call('ZREM', review, id)
   end
@@ -395,7 +395,7 @@ local function notify()
   return { 'ok', now, new and 0 or 1, woken }
 end
 
--- clear_notifications: KEYS wake order    ARGV id n token settles_until_ms wake_ms
+-- clear_notifications: KEYS wake order    ARGV id n token settles_until_at_ms wake_at_ms
 -- An inquiry has settled the notifications up to then and found nothing new, so there is no commit.
 local function clear_notifications()
   local held = redis.call('HMGET', KEYS[2], ARGV[3], ARGV[3] .. 'n')
@@ -407,7 +407,7 @@ local function clear_notifications()
   return { 'ok', now_ms() }
 end
 
--- defer: KEYS wake order           ARGV id n token wake_ms
+-- defer: KEYS wake order           ARGV id n token wake_at_ms
 -- A leased payment is due at that time, unless a commit has changed it since it was leased.
 local function defer()
   local held = redis.call('HGET', KEYS[2], ARGV[3])
@@ -478,7 +478,7 @@ local function rows_of(index, others, found)
   until #rows < 2 * limit or #found == most
 end
 
--- find: KEYS index...              ARGV from_ms to_ms limit narrowed(1|0)
+-- find: KEYS index...              ARGV from_at_ms to_at_ms limit narrowed(1|0)
 -- The first ids of each index with their times. Narrowed: only of the first index, and only those
 -- that are in one of the other indexes too.
 local function find()
@@ -526,8 +526,8 @@ local function freed_in(slices, missing, span, now)
 end
 
 -- budget: KEYS book                ARGV entry: a msgpack map, see cfflow/limits/ledger.py
--- The book is msgpack [[block_set_ms, block_ms], [[second, calls], ...],
--- [[granted_ms, permits, id], ...]].
+-- The book is msgpack [[block_set_at_ms, block_ms], [[second, calls], ...],
+-- [[granted_at_ms, permits, id], ...]].
 -- Does what `settle` in cfflow/limits/ledger.py does. After the clock was set back, times in the book
 -- lie in the future; they count as now.
 local function budget()
@@ -589,7 +589,7 @@ local function budget()
   return { 'ok', now, granted, wait, blocked }
 end
 
--- The state of a group in this partition: [consumer, session, until_ms, id, seen]; nil if the group
+-- The state of a group in this partition: [consumer, session, until_at_ms, id, seen]; nil if the group
 -- is not registered. The field with the empty name has the count of trimmed entries.
 local function read_group(group)
   local packed = redis.call('HGET', KEYS[1], group)
@@ -606,8 +606,8 @@ end
 
 -- A lease is renewed once a fifth of it is over, so that an idle consumer does not write each time
 -- that it looks.
-local function needs_renewal(until_ms, now, lease)
-  return until_ms - now < lease * 0.8
+local function needs_renewal(until_at_ms, now, lease)
+  return until_at_ms - now < lease * 0.8
 end
 
 -- feed_register: KEYS groups events    ARGV group start(oldest|now)
