@@ -231,4 +231,13 @@ def _check_proof(was: Record, record: Record, event: Event | None) -> None:
             assert event.asked_at_ms >= was.moved_at_ms
     else:
         assert shown
-        assert record.state in proofs or isinstance(event, Inquired)
+        assert record.state in proofs or record.state is _state_of_found_pay(was, event)
+
+
+def _state_of_found_pay(was: Record, event: Event) -> State | None:
+    """Return where an inquiry that finds a lost pay leads: to the page that it was sent for."""
+    pay = was.operation
+    if not isinstance(event, Inquired) or was.state is not State.CREATED or pay is None:
+        return None
+    assert pay.step is Step.PAY and was.cf_payment_id is None
+    return State.OTP_PENDING if pay.channel == "post" else State.INITIATED

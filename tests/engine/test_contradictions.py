@@ -150,5 +150,6 @@ async def test_an_adopted_payment_is_as_old_as_its_attempt(shop: Shop) -> None:
     assert 86_390 <= age_s <= 86_410
     history = await shop.cashier.history(payment)
     moves = [entry for entry in history if entry.kind == "transition"]
+    assert [entry.what for entry in moves] == ["initiate", "hold", "capture"]
     assert all(abs((entry.at - payment.created_at).total_seconds()) < 5 for entry in moves)
     assert history[-1].what == "adopted from the gateway's list"

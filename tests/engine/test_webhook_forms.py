@@ -174,7 +174,9 @@ def test_a_field_of_any_form_is_accepted_and_changes_only_what_it_says(
     name: str, path: Path
 ) -> None:
     """What names an attempt is about it; all else is handed on with its own data."""
-    for form, data, found in readings(name, path):
+    seen = list(readings(name, path))
+    assert [form for form, _, _ in seen] == list(FORMS) and len(FORMS) > 5
+    for form, data, found in seen:
         is_payment = name in PAYMENT_EVENTS
         wanted = wanted_of_payment(path, form) if is_payment else wanted_of_other(name, path, form)
         assert (found.order_id, found.cf_payment_id, found.reported_state) == wanted, form
