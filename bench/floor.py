@@ -157,7 +157,7 @@ class Floor:
 
     async def sell(self, order: Order) -> None:
         """Sell one order. Raises `RuntimeError` when the money was not taken."""
-        order_id = order.order_id or ""
+        order_id = order.order_id
         started, opened_pay, paid, opened_submit, taken = self._writes
         await self._write(order_id, started)
         await self._write(order_id, opened_pay)

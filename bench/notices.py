@@ -73,7 +73,7 @@ async def _by_upi(orchestrator: Orchestrator, number: int) -> Payment:
     order = await orchestrator.gateway.create_order("170.00", _CUSTOMER, order_id=order_id)
     payment = await orchestrator.start("upi", order_id=order_id)
     method = UPI(channel="collect", upi_id="somebody@gocash")
-    return await orchestrator.pay(payment, order.payment_session_id or "", method)
+    return await orchestrator.pay(payment, order.payment_session_id, method)
 
 
 async def _acknowledged(

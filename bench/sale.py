@@ -201,9 +201,9 @@ async def _contenders(
 
 
 async def _sell_with(engine: Orchestrator, order: Order) -> None:
-    payment = await engine.start("native_otp", order_id=order.order_id or "", amount="170.00")
+    payment = await engine.start("native_otp", order_id=order.order_id, amount="170.00")
     card = Card(channel="post", **CARD_FIELDS)
-    payment = await engine.pay(payment, order.payment_session_id or "", card)
+    payment = await engine.pay(payment, order.payment_session_id, card)
     payment = await engine.submit_otp(payment, OTP)
     if payment.state != "captured":
         raise RuntimeError(f"{payment!r} was not sold")

@@ -29,7 +29,7 @@ async def ask(payment: Payment) -> str:
 async def checkout(cashier: cfflow.Orchestrator) -> Payment:
     """Take one payment from the order to the money."""
     order = await cashier.gateway.create_order("170.00", CUSTOMER)
-    payment = await cashier.start("native_otp", order_id=order.order_id or "", amount="170.00")
+    payment = await cashier.start("native_otp", order_id=order.order_id, amount="170.00")
     card = Card(
         card_number="4111111111111111",
         card_holder_name="Asha Rao",
@@ -37,7 +37,7 @@ async def checkout(cashier: cfflow.Orchestrator) -> Payment:
         card_expiry_yy="31",
         card_cvv="123",
     )
-    payment = await cashier.pay(payment, order.payment_session_id or "", card)
+    payment = await cashier.pay(payment, order.payment_session_id, card)
     while isinstance(payment.next_action, AskOtp):
         try:
             payment = await cashier.submit_otp(payment, await ask(payment))

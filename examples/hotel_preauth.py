@@ -29,7 +29,7 @@ HOLD = "preauth_transaction"
 async def check_in(desk: cfflow.Orchestrator, deposit: Decimal) -> Payment:
     """Hold a deposit on the guest's card."""
     order = await desk.gateway.create_order(deposit, CUSTOMER, order_note=HOLD)
-    payment = await desk.start("preauth", order_id=order.order_id or "", amount=deposit)
+    payment = await desk.start("preauth", order_id=order.order_id, amount=deposit)
     card = Card(
         card_number="4576238912771450",
         card_holder_name="Asha Rao",
@@ -37,7 +37,7 @@ async def check_in(desk: cfflow.Orchestrator, deposit: Decimal) -> Payment:
         card_expiry_yy="31",
         card_cvv="123",
     )
-    payment = await desk.pay(payment, order.payment_session_id or "", card)
+    payment = await desk.pay(payment, order.payment_session_id, card)
     return await desk.submit_otp(payment, "111000")
 
 

@@ -89,9 +89,8 @@ async def main() -> None:
     """Play both processes."""
     async with cfflow.connect() as cashier:
         order = await cashier.gateway.create_order("170.00", CUSTOMER)
-        order_id = order.order_id or ""
-        await crash(order_id, order.payment_session_id or "")
-        payment = await resume(cashier, order_id)
+        await crash(order.order_id, order.payment_session_id)
+        payment = await resume(cashier, order.order_id)
         print(await cashier.why(payment))
 
 

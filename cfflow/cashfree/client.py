@@ -76,8 +76,9 @@ class GatewayClient(Gateway):
         if api_version not in facts.API_VERSIONS:
             known = ", ".join(facts.API_VERSIONS)
             raise ConfigError(f"API version {api_version!r} is not one of {known}")
-        for name, value in self._credentials.reveal().items():
-            if not _HEADER_SAFE.fullmatch(value):
+        for name in self._credentials.reveal():
+            # No local variable has the secret: the error's frames would show it.
+            if not _HEADER_SAFE.fullmatch(self._credentials.reveal()[name]):
                 raise ConfigError(f"{name} is empty or has a character that no header can carry")
         self.base_url = base_url_of(environment)
         self.api_version = api_version

@@ -17,6 +17,7 @@ from cfflow.cashfree.methods import PaymentMethod, pay_body
 from cfflow.cashfree.wire import (
     Answer,
     AuthenticateAnswer,
+    FetchedOrder,
     Order,
     PayAnswer,
     PaymentEntity,
@@ -36,7 +37,8 @@ _pay = decoder(PayAnswer)
 _authenticate = decoder(AuthenticateAnswer)
 _entity = decoder(PaymentEntity)
 _entities = decoder(list[PaymentEntity])
-_order = decoder(Order)
+_created_order = decoder(Order)
+_fetched_order = decoder(FetchedOrder)
 _simulation = decoder(Simulation)
 
 
@@ -187,7 +189,8 @@ class Gateway(ABC):
         `amount` in rupees. `order_note` is a text of 3 to 200 characters; in the sandbox
         `preauth_transaction` makes the order's card payments holds, over channel `link`.
         Further fields of the API (`order_tags`, …) go by their own names. Safe to repeat with
-        the same `order_id`: the gateway refuses a second one. Raises `InvalidAmount` too.
+        the same `order_id`: the gateway refuses a second one. Raises `InvalidAmount` too, and
+        `GatewayUnavailable` for an order without an id or a session.
         """
         body = {
             "order_amount": amount_of(amount),
@@ -200,12 +203,14 @@ class Gateway(ABC):
         }
         given = encode({name: value for name, value in body.items() if value is not None})
         return await self._exchange(
-            Call.CREATE_ORDER, _order, body=Sealed(given), key=key, timeout_s=timeout_s
+            Call.CREATE_ORDER, _created_order, body=Sealed(given), key=key, timeout_s=timeout_s
         )
 
-    async def fetch_order(self, order_id: str, *, timeout_s: float | None = None) -> Order:
+    async def fetch_order(self, order_id: str, *, timeout_s: float | None = None) -> FetchedOrder:
         """Return the order: its status, and when it expires."""
-        return await self._exchange(Call.FETCH_ORDER, _order, (order_id,), timeout_s=timeout_s)
+        return await self._exchange(
+            Call.FETCH_ORDER, _fetched_order, (order_id,), timeout_s=timeout_s
+        )
 
     async def simulate(
         self,

@@ -49,6 +49,7 @@ class _Field(NamedTuple):
     key: str
     read: _Read
     decides: bool
+    required: bool
 
 
 def decoder(kind: type[_T]) -> Callable[[bytes], _T]:
@@ -115,6 +116,8 @@ def _built(kind: Any, found: Mapping[str, msgspec.Raw], *, strict: bool = True) 
     values: dict[str, Any] = {}
     for field in _fields(kind):
         if field.key not in found:
+            if field.required:
+                raise ValueError(f"{field.key} is missing")
             continue
         try:
             values[field.name] = field.read(found[field.key])
@@ -133,6 +136,7 @@ def _fields(kind: Any) -> tuple[_Field, ...]:
             field.encode_name,
             _field_reader(field.type),
             _DECIDES in getattr(field.type, "__metadata__", ()),
+            field.required,
         )
         for field in msgspec.structs.fields(kind)
     )

@@ -16,8 +16,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from cfflow.cashfree import facts
-from cfflow.cashfree.instrument import instrument, method_name
 from cfflow.cashfree.lenient import UNREADABLE, Decides, decoder
+from cfflow.cashfree.paid_with import PaidWith, method_name, paid_with
 from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
 from cfflow.core.money import without_noise
 from cfflow.core.observation import Call, Failure, Observation
@@ -26,6 +26,7 @@ __all__ = [
     "Answer",
     "AuthenticateAnswer",
     "ErrorAnswer",
+    "FetchedOrder",
     "Order",
     "PayAnswer",
     "PaymentEntity",
@@ -53,7 +54,7 @@ _CARD_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){12,18}")
 _T = TypeVar("_T")
 
 
-_NOTHING: Final = msgspec.Raw(b"null")
+_NULL: Final = msgspec.Raw(b"null")
 _decode_json: Final = msgspec.json.Decoder().decode
 
 
@@ -64,7 +65,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     request_id: str = msgspec.field(default="", name="(x-request-id)")
 
     def check(self) -> None:
-        """Raise `ValueError` for an amount that no answer about money can hold."""
+        """Raise `ValueError` where a decoded value makes no sense: an impossible amount."""
 
 
 class PayData(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -124,11 +125,7 @@ class ErrorDetails(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
-    """One attempt, as fetch and authorize show it.
-
-    `payment_method` stays JSON until somebody asks for it with `paid_with()`: only a lost
-    pay needs it, and a printed entity then shows no UPI id and no phone.
-    """
+    """One attempt, as fetch and authorize show it."""
 
     cf_payment_id: Decides[_Id] = None
     order_id: Decides[str | None] = None
@@ -140,7 +137,9 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
     authorization: Decides[Authorization | None] = None
     error_details: ErrorDetails | None = None
     payment_group: str | None = None
-    payment_method: msgspec.Raw = _NOTHING
+    # Kept as JSON: whatever stands in it, the fields about money stay readable, and a printed
+    # entity shows no UPI id and no phone.
+    _payment_method: msgspec.Raw = msgspec.field(default=_NULL, name="payment_method")
     payment_message: str | None = None
     payment_time: str | None = None
     payment_completion_time: str | None = None
@@ -161,20 +160,21 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
             raise ValueError("an attempt in the list has no id that can be read")
         return PaymentEntity(cf_payment_id=self.cf_payment_id, order_id=self.order_id)
 
-    def paid_with(self) -> dict[str, Any]:
-        """Return the payment method's own fields by the method's name; empty if unsaid.
-
-        Also empty where these fields alone are broken: the money's own are check_amounts.
-        """
+    @property
+    def payment_method(self) -> PaidWith:
+        """What was paid with, as far as it is shown. A part that cannot be read is None."""
         try:
-            found = _decode_json(self.payment_method)
+            found = _decode_json(self._payment_method)
         except UNREADABLE:
-            return {}
-        return found if isinstance(found, dict) else {}
+            found = None
+        return paid_with(found, self.payment_group)
 
 
-class Order(Answer, frozen=True, kw_only=True, gc=False):
-    """An order. Its `payment_session_id` pays it, so `repr` does not show it."""
+class FetchedOrder(Answer, frozen=True, kw_only=True, gc=False):
+    """An order as fetch order shows it; one that takes no payment may have no session.
+
+    Its `payment_session_id` pays it, so `repr` does not show it.
+    """
 
     cf_order_id: _Id = None
     order_id: Decides[str | None] = None
@@ -189,11 +189,25 @@ class Order(Answer, frozen=True, kw_only=True, gc=False):
         _check_each(self.order_amount)
 
     def __repr__(self) -> str:
-        return f"Order(order_id={self.order_id!r}, order_status={self.order_status!r})"
+        kind = type(self).__name__
+        return f"{kind}(order_id={self.order_id!r}, order_status={self.order_status!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         # rich and structlog's tracebacks ask this one, and msgspec's own shows every field.
         return [("order_id", self.order_id), ("order_status", self.order_status)]
+
+
+class Order(FetchedOrder, frozen=True, kw_only=True, gc=False):
+    """An order that was just created: it has an id, and a session to pay it with."""
+
+    order_id: Decides[str]
+    payment_session_id: Decides[str]
+
+    def check(self) -> None:
+        """Raise `ValueError` for an empty id or session too: the order could not be paid."""
+        super().check()
+        if not self.order_id.strip() or not self.payment_session_id.strip():
+            raise ValueError("the order has no id or no payment session")
 
 
 class Simulation(Answer, frozen=True, kw_only=True, gc=False):
@@ -214,7 +228,7 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def check_amounts(found: _T) -> _T:
-    """Return a decoded answer; raises `ValueError` where one of its amounts is none.
+    """Return a decoded answer; raises `ValueError` where a value of it makes no sense.
 
     In a list such an attempt keeps its ids alone, so that it does not hide the others.
     """
@@ -262,7 +276,7 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
     """Return what a payment entity says, whichever call it answers."""
     authorization = entity.authorization or Authorization()
     began_at_ms = timestamp_ms(entity.payment_time)
-    method, channel, last_four, card_kind = instrument(entity.paid_with(), entity.payment_group)
+    paid = entity.payment_method
     return Observation(
         call=call,
         cf_payment_id=_id(entity.cf_payment_id),
@@ -274,9 +288,9 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
         captured_amount=_money(authorization.captured_amount),
         hold_expires_at_ms=timestamp_ms(authorization.end_time),
         failure=_failure(entity.error_details),
-        method=method,
-        channel=channel,
-        last_four=last_four,
+        method=paid.method,
+        channel=paid.channel,
+        last_four=paid.last_four,
         payment_amount=_money(entity.payment_amount),
         order_amount=_money(entity.order_amount),
         began_at_ms=began_at_ms,
@@ -284,7 +298,7 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
         currency=entity.payment_currency,
         message=entity.payment_message or "",
         request_id=entity.request_id,
-        card_kind=card_kind,
+        card_kind=paid.card_kind,
     )
 
 

@@ -99,8 +99,7 @@ class _Demo:
         )
         payment = await orchestrator.start(flow, order_id=order_id, amount=amount)
         self._timeline.line("created", "start", f"order {order_id}, {amount} INR, flow {flow}")
-        session = order.payment_session_id or ""
-        payment = await orchestrator.pay(payment, session, test_card())
+        payment = await orchestrator.pay(payment, order.payment_session_id, test_card())
         for otp in otps:
             payment = await orchestrator.submit_otp(payment, otp)
         return payment

@@ -134,7 +134,9 @@ def take(order_id: str, button: str, given: Mapping[str, str]) -> Payment:
         case "again":
             return cashier.start("native_otp", order_id=order_id, amount=PRICE)
         case "card":
-            session = cashier.gateway.fetch_order(order_id).payment_session_id or ""
+            session = cashier.gateway.fetch_order(order_id).payment_session_id
+            if session is None:
+                raise Http404  # the order takes no payment any more
             return cashier.pay(payment_id, session, card(given), expected_version=seen)
         case "otp":
             return cashier.submit_otp(payment_id, given.get("otp", ""), expected_version=seen)

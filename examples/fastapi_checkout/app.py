@@ -132,7 +132,9 @@ async def take(
             return await desk.start("native_otp", order_id=order_id, amount=PRICE)
         case "card":
             order = await desk.gateway.fetch_order(order_id)
-            session = order.payment_session_id or ""
+            session = order.payment_session_id
+            if session is None:
+                raise HTTPException(404)  # the order takes no payment any more
             return await desk.pay(payment_id, session, card(given), expected_version=seen)
         case "otp":
             return await desk.submit_otp(payment_id, given.get("otp", ""), expected_version=seen)

@@ -172,7 +172,8 @@ class _Driver:
             return till.refresh
         if payment.state is State.CREATED:
             order = await till.gateway.fetch_order(payment.order_id)
-            session = order.payment_session_id or ""
+            session = order.payment_session_id
+            assert session is not None
             return lambda one: till.pay(one, session, card())
         if payment.state is State.OTP_PENDING:
             otp = "999999" if self._random.random() < 0.15 else OTP

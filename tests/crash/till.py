@@ -105,7 +105,7 @@ class Till:
         made = await till.gateway.create_order(
             "170.00", CUSTOMER, order_id=order_id, order_tags=tags
         )
-        return order_id, made.payment_session_id or ""
+        return order_id, made.payment_session_id
 
     async def begun(self, till: Orchestrator, flow: str, *, hold: bool = False) -> Job:
         """Return a payment that nobody has paid yet, as a job to be filled in."""

@@ -84,7 +84,7 @@ class Shop:
         made = await self.cashier.gateway.create_order(
             amount, CUSTOMER, order_id=order_id, order_tags=tags
         )
-        return order_id, made.payment_session_id or ""
+        return order_id, made.payment_session_id
 
     async def at_otp(self, amount: str = "170.00", flow: str = "native_otp") -> tuple[Payment, str]:
         """Return a payment whose customer is asked for the OTP, and its session."""

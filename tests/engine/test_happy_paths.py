@@ -205,8 +205,8 @@ async def test_the_sandboxs_hold_over_link_is_captured(shop: Shop) -> None:
     order = await shop.cashier.gateway.create_order(
         "5000.00", CUSTOMER, order_note="preauth_transaction"
     )
-    payment = await shop.cashier.start("preauth", order_id=order.order_id or "")
-    sent = await shop.cashier.pay(payment, order.payment_session_id or "", card(channel="link"))
+    payment = await shop.cashier.start("preauth", order_id=order.order_id)
+    sent = await shop.cashier.pay(payment, order.payment_session_id, card(channel="link"))
     assert isinstance(sent.next_action, Redirect)
     await shop.cashier.gateway.simulate(sent.cf_payment_id or "", "SUCCESS")
     held = await shop.cashier.refresh(sent)

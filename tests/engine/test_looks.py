@@ -44,7 +44,8 @@ async def test_a_busy_sibling_moves_no_look(shop: Shop) -> None:
     quiet = await waiting(shop)
     await shop.cashier.abandon(quiet)
     before = await wake_at_ms(shop, quiet)
-    session = (await shop.cashier.gateway.fetch_order(quiet.order_id)).payment_session_id or ""
+    session = (await shop.cashier.gateway.fetch_order(quiet.order_id)).payment_session_id
+    assert session is not None
     busy = await shop.cashier.start("native_otp", order_id=quiet.order_id, amount="170.00")
     busy = await shop.cashier.pay(busy, session, card("4706131211212123"))
     for _ in range(4):

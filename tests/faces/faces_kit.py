@@ -120,7 +120,7 @@ async def to_otp(cashier: Orchestrator, order_id: str, flow: str, amount: str) -
     tags = {"cfflow_preauth": "true"} if flow == "preauth" else None
     order = await cashier.gateway.create_order(amount, CUSTOMER, order_id=order_id, order_tags=tags)
     payment = await cashier.start(flow, order_id=order_id, amount=amount)
-    return await cashier.pay(payment, order.payment_session_id or "", card())
+    return await cashier.pay(payment, order.payment_session_id, card())
 
 
 async def fill(till: Till) -> None:

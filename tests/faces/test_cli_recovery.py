@@ -72,7 +72,7 @@ async def lost_capture(shop: Till, order_id: str) -> None:
             "90.00", CUSTOMER, order_id=order_id, order_tags=tags
         )
         payment = await cashier.start("quick_hotel", order_id=order_id)
-        payment = await cashier.pay(payment, order.payment_session_id or "", card())
+        payment = await cashier.pay(payment, order.payment_session_id, card())
         payment = await cashier.submit_otp(payment, "111000")
         fault(shop, call="authorize", kind="lost_after", order_id=order_id)
         with pytest.raises(cfflow.OutcomeUnknown):

@@ -65,7 +65,7 @@ def connect(bank: EmulatorProcess | str, **settings: Any) -> cfflow.sync.Orchest
 def order_of(cashier: cfflow.sync.Orchestrator) -> tuple[str, str]:
     """Create an order; its id and its session."""
     order = cashier.gateway.create_order("170.00", CUSTOMER)
-    return order.order_id or "", order.payment_session_id or ""
+    return order.order_id, order.payment_session_id
 
 
 def to_otp(cashier: cfflow.sync.Orchestrator) -> cfflow.Payment:
@@ -155,8 +155,8 @@ def test_a_missing_amount_is_refused_and_one_left_out_is_the_whole_hold(
     with connect(bank, redis_url=redis_url) as cashier:
         tags = {"cfflow_preauth": "true"}
         order = cashier.gateway.create_order("170.00", CUSTOMER, order_tags=tags)
-        payment = cashier.start("preauth", order_id=order.order_id or "")
-        payment = cashier.pay(payment, order.payment_session_id or "", card())
+        payment = cashier.start("preauth", order_id=order.order_id)
+        payment = cashier.pay(payment, order.payment_session_id, card())
         payment = cashier.submit_otp(payment, "111000")
         with pytest.raises(cfflow.InvalidAmount):
             cashier.capture(payment, missing)

@@ -203,7 +203,7 @@ async def _paid(cashier: Orchestrator, order_id: str, flow: str, method: Any) ->
     payment = await cashier.start(
         flow, order_id=order_id, amount="170.00", metadata={"cart": 7, "lines": ["a", {"b": 1.5}]}
     )
-    return await cashier.pay(payment, made.payment_session_id or "", method)
+    return await cashier.pay(payment, made.payment_session_id, method)
 
 
 async def _typed(cashier: Orchestrator, payment: Payment, clock: Clock) -> None:

@@ -92,7 +92,7 @@ class Till:
         )
         payment = await self.cashier.start(flow, order_id=order_id, amount="170.00")
         paid = await tolerant(
-            self.cashier.pay(payment, made.payment_session_id or "", method, save_instrument=False)
+            self.cashier.pay(payment, made.payment_session_id, method, save_instrument=False)
         )
         return paid if paid is not None else await self.cashier.get(payment)
 

@@ -172,7 +172,7 @@ async def pay(till: Till, order_id: str) -> cfflow.Payment:
     """Pay an order as far as its OTP."""
     made = await till.cashier.gateway.create_order("170.00", CUSTOMER)
     payment = await till.cashier.start("native_otp", order_id=order_id)
-    return await till.cashier.pay(payment, made.payment_session_id or "", card())
+    return await till.cashier.pay(payment, made.payment_session_id, card())
 
 
 async def test_a_worker_that_forgets_to_ask_sends_nothing() -> None:

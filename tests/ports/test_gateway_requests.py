@@ -111,10 +111,13 @@ CALLS: dict[str, tuple[Make, str, str, Any]] = {
 BEARERS = ("pay", "submit", "resend")
 UNKEYED = ("simulate",)
 
+CREATED = {"order_id": "order_8123", "payment_session_id": SESSION}
+
 
 def reply_to(name: str) -> Any:
     """An answer that decodes, for any of the calls."""
-    return answer(200, [] if name == "fetch all" else {})
+    bodies: dict[str, Any] = {"fetch all": [], "create order": CREATED}
+    return answer(200, bodies.get(name, {}))
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -219,7 +222,7 @@ async def test_an_amount_is_a_json_number_with_two_decimals(amount: str) -> None
     """However the caller or the gateway wrote it."""
     text = f"{Decimal(amount):.2f}"
     assert frozen_authorize("CAPTURE", Decimal(amount)).decode().endswith(f'"amount":{text}}}')
-    async with a_gateway(answer(200, {})) as gateway, a_client(gateway.base_url) as client:
+    async with a_gateway(answer(200, CREATED)) as gateway, a_client(gateway.base_url) as client:
         await client.create_order(Decimal(amount), CUSTOMER)
     assert f'"order_amount":{text},'.encode() in gateway.sent.body
 

@@ -260,6 +260,18 @@ async def test_an_inquiry_without_a_clear_answer_moved_nothing(call: str, troubl
     assert len(gateway.requests) == 1
 
 
+@pytest.mark.parametrize(
+    "body", [{}, {"order_id": "order_1"}, {"order_id": "order_1", "payment_session_id": None}]
+)
+async def test_an_order_without_a_session_may_be_created_again(body: dict[str, Any]) -> None:
+    """Nobody could pay it. With the same order_id nothing happens twice."""
+    error, gateway, _ = await failure_of(
+        lambda c: c.create_order(170, {}, order_id="order_1"), answer(200, body)
+    )
+    unavailable(error)
+    assert len(gateway.requests) == 1
+
+
 @pytest.mark.parametrize("status", TWIN)
 @pytest.mark.parametrize("call", STEPS)
 async def test_a_step_whose_twin_is_known_is_of_unknown_outcome(call: str, status: str) -> None:

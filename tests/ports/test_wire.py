@@ -10,10 +10,13 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.pretty import pretty_repr
 
 from cfflow import ApproveInApp, AskOtp, Failure, Redirect, SubmitForm
+from cfflow.cashfree.paid_with import PaidWith
 from cfflow.cashfree.wire import (
     AuthenticateAnswer,
+    FetchedOrder,
     Order,
     PayAnswer,
     PaymentEntity,
@@ -28,6 +31,7 @@ from cfflow.cashfree.wire import (
     timestamp_ms,
 )
 from cfflow.core.observation import Call, Observation, prove
+from tests.ports.forms_kit import FORMS, changed
 
 AUTHORIZATION = {
     "action": "CAPTURE",
@@ -96,7 +100,7 @@ KINDS: dict[str, Any] = {
     "authenticate": AuthenticateAnswer,
     "entity": PaymentEntity,
     "entities": list[PaymentEntity],
-    "order": Order,
+    "order": FetchedOrder,
     "simulation": Simulation,
 }
 
@@ -300,7 +304,8 @@ def test_an_amount_is_decoded_to_the_digit(text: str) -> None:
         (PaymentEntity, '{"payment_amount": %s}'),
         (PaymentEntity, '{"order_amount": %s}'),
         (PaymentEntity, '{"authorization": {"captured_amount": %s}}'),
-        (Order, '{"order_amount": %s}'),
+        (FetchedOrder, '{"order_amount": %s}'),
+        (Order, '{"order_id": "o", "payment_session_id": "s", "order_amount": %s}'),
     ],
 )
 def test_what_is_no_amount_of_money_does_not_decode(kind: Any, shape: str, text: str) -> None:
@@ -427,9 +432,75 @@ def test_the_answers_action_is_the_customers_next_step(
     ],
 )
 def test_what_was_paid_with_is_read_as_far_as_it_goes(method: object, read: object) -> None:
-    """Odd shapes are no reason not to believe the money's own fields."""
+    """A part of another form leaves the fields about money readable, and the other parts."""
     seen = entity(payment_method=method)
     assert (seen.method, seen.channel, seen.last_four) == read
+
+
+EMI = {"channel": "link", "card_number": "xxxxxx1111", "card_bank_name": "HDFC Bank"}
+
+
+@pytest.mark.parametrize(
+    ("method", "group", "paid"),
+    [
+        (
+            {"card": {"channel": "post", "card_number": "xxxxxx1111", "card_network": "visa"}},
+            "debit_card",
+            PaidWith("card", "post", "1111", "debit", "visa"),
+        ),
+        (
+            {"emi": EMI | {"card_type": "credit_card"}},
+            None,
+            PaidWith("emi", "link", "1111", "credit", None, "HDFC Bank"),
+        ),
+        (
+            {"net_banking": {"channel": "link", "netbanking_bank_name": "TESTR"}},
+            "net_banking",
+            PaidWith("netbanking", "link", bank="TESTR"),
+        ),
+        ({"upi": {"channel": "collect", "upi_id": "a@b"}}, "upi", PaidWith("upi", "collect")),
+        ({"wallet": {"phone": "9898989898"}}, "wallet", PaidWith("app")),
+        ({"card": {"card_network": 7, "card_bank_name": ["x"]}}, 7, PaidWith("card")),
+        ({"card": [{"channel": "post"}]}, {}, PaidWith("card")),
+        ([{"card": {}}], "credit_card", PaidWith(card_kind="credit")),
+        ({"card": {}, "upi": {}}, None, PaidWith()),
+        (7, None, PaidWith()),
+    ],
+)
+def test_what_was_paid_with_is_typed(method: object, group: object, paid: PaidWith) -> None:
+    """Callers of fetch payment get a value of ours, whatever the gateway sends."""
+    found = decode(PaymentEntity, TAKEN | {"payment_method": method, "payment_group": group})
+    assert found.payment_method == paid
+    assert found.payment_amount == Decimal("10.01")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b'{"card": {"channel": "\xff"}}',
+        b'"\\ud83d"',
+        b"1e999999",
+        b"9" * 5000,
+    ],
+    ids=["bytes", "half an emoji", "huge exponent", "many digits"],
+)
+def test_a_broken_payment_method_leaves_the_rest_readable(broken: bytes) -> None:
+    """The money's own fields are as they were, alone and in a list."""
+    body = json.dumps(TAKEN | {"payment_method": 16381}).encode().replace(b"16381", broken)
+    found = [decoder(PaymentEntity)(body), *decoder(list[PaymentEntity])(b"[%s]" % body)]
+    for one in found:
+        assert one.payment_method.method in (None, "card")
+        assert prove(observe_entity(one, Call.FETCH_PAYMENT)).row == 4
+
+
+@pytest.mark.parametrize("show", [repr, str, pretty_repr], ids=["repr", "str", "rich"])
+def test_what_was_paid_with_does_not_show_what_identifies_or_pays(show: Any) -> None:
+    """No UPI id, phone or number, neither on the entity nor on the value made of it."""
+    hidden = {"upi_id": "rohit@upi", "phone": "9898989898", "card_number": "4111111111111111"}
+    for method in ("card", "upi", "app"):
+        found = decode(PaymentEntity, TAKEN | {"payment_method": {method: hidden}})
+        shown = show(found) + show(found.payment_method)
+        assert [text for text in hidden.values() if text in shown] == []
 
 
 @pytest.mark.parametrize(
@@ -490,11 +561,35 @@ def test_a_card_number_in_the_banks_words_is_not_kept(name: str) -> None:
     assert failure.description == "xxxx"
 
 
-def test_an_order_does_not_show_its_session() -> None:
+@pytest.mark.parametrize("show", [repr, str, pretty_repr], ids=["repr", "str", "rich"])
+@pytest.mark.parametrize("kind", [Order, FetchedOrder])
+def test_an_order_does_not_show_its_session(kind: Any, show: Any) -> None:
     """Whoever reads a log could pay with it."""
-    order = decode(Order, {"order_id": "order_1", "payment_session_id": "session_secret"})
+    order = decode(kind, {"order_id": "order_1", "payment_session_id": "session_secret"})
     assert order.payment_session_id == "session_secret"
-    assert "session_secret" not in repr(order)
+    assert show(order).startswith(f"{kind.__name__}(order_id='order_1'")
+    assert "session_secret" not in show(order)
+
+
+@pytest.mark.parametrize("name", ["order_id", "payment_session_id"])
+@pytest.mark.parametrize("form", [*FORMS, "blank"])
+def test_an_order_that_was_created_has_an_id_and_a_session(name: str, form: str) -> None:
+    """Without one of them nobody could pay it; both are text, never None."""
+    value: Any = " " if form == "blank" else FORMS[form]
+    order = {"order_id": "order_1", "payment_session_id": "session_1", "order_note": 7}
+    body = changed(order, (name,), value)
+    try:
+        found = check_amounts(decode(Order, body))
+    except (msgspec.MsgspecError, ValueError):
+        assert form != '"text"'
+        return
+    assert (form, getattr(found, name)) == ('"text"', "text")
+
+
+def test_an_order_that_is_fetched_may_have_no_session() -> None:
+    """One that takes no payment any more is still an order."""
+    order = check_amounts(decode(FetchedOrder, {"order_id": "order_1", "order_status": "PAID"}))
+    assert (order.order_status, order.payment_session_id) == ("PAID", None)
 
 
 json_values = st.recursive(
