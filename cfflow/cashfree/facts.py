@@ -146,8 +146,6 @@ RATE_LIMITS: Final[Mapping[str, Mapping[str, int]]] = {
         "pay": 30,
     },
 }
-#: Counted for each IP address. All others are counted for the account.
-LIMITED_BY_ADDRESS: Final = frozenset({"pay"})
 
 LIMIT_HEADER: Final = "x-ratelimit-limit"
 REMAINING_HEADER: Final = "x-ratelimit-remaining"

@@ -25,6 +25,7 @@ from typing import Final
 import msgspec
 
 from cfflow.cashfree import facts
+from cfflow.cashfree.calls import ROUTES
 from cfflow.cashfree.environment import is_local
 from cfflow.core.observation import Call
 from cfflow.errors import CfflowError, ConfigError
@@ -111,7 +112,7 @@ class _Tally:
         known = [limit for limit in (self._ours, theirs) if limit is not None]
         self.limit: int | None = min(known, default=None)
         # Only callers pay, each machine by itself: there is nobody to share that with.
-        self.counted = bool(known) and self.call not in facts.LIMITED_BY_ADDRESS
+        self.counted = bool(known) and ROUTES[self.call].limited_by == "account"
         # The checkout's part, which no worker ever takes.
         self.reserve = (self.limit or 0) * 3 // 10
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cfflow.cashfree import facts
+from cfflow.cashfree.calls import ROUTES
 from cfflow.core.observation import Call
 from cfflow.errors import ConfigError
 from cfflow.limits.budget import Budget, LimitHeaders, limits_of
@@ -91,9 +92,15 @@ def tasks() -> int:
 
 
 #: The calls that have a limit.
-LIMITED = [Call(name) for name in facts.RATE_LIMITS["production"]]
+LIMITED = [call for call, route in ROUTES.items() if route.limited_by]
 
 # limits
+
+
+@pytest.mark.parametrize("environment", ["production", "sandbox"])
+def test_each_limited_call_of_the_table_has_a_number(environment: str) -> None:
+    """The table of calls and the published numbers name the same calls."""
+    assert [Call(name) for name in facts.RATE_LIMITS[environment]] == LIMITED
 
 
 @pytest.mark.parametrize("environment", ["production", "https://proxy.example/pg"])
