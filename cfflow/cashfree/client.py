@@ -1,7 +1,7 @@
 """`GatewayClient`: sends the calls of `gateway.py`, with time limits.
 
-It has no policy. It never retries, never follows a redirect, never sends anything but to
-its own base URL, whatever an answer says.
+It has no policy. It never retries, never follows a redirect, and sends to its own base URL only,
+whatever an answer contains.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ __all__ = ["GatewayClient"]
 
 _D = TypeVar("_D", bound=Answer | list[PaymentEntity])
 
-#: The deadline comes just after httpx's own limits, which know whether anything was sent.
+#: The deadline comes just after httpx's own limits, whose errors show whether anything was sent.
 _CONNECT_FIRST_S: Final = 0.05
 
 _LIMITS: Final = ("connect", "read", "write", "pool")
 
-#: Answers are small: compressed ones would only need a second limit, on their size.
+#: Answers are small. Compressed ones would need a second limit, on their size when unpacked.
 _HEADERS: Final = {
     "user-agent": "cfflow",
     "accept": "application/json",
@@ -112,7 +112,7 @@ class GatewayClient(Gateway):
     ) -> _D:
         """Send one call and return what its answer decodes to, or raise what went wrong."""
         began = time.perf_counter()
-        # Ours goes along, so that support can find a call whose answer never came.
+        # Our own id, so that support can find a call whose answer never came.
         own_id = token_hex(16)
         headers = _HEADERS | {
             facts.REQUEST_ID_HEADER: own_id,
@@ -135,10 +135,10 @@ class GatewayClient(Gateway):
         if isinstance(found, CfflowError):
             raise found
         if response is not None:
-            # Only of an answer that was understood: what lies between has clocks of its own.
+            # Only of an answer that decodes: a proxy's error page has the proxy's clock.
             self.clock.read(response.headers.get("date"))
         for part in found if isinstance(found, list) else (found,):
-            # It was made here and is in no other hands yet: a copy would only cost time.
+            # It was decoded here and no other code has it yet: a copy would only cost time.
             msgspec.structs.force_setattr(part, "request_id", request_id)
         return found
 
@@ -150,10 +150,10 @@ class GatewayClient(Gateway):
         headers: dict[str, str],
         timeout_s: float | None,
     ) -> httpx.Response | CfflowError:
-        """Send one request; a failure comes back as a value, so that its frames go.
+        """Send one request and return the answer; a failure is returned, not raised.
 
-        The frames below hold the request's bytes, card number and all: an error raised
-        from there would carry them into every crash report that prints local variables.
+        The frames below have the request's bytes, card number included. An error raised from
+        there would carry them into every crash report that prints local variables.
         """
         route, limit_s = ROUTES[call], self._timeout_s if timeout_s is None else timeout_s
         if self._closed:
@@ -172,9 +172,9 @@ class GatewayClient(Gateway):
                 await response.aread()
                 response.request = request
                 return response
-        except Exception as error:  # noqa: BLE001  any of them carries the request's frames
+        except Exception as error:  # noqa: BLE001  any error has the request's frames
             return from_transport(call, error)
-        except BaseException as ended:  # noqa: BLE001  a cancellation carries them too
+        except BaseException as ended:  # noqa: BLE001  a cancellation has them too
             raise ended.with_traceback(None) from None
 
     def _own_headers(self, route: Route, *, has_body: bool) -> dict[str, str]:
@@ -183,7 +183,7 @@ class GatewayClient(Gateway):
 
 
 def _read(call: Call, decode: Callable[[bytes], _D], response: httpx.Response) -> _D | CfflowError:
-    """Return what an answer says, or the error that it is; not raised here, see `_send`."""
+    """Return what an answer decodes to, or its error, which `_send` explains why not to raise."""
     if not response.is_success:
         return from_answer(call, response)
     try:

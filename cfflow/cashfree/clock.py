@@ -1,8 +1,8 @@
 """The gateway's clock, read off the `Date` header of its answers.
 
-Only this clock can say whether an attempt began before or after a pay was written down: the
-gateway stamps its attempts by it. Between two answers it is followed by the event loop's
-monotonic clock, so no wall clock and no store's clock is compared with it.
+Only this clock can prove that an attempt began before a pay was stored, since the gateway dates
+its attempts by it (gateway.md#late-money). Between two answers the event loop's monotonic clock
+measures the time, so no wall clock and no store's clock is compared with it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ __all__ = ["GatewayClock"]
 
 
 class GatewayClock:
-    """Knows the earliest time that the gateway's clock can show now."""
+    """Computes the earliest time that the gateway's clock can show now."""
 
     def __init__(self) -> None:
         self._ahead_ms: float | None = None
         self._date, self._date_ms = "", 0.0
 
     def read(self, date: str | None) -> None:
-        """Take the `Date` of an answer that was understood; one that is no date is left out.
+        """Use the `Date` of an answer that was decoded; a text that is not a date is ignored.
 
         The gateway wrote it before it reached us, so its clock shows that time or a later one.
         Of all answers the smallest difference counts: one date that is wrong and too late

@@ -17,7 +17,7 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def base_url_of(environment: str) -> str:
-    """Return the base URL of `sandbox`, `production` or a URL of one's own.
+    """Return the base URL of `sandbox` or `production`, or the base URL that was given.
 
     Raises `ConfigError` for anything else; for plain http to another machine, where card
     numbers would travel readable; and for a URL with a password, which httpx would send
@@ -30,19 +30,19 @@ def base_url_of(environment: str) -> str:
     parts = _base(environment)
     if parts is None:
         known = ", ".join(facts.BASE_URLS)
-        raise ConfigError(f"environment {environment!r} is none of {known}, and no base URL")
+        raise ConfigError(f"environment {environment!r} is not one of {known}, and not a base URL")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise ConfigError(f"environment {environment!r}: plain http is for this machine only")
     return environment.rstrip("/")
 
 
 def is_local(environment: str) -> bool:
-    """Say whether this is a gateway on this machine: an emulator."""
+    """Whether this is a gateway on this machine: an emulator."""
     return environment not in facts.BASE_URLS and urlsplit(environment).hostname in _LOOPBACK
 
 
 def _base(url: str) -> SplitResult | None:
-    """Return the parts of a URL to which a path can be appended, None if it is none."""
+    """Return the parts of a URL to which a path can be appended, None for any other text."""
     try:
         parts = urlsplit(url)
         usable = httpx.URL(url).host and parts.port != 0

@@ -1,7 +1,7 @@
 """Every constant of Cashfree's: what the gateway fixes, and where that is written.
 
 The comments name headings of docs/concepts/gateway.md. Where the gateway publishes nothing, the
-comment says so, and the value is the one that is safe. Nothing of cfflow is imported here, so
+comment has that, and the value is the one that is safe. Nothing of cfflow is imported here, so
 every room may read this module, the core too. The emulator has constants of its own on purpose:
 it must not inherit a mistake of these.
 """
@@ -115,7 +115,7 @@ HOLD_DEBIT_S: Final = 3 * 86_400
 # gateway.md#errors-proof
 
 #: A refusal with one of these codes or texts shows that the gateway has more information about
-#: the payment than we have: an inquiry comes before the refusal is believed.
+#: the payment than we have: an inquiry must come first.
 FETCH_FIRST_CODES: Final = frozenset({"orderpay_not_found", "order_inactive"})
 FETCH_FIRST_TEXTS: Final = ("already processed", "exceeded")
 

@@ -1,8 +1,8 @@
-"""The one seam where foreign failures become cfflow's errors (GATEWAY 3, errors).
+"""The only place where failures of HTTP and of the gateway become cfflow's errors.
 
-What decides is whether the request may have had its effect. A step whose answer is lost,
-broken or a server error is of unknown outcome; the same failure of an inquiry only means
-that we know no more than before.
+The table is gateway.md#errors-proof. The question is always whether the request may have had its
+effect. A step whose answer is lost, broken or a server error has an unknown outcome. The same
+failure of an inquiry moved no money: the inquiry may be made again.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ __all__ = ["from_answer", "from_transport", "request_id_of", "retry_after_s", "u
 
 _BAD_REQUEST: Final = 400
 _SERVER_ERROR: Final = 500
+#: An equal request is known, or the gateway gave up waiting: a step may have been done.
 _MAYBE_DONE: Final = frozenset({408, 409, 422, 425})
 
-#: What a request carries and no error may repeat; shorter values cannot be told from words.
+#: What a request carries and no error may repeat.
 _SECRETS: Final = frozenset(
     {"card_cvv", "card_number", "cryptogram", "otp", "payment_session_id", "phone", "upi_id"}
 )
+#: Shorter values occur in ordinary words, so replacing them would only spoil the message.
 _SECRET_MIN: Final = 3
 
 _decode_error = decoder(ErrorAnswer)
 
 
-class _Words(NamedTuple):
-    """What an error's body says; empty where it says nothing that can be read."""
+class _ErrorTexts(NamedTuple):
+    """The texts of an error's body; "" for one that is missing or cannot be read."""
 
     message: str = ""
     code: str = ""
@@ -52,12 +54,12 @@ class _Words(NamedTuple):
 
 
 def request_id_of(response: httpx.Response) -> str:
-    """Return the gateway's own number for the call, "" where it gave none."""
+    """Return the gateway's own id of the call, "" where it sent none."""
     return str(response.headers.get(facts.REQUEST_ID_HEADER, ""))[:80]
 
 
 def from_transport(call: Call, error: Exception) -> CfflowError:
-    """Return the error for a call that got no whole answer."""
+    """Return the error for a call without a complete answer."""
     kind = type(error).__name__
     if isinstance(error, NEVER_SENT):
         return GatewayUnavailable(f"{call}: the gateway was not reached ({kind}); nothing was sent")
@@ -67,7 +69,7 @@ def from_transport(call: Call, error: Exception) -> CfflowError:
 
 
 def undecodable(call: Call, response: httpx.Response) -> CfflowError:
-    """Return the error for a 2xx whose body is not what this call answers."""
+    """Return the error for a 2xx whose body does not decode to the answer of this call."""
     status, request_id = response.status_code, request_id_of(response)
     text = f"{call}: answer {status} does not decode (request {request_id or 'unnamed'})"
     if ROUTES[call].moves:
@@ -76,10 +78,10 @@ def undecodable(call: Call, response: httpx.Response) -> CfflowError:
 
 
 def from_answer(call: Call, response: httpx.Response) -> CfflowError:
-    """Return the error for an answer that is no 2xx."""
+    """Return the error for an answer whose status is not 2xx."""
     status = response.status_code
-    said = _body(response)
-    body = _without_secrets(said, response.request)
+    received = _texts(response)
+    body = _without_secrets(received, response.request)
     text = f"{call}: {status} {body.code or body.type}: {body.message or 'no message'}"[:500]
     details: dict[str, Any] = {
         "status": status,
@@ -97,7 +99,7 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
     maybe_done = ROUTES[call].moves and status in _MAYBE_DONE
     if _BAD_REQUEST <= status < _SERVER_ERROR and not maybe_done:
         rejected = GatewayRejected(text, **details)
-        rejected.fetch_first = _knows_more(said)
+        rejected.fetch_first = _fetch_first(received)
         return rejected
     if ROUTES[call].moves:
         unknown = OutcomeUnknown(f"{text}; the gateway may have acted")
@@ -106,8 +108,8 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
     return GatewayUnavailable(text, **details)
 
 
-def _without_secrets(body: _Words, request: httpx.Request) -> _Words:
-    """Return an error's words without what the request carried, which they may echo."""
+def _without_secrets(body: _ErrorTexts, request: httpx.Request) -> _ErrorTexts:
+    """Return the texts without what the request carried: the gateway may repeat a card number."""
     secrets = sorted(_secrets(request), key=len, reverse=True)
 
     def clean(text: str) -> str:
@@ -115,7 +117,7 @@ def _without_secrets(body: _Words, request: httpx.Request) -> _Words:
             text = text.replace(secret, "xxxx")
         return without_card_numbers(text)
 
-    return _Words(*map(clean, body))
+    return _ErrorTexts(*map(clean, body))
 
 
 def _secrets(request: httpx.Request) -> set[str]:
@@ -129,27 +131,28 @@ def _secrets(request: httpx.Request) -> set[str]:
     return {text for text in found if isinstance(text, str) and len(text) >= _SECRET_MIN}
 
 
-def _body(response: httpx.Response) -> _Words:
-    """Return an error's body, which helps people; one that is HTML or garbage changes nothing."""
+def _texts(response: httpx.Response) -> _ErrorTexts:
+    """Return the texts of an error's body. HTML or garbage has none and changes nothing."""
     try:
         found = _decode_error(response.content)
     except UNREADABLE:
-        return _Words()
+        return _ErrorTexts()
     code = "" if found.code is None else str(found.code)
-    return _Words(found.message or "", code, found.type or "")
+    return _ErrorTexts(found.message or "", code, found.type or "")
 
 
-def _knows_more(body: _Words) -> bool:
+def _fetch_first(body: _ErrorTexts) -> bool:
+    """Whether this refusal shows that the gateway has more information about the payment."""
     message = body.message.lower()
     shown = any(text in message for text in facts.FETCH_FIRST_TEXTS)
     return shown or body.code in facts.FETCH_FIRST_CODES
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Return how many seconds a 429 asks for: the first header with a sane number counts.
+    """Return how many seconds a 429 asks to wait: the first header with a plausible number counts.
 
-    `headers` have lower-case names; the gateway's pages write them in different case. A proxy
-    before the gateway sends `retry-after`. Without any, a minute: the longest window.
+    `headers` have lower-case names; the gateway's pages write them in different case. Without
+    such a number, `RETRY_AFTER_S`.
     """
     for name in facts.RETRY_HEADERS:
         try:

@@ -1,6 +1,6 @@
-"""`Gateway`: every call of the table in `calls.py`, typed. How one is sent is left to a subclass.
+"""`Gateway`: every call of the table in `calls.py`, typed. A subclass sends them.
 
-The engine, the worker and the blocking face know this class; `client.py` has the one that sends.
+The engine, the worker and the blocking version use this class; `client.py` has the subclass.
 pay and authenticate carry no credentials (gateway.md#hosts).
 """
 
@@ -46,7 +46,7 @@ def frozen_authorize(action: Literal["CAPTURE", "VOID"], amount: Decimal | None 
     """Return the body of an authorize call, byte for byte as it will be sent.
 
     A CAPTURE needs its `amount`, a VOID takes none: it is always whole. Raises
-    `InvalidAmount` for a missing one, one too many, or one with three decimals.
+    `InvalidAmount` for a missing amount, one too many, or one with three decimals.
     """
     if action == "VOID" and amount is not None:
         raise InvalidAmount("a VOID releases the whole hold and takes no amount")

@@ -1,4 +1,4 @@
-"""An inquiry: the call that moves nothing, and the event that its answer is."""
+"""Inquiries: calls that change nothing. The answer to one becomes an event for the core."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cfflow.errors import GatewayRejected
 
 __all__ = ["CALLS", "ask"]
 
-#: The gateway's call behind each inquiry; each has a rate limit of its own (GATEWAY 6).
+#: The gateway's call behind each inquiry; each has a rate limit of its own.
 CALLS = {
     Ask.PAYMENT: Call.FETCH_PAYMENT,
     Ask.PAYMENTS: Call.FETCH_PAYMENTS,
@@ -26,8 +26,8 @@ CALLS = {
 _NOT_FOUND: Final = 404
 
 
-def _answered_ms(snapshot: Snapshot, what: Ask) -> int:
-    """Return up to when this question answers notifications: 0 if it is not the right one."""
+def _settles_until_ms(snapshot: Snapshot, what: Ask) -> int:
+    """Return the time of the notification that this inquiry settles, 0 if it settles none."""
     notice, record = snapshot.notice, snapshot.record
     if notice is None:
         return 0
@@ -43,13 +43,13 @@ def _answered_ms(snapshot: Snapshot, what: Ask) -> int:
 async def ask(
     gateway: Gateway, snapshot: Snapshot, what: Ask, flow: Flow, asked_at_ms: int
 ) -> Event | None:
-    """Make one inquiry about a payment and return its answer; None where there is nothing to ask.
+    """Make one inquiry about a payment and return its event; None where there is nothing to ask.
 
-    `asked_at_ms` is the store's time now: an answer is as old as its question. That the gateway
-    does not know the order or the attempt is an answer too (404). Raises `GatewayError` when
-    there is no answer; no money moves by asking.
+    `asked_at_ms` is the store's time now: an answer is as old as its question. A 404 is an answer
+    too: the gateway does not have the order or the attempt. Raises `GatewayError` when there is
+    no answer. An inquiry moves no money.
     """
-    notice_at_ms = _answered_ms(snapshot, what)
+    notice_at_ms = _settles_until_ms(snapshot, what)
     try:
         return await _ask(gateway, snapshot, what, flow, asked_at_ms, notice_at_ms)
     except GatewayRejected as refusal:

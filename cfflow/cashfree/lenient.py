@@ -1,8 +1,16 @@
-"""Decoding of JSON in which only some fields decide.
+"""Decoding of answers in which only some fields decide.
 
-A field that is marked with `Decides` is read strictly: JSON in which it has another form
-does not decode. Every other field is left out where it has another form. JSON of the usual
-form is decoded in one pass; only what fails is read again, field by field.
+The gateway changes the type of fields without notice (gateway.md#values). An answer must not
+become useless because `auth_id` is a number today. But a status or an amount of another type must
+not be ignored either: the payment would seem to be where it is not.
+
+So each field of a struct is one of two kinds. A field whose type is `Decides[...]` may change what
+cfflow does about money: the id, the status, the amounts. When it has another type than declared,
+the whole answer does not decode. Every other field is only shown or logged. When it has another
+type than declared, it keeps its default, and the rest of the answer is read.
+
+Usual JSON is decoded in one fast pass. Only where that fails, the answer is read a second time,
+field by field.
 """
 
 from __future__ import annotations
@@ -20,17 +28,18 @@ _T = TypeVar("_T")
 
 _DECIDES: Final = msgspec.Meta(extra={"decides": True})
 
-#: Marks the type of a field that decides.
+#: The type of a field that decides: `status: Decides[str | None] = None`. Other types of JSON in
+#: its place make the whole answer undecodable.
 Decides = Annotated[_T, _DECIDES]
 
-#: What decoding raises for bytes that are not what was asked for.
+#: What decoding raises for bytes that do not have the form that was asked for.
 UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
-#: In place of an object, these stand for no object at all.
+#: The gateway sends these in place of an optional object that is not there.
 _ABSENT: Final = frozenset({b"null", b"[]", b"{}", b'""'})
 _BLANKS: Final = b" \t\r\n"
 
-#: Each escape of a JSON text: a pair of surrogates, one that is alone, and all others.
+#: Each escape of a JSON text: a pair of surrogates, one without its partner, and all others.
 _ESCAPE: Final = re.compile(
     rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F]..|\\.", re.DOTALL
 )
@@ -55,9 +64,9 @@ class _Field(NamedTuple):
 def decoder(kind: type[_T]) -> Callable[[bytes], _T]:
     """Return a function that decodes a struct or a list of structs.
 
-    It raises one of `UNREADABLE` for bytes that are no such JSON, or in which a field that
-    decides has another form. In a list such an entry becomes what its method `unread`
-    returns; this raises `ValueError` where the entry does not even have an id.
+    It raises one of `UNREADABLE` for bytes that are not such JSON, or in which a field that
+    decides has another type or is required and missing. In a list such an entry becomes what
+    its method `with_ids_only` returns, which raises `ValueError` where it has no id either.
     """
     at_once = msgspec.json.Decoder(kind).decode
 
@@ -74,14 +83,14 @@ def decoder(kind: type[_T]) -> Callable[[bytes], _T]:
 def without_lone_surrogates(body: bytes) -> bytes:
     """Return JSON in which the replacement character stands for each half of a pair.
 
-    Half a pair is left where a text was cut inside an emoji. It is JSON, but msgspec does
-    not decode it, wherever it stands.
+    Half a pair is left where a text was cut inside an emoji. It is valid JSON, but msgspec
+    refuses the whole body because of it.
     """
     return _ESCAPE.sub(lambda found: rb"\ufffd" if len(found[0]) == _LONE_B else found[0], body)
 
 
 def _reader(kind: Any) -> _Read:
-    """Return what reads a struct or a list of structs field by field."""
+    """Return the function that reads a struct or a list of structs field by field."""
     if get_origin(kind) is list:
         return partial(_read_list, *get_args(kind))
     return partial(_read_struct, kind)
@@ -96,8 +105,8 @@ def _read_entry(kind: Any, entry: msgspec.Raw) -> Any:
     try:
         return _built(kind, found)
     except UNREADABLE:
-        # One entry that nobody can read must not hide the others.
-        return _built(kind, found, strict=False).unread()
+        # One entry that cannot be read must not hide the others.
+        return _built(kind, found, strict=False).with_ids_only()
 
 
 def _read_struct(kind: Any, body: bytes | msgspec.Raw) -> Any:
@@ -112,7 +121,10 @@ def _read_inner(kind: Any, body: msgspec.Raw) -> Any:
 
 
 def _built(kind: Any, found: Mapping[str, msgspec.Raw], *, strict: bool = True) -> Any:
-    """Return a struct of these fields, without those that have another form."""
+    """Return a struct of these fields, without those that have another type.
+
+    `strict`: a field that decides and has another type raises one of `UNREADABLE`.
+    """
     values: dict[str, Any] = {}
     for field in _fields(kind):
         if field.key not in found:
@@ -129,7 +141,7 @@ def _built(kind: Any, found: Mapping[str, msgspec.Raw], *, strict: bool = True) 
 
 @cache
 def _fields(kind: Any) -> tuple[_Field, ...]:
-    """Return how the fields of a struct are read; made when the first odd answer comes."""
+    """Return how the fields of a struct are read; made when the first unusual answer comes."""
     return tuple(
         _Field(
             field.name,

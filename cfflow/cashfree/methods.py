@@ -1,4 +1,4 @@
-"""The payment methods that `pay` takes, with the gateway's own field names (GATEWAY 2).
+"""The payment methods that `pay` takes, with the gateway's own field names (gateway.md#methods).
 
 `repr` shows the kind, the channel and a card's last four digits, and never what PCI or
 privacy hides: numbers, CVVs, cryptograms, names, UPI ids, phones.
@@ -35,7 +35,7 @@ __all__ = [
 
 _FOUR = 4
 
-#: The fields that must not be met by anything but code that knows them as text.
+#: The fields that must be text. A number would fail later, in frames that show it.
 _TEXTS = frozenset(
     {
         "card_cvv",
@@ -59,8 +59,8 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
     def body(self) -> dict[str, Any]:
         """Return the request's `payment_method`: the fields that were given, and the channel.
 
-        The gateway needs a channel. One that was left out is the method's usual one here;
-        `with_channel` has put the flow's in before, where there is a flow.
+        The gateway needs a channel. One that was left out is the method's usual one here.
+        Where there is a flow, `with_channel` has put in the flow's before.
         """
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         if "channel" in fields:
@@ -69,10 +69,10 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         return {self.gateway_name: given}
 
     def instrument(self) -> Instrument:
-        """Return what may be written down of it: method, channel, last four digits.
+        """Return what may be stored of it: method, channel, last four digits.
 
-        A network token has other digits than its card, and either may be shown later, so
-        nothing is compared.
+        A network token has other digits than its card, and the gateway may show either later.
+        So a token's digits are not stored: they would rule out our own attempt.
         """
         is_token = getattr(self, "cryptogram", None) or getattr(self, "token_requestor_id", None)
         digits = None if is_token else self.last_four()
@@ -91,7 +91,6 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
     def __post_init__(self) -> None:
-        # A card number passed as an int would fail later, in frames that show it.
         for name in _TEXTS & set(self.__struct_fields__):
             if not isinstance(getattr(self, name), str | None):
                 raise InvalidInput(f"{name} must be a string")
@@ -101,7 +100,7 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         return f"{type(self).__name__}({shown})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        # rich and structlog's tracebacks ask this one, and msgspec's own shows every field.
+        # rich and structlog's tracebacks use this one, and msgspec's own shows every field.
         digits = self.last_four()
         shown = [("channel", getattr(self, "channel", None))]
         return [*shown, ("card_number", f"xxxxxx{digits}")] if digits else shown
@@ -260,9 +259,9 @@ def pay_body(
     save_instrument: bool | None = None,
     offer_id: str | None = None,
 ) -> Sealed[bytes]:
-    """Return the body of a pay, sealed; raises `InvalidInput` for what no JSON can hold.
+    """Return the body of a pay, sealed; raises `InvalidInput` for a value that JSON cannot hold.
 
-    Made before the operation is written down: what cannot be sent must not block a payment.
+    Made before the operation is stored: a body that cannot be sent must not block a payment.
     """
     extras = {"save_instrument": save_instrument, "offer_id": offer_id}
     given = {name: value for name, value in extras.items() if value is not None}
@@ -274,5 +273,5 @@ def pay_body(
         )
     except (TypeError, ValueError, OverflowError):
         # Raised below, outside: the encoder's own error quotes what it could not encode.
-        failure = InvalidInput("the payment method or the session has a value that is no text")
+        failure = InvalidInput("the payment method or the session has a value that is not text")
     raise failure

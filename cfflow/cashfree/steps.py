@@ -42,7 +42,7 @@ def pay_call(gateway: Gateway, body: Sealed[bytes]) -> StepCall:
 def authenticate_call(gateway: Gateway, otp: Sealed[str] | None) -> StepCall:
     """Return the call that submits an OTP, or has it sent again when `otp` is None.
 
-    An accepted OTP, and a last wrong one, say nothing of the money: it is asked for at once.
+    Neither an accepted OTP nor the last wrong one proves where the money is: a fetch follows.
     """
 
     async def call(held: Snapshot, operation: Operation, flow: Flow, asked_at_ms: int) -> Answered:
@@ -58,7 +58,7 @@ def authenticate_call(gateway: Gateway, otp: Sealed[str] | None) -> StepCall:
         try:
             entity = await gateway.fetch_payment(held.order_id, attempt, timeout_s=limit_s)
         except GatewayError:
-            # The OTP's own answer is in hand; whoever asks next learns of the money.
+            # The OTP's own answer must not be lost; the next inquiry finds the money.
             return Answered(operation.sequence, (answer,), asked_at_ms)
         found = observe_entity(entity, Call.FETCH_PAYMENT)
         return Answered(operation.sequence, (answer, found), asked_at_ms)

@@ -7,7 +7,7 @@ same with one connection or a hundred (docs/adr/0002-http-transport.md has the n
 What a payment needs and a general HTTP client need not care about:
 
 - a request is written at most once. There is no retry in here, not even of a request that
-  "surely" never arrived; whoever calls knows what a second attempt would cost.
+  "surely" never arrived: only the caller can judge what a second attempt would cost.
 - an idle connection is checked before it is used again. Writing a payment to one that the
   other side has closed would turn a safe call into one of unknown outcome.
 - a connection is used again only after an answer that ended cleanly, with nothing behind
@@ -52,8 +52,8 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     `keepalive_expiry_s` seconds is closed; keep it below the gateway's own limit. An answer
     over `answer_bytes_max` is refused.
 
-    It raises what httpx's own transport raises; `NEVER_SENT` tells which of these prove
-    that nothing was sent. It belongs to the event loop that first uses it.
+    It raises what httpx's own transport raises; `NEVER_SENT` has those that prove that
+    nothing was sent. It belongs to the event loop that first uses it.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class _OneWrite(httpcore.AsyncNetworkStream):
         self._limit_s = timeout
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  httpcore's name
-        """Send what waits, then read. A server that hung up may have answered before."""
+        """Send what waits, then read. A server that closed may have sent its answer before."""
         if self._waiting:
             request = bytes(self._waiting)
             self._waiting.clear()
@@ -241,7 +241,7 @@ class _OneWrite(httpcore.AsyncNetworkStream):
         await self._stream.aclose()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what the socket says of itself."""
+        """Return a property of the socket."""
         return self._stream.get_extra_info(info)
 
 
@@ -251,7 +251,7 @@ class _Connection(httpcore.AsyncHTTP11Connection):
     idle_since_s = 0.0
 
     def is_clean(self, answer: httpcore.Response) -> bool:
-        """Tell whether the answer ended, the connection stays, and nothing follows.
+        """Whether the answer ended, the connection stays open, and nothing follows.
 
         Bytes behind the answer were read along with it, so the socket no longer shows them:
         they wait in the HTTP parser, or undecrypted in the TLS layer.

@@ -1,9 +1,9 @@
 """The gateway's JSON on one side, observations and next actions on the other.
 
-An answer is readable when the fields that decide are. They are marked with `Decides` and
-read strictly. Any other field is left out where it has another form. Unknown fields and
-unknown words pass through, ids come as numbers or strings, null and missing are the same;
-an amount that is no finite number does not decode.
+An answer is readable when the fields that decide are: those of type `Decides` (lenient.py). Any
+other field keeps its default where it has another type. Unknown fields are ignored, unknown enum
+values pass through, ids come as numbers or strings, null and missing are the same. An amount that
+is not a finite number makes an answer undecodable.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     request_id: str = msgspec.field(default="", name="(x-request-id)")
 
     def check(self) -> None:
-        """Raise `ValueError` where a decoded value makes no sense: an impossible amount."""
+        """Raise `ValueError` where a decoded value is impossible, such as a negative amount."""
 
 
 class PayData(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -79,7 +79,7 @@ class PayData(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class PayAnswer(Answer, frozen=True, kw_only=True, gc=False):
-    """The answer to pay: one attempt exists, and `action` says what comes next."""
+    """The answer to pay: one attempt exists, and `action` names what the customer does next."""
 
     cf_payment_id: Decides[_Id] = None
     payment_method: str | None = None
@@ -89,7 +89,7 @@ class PayAnswer(Answer, frozen=True, kw_only=True, gc=False):
     data: PayData | None = None
 
     def check(self) -> None:
-        """Raise `ValueError` for an amount that no answer about money can hold."""
+        """Raise `ValueError` for an impossible amount."""
         _check_each(self.payment_amount)
 
 
@@ -116,7 +116,7 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ErrorDetails(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Why an attempt failed."""
+    """Why an attempt failed (gateway.md#errors)."""
 
     error_code: str | None = None
     error_description: str | None = None
@@ -147,14 +147,15 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
     auth_id: str | None = None
 
     def check(self) -> None:
-        """Raise `ValueError` for an amount that no answer about money can hold."""
+        """Raise `ValueError` for an impossible amount."""
         captured = self.authorization.captured_amount if self.authorization else None
         _check_each(self.payment_amount, self.order_amount, captured)
 
-    def unread(self) -> PaymentEntity:
+    def with_ids_only(self) -> PaymentEntity:
         """Return this attempt with its ids alone, which prove nothing.
 
-        Raises `ValueError` where its own id is missing: such an attempt is of no use.
+        Raises `ValueError` where its own id is missing: it might be ours, and left out it would
+        look as if our pay had never arrived.
         """
         if _id(self.cf_payment_id) is None:
             raise ValueError("an attempt in the list has no id that can be read")
@@ -185,7 +186,7 @@ class FetchedOrder(Answer, frozen=True, kw_only=True, gc=False):
     payment_session_id: str | None = None
 
     def check(self) -> None:
-        """Raise `ValueError` for an amount that no answer about money can hold."""
+        """Raise `ValueError` for an impossible amount."""
         _check_each(self.order_amount)
 
     def __repr__(self) -> str:
@@ -193,7 +194,7 @@ class FetchedOrder(Answer, frozen=True, kw_only=True, gc=False):
         return f"{kind}(order_id={self.order_id!r}, order_status={self.order_status!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        # rich and structlog's tracebacks ask this one, and msgspec's own shows every field.
+        # rich and structlog's tracebacks use this one, and msgspec's own shows every field.
         return [("order_id", self.order_id), ("order_status", self.order_status)]
 
 
@@ -220,7 +221,7 @@ class Simulation(Answer, frozen=True, kw_only=True, gc=False):
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The body of an error. Nothing of it decides whether it can be read."""
+    """The body of an error. No field of it decides: the status alone shows a refusal."""
 
     message: str | None = None
     code: str | int | float | None = None
@@ -228,7 +229,7 @@ class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def check_amounts(found: _T) -> _T:
-    """Return a decoded answer; raises `ValueError` where a value of it makes no sense.
+    """Return a decoded answer; raises `ValueError` where a value of it is impossible.
 
     In a list such an attempt keeps its ids alone, so that it does not hide the others.
     """
@@ -243,12 +244,12 @@ def _checked_entry(entry: PaymentEntity) -> PaymentEntity:
     try:
         entry.check()
     except ValueError:
-        return entry.unread()
+        return entry.with_ids_only()
     return entry
 
 
 def observe_pay(answer: PayAnswer) -> Observation:
-    """Return what a pay answer says; one without an id says that no attempt is known."""
+    """Return the observation of a pay answer; one without an id proves no attempt."""
     return Observation(
         call=Call.PAY,
         cf_payment_id=_id(answer.cf_payment_id),
@@ -261,7 +262,7 @@ def observe_pay(answer: PayAnswer) -> Observation:
 
 
 def observe_authenticate(answer: AuthenticateAnswer) -> Observation:
-    """Return what an authenticate answer says."""
+    """Return the observation of an authenticate answer."""
     return Observation(
         call=Call.AUTHENTICATE,
         cf_payment_id=_id(answer.cf_payment_id),
@@ -273,7 +274,7 @@ def observe_authenticate(answer: AuthenticateAnswer) -> Observation:
 
 
 def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
-    """Return what a payment entity says, whichever call it answers."""
+    """Return the observation of a payment entity, which is the answer to this call."""
     authorization = entity.authorization or Authorization()
     began_at_ms = timestamp_ms(entity.payment_time)
     paid = entity.payment_method
@@ -303,7 +304,7 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
 
 
 def next_action(answer: PayAnswer) -> NextAction | None:
-    """Return what the customer has to do, from `action` and `data`; None where nothing fits."""
+    """Return what the customer has to do (gateway.md#pay-action); None where there is no page."""
     data = answer.data or PayData()
     if answer.action == "post":
         return AskOtp(_page(data.redirect_to_bank))
@@ -321,7 +322,7 @@ def next_action(answer: PayAnswer) -> NextAction | None:
 
 
 def _page(url: object) -> str | None:
-    """Return the address of a page; a `javascript:` link would run on the merchant's own."""
+    """Return the address of a page; a `javascript:` link would run on the merchant's page."""
     safe = isinstance(url, str) and url.lower().startswith(("https://", "http://"))
     return str(url) if safe else None
 
@@ -357,7 +358,10 @@ def _money(amount: Decimal | None) -> Decimal | None:
 
 
 def _check_each(*amounts: Decimal | None) -> None:
-    """Money is finite and not negative, or the answer is not to be believed at all."""
+    """Raise `ValueError` for an amount that is not finite, negative or beyond any payment.
+
+    An answer with such an amount proves nothing, whatever its status.
+    """
     for amount in amounts:
         if amount is not None and not (amount.is_finite() and 0 <= amount <= facts.AMOUNT_MAX):
             raise ValueError("an amount in the answer is not an amount of money")

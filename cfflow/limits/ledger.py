@@ -1,16 +1,16 @@
-"""The book behind the rate budget: who called how often, for all processes together.
+"""The book behind the rate budget: the calls of all processes together.
 
-The gateway counts the calls of a minute, and nobody knows where its minutes begin. So no
-60 seconds may hold more calls than the limit, wherever they begin. Workers call on permits
-only, and a permit is used within `SLICE_MS` of its grant or not at all. Two permits used
-within 60 s of each other were then granted within `WINDOW_MS` of each other; the book
-bounds the grants of every such window, and with them the calls of every minute.
+The gateway counts the calls of a minute and does not publish when its minutes begin. So no 60
+seconds may have more calls than the limit, wherever they begin. Workers call on permits only, and
+a permit is used within `SLICE_MS` of its grant or not at all. Two permits that are used within
+60 s of each other were then granted within `WINDOW_MS` of each other. The book bounds the grants
+of every such window, and with them the calls of every minute.
 
-Callers at the checkout ask nobody. They are counted after the fact, and of what they leave
-the workers get their share: at most `limit - max(reserve, made + reserve // 2)`. The
-reserve is never theirs, and while the checkout is busy half of it stays free above what
-the checkout uses, for the next customer. `pace` spreads the workers' share over the
-minute: a backlog must not take in one second what the next due payment needs.
+Callers at the checkout ask for no permit. They are counted after the call, and workers get a part
+of what they leave: at most `limit - max(reserve, made + reserve // 2)`. Workers never get the
+reserve. While the checkout is busy, half of the reserve stays free above what the checkout uses,
+for the next customer. `pace` spreads the workers' part over the minute: a backlog must not take
+in one second what the next due payment needs.
 
 `settle` below is the arithmetic, and `budget` in cfflow.lua is the same in the server.
 """
@@ -36,11 +36,12 @@ __all__ = [
 
 SLICE_MS: Final = 5_000
 WINDOW_MS: Final = 60_000 + SLICE_MS
-#: What the gateway counts may have been granted a slice earlier: known calls are kept longer.
+#: A call that the gateway counts now may have been granted a slice earlier. The book must still
+#: have it, or the call would be taken for one of another system.
 _KEEP_MS: Final = WINDOW_MS + SLICE_MS
 PACE_MS: Final = 5_000
 
-#: Where nobody can tell when a permit comes free: ask again in so many milliseconds.
+#: Where the book does not show when a permit comes free: ask again in so many milliseconds.
 _ASK_AGAIN_MS: Final = 1_000
 
 
@@ -49,9 +50,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `limit` calls a minute, of which the `reserve` is the checkout's, and workers get at
     most `pace` in `pace_ms`. `wanted` permits are asked for under this `id`; sent twice,
-    it is granted once. `made` calls of the checkout were not told yet. `seen` is what the
-    gateway counts in its window, -1 if unknown. `block_ms` is how long it wants to be left
-    alone. `used` says of older slices how many permits were used: the rest comes back.
+    it is granted once. `made` calls of the checkout were not reported before. `seen` is what
+    the gateway counts in its window, -1 if unknown. `block_ms` is for how long the gateway
+    takes no calls. `used` has for older slices how many permits were used: the rest comes back.
     """
 
     id: str
@@ -69,7 +70,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Balance(msgspec.Struct, frozen=True):
-    """The book's answer: permits, when there may be some again, how long all must wait."""
+    """The book's reply: permits, when there may be some again, how long all must wait."""
 
     granted: int
     wait_ms: int
@@ -80,7 +81,7 @@ class Ledger(Protocol):
     """Keeps one book for each class of calls that the gateway counts by account."""
 
     def clock_s(self) -> float:
-        """Return the seconds of a clock that never goes back: by it permits lapse."""
+        """Return the seconds of a clock that never goes back. Permits end by it."""
         ...
 
     async def settle(self, call: Call, entry: Entry) -> Balance:
@@ -91,7 +92,7 @@ class Ledger(Protocol):
 class Book(msgspec.Struct):
     """One class's book: how long all must wait, the checkout's calls, the workers' slices.
 
-    `block` is (told at, for how long), `calls` are (second, how many), `slices` (granted
+    `block` is (reported at, for how long), `calls` are (second, how many), `slices` (granted
     at, how many permits, id), oldest first; milliseconds and seconds of the ledger's clock.
     """
 
@@ -101,9 +102,9 @@ class Book(msgspec.Struct):
 
 
 def settle(book: Book, entry: Entry, now_ms: int) -> Balance:
-    """Write an entry into a book at this time and return the answer.
+    """Write an entry into a book at this time and return the reply.
 
-    A clock that was set back finds what it wrote in its future: all of that counts as now.
+    After a clock was set back, what it wrote lies in its future: all of that counts as now.
     """
     again = sum(permits for _, permits, name in book.slices if name == entry.id)
     book.slices = _kept_slices(book, entry, now_ms)
@@ -136,10 +137,10 @@ def _kept_slices(book: Book, entry: Entry, now_ms: int) -> list[tuple[int, int, 
 
 
 def _kept_calls(book: Book, entry: Entry, now_ms: int) -> list[tuple[int, int]]:
-    """Return the calls that still count, with the new ones and those of strangers.
+    """Return the calls that still count, with the new ones and those of other systems.
 
-    What the gateway has counted beyond all that is known was called by somebody else, on
-    the same account: it is booked as the checkout's.
+    Calls that the gateway has counted and the book has not were made by another system of the
+    account. They are booked as the checkout's.
     """
     now_s = now_ms // 1000
     kept = [
@@ -147,8 +148,8 @@ def _kept_calls(book: Book, entry: Entry, now_ms: int) -> list[tuple[int, int]]:
         for second, calls in book.calls
         if (second + 1) * 1000 > now_ms - entry.keep_ms
     ]
-    known = sum(calls for _, calls in kept) + sum(row[1] for row in book.slices) + entry.made
-    new = entry.made + max(0, entry.seen - known)
+    booked = sum(calls for _, calls in kept) + sum(row[1] for row in book.slices) + entry.made
+    new = entry.made + max(0, entry.seen - booked)
     if kept and kept[-1][0] == now_s:
         new += kept.pop()[1]
     return [*kept, (now_s, new)] if new else kept
@@ -156,10 +157,10 @@ def _kept_calls(book: Book, entry: Entry, now_ms: int) -> list[tuple[int, int]]:
 
 def _block(book: Book, entry: Entry, now_ms: int) -> tuple[int, int]:
     """Return the block that ends last."""
-    told_ms, length_ms = min(book.block[0], now_ms), book.block[1]
-    if now_ms + entry.block_ms > told_ms + length_ms:
+    reported_at_ms, length_ms = min(book.block[0], now_ms), book.block[1]
+    if now_ms + entry.block_ms > reported_at_ms + length_ms:
         return now_ms, entry.block_ms
-    return told_ms, length_ms
+    return reported_at_ms, length_ms
 
 
 def _left(book: Book, entry: Entry, now_ms: int) -> int:
@@ -175,7 +176,7 @@ def _granted(book: Book, since_at_ms: int) -> int:
 
 
 def _freed_in(book: Book, missing: int, span_ms: int, now_ms: int) -> int:
-    """Return when so many permits, granted within this span, will count no more."""
+    """Return when so many permits, granted within this span, will not count any more."""
     if missing <= 0:
         return 0
     for at_ms, permits, _ in book.slices:

@@ -1,8 +1,8 @@
-"""The rate budget on the way to the gateway: counts calls, holds back, listens to answers.
+"""The rate budget on the way to the gateway: counts calls, holds them back, reads the headers.
 
-It stands between the client and the sockets. What
-must wait is answered here with the 429 that the gateway would have sent, so that the
-client's one seam makes `RateLimited` of it: nothing was sent, so nothing is unknown.
+It stands between the client and the sockets. A call that must wait gets the 429 here that the
+gateway would have sent, so that failures.py makes `RateLimited` of it: nothing was sent, so no
+outcome is unknown.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class BudgetTransport(httpx.AsyncBaseTransport):
         self._budget = budget
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request, or answer it here when it must wait; raises what `inner` raises."""
+        """Send the request, or return a 429 when it must wait; raises what `inner` raises."""
         call: Call = request.extensions["cfflow.call"]
         wait_s = self._budget.enter(call)
         if wait_s:
             return _held_back(wait_s)
         response = await self._inner.handle_async_request(request)
-        said = _said(response)
-        if said is not None:
-            self._budget.apply_limit_headers(call, said)
+        headers = _limit_headers(response)
+        if headers is not None:
+            self._budget.apply_limit_headers(call, headers)
         return response
 
     async def aclose(self) -> None:
-        """Tell the others what they do not know yet, and close the connections."""
+        """Report what the ledger lacks, and close the connections."""
         try:
             await self._budget.aclose()
         finally:
@@ -69,8 +69,8 @@ def _held_back(wait_s: float) -> httpx.Response:
     return httpx.Response(_TOO_MANY, headers=headers, content=_HELD_BACK)
 
 
-def _said(response: httpx.Response) -> LimitHeaders | None:
-    """Return what an answer says of its limit, None where it says nothing."""
+def _limit_headers(response: httpx.Response) -> LimitHeaders | None:
+    """Return what an answer's headers contain about its limit, None where they have nothing."""
     # httpx looks a header up by walking over all of them, four times for these four.
     fields = dict(response.headers.raw)
     if _LIMIT not in fields:
@@ -84,5 +84,5 @@ def _said(response: httpx.Response) -> LimitHeaders | None:
 
 
 def _whole(text: bytes | None) -> int | None:
-    """Return a header's number, None where it has none or one that makes no sense."""
+    """Return a header's number, None where it has none or an impossible one."""
     return int(text) if text is not None and text.isdigit() and len(text) < 10 else None

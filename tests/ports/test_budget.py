@@ -74,7 +74,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 async def until_told(budget: Budget) -> None:
     """Wait until the others know what this process called."""
     async with asyncio.timeout(SHORT_S):
-        while budget._telling is not None:
+        while budget._reporter is not None:
             await asyncio.sleep(0.01)
 
 
