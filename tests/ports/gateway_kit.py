@@ -101,7 +101,7 @@ def raw(*parts: bytes, pause_s: float = 0.0, close: bool = True) -> Reply:
 
 
 async def hang(writer: asyncio.StreamWriter, sent: Sent) -> None:
-    """Take the request and say nothing."""
+    """Take the request and never answer."""
     await asyncio.sleep(60)
 
 
@@ -114,7 +114,7 @@ async def reset(writer: asyncio.StreamWriter, sent: Sent) -> None:
 
 @dataclass
 class RawGateway:
-    """A server on loopback: it keeps each request and answers as the test says."""
+    """A server on loopback: it keeps each request and answers as the test asks."""
 
     reply: Reply
     base_url: str = ""
@@ -180,10 +180,10 @@ def a_client(
         environment=base_url,
         api_version=api_version,
     )
-    return gateway_client(settings, log or Told())
+    return gateway_client(settings, log or KeptLog())
 
 
-class Told:
+class KeptLog:
     """A logger that keeps its events."""
 
     def __init__(self) -> None:

@@ -71,8 +71,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
     started.kill()
 
 
-async def until_told(budget: Budget) -> None:
-    """Wait until the others know what this process called."""
+async def until_reported(budget: Budget) -> None:
+    """Wait until this process has nothing left to report."""
     async with asyncio.timeout(SHORT_S):
         while budget._reporter is not None:
             await asyncio.sleep(0.01)
@@ -146,24 +146,24 @@ def test_impossible_limits_are_refused(name: str, limit: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "shown"),
     [
         ("sandbox", "create_order 30, fetch_order 60, fetch_payments 30, fetch_payment 30, pay 30"),
         ("http://127.0.0.1:8000/pg", "what the gateway names"),
     ],
 )
-def test_the_doctor_tells_the_limits(environment: str, told: str) -> None:
+def test_the_doctor_shows_the_limits(environment: str, shown: str) -> None:
     """One line: the table that counts, or that only the gateway's answers do."""
     found = doctor.kept_limits(environment)
     assert (found.verdict, found.subject) == ("good", "limits")
-    assert found.detail == f"calls a minute: {told}"
+    assert found.detail == f"calls a minute: {shown}"
 
 
 # workers
 
 
 async def test_a_worker_uses_what_it_leased_and_no_more(budget: Budget) -> None:
-    """A slice is as large as the pace; then `wait_s` says when there is another."""
+    """A slice is as large as the pace; then `wait_s` is the time until the next one."""
     assert not budget.take(ONE)
     assert await budget.room(ONE, 50) == PACE
     assert budget.wait_s(ONE) == 0.0
@@ -187,7 +187,7 @@ async def test_classes_are_counted_apart(budget: Budget) -> None:
 
 
 async def test_permits_lapse_and_come_back(budget: Budget, clock: FakeClock) -> None:
-    """Four seconds after the lease nobody may use them, and the book has them again."""
+    """Four seconds after the lease they may not be used, and the book has them again."""
     await budget.room(ONE, 50)
     budget.take(ONE)
     clock.advance(3.999)
@@ -209,13 +209,13 @@ async def test_permits_are_given_back_at_once(budget: Budget, ledger: Ledger) ->
     assert await other.room(ONE, 50) == PACE - 1
 
 
-async def test_what_is_told_once_is_told_no_more(budget: Budget) -> None:
-    """Permits that came back, calls and a block: after a second there is nothing left to say."""
+async def test_what_was_reported_is_not_reported_again(budget: Budget) -> None:
+    """Permits that came back, calls and a block: after a second there is nothing left to report."""
     await budget.room(ONE, 50)
     budget.give_back()
     budget.enter(ALL)
     budget.apply_limit_headers(ALL, LimitHeaders(wait_s=600.0))
-    await until_told(budget)
+    await until_reported(budget)
     assert tasks() == 0
 
 
@@ -252,7 +252,7 @@ async def test_without_a_limit_there_is_always_room(ledger: Ledger) -> None:
 
 
 async def test_the_checkout_is_never_refused_by_our_own_count(budget: Budget) -> None:
-    """A thousand calls in a moment: the gateway may say no, we do not."""
+    """A thousand calls in a moment: the gateway may refuse them, we do not."""
     assert {budget.enter(ONE) for _ in range(1_000)} == {0.0}
     await budget.aclose()
 
@@ -270,7 +270,7 @@ async def test_the_checkout_s_calls_come_off_the_workers_share(budget: Budget) -
 
 
 async def test_calls_in_the_background_need_a_permit(budget: Budget) -> None:
-    """Inside the block, and in tasks begun in it; outside, somebody waits for the answer."""
+    """Inside the block, and in tasks begun in it; outside, a customer waits for the answer."""
 
     async def enter() -> float:
         return budget.enter(ONE)
@@ -285,7 +285,7 @@ async def test_calls_in_the_background_need_a_permit(budget: Budget) -> None:
 
 
 async def test_a_pay_is_never_counted(budget: Budget) -> None:
-    """Its limit is by address: no book of the account knows it, in the background neither."""
+    """Its limit is by address: it is in no book of the account, in the background neither."""
     assert await budget.room(Call.PAY, 500) == 500
     with budget.background():
         assert budget.enter(Call.PAY) == 0.0
@@ -352,7 +352,7 @@ async def test_calls_that_we_do_not_know_of_come_off_the_workers_share(budget: B
     assert await budget.room(ONE, 50) == 6
 
 
-async def test_what_the_gateway_said_long_ago_counts_no_more(
+async def test_an_old_count_of_the_gateway_does_not_count_any_more(
     budget: Budget, clock: FakeClock
 ) -> None:
     """Its window has moved on since."""
@@ -407,14 +407,14 @@ async def test_processes_share_one_budget(store: RedisStore, url: str) -> None:
     assert await asyncio.to_thread(process, url, 1300, 60) == 0
 
 
-async def test_the_checkout_is_told_within_seconds(store: RedisStore) -> None:
-    """Calls are gathered for a second and told in one go; then nothing is left running."""
+async def test_the_checkouts_calls_are_reported_within_seconds(store: RedisStore) -> None:
+    """Calls are gathered for a second and reported together; then nothing is left running."""
     caller, worker = (Budget(limits_of("production"), store.ledger()) for _ in range(2))
     for _ in range(200):
         caller.enter(ONE)
     assert await worker.room(ONE, 1) == 1
     taken(worker)
-    await until_told(caller)
+    await until_reported(caller)
     assert await worker.room(ONE, 50) == 0
     assert tasks() == 0
 
@@ -433,7 +433,7 @@ async def test_a_book_does_not_stay(store: RedisStore) -> None:
 
 
 async def test_a_call_makes_no_round_trip(valkey_server: Server, redis_url: str) -> None:
-    """Only a slice is a script; permits and callers ask nobody."""
+    """Only a slice is a script; permits and callers need no call to the server."""
     store = RedisStore(redis_url)
     await store.open()
     budget, monitor = Budget(limits_of("production"), store.ledger()), Monitor(valkey_server)
@@ -444,7 +444,7 @@ async def test_a_call_makes_no_round_trip(valkey_server: Server, redis_url: str)
     assert {budget.enter(ALL) for _ in range(100)} == {0.0}
     await asyncio.sleep(0)
     assert monitor.seen() == []
-    await until_told(budget)
+    await until_reported(budget)
     assert monitor.seen() == ["evalsha"]
     await store.aclose()
     monitor.close()
@@ -454,7 +454,7 @@ async def test_a_call_makes_no_round_trip(valkey_server: Server, redis_url: str)
 
 
 async def test_without_the_store_callers_go_on_and_workers_wait(server: Server) -> None:
-    """Nobody knows what is left, so no worker calls; when it is back, what was called counts."""
+    """No process has the count, so no worker calls; when it is back, what was called counts."""
     store = RedisStore(server.url, deadline_s=0.3)
     await store.open()
     budget = Budget(limits_of("production"), store.ledger())
@@ -462,14 +462,14 @@ async def test_without_the_store_callers_go_on_and_workers_wait(server: Server) 
     assert {budget.enter(ONE) for _ in range(105)} == {0.0}
     assert await budget.room(ONE, 50) == 0
     assert 0 < budget.wait_s(ONE) <= 1.0
-    await until_told(budget)
+    await until_reported(budget)
     server.start()
     assert await budget.room(ONE, 50) == 6
     await budget.aclose()
     await store.aclose()
 
 
-async def test_a_cancelled_lease_hurts_nobody(server: Server) -> None:
+async def test_a_cancelled_lease_leaves_the_budget_usable(server: Server) -> None:
     """Who asks next, in the same process, is not held up and gets what is left."""
     store = RedisStore(server.url)
     await store.open()
@@ -485,7 +485,7 @@ async def test_a_cancelled_lease_hurts_nobody(server: Server) -> None:
     await store.aclose()
 
 
-async def test_closing_tells_the_last_calls_and_leaves_nothing_running(ledger: Ledger) -> None:
+async def test_closing_reports_the_last_calls_and_leaves_nothing_running(ledger: Ledger) -> None:
     """A process of one call and an end is counted too."""
     budget, other = (Budget(limits_of("production"), ledger) for _ in range(2))
     for _ in range(105):
@@ -522,7 +522,7 @@ async def test_idle_budgets_ask_nothing(valkey_server: Server, redis_url: str) -
 
 
 def test_a_store_without_books_gets_those_of_its_process() -> None:
-    """A store of somebody else's need not know of budgets."""
+    """A store that was written elsewhere need not have budgets."""
     assert isinstance(ledger_of(object()), MemoryLedger)
     assert isinstance(ledger_of(RedisStore("redis://127.0.0.1:1")), RedisLedger)
     kept = MemoryStore()

@@ -106,27 +106,29 @@ def test_a_grant_leaves_room_for_what_the_checkout_called(
     limit: int, steps: list[tuple[tuple[int, int, int, int], int]]
 ) -> None:
     """With what the checkout called, and half its reserve, a grant stays within the limit."""
-    workers, told_ms = Workers(limit), list[int]()
+    workers, made_at_ms = Workers(limit), list[int]()
     for ask, calls in steps:
-        told_ms += [workers.now_ms + ask[0]] * calls
+        made_at_ms += [workers.now_ms + ask[0]] * calls
         if workers.ask(ask, made=calls).granted:
-            last_minute = [at for at in told_ms + workers.called_ms if at > workers.minute_ago_ms]
+            last_minute = [
+                at for at in made_at_ms + workers.called_ms if at > workers.minute_ago_ms
+            ]
             assert len(last_minute) + limit * 3 // 10 // 2 <= limit
 
 
 @patient
 @given(LIMITS, st.lists(st.tuples(ASKED, CALLED, st.integers(0, SLICE_MS)), max_size=40))
-def test_our_own_calls_are_never_taken_for_a_stranger_s(
+def test_our_own_calls_are_never_taken_for_another_systems(
     limit: int, steps: list[tuple[tuple[int, int, int, int], int, int]]
 ) -> None:
-    """What the gateway counts of us, heard up to five seconds ago, is known already."""
-    workers, told_ms = Workers(limit), list[int]()
+    """What the gateway has counted of us, up to five seconds ago, is in the book already."""
+    workers, made_at_ms = Workers(limit), list[int]()
     for ask, calls, age_ms in steps:
         at_ms = workers.now_ms + ask[0]
-        told_ms += [at_ms] * calls
-        heard_ms = at_ms - age_ms
-        counted = [at for at in told_ms + workers.called_ms if at <= heard_ms]
-        seen = sum(at > heard_ms - MINUTE_MS for at in counted)
+        made_at_ms += [at_ms] * calls
+        counted_at_ms = at_ms - age_ms
+        counted = [at for at in made_at_ms + workers.called_ms if at <= counted_at_ms]
+        seen = sum(at > counted_at_ms - MINUTE_MS for at in counted)
         before = sum(n for _, n in workers.book.calls)
         workers.ask(ask, made=calls, seen=seen)
         assert sum(n for _, n in workers.book.calls) <= before + calls
@@ -134,7 +136,7 @@ def test_our_own_calls_are_never_taken_for_a_stranger_s(
 
 @pytest.mark.parametrize("limit", [1, 2, 30, 100, 130, 5000])
 def test_workers_get_their_whole_share(limit: int) -> None:
-    """Nobody at the checkout: seventy of a hundred in every window, spread over it."""
+    """An idle checkout: seventy of a hundred in every window, spread over it."""
     book, granted = Book(), list[int]()
     for second in range(WINDOW_MS // 1000):
         name = str(second)
@@ -146,10 +148,10 @@ def test_workers_get_their_whole_share(limit: int) -> None:
 
 @patient
 @given(LIMITS, st.lists(ASKED, min_size=1, max_size=20))
-def test_who_waits_as_told_gets_a_permit(
+def test_a_worker_that_waits_as_long_as_asked_gets_a_permit(
     limit: int, asked: list[tuple[int, int, int, int]]
 ) -> None:
-    """With nobody else about, the guess is right to the millisecond."""
+    """Without other callers, the wait is right to the millisecond."""
     workers = Workers(limit)
     for ask in asked:
         workers.ask(ask)
@@ -168,8 +170,8 @@ def test_a_busy_checkout_shrinks_the_workers_share() -> None:
         assert settle(Book(), at_once(made=made, wanted=100), NOW_MS).granted == left
 
 
-def test_a_stranger_s_calls_count_as_the_checkout_s() -> None:
-    """The gateway has counted fifty that nobody told: they come off the workers' share once."""
+def test_another_systems_calls_count_as_the_checkouts() -> None:
+    """The gateway has counted fifty that were not reported: workers get fifty less, once."""
     book = Book()
     assert settle(book, at_once(made=10, seen=60, wanted=100), NOW_MS).granted == 25
     assert book.calls == [(NOW_MS // 1000, 60)]
@@ -178,7 +180,7 @@ def test_a_stranger_s_calls_count_as_the_checkout_s() -> None:
 
 
 def test_an_entry_sent_twice_is_granted_once() -> None:
-    """A lost answer: the same id gets the same permits, and nobody loses any."""
+    """A lost answer: the same id gets the same permits, and none is lost."""
     book = Book()
     first = settle(book, at_once(name="a", wanted=10), NOW_MS)
     again = settle(book, at_once(name="a", wanted=10), NOW_MS + 40)
@@ -187,11 +189,11 @@ def test_an_entry_sent_twice_is_granted_once() -> None:
 
 
 def test_permits_that_come_back_are_granted_anew() -> None:
-    """Told twice or not, a slice counts what was used of it."""
+    """Reported once or twice, a slice counts what was used of it."""
     book = Book()
     settle(book, at_once(name="a", wanted=100), NOW_MS)
     for _ in range(2):
-        settle(book, at_once(used={"a": 30, "stranger": 0}), NOW_MS)
+        settle(book, at_once(used={"a": 30, "other": 0}), NOW_MS)
     assert settle(book, at_once(wanted=100), NOW_MS).granted == SHARE - 30
 
 
@@ -244,15 +246,15 @@ def test_the_server_keeps_the_same_books(
         server.delete("book")
         for delay_ms, written in steps:
             now_ms += delay_ms
-            told = entry(limit, **written)
+            sent = entry(limit, **written)
             time = divmod(now_ms * 1000, 1_000_000)
-            asked = ("budget", msgspec.msgpack.encode(told), *time)
+            asked = ("budget", msgspec.msgpack.encode(sent), *time)
             answer: Any = server.eval(script, 1, "book", *asked)
             granted, wait_ms, blocked_ms = answer[2:5]
-            assert Balance(granted, wait_ms, blocked_ms) == settle(book, told, now_ms)
+            assert Balance(granted, wait_ms, blocked_ms) == settle(book, sent, now_ms)
             kept: Any = server.get("book")
-            told_ms, calls, slices = msgspec.msgpack.decode(kept)
-            assert Book(tuple(told_ms), rows(calls), rows(slices)) == book
+            made_at_ms, calls, slices = msgspec.msgpack.decode(kept)
+            assert Book(tuple(made_at_ms), rows(calls), rows(slices)) == book
 
 
 def rows(listed: list[list[Any]]) -> list[Any]:

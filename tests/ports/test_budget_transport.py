@@ -42,7 +42,7 @@ class Till:
     events: Events
 
     async def ask(self) -> bool:
-        """Ask for the order, and say whether that was permitted."""
+        """Ask for the order, and return whether that was permitted."""
         try:
             await self.cashier.gateway.fetch_order(ORDER_ID)
         except RateLimited:
@@ -65,7 +65,7 @@ class Till:
 async def a_till(
     enforced: Mapping[str, int], limits: Mapping[str, int | None] | None = None
 ) -> AsyncIterator[Till]:
-    """A till whose gateway enforces limits and who knows of these."""
+    """A till whose gateway enforces limits and whose budget has them."""
     clock, events = FakeClock(), Events()
     async with running_emulator(rate_limits=enforced) as emulator:
         cashier = cashier_of(emulator, MemoryStore(clock), events, limits)
@@ -116,7 +116,7 @@ async def test_a_backlog_is_asked_about_at_the_budget_s_rate_without_one_429() -
 
 
 async def test_a_limit_that_the_gateway_lowers_is_kept_from_its_first_answer() -> None:
-    """We believe in 600 a minute, and the gateway enforces 30."""
+    """We assume 600 a minute, and the gateway enforces 30."""
     async with a_till({"fetch_order": 30}, {"fetch_order": 600}) as till:
         assert await till.ask()
         for _ in range(120):
@@ -126,13 +126,13 @@ async def test_a_limit_that_the_gateway_lowers_is_kept_from_its_first_answer() -
         assert till.cashier.budget.limits[Call.FETCH_ORDER] == 30
 
 
-async def test_workers_leave_what_strangers_call_on_the_same_account() -> None:
-    """40 of 60 were called by a system that we know nothing of; the answers tell."""
+async def test_workers_leave_what_another_system_calls_on_the_same_account() -> None:
+    """40 of 60 were called by a system that reports nothing here; the answers show them."""
     async with a_till({"fetch_order": 60}, {"fetch_order": 60}) as till:
-        stranger = cashier_of(till.emulator, MemoryStore(FakeClock()), till.events)
-        async with stranger:
+        other_system = cashier_of(till.emulator, MemoryStore(FakeClock()), till.events)
+        async with other_system:
             for _ in range(40):
-                await stranger.gateway.fetch_order(ORDER_ID)
+                await other_system.gateway.fetch_order(ORDER_ID)
         assert await till.ask()
         for _ in range(50):
             await work(till)
@@ -234,7 +234,7 @@ def a_client(inner: httpx.AsyncBaseTransport, budget: Budget, base_url: str) -> 
     )
 
 
-async def heard_of(reply: Reply, call: Call = Call.FETCH_ORDER) -> Budget:
+async def budget_after(reply: Reply, call: Call = Call.FETCH_ORDER) -> Budget:
     """Make one call that is answered like this, and return what the budget made of it."""
     budget = Budget({call: 100}, MemoryLedger())
     async with a_gateway(reply) as gateway:
@@ -263,7 +263,7 @@ async def test_a_limit_in_the_answer_counts_when_it_is_lower(
     headers: dict[str, str], limit: int
 ) -> None:
     """Whatever else stands there changes nothing."""
-    budget = await heard_of(answer(200, {}, **headers))
+    budget = await budget_after(answer(200, {}, **headers))
     assert budget.limits == {Call.FETCH_ORDER: limit}
 
 
@@ -292,11 +292,11 @@ async def test_a_limit_in_the_answer_counts_when_it_is_lower(
         (503, WHOLE, 0),
     ],
 )
-async def test_an_answer_says_how_long_to_leave_the_gateway_alone(
+async def test_an_answer_has_the_time_in_which_no_call_is_made(
     status: int, headers: dict[str, str], wait_s: float
 ) -> None:
     """A 429, or nothing remaining: its seconds, or sixty."""
-    budget = await heard_of(answer(status, {}, **headers))
+    budget = await budget_after(answer(status, {}, **headers))
     assert budget.wait_s(Call.FETCH_ORDER) == pytest.approx(wait_s, abs=0.5)
 
 

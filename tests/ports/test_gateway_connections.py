@@ -42,7 +42,7 @@ async def test_calls_share_a_connection() -> None:
     assert (len(gateway.requests), gateway.connections) == (10, 1)
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused() -> None:
+async def test_a_certificate_without_a_trusted_authority_is_refused() -> None:
     """TLS verification is on: no byte of the card leaves."""
     async with a_gateway(answer(200, {}), tls=True) as gateway, a_client(gateway.base_url) as c:
         with pytest.raises(GatewayUnavailable, match="nothing was sent"):
@@ -111,7 +111,7 @@ async def test_a_cookie_is_never_sent_back() -> None:
 
 
 async def test_a_call_after_the_end_is_our_error_and_sends_nothing() -> None:
-    """A closed client cannot have moved money, and says so."""
+    """A closed client cannot have moved money, and its error shows that."""
     async with a_gateway(answer(200, {})) as gateway:
         async with a_client(gateway.base_url) as client:
             await client.fetch_order("order_1")
@@ -121,7 +121,7 @@ async def test_a_call_after_the_end_is_our_error_and_sends_nothing() -> None:
 
 
 async def test_a_client_closed_under_a_call_leaves_its_outcome_unknown() -> None:
-    """The request is out; only an inquiry can tell."""
+    """The request is out; only an inquiry can find out."""
     async with a_gateway(hang) as gateway:
         client = a_client(gateway.base_url)
         call = asyncio.create_task(client.pay(SESSION, CARD))
@@ -131,7 +131,7 @@ async def test_a_client_closed_under_a_call_leaves_its_outcome_unknown() -> None
             await call
 
 
-async def test_what_nobody_foresaw_is_still_one_of_our_errors() -> None:
+async def test_an_unforeseen_exception_is_still_one_of_our_errors() -> None:
     """A key that no header can carry: the error is ours, not one that shows the request."""
     async with a_gateway(answer(200, {})) as gateway, a_client(gateway.base_url) as client:
         for key in ("a\r\nx-evil: 1", "é"):

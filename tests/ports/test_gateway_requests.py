@@ -132,7 +132,7 @@ async def test_a_call_sends_its_verb_path_and_body(name: str) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_call_carries_its_headers_and_no_others(name: str) -> None:
-    """GATEWAY 1: the version always, the credentials but for bearers, the key where given."""
+    """gateway.md#hosts: always the version, credentials but for bearers, the key where given."""
     make, verb, _, body = CALLS[name]
     async with a_gateway(reply_to(name)) as gateway, a_client(gateway.base_url) as client:
         await make(client)
@@ -329,7 +329,7 @@ def test_credentials_that_no_header_can_carry_are_a_config_error(name: str, secr
         )
 
 
-def test_an_api_version_that_nobody_knows_is_a_config_error() -> None:
+def test_an_unknown_api_version_is_a_config_error() -> None:
     """Only the versions whose answers are known to decode."""
     with pytest.raises(ConfigError, match="2021-05-21"):
         a_client("sandbox", api_version="2021-05-21")

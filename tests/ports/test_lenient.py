@@ -308,14 +308,14 @@ def test_a_list_is_a_list(form: str) -> None:
 
 # errors
 
-KNOWS: Final = {
+PROCESSED: Final = {
     "message": "Transaction is already processed",
     "code": "request_invalid",
     "type": "invalid_request_error",
     "help": "https://docs.cashfree.com",
     "details": {"field": "otp"},
 }
-INACTIVE: Final = KNOWS | {"message": "the order is over", "code": "order_inactive"}
+INACTIVE: Final = PROCESSED | {"message": "the order is over", "code": "order_inactive"}
 
 
 def refused(body: Any) -> GatewayRejected:
@@ -327,12 +327,12 @@ def refused(body: Any) -> GatewayRejected:
     return error
 
 
-@pytest.mark.parametrize(("body", "decides"), [(KNOWS, "message"), (INACTIVE, "code")])
+@pytest.mark.parametrize(("body", "decides"), [(PROCESSED, "message"), (INACTIVE, "code")])
 @pytest.mark.parametrize("form", sorted(FORMS))
-def test_what_an_error_says_is_read_whatever_else_it_says(
+def test_an_errors_message_and_code_are_read_whatever_else_it_has(
     body: dict[str, Any], decides: str, form: str
 ) -> None:
-    """Whether to fetch first hangs on the message or the code, and on no other field."""
+    """Whether to fetch first depends on the message or the code, and on no other field."""
     for path in paths_of(body):
         error = refused(changed(body, path, FORMS[form]))
         assert error.fetch_first is (path != (decides,)), path
@@ -349,19 +349,19 @@ def test_an_error_of_any_form_is_a_refusal(form: str) -> None:
 )
 def test_a_code_that_is_a_number_becomes_its_text(code: object, shown: str) -> None:
     """Support asks for it."""
-    assert refused(KNOWS | {"code": code, "help": {"link": "x"}}).code == shown
+    assert refused(PROCESSED | {"code": code, "help": {"link": "x"}}).code == shown
 
 
 def test_a_card_number_in_place_of_a_code_is_not_repeated() -> None:
     """A number is hidden as well as a text."""
-    assert refused(KNOWS | {"code": 4111111111111111}).code == "xxxx"
+    assert refused(PROCESSED | {"code": 4111111111111111}).code == "xxxx"
 
 
 # what is left
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
-def test_an_odd_payload_leaves_the_link(form: str) -> None:
+def test_a_payload_of_another_type_leaves_the_link(form: str) -> None:
     """The customer goes to the page all the same."""
     body = changed(PAY | {"action": "link"}, ("data", "payload"), FORMS[form])
     found = decoder(PayAnswer)(json.dumps(body).encode())
@@ -370,7 +370,7 @@ def test_an_odd_payload_leaves_the_link(form: str) -> None:
 
 @pytest.mark.parametrize("name", ["url", "method", "content_type", "redirect_to_bank"])
 @pytest.mark.parametrize("form", sorted(FORMS))
-def test_what_is_odd_beside_a_payload_leaves_the_payload(form: str, name: str) -> None:
+def test_another_type_beside_a_payload_leaves_the_payload(form: str, name: str) -> None:
     """The deep links and the QR image are still shown."""
     body = changed(PAY | {"action": "custom"}, ("data", name), FORMS[form])
     found = decoder(PayAnswer)(json.dumps(body).encode())
@@ -378,7 +378,7 @@ def test_what_is_odd_beside_a_payload_leaves_the_payload(form: str, name: str) -
 
 
 @pytest.mark.parametrize("form", sorted({*FORMS} - {'{"a":1}'}))
-def test_only_the_field_that_is_odd_is_left_out(form: str) -> None:
+def test_only_the_field_of_another_type_is_left_out(form: str) -> None:
     """The error's other words, the hold's end and the times are still read."""
     body = changed(ENTITY, ("error_details", "error_code"), FORMS[form])
     body = changed(body, ("authorization", "start_time"), FORMS[form])
@@ -391,11 +391,11 @@ def test_only_the_field_that_is_odd_is_left_out(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [b'"\xff"', b'"\\ud83d"', b'"cut \\ude00 \\uD83D"', b"1e999999", b"9" * 5000]
+    "broken", [b'"\xff"', b'"\\ud83d"', b'"cut \\ude00 \\uD83D"', b"1e999999", b"9" * 5000]
 )
-def test_a_field_that_decides_nothing_may_even_be_broken(odd: bytes) -> None:
+def test_a_field_that_decides_nothing_may_even_be_broken(broken: bytes) -> None:
     """Bytes that are no text, and numbers that nothing can hold."""
-    body = json.dumps(ENTITY).encode().replace(b'"A898101"', odd)
+    body = json.dumps(ENTITY).encode().replace(b'"A898101"', broken)
     seen = observe_entity(decoder(PaymentEntity)(body), Call.FETCH_PAYMENT)
     assert decided(seen) == READ["fetch"](ENTITY)
 

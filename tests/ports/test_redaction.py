@@ -1,4 +1,4 @@
-"""No secret leaves the process but to the gateway (GATEWAY 10, DESIGN 9.6).
+"""No secret leaves the process but to the gateway (gateway.md#secrets).
 
 Secrets that occur nowhere else are planted in whole payments, good ones and broken ones;
 then everything that a payment leaves behind is searched for them: log events, the standard
@@ -216,10 +216,10 @@ def files_below(folder: Path) -> str:
     return "\n".join(path.read_bytes().decode("latin-1") for path in files)
 
 
-def told(error: BaseException) -> dict[str, str]:
+def shown_by(error: BaseException) -> dict[str, str]:
     """An error as crash reports print it, without the frames of the tests themselves."""
     plain = traceback.TracebackException.from_exception(error, capture_locals=True)
-    _forget_tests(plain, set())
+    _drop_test_frames(plain, set())
     trace = extract(
         type(error),
         error,
@@ -237,19 +237,19 @@ def told(error: BaseException) -> dict[str, str]:
     }
 
 
-def _forget_tests(told_of: traceback.TracebackException | None, seen: set[int]) -> None:
-    if told_of is None or id(told_of) in seen:
+def _drop_test_frames(trace: traceback.TracebackException | None, seen: set[int]) -> None:
+    if trace is None or id(trace) in seen:
         return
-    seen.add(id(told_of))
-    kept = [frame for frame in told_of.stack if "/tests/" not in frame.filename]
-    told_of.stack[:] = kept
-    for inner in (told_of.__cause__, told_of.__context__, *(told_of.exceptions or ())):
-        _forget_tests(inner, seen)
+    seen.add(id(trace))
+    kept = [frame for frame in trace.stack if "/tests/" not in frame.filename]
+    trace.stack[:] = kept
+    for inner in (trace.__cause__, trace.__context__, *(trace.exceptions or ())):
+        _drop_test_frames(inner, seen)
 
 
 def leaks_of(error: BaseException) -> list[tuple[str, str]]:
     """The planted secrets in all that can be printed of an error."""
-    return [leak for where, text in told(error).items() for leak in leaks(where, text)]
+    return [leak for where, text in shown_by(error).items() for leak in leaks(where, text)]
 
 
 def leaks_of_objects(*objects: object) -> list[tuple[str, str]]:
@@ -355,11 +355,11 @@ def echo(status: int, shape: str = "{message}") -> Reply:
     """An answer that repeats the request, body and secret header, in every field it has."""
 
     async def reply(writer: asyncio.StreamWriter, sent: Sent) -> None:
-        said = f"{sent.body.decode()} {sent.headers.get('x-client-secret', '')}"
-        words = re.findall(r'"(?:otp|card_cvv|card_number|payment_session_id)":"(.*?)"', said)
-        error = {"message": said, "code": " ".join(words), "type": said}
-        body = {"{message}": json.dumps(error), "{id}": json.dumps({"cf_payment_id": [said]})}
-        content = body.get(shape, f'{{"cf_payment_id": "{said}')
+        echoed = f"{sent.body.decode()} {sent.headers.get('x-client-secret', '')}"
+        words = re.findall(r'"(?:otp|card_cvv|card_number|payment_session_id)":"(.*?)"', echoed)
+        error = {"message": echoed, "code": " ".join(words), "type": echoed}
+        body = {"{message}": json.dumps(error), "{id}": json.dumps({"cf_payment_id": [echoed]})}
+        content = body.get(shape, f'{{"cf_payment_id": "{echoed}')
         # A 429 that asks for no pause: the next trouble of the same test must be sent too.
         await answer(status, content.encode(), x_ratelimit_retry="0")(writer, sent)
 
@@ -387,7 +387,7 @@ TROUBLES: dict[str, Reply] = {
     "server error that echoes": echo(500),
     "undecodable answer that echoes": echo(200, "{id}"),
     "cut answer that echoes": echo(200, "cut"),
-    "an answer that says nothing": answer(200, {"action": None, "new": "field"}),
+    "an answer without content": answer(200, {"action": None, "new": "field"}),
 }
 
 
@@ -415,7 +415,7 @@ async def step_of(cashier: Orchestrator, step: str, payment: Payment) -> Payment
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 @pytest.mark.parametrize("step", ["pay", "submit"])
-async def test_a_step_that_fails_tells_no_secret(
+async def test_a_step_that_fails_shows_no_secret(
     step: str, trouble: str, output: Output, tmp_path: Path
 ) -> None:
     """Not in its error, in any local variable of any frame below the caller, or in a log."""
@@ -424,15 +424,15 @@ async def test_a_step_that_fails_tells_no_secret(
         a_cashier(gateway.base_url, tmp_path, output.log) as cashier,
     ):
         error = await broken(cashier, gateway, step, TROUBLES[trouble], "order_1")
-        assert "cfflow/engine.py" in told(error)["traceback"]
-        assert "snapshot" in told(error)["structlog and rich"]
+        assert "cfflow/engine.py" in shown_by(error)["traceback"]
+        assert "snapshot" in shown_by(error)["structlog and rich"]
         assert leaks_of(error) == []
         assert output.leaks() == []
         assert leaks_of_objects(*await cashier.history("order_1.1")) == []
 
 
 @pytest.mark.parametrize("step", ["pay", "submit"])
-async def test_a_step_that_is_cancelled_tells_no_secret(
+async def test_a_step_that_is_cancelled_shows_no_secret(
     step: str, output: Output, tmp_path: Path
 ) -> None:
     """A customer who hangs up leaves a traceback through every frame of the call."""
@@ -450,14 +450,14 @@ async def test_a_step_that_is_cancelled_tells_no_secret(
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
-        assert "cfflow/cashfree/client.py" in told(caught.value)["traceback"]
+        assert "cfflow/cashfree/client.py" in shown_by(caught.value)["traceback"]
         assert leaks_of(caught.value) == []
         assert output.leaks() == []
         assert leaks("task", repr(task)) == []
 
 
 @pytest.mark.parametrize("step", ["pay", "submit"])
-async def test_a_step_on_a_closed_orchestrator_tells_no_secret(
+async def test_a_step_on_a_closed_orchestrator_shows_no_secret(
     step: str, output: Output, tmp_path: Path
 ) -> None:
     """httpx's own error for this comes out of frames that hold the request."""
@@ -491,7 +491,7 @@ async def test_trouble_leaves_no_secret_in_the_store(output: Output, tmp_path: P
     assert output.leaks() == []
 
 
-async def test_a_store_that_goes_down_under_a_pay_tells_no_secret(
+async def test_a_store_that_goes_down_under_a_pay_shows_no_secret(
     output: Output, tmp_path: Path
 ) -> None:
     """The gateway has answered, the outcome cannot be written: the loudest error of all."""
@@ -514,7 +514,7 @@ async def test_a_store_that_goes_down_under_a_pay_tells_no_secret(
         with pytest.raises(StoreUnavailable) as caught:
             await cashier.pay(payment, SESSION, a_card())
         assert caught.value.money_may_have_moved
-        assert "redis/link.py" in told(caught.value)["traceback"]
+        assert "redis/link.py" in shown_by(caught.value)["traceback"]
         assert leaks_of(caught.value) == []
         assert output.leaks() == []
 
@@ -542,7 +542,7 @@ async def test_an_argument_out_of_form_is_not_repeated(output: Output, tmp_path:
         payment = await cashier.start("quick_otp", order_id="order_1")
         errors = await refused_inputs(cashier, payment)
     assert [type(error) for error in errors] == [InvalidInput] * 3
-    assert [leak for error in errors for leak in leaks("text", told(error)["texts"])] == []
+    assert [leak for error in errors for leak in leaks("text", shown_by(error)["texts"])] == []
 
 
 async def test_an_argument_out_of_form_is_in_no_frame(output: Output, tmp_path: Path) -> None:
@@ -568,7 +568,7 @@ def refused_secret() -> BaseException:
 def test_a_client_secret_out_of_form_is_not_repeated() -> None:
     """Not in the text, and not in the frames of the gateway's client."""
     error = refused_secret()
-    assert leaks("text", told(error)["texts"]) == []
+    assert leaks("text", shown_by(error)["texts"]) == []
     plain = traceback.TracebackException.from_exception(error, capture_locals=True)
     plain.stack[:] = [
         frame for frame in plain.stack if frame.filename.endswith("cashfree/client.py")
@@ -644,7 +644,7 @@ asyncio.run(main(), debug=True)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("last", [signal.SIGABRT, signal.SIGINT])
-async def test_a_process_that_dies_in_the_middle_of_a_pay_tells_no_secret(
+async def test_a_process_that_dies_in_the_middle_of_a_pay_shows_no_secret(
     last: signal.Signals, tmp_path: Path
 ) -> None:
     """faulthandler's dump, Python's traceback, asyncio's debug log, and the store it leaves."""

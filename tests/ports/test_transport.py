@@ -25,7 +25,7 @@ import pytest
 
 from cfflow.cashfree.transport import NEVER_SENT, GatewayTransport
 
-# For these tests only: an authority that nobody trusts, and what it signed for localhost.
+# For these tests only: an authority that is not trusted, and what it signed for localhost.
 # Valid from 2020 to 2120.
 TEST_ONLY_CA = """
 -----BEGIN CERTIFICATE-----
@@ -72,7 +72,7 @@ class Seen:
 
 
 class Server:
-    """Counts connections, keeps requests, and answers as the test tells it to."""
+    """Counts connections, keeps requests, and answers as the test asks."""
 
     def __init__(self, behave: Behaviour) -> None:
         self.behave = behave
@@ -342,7 +342,7 @@ async def test_an_answer_over_the_limit_is_refused_and_its_connection_closed() -
 async def test_a_connection_closed_while_idle_is_noticed_before_a_request_is_written(
     how: str, tls: bool
 ) -> None:
-    """The next POST goes over a fresh connection, is seen once, and nobody gets an error."""
+    """The next POST goes over a fresh connection, is seen once, and no caller gets an error."""
     async with serving(tls=tls) as server, client_of(server) as client:
         await client.post("/", content=b"first")
         (writer,) = server.writers.values()
@@ -361,11 +361,11 @@ async def test_a_connection_closed_while_idle_is_noticed_before_a_request_is_wri
 async def test_bytes_behind_an_answer_never_become_the_answer_to_the_next_request(
     tls: bool,
 ) -> None:
-    """A server that says two things at once is heard once; its connection is closed."""
+    """Of two answers at once the first is read; its connection is closed."""
 
     async def answer_twice(_server: Server, writer: asyncio.StreamWriter, seen: Seen) -> None:
         writer.write(http(seen.body))
-        writer.write(http(b"somebody else's"))
+        writer.write(http(b"another answer"))
 
     async with serving(answer_twice, tls=tls) as server, client_of(server) as client:
         for body in (b"one", b"two", b"three"):
@@ -374,7 +374,7 @@ async def test_bytes_behind_an_answer_never_become_the_answer_to_the_next_reques
 
 
 async def test_a_tls_goodbye_that_came_with_the_answer_is_noticed() -> None:
-    """It was read with the answer, so the socket looks quiet, yet the server has left."""
+    """It was read with the answer, so the socket shows nothing, yet the server has closed."""
 
     async def answer_and_leave(_server: Server, writer: asyncio.StreamWriter, seen: Seen) -> None:
         writer.write(http(seen.body))
@@ -431,7 +431,7 @@ async def test_a_request_whose_answer_failed_was_sent_once(behave: Behaviour) ->
 
 
 async def test_a_refused_connection_was_never_sent() -> None:
-    """Nobody listens: ConnectError."""
+    """No server listens: ConnectError."""
     async with serving() as server:
         pass
     async with client_of(server) as client:
@@ -440,8 +440,8 @@ async def test_a_refused_connection_was_never_sent() -> None:
     assert isinstance(raised.value, NEVER_SENT)
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused_by_default() -> None:
-    """Without a context of our own, the test's authority is a stranger."""
+async def test_a_certificate_without_a_trusted_authority_is_refused_by_default() -> None:
+    """Without a context of our own, the test's authority is not trusted."""
     async with serving(tls=True) as server:
         transport = GatewayTransport(server.url)
         async with httpx.AsyncClient(transport=transport) as client:
@@ -516,7 +516,7 @@ async def test_a_server_that_does_not_read_ends_with_the_write_timeout() -> None
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("behave", [hang, hang_up, reset, half_an_answer, garbage])
 async def test_errors_are_those_of_the_transport_of_httpx(behave: Behaviour, tls: bool) -> None:
-    """Whoever handles httpx's exceptions need not know which transport raised them."""
+    """Whoever handles httpx's exceptions need not distinguish which transport raised them."""
     raised = []
     async with serving(behave, tls=tls) as server:
         for transport in (
@@ -572,7 +572,7 @@ def test_limits_must_permit_something(limits: dict[str, int]) -> None:
 
 
 async def test_a_redirect_to_another_origin_is_not_followed_there() -> None:
-    """Headers with credentials stay with the gateway, even when it says otherwise."""
+    """Headers with credentials stay with the gateway, even when it redirects elsewhere."""
     async with serving() as other:
 
         async def redirect(_server: Server, writer: asyncio.StreamWriter, _seen: Seen) -> None:
@@ -680,7 +680,7 @@ async def test_closing_closes_every_connection_and_ends_what_is_under_way() -> N
 
 
 async def test_use_after_closing_is_a_clear_error() -> None:
-    """Nothing is sent, and the message says so."""
+    """Nothing is sent, and the message has that."""
     async with serving() as server:
         transport = GatewayTransport(server.url)
         await transport.aclose()
@@ -693,7 +693,7 @@ async def test_use_after_closing_is_a_clear_error() -> None:
 async def test_a_request_still_connecting_when_the_transport_closes_is_not_sent() -> None:
     """The handshake ends after the close: the connection is dropped, not used."""
     async with serving() as server:
-        # The kernel accepts the connection; the handshake waits for somebody to serve it.
+        # The kernel accepts the connection; the handshake waits for a server.
         waiting = socket.create_server(("127.0.0.1", 0))
         server.url = f"https://localhost:{waiting.getsockname()[1]}"
         async with client_of(server) as client:
@@ -720,7 +720,7 @@ async def test_a_request_still_connecting_when_the_transport_closes_is_not_sent(
         test_an_idle_connection_is_closed_when_it_expires_without_another_request,
         test_a_tls_goodbye_that_came_with_the_answer_is_noticed,
         test_a_close_that_races_with_a_request_is_an_error_and_never_a_second_sending,
-        test_a_certificate_that_nobody_vouches_for_is_refused_by_default,
+        test_a_certificate_without_a_trusted_authority_is_refused_by_default,
         test_a_trusted_certificate_serves_and_its_connection_is_kept,
         test_a_server_that_hangs_ends_with_the_read_timeout_and_loses_its_connection,
         test_closing_closes_every_connection_and_ends_what_is_under_way,

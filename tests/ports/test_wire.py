@@ -1,4 +1,4 @@
-"""The gateway's JSON: what each of its answers says, and what is not believed at all."""
+"""The gateway's JSON: what is read of each answer, and what does not decode at all."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ KINDS: dict[str, Any] = {
 
 
 def entity(**changes: Any) -> Observation:
-    """What the page's payment entity says, with changes."""
+    """The observation of the page's payment entity, with changes."""
     return observe_entity(decode(PaymentEntity, TAKEN | changes), Call.FETCH_PAYMENT)
 
 
@@ -139,7 +139,7 @@ def test_the_pages_captured_payment_is_observed_field_by_field() -> None:
     assert prove(entity()).row == 4
 
 
-def test_the_pages_declined_payment_tells_why() -> None:
+def test_the_pages_declined_payment_has_its_reason() -> None:
     """Null authorization, last four digits of the card, and the gateway's reason."""
     seen = observe_entity(decode(PaymentEntity, DECLINED), Call.FETCH_PAYMENTS)
     assert seen == Observation(
@@ -219,8 +219,8 @@ def test_an_id_keeps_its_digits() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TAKEN))
-def test_a_field_that_is_null_says_the_same_as_one_that_is_missing(name: str) -> None:
-    """Optional things may be either (GATEWAY 1)."""
+def test_a_field_that_is_null_is_the_same_as_one_that_is_missing(name: str) -> None:
+    """Optional things may be either (gateway.md#values)."""
     without = {key: value for key, value in TAKEN.items() if key != name}
     missing = observe_entity(decode(PaymentEntity, without), Call.FETCH_PAYMENT)
     assert missing == entity(**{name: None})
@@ -243,15 +243,15 @@ def test_the_data_of_a_pay_answer_may_be_null_or_missing() -> None:
 
 @pytest.mark.parametrize("kind", ["pay", "authenticate", "entity", "order", "simulation"])
 @pytest.mark.parametrize("value", [None, 7, "x", [], {"deep": [1, {"er": None}]}, True])
-def test_a_field_that_nobody_knows_never_breaks_an_answer(kind: str, value: object) -> None:
+def test_an_unknown_field_never_breaks_an_answer(kind: str, value: object) -> None:
     """Also one that is called like a field of ours, such as request_id."""
     unknown = {"brand_new": value, "request_id": value, "call": value, "x-request-id": value}
     found = decode(KINDS[kind], unknown)
     assert found == KINDS[kind]()
 
 
-def test_words_that_nobody_knows_pass_through() -> None:
-    """A new status, action or method is told as it is and proves nothing new."""
+def test_unknown_enum_values_pass_through() -> None:
+    """A new status, action or method is passed on as it is and proves nothing new."""
     seen = entity(
         payment_status="REBOOKED",
         authorization={"action": "TICKLE", "status": "GIGGLING"},
@@ -309,7 +309,7 @@ def test_an_amount_is_decoded_to_the_digit(text: str) -> None:
     ],
 )
 def test_what_is_no_amount_of_money_does_not_decode(kind: Any, shape: str, text: str) -> None:
-    """Not finite, negative or beyond any payment: the whole answer is not check_amounts."""
+    """Not finite, negative or beyond any payment: the whole answer is unreadable."""
     with pytest.raises((msgspec.MsgspecError, ValueError)):
         check_amounts(decoder(kind)((shape % text).encode()))
 
@@ -413,7 +413,7 @@ def test_any_text_in_place_of_a_time_is_a_time_that_can_be_shown_or_none(text: s
 def test_the_answers_action_is_the_customers_next_step(
     changes: dict[str, Any], shown: object
 ) -> None:
-    """GATEWAY 2: post, form, custom, and link for all else."""
+    """gateway.md#pay-action: post, form, custom, and link for all else."""
     assert next_action(decode(PayAnswer, PAID | changes)) == shown
 
 
@@ -544,7 +544,7 @@ def test_a_method_has_the_name_that_a_pay_takes(given: str, method: str) -> None
         (None, {}, None),
     ],
 )
-def test_the_kind_of_a_card_is_read_from_whichever_says_it(
+def test_the_kind_of_a_card_is_read_from_either_field(
     group: object, method: object, kind: str | None
 ) -> None:
     """How long a hold lasts depends on it; the group counts first."""
@@ -574,7 +574,7 @@ def test_an_order_does_not_show_its_session(kind: Any, show: Any) -> None:
 @pytest.mark.parametrize("name", ["order_id", "payment_session_id"])
 @pytest.mark.parametrize("form", [*FORMS, "blank"])
 def test_an_order_that_was_created_has_an_id_and_a_session(name: str, form: str) -> None:
-    """Without one of them nobody could pay it; both are text, never None."""
+    """Without one of them it could not be paid; both are text, never None."""
     value: Any = " " if form == "blank" else FORMS[form]
     order = {"order_id": "order_1", "payment_session_id": "session_1", "order_note": 7}
     body = changed(order, (name,), value)
@@ -607,7 +607,7 @@ bodies = st.dictionaries(known_names, json_values, max_size=6)
 @given(body=bodies | st.lists(bodies, max_size=2) | json_values)
 @settings(max_examples=40, deadline=None)
 def test_any_json_decodes_to_an_answer_or_not_at_all(kind: str, body: object) -> None:
-    """Whatever comes: an answer that can be observed, or one of the errors the seam knows."""
+    """Whatever comes: an answer that can be observed, or one of `UNREADABLE`."""
     try:
         found = decode(KINDS[kind], body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -626,7 +626,7 @@ def test_any_json_decodes_to_an_answer_or_not_at_all(kind: str, body: object) ->
 @pytest.mark.parametrize("kind", sorted(KINDS))
 @given(raw=st.binary(max_size=60))
 @settings(max_examples=40, deadline=None)
-def test_any_bytes_decode_or_raise_what_the_seam_knows(kind: str, raw: bytes) -> None:
+def test_any_bytes_decode_or_raise_what_the_client_catches(kind: str, raw: bytes) -> None:
     """Garbage is no way to raise something else."""
     try:
         check_amounts(decoder(KINDS[kind])(raw))

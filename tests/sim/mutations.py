@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cfflow.cashfree import failures as seam
+from cfflow.cashfree import failures
 from cfflow.cashfree.client import GatewayClient
 from cfflow.core import (
     absorb,
@@ -192,12 +192,12 @@ def timeout_taken_for_a_refusal() -> AbstractContextManager[None]:
     def harmless(call: object, error: Exception) -> GatewayUnavailable:
         return GatewayUnavailable(f"{call}: {type(error).__name__}")
 
-    return replaced(seam.from_transport, harmless)
+    return replaced(failures.from_transport, harmless)
 
 
 def server_error_taken_for_a_refusal() -> AbstractContextManager[None]:
     """A 500 is believed to mean that nothing happened."""
-    from_answer = seam.from_answer
+    from_answer = failures.from_answer
 
     def harmless(call: Any, response: Any) -> Any:
         if response.status_code >= 500:

@@ -1,7 +1,7 @@
-"""The seam: each way a call can fail is one error, with what it means for the money.
+"""Each way a call can fail is one error, with what it means for the money.
 
-The table is that of GATEWAY 3, errors. A step may have moved money where the request may
-have had its effect; an inquiry that fails only leaves us as wise as before.
+The table is that of gateway.md#errors-proof. A step may have moved money where the request may
+have had its effect; an inquiry that fails only leaves us with what we had before.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from tests.ports.gateway_kit import (
     CLIENT_SECRET,
     NUMBER,
     SESSION,
+    KeptLog,
     RawGateway,
     Reply,
-    Told,
     a_client,
     a_gateway,
     answer,
@@ -110,8 +110,8 @@ SERVER: dict[str, Reply] = {
     "599": refusal(599),
     "an error nested without end": answer(500, DEEP),
 } | {f"{status}": answer(status, {}, location="/pg/x") for status in (300, 301, 302, 307, 308)}
-TWIN: dict[str, Reply] = {
-    "409": refusal(409, "request_invalid", "a twin of this request is known"),
+SAME: dict[str, Reply] = {
+    "409": refusal(409, "request_invalid", "an equal request is known"),
     "422": refusal(422, "request_invalid", "this key was used with another body"),
 }
 REFUSED: dict[str, tuple[Reply, bool]] = {
@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[Reply, bool]] = {
     "404 with HTML": (answer(404, b"<html>"), False),
     "400 nested without end": (answer(400, DEEP), False),
     "400 with numbers for words": (answer(400, {"message": 1, "code": 2}), False),
-    "418, which nobody knows": (refusal(418), False),
+    "418, which no page names": (refusal(418), False),
 }
 LIMITED: dict[str, tuple[dict[str, str], float]] = {
     "with its seconds": ({"x_ratelimit_retry": "7"}, 7),
@@ -155,12 +155,12 @@ async def failure_of(
     make: Make, reply: Reply, limit_s: float = PATIENT_S
 ) -> tuple[CfflowError, RawGateway, dict[str, Any]]:
     """The error of one call, the server that it met, and the log's event of it."""
-    told = Told()
-    async with a_gateway(reply) as gateway, a_client(gateway.base_url, log=told) as client:
+    log = KeptLog()
+    async with a_gateway(reply) as gateway, a_client(gateway.base_url, log=log) as client:
         client._timeout_s = limit_s
         with pytest.raises(CfflowError) as caught:
             await make(client)
-    (event,) = told.events
+    (event,) = log.events
     assert event["outcome"] == type(caught.value).__name__
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
@@ -181,7 +181,7 @@ def unavailable(error: CfflowError) -> None:
 
 @asynccontextmanager
 async def refused() -> AsyncIterator[str]:
-    """A base URL on which nobody listens."""
+    """A base URL on which no server listens."""
     async with a_gateway(hang) as gateway:
         pass
     yield gateway.base_url
@@ -195,7 +195,7 @@ async def nowhere() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def untrusted() -> AsyncIterator[str]:
-    """A base URL whose certificate nobody vouches for."""
+    """A base URL whose certificate no trusted authority signed."""
     async with a_gateway(answer(200, {}), tls=True) as gateway:
         yield gateway.base_url
         assert gateway.requests == []
@@ -245,7 +245,7 @@ async def test_an_inquiry_that_takes_too_long_moved_nothing(trouble: str) -> Non
 @pytest.mark.parametrize("trouble", LOST | UNREADABLE | SERVER)
 @pytest.mark.parametrize("call", STEPS)
 async def test_a_step_without_a_clear_answer_is_of_unknown_outcome(call: str, trouble: str) -> None:
-    """Sent once, answered by nothing that can be believed: money may have moved."""
+    """Sent once, without a usable answer: money may have moved."""
     error, gateway, _ = await failure_of(STEPS[call], (LOST | UNREADABLE | SERVER)[trouble])
     unknown(error)
     assert len(gateway.requests) == 1
@@ -254,7 +254,7 @@ async def test_a_step_without_a_clear_answer_is_of_unknown_outcome(call: str, tr
 @pytest.mark.parametrize("trouble", LOST | UNREADABLE | SERVER)
 @pytest.mark.parametrize("call", ["fetch_payment", "fetch_payments"])
 async def test_an_inquiry_without_a_clear_answer_moved_nothing(call: str, trouble: str) -> None:
-    """We know no more than before and may ask again."""
+    """Nothing new was learnt, and it may be asked again."""
     error, gateway, _ = await failure_of(INQUIRIES[call], (LOST | UNREADABLE | SERVER)[trouble])
     unavailable(error)
     assert len(gateway.requests) == 1
@@ -264,7 +264,7 @@ async def test_an_inquiry_without_a_clear_answer_moved_nothing(call: str, troubl
     "body", [{}, {"order_id": "order_1"}, {"order_id": "order_1", "payment_session_id": None}]
 )
 async def test_an_order_without_a_session_may_be_created_again(body: dict[str, Any]) -> None:
-    """Nobody could pay it. With the same order_id nothing happens twice."""
+    """It could not be paid. With the same order_id nothing happens twice."""
     error, gateway, _ = await failure_of(
         lambda c: c.create_order(170, {}, order_id="order_1"), answer(200, body)
     )
@@ -272,19 +272,19 @@ async def test_an_order_without_a_session_may_be_created_again(body: dict[str, A
     assert len(gateway.requests) == 1
 
 
-@pytest.mark.parametrize("status", TWIN)
+@pytest.mark.parametrize("status", SAME)
 @pytest.mark.parametrize("call", STEPS)
-async def test_a_step_whose_twin_is_known_is_of_unknown_outcome(call: str, status: str) -> None:
-    """409 and 422 say that this request, or one like it, was there before."""
-    error, _, event = await failure_of(STEPS[call], TWIN[status])
+async def test_a_step_that_was_there_before_is_of_unknown_outcome(call: str, status: str) -> None:
+    """409 and 422 show that this request, or an equal one, was there before."""
+    error, _, event = await failure_of(STEPS[call], SAME[status])
     unknown(error)
     assert event["status"] == int(status)
 
 
 @pytest.mark.parametrize("trouble", REFUSED)
 @pytest.mark.parametrize("call", [*STEPS, "fetch_payment"])
-async def test_a_refusal_moved_no_money_and_says_why(call: str, trouble: str) -> None:
-    """With the gateway's code, and whether it knows more of the payment than we do."""
+async def test_a_refusal_moved_no_money_and_has_its_reason(call: str, trouble: str) -> None:
+    """With the gateway's code, and whether an inquiry must come first."""
     reply, fetch_first = REFUSED[trouble]
     error, _, event = await failure_of((STEPS | INQUIRIES)[call], reply)
     assert type(error) is GatewayRejected
@@ -313,11 +313,11 @@ async def test_refused_credentials_leave_the_payment_as_it_was(call: str, status
     assert error.status == status
 
 
-@pytest.mark.parametrize("told", LIMITED)
+@pytest.mark.parametrize("waits", LIMITED)
 @pytest.mark.parametrize("call", ["pay", "fetch_payment"])
-async def test_a_rate_limit_says_when_to_come_back(call: str, told: str) -> None:
+async def test_a_rate_limit_has_the_seconds_to_wait(call: str, waits: str) -> None:
     """The gateway's own seconds where it names some, 60 where it does not."""
-    headers, wait_s = LIMITED[told]
+    headers, wait_s = LIMITED[waits]
     reply = answer(429, {"type": "rate_limit_error"}, **headers)
     error, _, _ = await failure_of((STEPS | INQUIRIES)[call], reply)
     assert type(error) is RateLimited
@@ -348,8 +348,8 @@ async def test_an_error_does_not_repeat_what_the_request_carried(status: int, ec
 
 async def test_an_error_does_not_repeat_an_otp_or_the_client_secret() -> None:
     """Nor what other calls carry."""
-    said = f"otp 111000 and secret {CLIENT_SECRET} are wrong"
-    submit = partial(failure_of, reply=answer(400, {"message": said, "code": "111000"}))
+    text = f"otp 111000 and secret {CLIENT_SECRET} are wrong"
+    submit = partial(failure_of, reply=answer(400, {"message": text, "code": "111000"}))
     error, _, _ = await submit(STEPS["authenticate"])
     assert "111000" not in f"{error} {vars(error)}"
     error, _, _ = await submit(INQUIRIES["fetch_order"])
