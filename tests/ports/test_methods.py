@@ -23,7 +23,9 @@ from cfflow import (
     UPIAuthorization,
     Wallet,
 )
+from cfflow.cashfree import facts
 from cfflow.cashfree.methods import with_channel
+from cfflow.core.flow import ChannelRules
 from cfflow.core.steps import Instrument
 from cfflow.store.catalog import Catalog
 from tests.ports.gateway_kit import NUMBER
@@ -148,6 +150,13 @@ def test_every_public_method_is_in_the_table() -> None:
     """A method that is added without its request is noticed here."""
     public = {kind for name in cfflow.__all__ if _is_method(kind := getattr(cfflow, name))}
     assert {type(method) for method, _ in METHODS.values()} == public - {PaymentMethod}
+
+
+def test_the_facts_the_flows_and_the_classes_have_the_same_methods() -> None:
+    """A method that is added in one place only is noticed here."""
+    assert set(facts.CHANNELS) == set(facts.METHODS) == set(ChannelRules.__struct_fields__)
+    assert {method.gateway_name for method, _ in METHODS.values()} == set(facts.METHODS)
+    assert set(facts.OTHER_METHOD_NAMES.values()) | facts.METHODS_WITH_HOLDS <= set(facts.METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)
