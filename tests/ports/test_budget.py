@@ -120,12 +120,6 @@ def test_the_sandbox_has_limits_of_its_own() -> None:
     assert limits_of("sandbox") == dict(zip(LIMITED, (30, 60, 30, 30, 30), strict=True))
 
 
-def test_every_limit_is_one_of_a_call_of_the_table() -> None:
-    """A name that is misspelt would leave its call without a limit."""
-    assert all(set(table) == set(LIMITED) for table in facts.RATE_LIMITS.values())
-    assert set(LIMITED) | set(map(Call, facts.LIMITED_BY_ADDRESS)) <= set(ROUTES)
-
-
 def test_limits_are_overridden_by_class() -> None:
     """A number or no limit at all; the other classes keep theirs."""
     limits = limits_of("sandbox", {"fetch_payment": 600, "pay": None})
