@@ -18,7 +18,7 @@ import pytest
 import cfflow
 from cfflow import FeedEvent
 from cfflow.store.redis.store import RedisStore
-from cfflow.testing.conformance.feed import tell
+from cfflow.testing.conformance.feed import commit_events
 from cfflow.testing.conformance.helpers import begin
 from tests.faces.faces_kit import CFFLOW, ROOT, Till, environment, run
 
@@ -44,7 +44,7 @@ def tell_more(url: str, order_id: str, count: int, feed_max: int = 1_000) -> Non
     async def work() -> None:
         store = RedisStore(url, feed_max=feed_max)
         await store.open()
-        await tell(store, await begin(store, order_id), count)
+        await commit_events(store, await begin(store, order_id), count)
         await store.aclose()
 
     asyncio.run(work())

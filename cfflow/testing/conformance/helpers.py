@@ -1,4 +1,4 @@
-"""What the suite for stores is written with: records, plans, and the calls that must succeed."""
+"""Helpers of the suite for stores: records, plans, and calls that must succeed."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ FLOW: Final = parse(b'name = "conformance"\nmethods = ["card"]\n')
 
 
 async def begin(store: Store, order_id: str) -> Snapshot:
-    """Start an order's next payment."""
+    """Start an order's next payment, and return it."""
     started = await store.start(order_id, a_record(store), FLOW)
     assert started.outcome == "ok"
     return started.snapshot
 
 
 async def due(store: Store, order_id: str, wake_at_ms: int) -> Snapshot:
-    """Start a payment that wakes at this time."""
+    """Start a payment with this wake time."""
     return await written(store, await begin(store, order_id), wake_at_ms=wake_at_ms)
 
 
 async def written(store: Store, snapshot: Snapshot, **changes: Any) -> Snapshot:
-    """Commit these changes, which must succeed, and return the answer's snapshot."""
+    """Commit changes of the record, which must succeed; return the payment as it is stored."""
     committed: Committed = await store.commit(a_plan(snapshot, **changes))
     assert committed.outcome is Outcome.OK
     assert committed.snapshot is not None
@@ -52,13 +52,13 @@ async def written(store: Store, snapshot: Snapshot, **changes: Any) -> Snapshot:
 
 
 async def ids(store: Store, *states: State, **window: Any) -> list[str]:
-    """List the ids of a page, of all states unless some are named."""
+    """Return the ids of a page: of these states, or of all if none is given."""
     found = await store.list(Page(states=states or tuple(State), **window))
     return [snapshot.id for snapshot in found]
 
 
 def a_record(store: Store, *, amount: Decimal | None = None, **fields: Any) -> Record:
-    """Return a record to start a payment with, at the store's time; `fields` replace others."""
+    """Return the first record of a payment, at the store's time, with these fields changed."""
     metadata = fields.pop("metadata", None)
     record = create(
         FLOW, store.now_ms(), nonce="n0", currency="INR", amount=amount, metadata=metadata

@@ -1,4 +1,4 @@
-"""The part of the suite for stores that is about orders: several payments, restarts, the end."""
+"""The part of the suite about orders: several payments, restarts, the purge."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ async def newest(store: Store, n: int) -> Snapshot:
 
 
 class OrderConformance(ConformancePart):
-    """Tests of what payments of one order mean to each other; `StoreConformance` has them too."""
+    """Tests of how payments of one order affect each other. `StoreConformance` has them too."""
 
-    # a payment of a wanted number
+    # a start with a number
 
     async def test_a_wanted_number_is_begun_whatever_the_others_are(self, store: Store) -> None:
-        """What the gateway says has happened is written down beside an open payment."""
+        """`adopt` stores what the gateway has, beside an open payment."""
         first = await begin(store, "order_1")
         started = await store.start("order_1", a_record(store), FLOW, n=2)
         assert (started.outcome, started.snapshot.n) == ("ok", 2)
@@ -77,14 +77,14 @@ class OrderConformance(ConformancePart):
             first, attempts=started.snapshot.attempts
         )
 
-    async def test_a_wanted_number_that_is_there_is_returned_as_it_is(self, store: Store) -> None:
-        """Cut off in the middle, the same is simply done again."""
+    async def test_a_wanted_number_that_exists_is_returned_as_it_is(self, store: Store) -> None:
+        """So an `adopt` that was cut off in the middle can be repeated."""
         first = await written(store, await begin(store, "order_1"), **_ENDED)
         again = await store.start("order_1", a_record(store), FLOW, n=1)
         assert (again.outcome, again.snapshot) == ("exists", first)
 
-    async def test_a_wanted_number_behind_the_next_is_a_conflict(self, store: Store) -> None:
-        """Numbers have no gaps, and nothing comes into being."""
+    async def test_a_wanted_number_beyond_the_next_is_a_conflict(self, store: Store) -> None:
+        """Numbers have no gaps, and nothing is stored."""
         await begin(store, "order_1")
         for order_id, n in (("order_1", 3), ("order_2", 2)):
             with pytest.raises(Conflict):
@@ -92,17 +92,17 @@ class OrderConformance(ConformancePart):
         assert await ids(store) == ["order_1.1"]
 
     async def test_fifty_starts_of_one_number_begin_one_payment(self, store: Store) -> None:
-        """Everybody gets the same one, and one of them began it."""
+        """All callers get the same one."""
         started = await asyncio.gather(
             *(store.start("order_1", a_record(store), FLOW, n=1) for _ in range(50))
         )
-        assert sorted(answer.outcome for answer in started) == ["exists"] * 49 + ["ok"]
-        assert len({answer.snapshot.record.token for answer in started}) == 1
+        assert sorted(result.outcome for result in started) == ["exists"] * 49 + ["ok"]
+        assert len({result.snapshot.record.token for result in started}) == 1
 
     # reviews that block the order
 
     async def test_a_review_on_one_payment_blocks_a_pay_of_another(self, store: Store) -> None:
-        """Money that nobody has claimed may be this order's: a person looks first."""
+        """Money of unknown origin may be this order's: a person looks first."""
         first, second = await two_payments(store)
         review = Review("unclaimed_money", 1)
         first = await written(store, first, reviews=(review,))
@@ -118,7 +118,7 @@ class OrderConformance(ConformancePart):
     async def test_a_step_waits_for_what_the_orders_entry_bars(
         self, store: Store, situation: str, step: Step
     ) -> None:
-        """Every situation of another payment, and every step beside it."""
+        """Each situation of a sibling, and each step beside it."""
         first, second = await two_payments(store)
         first = await written(store, first, **_BESIDE[situation])
         barred = attempt_of(first.record).bars & step_bit(step)
@@ -126,7 +126,7 @@ class OrderConformance(ConformancePart):
         assert done.outcome is (Outcome.BLOCKED if barred else Outcome.OK)
 
     async def test_a_plan_that_opens_nothing_can_be_barred_like_a_step(self, store: Store) -> None:
-        """The way to the bank's page takes money as an OTP does, without a call of ours."""
+        """At the bank's page the customer pays as with an OTP, without a call of ours."""
         first, second = await two_payments(store)
         await written(store, first, reviews=(Review("unclaimed_money", 1),))
         barred = await store.commit(a_plan(second, beside=Step.SUBMIT_OTP))
@@ -134,7 +134,7 @@ class OrderConformance(ConformancePart):
         assert (await store.commit(a_plan(second))).outcome is Outcome.OK
 
     async def test_only_a_review_of_unknown_money_blocks_a_pay(self, store: Store) -> None:
-        """Others are about a payment's own money, not about the order's."""
+        """Other reviews are about the money of one payment, not of the order."""
         first, second = await two_payments(store)
         await written(store, first, reviews=(Review("late_authorization", 1),))
         await written(store, second, opens=True, operation=a_step(Step.PAY))
@@ -145,7 +145,7 @@ class OrderConformance(ConformancePart):
     async def test_a_second_hold_is_decided_with_the_first_one_in_view(
         self, store: Store, state: State
     ) -> None:
-        """A plan that did not know of the other hold is a conflict; the next one does."""
+        """A plan without the other hold in view is a conflict; the next one is written."""
         first, second = await two_payments(store)
         await written(store, first, state=State.AUTHORIZED)
         refused = await store.commit(a_plan(second, state=state))
@@ -155,19 +155,19 @@ class OrderConformance(ConformancePart):
         assert (seen.record, seen.siblings_with_money) == (second.record, (1,))
         await written(store, seen, state=state)
 
-    async def test_the_other_holder_is_woken_up(self, store: Store) -> None:
-        """Nobody would look at a payment at its end again, and two of them took money."""
+    async def test_the_other_payment_with_money_is_due(self, store: Store) -> None:
+        """Without this, no worker would look at a final payment again, and two took money."""
         first, second = await two_payments(store)
         await written(store, first, state=State.CAPTURED, wake_at_ms=None)
         await written(store, await newest(store, second.n), state=State.CAPTURED, wake_at_ms=None)
         await self.later(store, 0.005)
-        claimed = await store.lease(4 * self.partitions, _MINUTE_MS)
-        assert [snapshot.id for snapshot in claimed] == [first.id]
+        leased = await store.lease(4 * self.partitions, _MINUTE_MS)
+        assert [snapshot.id for snapshot in leased] == [first.id]
 
     async def test_a_hold_that_another_payment_got_meanwhile_is_never_overlooked(
         self, store: Store
     ) -> None:
-        """Whoever writes a payment with money has seen every other one that has some."""
+        """A plan for a payment with money has every sibling with money in view."""
         _, second = await two_payments(store)
         await written(store, second, state=State.AUTHORIZED)
         before = await newest(store, 2)
@@ -178,24 +178,24 @@ class OrderConformance(ConformancePart):
         assert overlooked.snapshot.siblings_with_money == (1,)
         await written(store, overlooked.snapshot, polls=1)
 
-    # a store that came back
+    # a store that restarted
 
     async def test_another_history_of_the_same_version_is_a_conflict(self, store: Store) -> None:
-        """After a rollback the same number may have been written once more, by somebody else."""
+        """After a rollback another caller may have written the same version."""
         first = await begin(store, "order_1")
         other = await begin(store, "order_2")
         record = msgspec.structs.replace(first.record, token=other.record.token)
         lost = await store.commit(a_plan(msgspec.structs.replace(first, record=record)))
         assert (lost.outcome, lost.snapshot) == (Outcome.CONFLICT, first)
 
-    async def test_without_a_restart_nobody_is_asked(self, store: Store) -> None:
-        """A new payment, and one that was committed before, go on by themselves."""
+    async def test_without_a_restart_no_inquiry_is_needed(self, store: Store) -> None:
+        """Neither for a new payment, nor for one that was committed before."""
         snapshot = await begin(store, "order_1")
         for _ in range(3):
             snapshot = await written(store, snapshot, opens=True)
 
-    async def test_after_a_restart_nothing_is_written_before_an_answer(self, store: Store) -> None:
-        """As often as it is tried, by whomever; one inquiry, and all goes on as before."""
+    async def test_after_a_restart_nothing_is_written_before_an_inquiry(self, store: Store) -> None:
+        """However often it is tried; after one inquiry all goes on as before."""
         snapshot = await written(store, await begin(store, "order_1"), state=State.AUTHORIZED)
         since_at_ms = await self._restarted(store)
         for opens in (True, False):
@@ -209,8 +209,8 @@ class OrderConformance(ConformancePart):
         again = await written(store, asked, opens=True)
         await written(store, again)
 
-    async def test_after_a_restart_every_payment_is_asked_about(self, store: Store) -> None:
-        """That one of them was asked about says nothing about the others."""
+    async def test_after_a_restart_every_payment_needs_an_inquiry(self, store: Store) -> None:
+        """An inquiry for one of them proves nothing about the others."""
         before = [await begin(store, f"order_{i}") for i in range(8)]
         await self._restarted(store)
         for snapshot in before:
@@ -223,7 +223,7 @@ class OrderConformance(ConformancePart):
     async def test_a_payment_begun_after_a_restart_may_be_one_begun_again(
         self, store: Store
     ) -> None:
-        """Its first start may be among what was lost: its first step needs an answer too."""
+        """Its first start may be lost: its first step needs an inquiry too."""
         first = await begin(store, "order_1")
         await self._restarted(store)
         assert (await store.commit(a_plan(first))).outcome is Outcome.RESTARTED
@@ -238,17 +238,17 @@ class OrderConformance(ConformancePart):
         await written(store, asked, opens=True)
 
     async def _restarted(self, store: Store) -> int:
-        """Restart the store, surely later than what was written, and say when that was."""
+        """Restart the store, certainly after the last write, and return when that was."""
         await self.later(store, 0.005)
         since_at_ms = store.now_ms()
         await self.restart(store)
         await self.later(store, 0.005)
         return since_at_ms
 
-    # the end
+    # the purge
 
     async def test_a_purged_order_is_gone(self, store: Store) -> None:
-        """Not to be read, listed, claimed; and its next payment is the first one again."""
+        """It cannot be read, listed or leased, and its next payment has number 1 again."""
         first = await written(store, await begin(store, "order_1"), **_ENDED)
         assert await store.purge([first])
         assert await store.load("order_1", 1) is None
@@ -257,7 +257,7 @@ class OrderConformance(ConformancePart):
         assert (await begin(store, "order_1")).n == 1
 
     async def test_an_order_goes_with_all_its_payments(self, store: Store) -> None:
-        """Their wake times and reviews too, and no other order's."""
+        """With their wake times and reviews; other orders stay."""
         reviews, wake_at_ms = (Review("two_holds", 1),), store.now_ms() - 1
         first = await written(store, await begin(store, "order_1"), **_ENDED)
         second = await begin(store, "order_1")
@@ -270,8 +270,8 @@ class OrderConformance(ConformancePart):
         assert await ids(store, review=True) == []
         assert [s.id for s in await store.lease(100 * self.partitions, 1)] == ["order_2.1"]
 
-    async def test_a_paid_order_leaves_a_mark(self, store: Store) -> None:
-        """Nobody pays it again, by whatever number."""
+    async def test_a_paid_order_leaves_a_marker(self, store: Store) -> None:
+        """It cannot be started again, with any number."""
         await written(store, await begin(store, "order_1"), **_ENDED)
         await paid(store, "order_1")
         assert await store.purge([await newest(store, 1), await newest(store, 2)])
@@ -281,8 +281,8 @@ class OrderConformance(ConformancePart):
             with pytest.raises(AlreadyPaid):
                 await store.start("order_1", a_record(store), FLOW, n=n)
 
-    async def test_an_order_that_has_moved_is_not_purged(self, store: Store) -> None:
-        """A commit since it was read, or another payment: whoever purges looks again."""
+    async def test_an_order_that_has_changed_is_not_purged(self, store: Store) -> None:
+        """A commit since it was read, or another payment."""
         first = await written(store, await begin(store, "order_1"), **_ENDED)
         moved = await written(store, first, polls=1)
         assert not await store.purge([first])
@@ -294,7 +294,7 @@ class OrderConformance(ConformancePart):
     async def test_a_purge_that_comes_twice_does_nothing_the_second_time(
         self, store: Store
     ) -> None:
-        """Two workers purge at once: one of them did it, and the mark stays."""
+        """Two workers purge at once: the first one does it, and the marker stays."""
         first = await paid(store, "order_1")
         unpaid = await written(store, await begin(store, "order_2"), **_ENDED)
         for snapshot in (first, unpaid):

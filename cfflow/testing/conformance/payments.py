@@ -46,14 +46,14 @@ class PaymentConformance(ConformancePart):
         assert loaded.attempts == (Attempt(State.CREATED),)
         assert loaded.next_action is None
 
-    async def test_what_was_never_started_is_not_there(self, store: Store) -> None:
-        """An unknown order and an unknown number are None, not errors."""
+    async def test_a_payment_that_was_never_started_is_none(self, store: Store) -> None:
+        """An unknown order and an unknown number are no errors."""
         await begin(store, "order_1")
         assert await store.load("order_2", 1) is None
         assert await store.load("order_1", 2) is None
 
     async def test_an_order_has_one_open_payment(self, store: Store) -> None:
-        """Starting again finds the open payment and changes nothing in it."""
+        """A second start returns the open payment and changes nothing in it."""
         first = await begin(store, "order_1")
         again = await store.start("order_1", a_record(store, amount=Decimal(5)), FLOW)
         assert again == Started("open", first)
@@ -67,7 +67,7 @@ class PaymentConformance(ConformancePart):
             assert again == Started("open", snapshot)
 
     async def test_a_failed_or_voided_payment_is_followed_by_the_next(self, store: Store) -> None:
-        """Numbers count on, and the snapshot tells of the attempts before."""
+        """Its number is one higher, and its snapshot has the attempts of the others."""
         first = await begin(store, "order_1")
         await written(store, first, state=State.FAILED, cf_payment_id="77")
         second = await begin(store, "order_1")
@@ -88,7 +88,7 @@ class PaymentConformance(ConformancePart):
         assert await store.start("order_1", a_record(store), FLOW) == Started("paid", paid)
 
     async def test_an_abandoned_payment_frees_its_order(self, store: Store) -> None:
-        """The next payment starts; the abandoned one stays where it was."""
+        """The next payment starts; the abandoned one stays in its state."""
         first = await begin(store, "order_1")
         await written(store, first, state=State.INITIATED, abandoned=True)
         second = await store.start("order_1", a_record(store), FLOW)
@@ -99,21 +99,21 @@ class PaymentConformance(ConformancePart):
     async def test_a_payment_abandoned_and_captured_still_pays_the_order(
         self, store: Store
     ) -> None:
-        """Money that came after all counts, whoever gave the payment up."""
+        """Its money counts, although the payment was given up."""
         first = await begin(store, "order_1")
         await written(store, first, state=State.CAPTURED, abandoned=True)
         assert (await store.start("order_1", a_record(store), FLOW)).outcome == "paid"
 
     async def test_fifty_starts_at_once_begin_one_payment(self, store: Store) -> None:
-        """The same button pressed everywhere: one payment, and everybody gets it."""
+        """All callers get the same payment."""
         started = await asyncio.gather(
             *(store.start("order_1", a_record(store), FLOW) for _ in range(50))
         )
-        assert sorted(answer.outcome for answer in started) == ["ok"] + ["open"] * 49
-        assert len({answer.snapshot.record.token for answer in started}) == 1
+        assert sorted(result.outcome for result in started) == ["ok"] + ["open"] * 49
+        assert len({result.snapshot.record.token for result in started}) == 1
 
     async def test_the_text_of_a_flow_is_found_by_its_digest(self, store: Store) -> None:
-        """A running payment keeps its rules; an unknown digest is None."""
+        """A running payment keeps its flow; an unknown digest is None."""
         await begin(store, "order_1")
         assert await store.flow_text("order_1", FLOW.digest) == FLOW.source
         assert await store.flow_text("order_1", "unknown") is None
@@ -121,7 +121,7 @@ class PaymentConformance(ConformancePart):
     # commit
 
     async def test_a_commit_is_read_back_as_it_was_written(self, store: Store) -> None:
-        """The answer, the stored payment and the order's entry say the same."""
+        """The result, the stored payment and the order's entry agree."""
         first = await begin(store, "order_1")
         plan = a_plan(first, state=State.INITIATED, cf_payment_id="9001", captured_amount=None)
         committed = await store.commit(plan)
@@ -140,15 +140,15 @@ class PaymentConformance(ConformancePart):
         assert len(tokens) == 3
         assert all(tokens)
 
-    async def test_a_commit_tells_the_stores_own_time(self, store: Store) -> None:
-        """The time of a commit and the clock that runs on from it are the same clock."""
+    async def test_a_commit_returns_the_stores_own_time(self, store: Store) -> None:
+        """It is the time of `now_ms`."""
         first = await begin(store, "order_1")
         before = store.now_ms()
         committed = await store.commit(a_plan(first))
         assert before - 50 <= committed.at_ms <= store.now_ms() + 50
 
     async def test_a_commit_on_an_old_version_changes_nothing(self, store: Store) -> None:
-        """The loser gets the newest snapshot, next action and all, and writes nothing."""
+        """The caller gets the newest snapshot with its next action, and nothing is written."""
         first = await begin(store, "order_1")
         newest = await written(store, first, action=AskOtp("https://bank"), state=State.OTP_PENDING)
         lost = await store.commit(a_plan(first, state=State.FAILED, cf_payment_id="1"))
@@ -157,7 +157,7 @@ class PaymentConformance(ConformancePart):
         assert await ids(store, State.FAILED) == []
 
     async def test_the_same_plan_committed_twice_is_applied_once(self, store: Store) -> None:
-        """The second time the version has moved on: no second write, no second event."""
+        """The second time the version is another: no second write, no second event."""
         plan = a_plan(await begin(store, "order_1"), walked=first_edge(Trigger.INITIATE))
         first, second = await store.commit(plan), await store.commit(plan)
         assert (first.outcome, second.outcome) == (Outcome.OK, Outcome.CONFLICT)
@@ -165,19 +165,19 @@ class PaymentConformance(ConformancePart):
         assert len(await self.events_of(store)) == 1
 
     async def test_of_fifty_commits_on_one_version_one_wins(self, store: Store) -> None:
-        """All the others learn what the winner wrote."""
+        """All others get what the first one wrote."""
         first = await begin(store, "order_1")
         plans = [a_plan(first, polls=i, walked=first_edge(Trigger.INITIATE)) for i in range(50)]
-        answers = await asyncio.gather(*(store.commit(plan) for plan in plans))
-        won = [answer for answer in answers if answer.outcome is Outcome.OK]
-        lost = [answer for answer in answers if answer.outcome is Outcome.CONFLICT]
+        results = await asyncio.gather(*(store.commit(plan) for plan in plans))
+        won = [result for result in results if result.outcome is Outcome.OK]
+        lost = [result for result in results if result.outcome is Outcome.CONFLICT]
         assert (len(won), len(lost)) == (1, 49)
-        assert all(answer.snapshot == won[0].snapshot for answer in lost)
+        assert all(result.snapshot == won[0].snapshot for result in lost)
         assert await store.load("order_1", 1) == won[0].snapshot
         assert len(await self.events_of(store)) == 1
 
-    async def test_many_orders_at_once_do_not_disturb_each_other(self, store: Store) -> None:
-        """Forty orders with five commits each end where each of them should."""
+    async def test_commits_of_many_orders_at_once_do_not_mix(self, store: Store) -> None:
+        """Each of forty orders has its own five commits."""
 
         async def live(order_id: str) -> Snapshot:
             snapshot = await begin(store, order_id)
@@ -191,7 +191,7 @@ class PaymentConformance(ConformancePart):
             assert (end.record.polls, end.record.cf_payment_id) == (5, end.order_id)
 
     async def test_a_payment_that_is_gone_takes_no_commit(self, store: Store) -> None:
-        """Neither of an unknown order nor of an unknown number; nothing comes into being."""
+        """Neither for an unknown order nor for an unknown number; nothing is stored."""
         first = await begin(store, "order_1")
         for order_id, n in (("order_2", 1), ("order_1", 2)):
             ghost = msgspec.structs.replace(first, order_id=order_id, n=n)
@@ -200,16 +200,16 @@ class PaymentConformance(ConformancePart):
         assert len(await store.list(Page())) == 1
 
     async def test_a_record_of_a_newer_schema_is_read_only(self, store: Store) -> None:
-        """Older code would drop the fields that it does not know."""
+        """Older code would drop the fields that it does not have."""
         newer = await written(store, await begin(store, "order_1"), schema=SCHEMA + 1)
         refused = await store.commit(a_plan(newer, state=State.FAILED))
         assert refused.outcome is Outcome.SCHEMA
         assert await store.load("order_1", 1) == newer
 
-    # claims of attempts, and of the order's money
+    # who owns an attempt, and the order's money
 
     async def test_an_attempt_belongs_to_one_payment_of_its_order(self, store: Store) -> None:
-        """The second claim of a gateway id names the payment that has it, and writes nothing."""
+        """A second owner is refused with the number of the first; nothing is written."""
         first = await begin(store, "order_1")
         first = await written(store, first, state=State.FAILED, cf_payment_id="9001")
         second = await begin(store, "order_1")
@@ -219,20 +219,20 @@ class PaymentConformance(ConformancePart):
         again = await store.commit(a_plan(first, polls=1))
         assert again.outcome is Outcome.OK
 
-    async def test_payments_without_an_attempt_claim_nothing(self, store: Store) -> None:
-        """No gateway id is no id: two such payments live side by side."""
+    async def test_payments_without_an_attempt_own_nothing(self, store: Store) -> None:
+        """Two payments without a gateway id are no conflict."""
         first = await begin(store, "order_1")
         await written(store, first, abandoned=True)
         second = await begin(store, "order_1")
         await written(store, second, state=State.INITIATED)
 
-    async def test_other_orders_may_know_the_same_attempt(self, store: Store) -> None:
-        """A claim holds within its order."""
+    async def test_an_attempt_is_owned_within_its_order_only(self, store: Store) -> None:
+        """A payment of another order may have the same gateway id."""
         await written(store, await begin(store, "order_1"), cf_payment_id="9001")
         await written(store, await begin(store, "order_2"), cf_payment_id="9001")
 
-    async def test_a_sole_holder_is_refused_beside_another_hold(self, store: Store) -> None:
-        """Capture and void name the order: not while two of its payments hold money."""
+    async def test_a_void_is_refused_beside_another_hold(self, store: Store) -> None:
+        """Capture and void name only the order, so none is sent while two payments hold money."""
         for held in (State.AUTHORIZED, State.CAPTURED):
             order_id = f"order_{held}"
             first = await begin(store, order_id)
@@ -244,8 +244,8 @@ class PaymentConformance(ConformancePart):
             assert (refused.outcome, refused.other) == (Outcome.HOLDER, 1)
             assert (await store.commit(a_plan(second))).outcome is Outcome.OK
 
-    async def test_a_sole_holder_does_not_stand_in_its_own_way(self, store: Store) -> None:
-        """Its own hold, and payments that hold nothing, are no obstacle."""
+    async def test_a_payment_with_money_does_not_bar_its_own_step(self, store: Store) -> None:
+        """Nor do payments that hold nothing."""
         await written(store, await begin(store, "order_1"), state=State.FAILED)
         second = await written(store, await begin(store, "order_1"), state=State.AUTHORIZED)
         assert (await store.commit(a_plan(second, opens=True))).outcome is Outcome.OK
@@ -253,7 +253,7 @@ class PaymentConformance(ConformancePart):
     # next action
 
     async def test_a_next_action_is_set_kept_and_dropped(self, store: Store) -> None:
-        """Only a plan that changed it touches it."""
+        """Only a plan that changes it writes it."""
         first = await begin(store, "order_1")
         action = ApproveInApp("qrcode", {"qrcode": "data:image/png;base64,AAAA"})
         shown = await written(store, first, action=action)
@@ -266,8 +266,8 @@ class PaymentConformance(ConformancePart):
         assert gone.next_action is None
         assert await store.load("order_1", 1) == gone
 
-    async def test_a_next_action_too_large_is_shown_and_not_kept(self, store: Store) -> None:
-        """The caller sees it once; the store stays small, and an older one goes."""
+    async def test_a_too_large_next_action_is_returned_and_not_stored(self, store: Store) -> None:
+        """The caller gets it once; an older stored one is removed."""
         first = await written(store, await begin(store, "order_1"), action=AskOtp())
         huge = ApproveInApp("qrcode", {"qrcode": "A" * (ACTION_MAX_B + 1)})
         shown = await written(store, first, action=huge)
@@ -279,23 +279,23 @@ class PaymentConformance(ConformancePart):
     # events
 
     async def test_events_come_with_their_commit_and_in_order(self, store: Store) -> None:
-        """One per transition, in the order in which they were walked."""
+        """One for each transition, in their order."""
         first = await begin(store, "order_1")
         edges = (
             walked_edge(Trigger.INITIATE, State.CREATED, State.INITIATED),
             walked_edge(Trigger.HOLD, State.INITIATED, State.AUTHORIZED),
         )
         held = await written(store, first, state=State.AUTHORIZED, walked=edges)
-        quiet = await written(store, held, polls=1)
+        unchanged = await written(store, held, polls=1)
         last = walked_edge(Trigger.CAPTURE, State.AUTHORIZED, State.CAPTURED)
-        await written(store, quiet, state=State.CAPTURED, walked=(last,))
+        await written(store, unchanged, state=State.CAPTURED, walked=(last,))
         events = [msgspec.msgpack.decode(event) for event in await self.events_of(store)]
         assert [event["trigger"] for event in events] == ["initiate", "hold", "capture"]
         assert [event["version"] for event in events] == [2, 2, 4]
         assert {event["payment_id"] for event in events} == {"order_1.1"}
 
-    async def test_a_refused_commit_tells_nobody(self, store: Store) -> None:
-        """If the event is there, the state moved."""
+    async def test_a_refused_commit_writes_no_event(self, store: Store) -> None:
+        """An event exists only for a transition that was written."""
         first = await begin(store, "order_1")
         await written(store, first)
         lost = await store.commit(a_plan(first, walked=first_edge(Trigger.INITIATE)))
