@@ -144,7 +144,7 @@ async def test_a_lost_script_and_a_lost_answer_change_nothing(
         held = await shop.cashier.submit_otp(await pay(shop), OTP)
         primary.run("SCRIPT", "FLUSH")
         name.applies_to = lambda request: b"WAIT" in request
-        name.lose_answers = 1
+        name.lose_replies = 1
         captured = await shop.cashier.capture(held)
         assert (captured.state, captured.version) == (State.CAPTURED, held.version + 2)
         assert (shop.performed("authorize"), name.cut) == (1, 1)
@@ -160,7 +160,7 @@ async def test_a_lost_answer_counts_no_replica_that_has_not_got_it(
     ):
         held = await shop.cashier.submit_otp(await pay(shop), OTP)
         replicas[1].pause()
-        name.lose_answers = 1
+        name.lose_replies = 1
         with pytest.raises(StoreUnavailable, match="too few replicas"):
             await shop.cashier.capture(held)
         assert (shop.performed("authorize"), name.cut) == (0, 1)

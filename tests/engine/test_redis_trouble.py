@@ -223,7 +223,7 @@ async def test_a_step_that_cannot_be_written_down_is_not_sent(
 # the connection is cut in the middle of a commit
 
 
-@pytest.mark.parametrize("what", ["lose_answers", "lose_requests"])
+@pytest.mark.parametrize("what", ["lose_replies", "lose_requests"])
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_step_whose_commits_are_cut_off_is_done_once(
     far_shop: Shop, proxy: Proxy, what: str, times: int
@@ -236,7 +236,7 @@ async def test_a_step_whose_commits_are_cut_off_is_done_once(
     assert (captures(far_shop, held), proxy.cut) == (1, times)
 
 
-@pytest.mark.parametrize("what", ["lose_answers", "lose_requests"])
+@pytest.mark.parametrize("what", ["lose_replies", "lose_requests"])
 async def test_an_outcome_whose_commit_is_cut_off_is_in_once(
     far_shop: Shop, proxy: Proxy, what: str
 ) -> None:
@@ -249,7 +249,7 @@ async def test_an_outcome_whose_commit_is_cut_off_is_in_once(
     assert (captures(far_shop, held), proxy.cut) == (1, 2)
 
 
-@pytest.mark.parametrize("what", ["lose_answers", "lose_requests"])
+@pytest.mark.parametrize("what", ["lose_replies", "lose_requests"])
 async def test_a_step_whose_commit_never_gets_an_answer_is_not_sent(
     far_shop: Shop, proxy: Proxy, what: str
 ) -> None:
@@ -261,12 +261,12 @@ async def test_a_step_whose_commit_never_gets_an_answer_is_not_sent(
     setattr(proxy, what, 0)
     assert not failed.value.money_may_have_moved
     assert far_shop.performed("authorize") == 0
-    assert (await far_shop.cashier.get(held)).version == held.version + (what == "lose_answers")
+    assert (await far_shop.cashier.get(held)).version == held.version + (what == "lose_replies")
     assert (await captured_later(far_shop, held)).state is State.CAPTURED
     assert captures(far_shop, held) == 1
 
 
-@pytest.mark.parametrize("what", ["lose_answers", "lose_requests"])
+@pytest.mark.parametrize("what", ["lose_replies", "lose_requests"])
 async def test_an_outcome_whose_commit_never_gets_an_answer_is_found_later(
     far_shop: Shop, proxy: Proxy, what: str
 ) -> None:

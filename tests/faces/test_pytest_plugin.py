@@ -1,4 +1,4 @@
-"""The pytest plugin: what its fixtures promise to a test that uses them."""
+"""The fixtures of the pytest plugin."""
 
 from __future__ import annotations
 
@@ -42,37 +42,37 @@ def receiver() -> Iterator[Receiver]:
 
 
 async def otp_page(orchestrator: Orchestrator, order: Any, flow: str = "native_otp") -> Any:
-    """A payment that waits for its OTP."""
+    """Return a payment that waits for its OTP."""
     payment = await orchestrator.start(flow, order_id=order.order_id)
     return await orchestrator.pay(payment, order.payment_session_id, CARD)
 
 
 @pytest.mark.parametrize("turn", [1, 2])
 def test_every_test_begins_with_an_empty_bank(turn: int, cashfree: LocalCashfree) -> None:
-    """The same order id is new each time, and nobody else's effects are in the ledger."""
+    """The same order id is new each time, and the ledger is empty."""
     assert cashfree.create_order(1, order_id="order_of_this_test").order_id == "order_of_this_test"
     assert list(cashfree.ledger) == []
 
 
-def test_the_gateway_answers_over_http(cashfree: LocalCashfree) -> None:
-    """A checkout of any language finds the order that the test has made."""
+def test_the_gateway_is_reached_over_http(cashfree: LocalCashfree) -> None:
+    """A checkout in any language finds the order that the test has created."""
     order = cashfree.create_order("170.50")
     credentials = {"x-client-id": cashfree.client_id, "x-client-secret": cashfree.client_secret}
-    answer = httpx.get(
+    response = httpx.get(
         f"{cashfree.base_url}/orders/{order.order_id}",
         headers=credentials | {"x-api-version": "2025-01-01"},
     )
-    assert answer.json()["payment_session_id"] == order.payment_session_id
+    assert response.json()["payment_session_id"] == order.payment_session_id
 
 
 def test_an_order_that_the_gateway_refuses_is_a_value_error(cashfree: LocalCashfree) -> None:
-    """With the gateway's own code, as a checkout would get it."""
+    """With the gateway's own error code, as a checkout gets it."""
     with pytest.raises(ValueError, match="order_amount_invalid"):
         cashfree.create_order("-1")
 
 
 def test_a_fault_that_does_not_exist_is_a_value_error(cashfree: LocalCashfree) -> None:
-    """A misspelt rule would be a test that proves nothing."""
+    """With a misspelt kind a test would prove nothing."""
     with pytest.raises(ValueError, match="kind"):
         cashfree.faults.add("pay", "lost_afterwards")
 
@@ -85,10 +85,10 @@ def test_many_threads_may_use_the_gateway_at_once(cashfree: LocalCashfree) -> No
 
 
 @each_store
-async def test_a_marker_says_where_payments_are_kept(
+async def test_a_marker_chooses_the_store(
     request: pytest.FixtureRequest, orchestrator: Orchestrator
 ) -> None:
-    """In memory, or on a server that really is there."""
+    """In memory, or on a real server."""
     in_memory = isinstance(orchestrator.store, MemoryStore)
     assert in_memory is (request.node.get_closest_marker("cfflow").kwargs["store"] == "memory")
 
@@ -121,7 +121,7 @@ async def test_time_is_skipped_for_bank_and_store_at_once(
 async def test_a_worker_finds_what_is_due_after_the_time_skipped(
     cashfree: LocalCashfree, orchestrator: Orchestrator
 ) -> None:
-    """A lost pay is asked about once its limit is over, and not before."""
+    """A lost pay gets its inquiry after the time limit, and not before."""
     order = cashfree.create_order("170.00")
     cashfree.faults.add("pay", "lost_after")
     with pytest.raises(cfflow.OutcomeUnknown):
@@ -140,7 +140,7 @@ async def test_a_worker_finds_what_is_due_after_the_time_skipped(
 async def test_a_customer_decides_elsewhere(
     act: str, state: State, cashfree: LocalCashfree, orchestrator: Orchestrator
 ) -> None:
-    """At the bank's page or in an app; the payment hears of it by asking."""
+    """At the bank's page or in an app; an inquiry finds the result."""
     order = cashfree.create_order("170.00")
     payment = await orchestrator.start("upi", order_id=order.order_id)
     upi = cfflow.UPI(channel="link")
@@ -149,8 +149,8 @@ async def test_a_customer_decides_elsewhere(
     assert (await orchestrator.refresh(payment)).state is state
 
 
-def test_nobody_decides_what_does_not_wait(cashfree: LocalCashfree) -> None:
-    """An order that nobody pays has no customer."""
+def test_without_a_waiting_payment_there_is_nothing_to_approve(cashfree: LocalCashfree) -> None:
+    """An order without a payment has no customer who could approve."""
     with pytest.raises(LookupError, match="waits for its customer"):
         cashfree.approve(cashfree.create_order(10).order_id)
 
@@ -158,7 +158,7 @@ def test_nobody_decides_what_does_not_wait(cashfree: LocalCashfree) -> None:
 def test_a_webhook_arrives_where_it_was_sent_to(
     cashfree: LocalCashfree, receiver: Receiver
 ) -> None:
-    """`deliver` returns once the receiver has it: the bytes that `of` shows."""
+    """`deliver` returns after the receiver has it, with the bytes that `of` returns."""
     cashfree.webhooks.send_to(receiver.url)
     order = cashfree.create_order("170.00")
     pay_by_upi(cashfree, order.payment_session_id)
@@ -168,12 +168,12 @@ def test_a_webhook_arrives_where_it_was_sent_to(
 
 
 async def test_a_receiver_on_the_test_s_own_loop_is_reached(cashfree: LocalCashfree) -> None:
-    """Awaiting `delivered` leaves the loop free to answer."""
-    heard = asyncio.Event()
+    """Awaiting `delivered` leaves the loop free to receive it."""
+    received = asyncio.Event()
 
     async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        heard.set()
+        received.set()
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         writer.close()
 
@@ -183,7 +183,7 @@ async def test_a_receiver_on_the_test_s_own_loop_is_reached(cashfree: LocalCashf
         order = cashfree.create_order("170.00")
         await asyncio.to_thread(pay_by_upi, cashfree, order.payment_session_id)
         await cashfree.webhooks.delivered()
-        assert heard.is_set()
+        assert received.is_set()
 
 
 def pay_by_upi(cashfree: LocalCashfree, session: str) -> None:
@@ -191,8 +191,8 @@ def pay_by_upi(cashfree: LocalCashfree, session: str) -> None:
     upi = {"channel": "collect", "upi_id": "testsuccess@gocash"}
     body = {"payment_session_id": session, "payment_method": {"upi": upi}}
     version = {"x-api-version": "2025-01-01"}
-    answer = httpx.post(f"{cashfree.base_url}/orders/sessions", headers=version, json=body)
-    assert answer.status_code == 200, answer.text
+    response = httpx.post(f"{cashfree.base_url}/orders/sessions", headers=version, json=body)
+    assert response.status_code == 200, response.text
 
 
 @each_store
@@ -207,10 +207,10 @@ def test_a_blocking_test_has_the_same(cashfree: LocalCashfree, sync_orchestrator
     assert sync_orchestrator.refresh(payment).state is State.VOIDED
 
 
-async def test_the_ledger_tells_amounts_and_times(
+async def test_the_ledger_has_amounts_and_times(
     cashfree: LocalCashfree, orchestrator: Orchestrator
 ) -> None:
-    """What was captured out of a hold, exactly, and when by the gateway's clock."""
+    """The captured part of a hold, and the time by the gateway's clock."""
     order = cashfree.create_order("5000.00", hold=True)
     payment = await otp_page(orchestrator, order, "preauth")
     payment = await orchestrator.submit_otp(payment, "111000")

@@ -1,4 +1,4 @@
-"""The pytest plugin in runs of its own: modes, stores, what is missing, what it costs."""
+"""The pytest plugin in test runs of its own: modes, stores, missing extras, cost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TestTheirStore(StoreConformance):
 
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A folder for a run of pytest with the settings of nobody."""
+    """A folder for a run of pytest, with settings of its own."""
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     return pytester
 
@@ -69,7 +69,7 @@ def test_the_example_of_the_guide_passes(store: str, mode: str, run: pytest.Pyte
 
 
 def test_the_guide_shows_the_example_as_it_is() -> None:
-    """The page's code is the code that was run."""
+    """The code on the page is the code that is run."""
     page = GUIDE.read_text()
     for path in EXAMPLE.glob("*.py"):
         assert f"```python\n{path.read_text()}```\n" in page, path.name
@@ -88,7 +88,7 @@ def test_the_guide_shows_the_example_as_it_is() -> None:
 def test_the_orchestrator_lives_on_the_test_s_own_loop(
     mark: str, options: tuple[str, ...], run: pytest.Pytester
 ) -> None:
-    """Whoever runs the test, and however long the loop lives: Redis connections work on it."""
+    """With each plugin and each scope of the loop, Redis connections work on it."""
     anyio = 'import pytest\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n'
     run.makeconftest(anyio)
     run.makepyfile(ONE_TEST.format(mark=mark))
@@ -118,16 +118,16 @@ def _cases(mark: pytest.Mark) -> int:
     return len(list(mark.args[1])) if mark.name == "parametrize" else 1
 
 
-def test_a_store_that_does_not_exist_is_told(run: pytest.Pytester) -> None:
-    """A misspelt ini option is no silent default."""
+def test_an_unknown_store_is_an_error(run: pytest.Pytester) -> None:
+    """A misspelt ini option does not fall back to the default."""
     run.makepyfile(ONE_TEST.format(mark="@pytest.mark.asyncio"))
     done = run.runpytest_inprocess("-o", "cfflow_store=redis")
     done.assert_outcomes(errors=1)
     done.stdout.fnmatch_lines(["*cfflow_store is memory or embedded, not 'redis'*"])
 
 
-def test_without_an_event_loop_the_fixture_says_what_it_needs(run: pytest.Pytester) -> None:
-    """Neither plugin is there: the blocking fixture is the way out."""
+def test_without_an_event_loop_the_fixture_names_what_it_needs(run: pytest.Pytester) -> None:
+    """The error names the plugins, and the blocking fixture."""
     run.makeini("[pytest]\n")
     run.makepyfile("def test_one(orchestrator):\n    pass\n")
     done = run.runpytest_inprocess("-p", "no:asyncio", "-p", "no:anyio")
@@ -136,7 +136,7 @@ def test_without_an_event_loop_the_fixture_says_what_it_needs(run: pytest.Pytest
 
 
 def test_settings_of_connect_are_a_fixture_to_override(run: pytest.Pytester) -> None:
-    """A backend with flows of its own tests with them."""
+    """So a backend can test its own flows."""
     flow = (ROOT / "flows" / "native_otp.toml").read_text().replace("native_otp", "our_otp")
     run.path.joinpath("our_otp.toml").write_text(flow)
     run.makeconftest(
@@ -149,10 +149,10 @@ def test_settings_of_connect_are_a_fixture_to_override(run: pytest.Pytester) -> 
     run.runpytest_inprocess("-W", "error").assert_outcomes(passed=1)
 
 
-def test_the_environment_of_who_runs_the_tests_changes_nothing(
+def test_the_tester_s_environment_changes_nothing(
     run: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither real credentials nor another API version find their way into a test."""
+    """A test uses neither real credentials nor another API version."""
     monkeypatch.setenv("CASHFREE_API_VERSION", "1999-01-01")
     monkeypatch.setenv("CASHFREE_ENVIRONMENT", "production")
     monkeypatch.setenv("CFFLOW_REDIS_URL", "redis://127.0.0.1:9/0")
@@ -161,7 +161,7 @@ def test_the_environment_of_who_runs_the_tests_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("missing", "options", "told"),
+    ("missing", "options", "message"),
     [
         ("starlette", (), "*fixture `cashfree`*pip install 'cfflow?emulator?'*"),
         (
@@ -174,24 +174,24 @@ def test_the_environment_of_who_runs_the_tests_changes_nothing(
 def test_a_missing_extra_is_named(
     missing: str,
     options: tuple[str, ...],
-    told: str,
+    message: str,
     run: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The tests that ask for it fail with the command to type; the others pass."""
+    """Tests that need it fail with the command that installs it; the others pass."""
     for name in [name for name in sys.modules if name.startswith("cfflow.emulator")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     run.makepyfile(ONE_TEST.format(mark="@pytest.mark.asyncio") + "\ndef test_two():\n    pass\n")
     done = run.runpytest_inprocess(*options)
     done.assert_outcomes(passed=1, errors=1)
-    done.stdout.fnmatch_lines([told])
+    done.stdout.fnmatch_lines([message])
 
 
 def test_a_run_that_does_not_use_it_imports_no_extra(
     run: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is loaded in every run of every environment that has cfflow."""
+    """The plugin is loaded in every test run of an environment that has cfflow."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     run.makepyfile(
         "import sys\n"

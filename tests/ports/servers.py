@@ -1,4 +1,4 @@
-"""Real Redis and Valkey servers for tests: started on free ports, ended by their own pid."""
+"""Real Redis and Valkey servers for tests, on free ports; each is ended by its own pid."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Server:
         return self._process
 
     def start(self) -> Server:
-        """Start it, on another port when somebody was faster."""
+        """Start it, on another port if another process has taken this one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for _ in range(5):
             self.port = self.port or free_port()
@@ -99,7 +99,7 @@ class Server:
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(RedisError), self.client() as client:
-                # Somebody else's server may have been there first.
+                # A server of another process may have taken the port first.
                 if cast("dict[str, Any]", client.info("server"))["process_id"] == self.pid:
                     return True
             time.sleep(0.02)
@@ -107,7 +107,7 @@ class Server:
         return False
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kill it, as a power cut would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -144,7 +144,7 @@ class Server:
         self.run("REPLICAOF", "NO", "ONE")
 
     def pause(self) -> None:
-        """Let it hang: connections stay, answers do not come."""
+        """Stop it: connections stay open, and no reply comes."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -152,7 +152,7 @@ class Server:
         os.kill(self.pid, signal.SIGCONT)
 
     def client(self) -> Redis:
-        """Return a client for looking behind the store's back."""
+        """Return a client of its own, beside the store's."""
         password = ""
         if "--requirepass" in self.options:
             password = self.options[self.options.index("--requirepass") + 1]
@@ -244,15 +244,15 @@ def _is_free(port: int) -> bool:
 
 
 class Proxy:
-    """A TCP proxy on loopback that can lose an answer or a request.
+    """A TCP proxy on loopback that can lose a reply or a request.
 
-    `lose_answers` and `lose_requests` count down: so many times a request is forwarded and
-    its answer cut off, or the connection is cut before anything was forwarded.
+    `lose_replies` and `lose_requests` count down. So many times a request is forwarded and its
+    reply is lost, or the connection is cut before the request is forwarded.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.lose_answers = 0
+        self.lose_replies = 0
         self.lose_requests = 0
         self.applies_to: Callable[[bytes], bool] = lambda request: b"commit" in request
         self.cut = 0
@@ -277,7 +277,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             behind, out = await asyncio.open_connection("127.0.0.1", self.target)
             losing = asyncio.Event()
-            answering = asyncio.create_task(self._answer(behind, writer, losing))
+            replying = asyncio.create_task(self._reply(behind, writer, losing))
             try:
                 while request := await reader.read(1 << 20):
                     applies = self.applies_to(request)
@@ -285,28 +285,28 @@ class Proxy:
                         self.lose_requests -= 1
                         self.cut += 1
                         break
-                    if applies and self.lose_answers:
+                    if applies and self.lose_replies:
                         losing.set()
                     out.write(request)
             finally:
-                answering.cancel()
+                replying.cancel()
                 out.close()
                 writer.close()
 
-    async def _answer(
+    async def _reply(
         self, behind: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: asyncio.Event
     ) -> None:
-        """Pass on what the server says, until it hangs up or an answer is to be lost."""
+        """Forward the server's replies, until it closes or a reply is to be lost."""
         with contextlib.suppress(OSError):
-            while (answer := await behind.read(1 << 20)) and not losing.is_set():
-                writer.write(answer)
-        self.lose_answers -= losing.is_set()
+            while (reply := await behind.read(1 << 20)) and not losing.is_set():
+                writer.write(reply)
+        self.lose_replies -= losing.is_set()
         self.cut += losing.is_set()
         writer.close()
 
 
 class Monitor:
-    """Sees every command that clients send to a server; what a script does inside is left out."""
+    """Sees every command that clients send to a server, without those inside a script."""
 
     _LINE = re.compile(rb'\+[\d.]+ \[\d+ ([^\]]+)\] "([^"]*)"(?: "([^"]*)")?')
 
@@ -318,10 +318,10 @@ class Monitor:
         self._until(b"+OK\r\n")
 
     def seen(self) -> list[str]:
-        """Return the commands since the last look, in order."""
-        mark = os.urandom(8).hex().encode()
-        self.server.run("ECHO", mark)
-        lines = self._until(b'"ECHO" "%b"\r\n' % mark).split(b"\r\n")
+        """Return the commands since the last call of this, in order."""
+        end = os.urandom(8).hex().encode()
+        self.server.run("ECHO", end)
+        lines = self._until(b'"ECHO" "%b"\r\n' % end).split(b"\r\n")
         found = [match for line in lines if (match := self._LINE.match(line))]
         ignored = {b"ECHO", b"CLIENT"}
         return [

@@ -43,7 +43,7 @@ asyncio.run(main())
 
 
 class Owner:
-    """Another process with the store of a folder open; it leaves when told to."""
+    """Another process that has the store of a folder open, until `leave` or `kill`."""
 
     def __init__(self, folder: Path, order_id: str) -> None:
         self.process = subprocess.Popen(
@@ -53,23 +53,23 @@ class Owner:
             text=True,
         )
         assert self.process.stdout is not None
-        said: dict[str, Any] = json.loads(self.process.stdout.readline())
-        self.outcome: str = said["outcome"]
-        self.server: int = said["server"]
+        printed: dict[str, Any] = json.loads(self.process.stdout.readline())
+        self.outcome: str = printed["outcome"]
+        self.server: int = printed["server"]
 
     def leave(self) -> None:
         """Let it close its store and end."""
         self.process.communicate("\n", timeout=20)
 
     def kill(self) -> None:
-        """End it without a word."""
+        """End it by SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate(timeout=20)
 
 
 @pytest.fixture
 def own() -> Iterator[Callable[[Path, str], Owner]]:
-    """Start other processes; what is left of them and of their servers is ended."""
+    """Start other processes; at the end, kill them and their servers."""
     owners: list[Owner] = []
 
     def start(folder: Path, order_id: str) -> Owner:
@@ -85,7 +85,7 @@ def own() -> Iterator[Callable[[Path, str], Owner]]:
 
 
 def alive(pid: int) -> bool:
-    """Say whether a process runs; one that ended and was not collected does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -109,7 +109,7 @@ async def server_of(store: EmbeddedStore) -> int:
 async def test_the_server_survives_the_kill_of_its_owner(
     tmp_path: Path, own: Callable[[Path, str], Owner]
 ) -> None:
-    """SIGKILL in the middle of the day: the next process goes on with the same server."""
+    """The next process goes on with the same server."""
     owner = own(tmp_path, "order_1")
     owner.kill()
     assert alive(owner.server)
@@ -181,16 +181,16 @@ async def test_data_outlives_the_kill_of_the_server(tmp_path: Path) -> None:
     await again.aclose()
 
 
-async def test_a_server_that_does_not_answer_is_not_doubled(
+async def test_no_second_server_is_started_beside_one_that_does_not_respond(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two servers on one file would destroy it: while one lives, no other is started."""
+    """Two servers on one append-only file would destroy it."""
     store = EmbeddedStore(tmp_path)
     await store.open()
     started = await store.start("order_1", a_record(store), FLOW)
     server = await server_of(store)
     monkeypatch.setattr(embedded, "_START_S", 0.3)
-    monkeypatch.setattr(embedded, "_ANSWER_S", 0.1)
+    monkeypatch.setattr(embedded, "_RESPONSE_S", 0.1)
     os.kill(server, signal.SIGSTOP)
     try:
         with pytest.raises(StoreUnavailable, match="did not start"):
@@ -248,7 +248,7 @@ async def test_without_a_folder_nothing_stays(monkeypatch: pytest.MonkeyPatch) -
     assert await gone(server)
 
 
-async def test_without_the_wheel_it_says_what_to_install(
+async def test_without_the_wheel_the_error_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`ConfigError` with the command to type, and no folder made."""
@@ -267,7 +267,7 @@ async def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_cannot_read_its_data_is_unavailable_at_once(tmp_path: Path) -> None:
-    """A broken append-only file: the log's place is named, and nobody waits for long."""
+    """A broken append-only file: the error names the log, and comes within seconds."""
     store = EmbeddedStore(tmp_path)
     await store.open()
     await store.start("order_1", a_record(store), FLOW)
@@ -281,7 +281,7 @@ async def test_a_server_that_cannot_read_its_data_is_unavailable_at_once(tmp_pat
 
 
 async def test_a_refused_open_stops_the_server_that_it_started(tmp_path: Path) -> None:
-    """Another number of partitions: nobody stays behind, and the folder can be used."""
+    """Refused for another number of partitions: no server is left, the folder can be used."""
     first = EmbeddedStore(tmp_path)
     await first.open()
     await first.aclose()

@@ -1,4 +1,4 @@
-"""The feed on real servers: consumers that are killed, entries of strangers, and what it costs."""
+"""The feed on real servers: killed consumers, foreign entries, and its round trips."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from cfflow.feed.feed import Feed, FeedEvent, FeedGap, FeedItem, FeedNotificatio
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing import MemoryStore
 from cfflow.testing.conformance.feed import (
+    commit_events,
     drained,
     handled,
     lost,
     next_event,
     numbers,
     opened,
-    tell,
 )
 from cfflow.testing.conformance.helpers import begin
 from tests.ports.servers import Monitor, Server, running, valkey_binary
 
 URLS = ["redis_url", "cluster_url"]
 
-#: Reads one event, says which, and hangs before it could acknowledge it.
+#: Reads one event, prints its number, and hangs before it acknowledges it.
 HANGS = """
 import asyncio, sys
 from cfflow.connect import open_reader
@@ -91,9 +91,9 @@ async def raw(store: RedisStore, blob: bytes, order_id: str = "order_1") -> None
     await store.link.command("XADD", key, "*", "e", blob)
 
 
-async def test_a_consumer_killed_with_an_event_is_succeeded(anywhere: RedisStore) -> None:
+async def test_the_event_of_a_killed_consumer_goes_to_the_next_one(anywhere: RedisStore) -> None:
     """SIGKILL between reading and acknowledging: the next one gets it once the lease has ended."""
-    await tell(anywhere, await begin(anywhere, "order_1"), 2)
+    await commit_events(anywhere, await begin(anywhere, "order_1"), 2)
     assert killed_with_an_event(anywhere.link.url, "dead") == "1"
     async with asyncio.timeout(20), Feed(anywhere, "mailer", idle_s=0.05) as feed:
         async for event in feed:
@@ -103,9 +103,9 @@ async def test_a_consumer_killed_with_an_event_is_succeeded(anywhere: RedisStore
         assert numbers(await drained(feed)) == [2]
 
 
-async def test_a_consumer_killed_with_an_event_gets_it_again(anywhere: RedisStore) -> None:
-    """Restarted under its name, it need not wait for its own lease."""
-    await tell(anywhere, await begin(anywhere, "order_1"), 2)
+async def test_a_killed_consumer_gets_its_event_again(anywhere: RedisStore) -> None:
+    """Restarted under its name, it does not wait for its own lease."""
+    await commit_events(anywhere, await begin(anywhere, "order_1"), 2)
     for _ in range(2):
         assert killed_with_an_event(anywhere.link.url, "pod-1") == "1"
 
@@ -160,7 +160,7 @@ async def write(store: RedisStore, order_id: str, count: int, each: int) -> None
     """Commit so many events of a payment, a few at once."""
     snapshot = await begin(store, order_id)
     for first in range(1, count + 1, each):
-        snapshot = await tell(store, snapshot, each, first)
+        snapshot = await commit_events(store, snapshot, each, first)
         await asyncio.sleep(0.01)
 
 
@@ -179,11 +179,11 @@ async def test_consumers_that_come_and_die_lose_nothing(anywhere: RedisStore) ->
 
 
 async def test_an_entry_that_cannot_be_read_is_a_gap_of_one(store: RedisStore) -> None:
-    """It is told and passed: one broken entry does not end a feed for ever."""
-    snapshot = await tell(store, await begin(store, "order_1"), 1)
+    """One broken entry does not end a feed for ever."""
+    snapshot = await commit_events(store, await begin(store, "order_1"), 1)
     await raw(store, b"\xc1garbage")
     await raw(store, msgspec.msgpack.encode({"payment_id": 7}))
-    await tell(store, snapshot, 1, 2)
+    await commit_events(store, snapshot, 1, 2)
     found = await handled(await opened(store, "m"))
     assert (numbers(found), lost(found)) == ([1, 2], [1, 1])
     assert await drained(await opened(store, "m")) == []
@@ -201,28 +201,28 @@ async def test_a_notification_that_an_older_version_wrote_is_read(store: RedisSt
     assert (old.type, old.order_id, old.data) == ("REFUND", "order_1", [1])
 
 
-async def test_what_later_versions_add_is_passed_over(store: RedisStore) -> None:
-    """An unknown field is no obstacle; an unknown kind of entry is not this reader's."""
-    snapshot = await tell(store, await begin(store, "order_1"), 1)
+async def test_additions_of_later_versions_are_ignored(store: RedisStore) -> None:
+    """An unknown field is left out; an entry of an unknown kind is skipped."""
+    snapshot = await commit_events(store, await begin(store, "order_1"), 1)
     key = store.keys.events(store.keys.partition("order_1"))
     ((_, fields),) = await store.link.command("XRANGE", key, "-", "+")
     kept = msgspec.msgpack.decode(fields[1])
     await raw(store, msgspec.msgpack.encode(kept | {"request_id": "2", "mood": "good"}))
     await raw(store, msgspec.msgpack.encode({"kind": "review", "payment_id": "order_1.1"}))
-    await tell(store, snapshot, 1, 3)
+    await commit_events(store, snapshot, 1, 3)
     found = await handled(await opened(store, "m"))
     assert (numbers(found), lost(found)) == ([1, 2, 3], [])
 
 
-async def test_a_server_that_lost_its_last_moments_does_not_mislead(store: RedisStore) -> None:
-    """Entries that a reader has and the server has not are no gap, and are not counted."""
-    snapshot = await tell(store, await begin(store, "order_1"), 5)
+async def test_a_server_that_lost_its_last_entries_causes_no_gap(store: RedisStore) -> None:
+    """Entries that the consumer has and the server has lost are not counted."""
+    snapshot = await commit_events(store, await begin(store, "order_1"), 5)
     feed = await opened(store, "m")
     assert len(await drained(feed)) == 5
     place = store.keys.partition("order_1")
     rows = await store.link.command("XRANGE", store.keys.events(place), "-", "+")
     await store.link.command("XDEL", store.keys.events(place), *(name for name, _ in rows[3:]))
-    await tell(store, snapshot, 2, 6)
+    await commit_events(store, snapshot, 2, 6)
     found = await handled(feed)
     assert (numbers(found), lost(found)) == ([6, 7], [])
     packed = await store.link.command("HGET", store.keys.groups(place), "mailer")
@@ -230,7 +230,7 @@ async def test_a_server_that_lost_its_last_moments_does_not_mislead(store: Redis
 
 
 async def test_gaps_and_events_add_up_while_many_write(redis_url: str) -> None:
-    """Of four payments in one partition that write faster than anybody reads."""
+    """Four payments in one partition write faster than the consumer reads."""
     store = RedisStore(redis_url, namespace="one", partitions=1, feed_max=16)
     await store.open()
     feed = await opened(store, "m", batch=3)
@@ -249,14 +249,14 @@ async def test_gaps_and_events_add_up_while_many_write(redis_url: str) -> None:
     assert lost(found)
     assert sum(lost(found)) + sum(isinstance(event, FeedEvent) for event in found) == 2_400
     for i in range(4):
-        told = numbers(found, f"order_{i}")
-        assert told == sorted(set(told))
+        read_numbers = numbers(found, f"order_{i}")
+        assert read_numbers == sorted(set(read_numbers))
     await store.aclose()
 
 
 async def test_a_read_asks_each_partition_once(store: RedisStore, valkey_server: Server) -> None:
-    """All in one pipeline: the group's consumers, then 64 partitions; an event costs nothing."""
-    await tell(store, await begin(store, "order_1"), 3)
+    """One pipeline: the group's consumers and 64 partitions. Further events cost nothing."""
+    await commit_events(store, await begin(store, "order_1"), 3)
     feed = await opened(store, "m")
     monitor = Monitor(valkey_server)
     for _ in range(3):
@@ -268,7 +268,7 @@ async def test_a_read_asks_each_partition_once(store: RedisStore, valkey_server:
 async def test_a_read_is_one_round_trip_per_node(
     cluster_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cluster refuses a read over several slots; it takes one pipeline for each master."""
+    """A cluster refuses a command for several slots: one pipeline goes to each master."""
     sent: list[str] = []
     send = ClusterNode.execute_pipeline
 
@@ -286,7 +286,7 @@ async def test_a_read_is_one_round_trip_per_node(
 
 
 async def test_an_idle_consumer_rests(store: RedisStore, valkey_server: Server) -> None:
-    """Nothing comes: it looks now and then, and writes its lease no oftener than it must."""
+    """Without entries it reads now and then, and renews its lease only when it must."""
     valkey_server.run("CONFIG", "RESETSTAT")
     async with Feed(store, "mailer", idle_s=0.2) as feed:
         with pytest.raises(TimeoutError):
@@ -299,11 +299,11 @@ async def test_an_idle_consumer_rests(store: RedisStore, valkey_server: Server) 
 
 
 async def test_a_store_that_is_down_is_unavailable_to_readers(tmp_path: Path) -> None:
-    """Reading and acknowledging say so; leaving a feed does not wait for what is gone."""
+    """Reading and acknowledging raise; leaving the feed does not wait for the server."""
     with running(Server(valkey_binary(), tmp_path / "own")) as server:
         store = RedisStore(server.url, deadline_s=0.5)
         await store.open()
-        await tell(store, await begin(store, "order_1"), 1)
+        await commit_events(store, await begin(store, "order_1"), 1)
         async with Feed(store, "mailer") as feed:
             event = await next_event(feed)
             server.kill()
@@ -315,9 +315,9 @@ async def test_a_store_that_is_down_is_unavailable_to_readers(tmp_path: Path) ->
 
 
 async def test_two_loops_on_one_feed_get_different_events() -> None:
-    """A mistake that costs order, not events."""
+    """A mistake that loses the order of events, but no event."""
     store = MemoryStore()
-    await tell(store, await begin(store, "order_1"), 10)
+    await commit_events(store, await begin(store, "order_1"), 10)
     async with Feed(store, "mailer") as feed:
         found = await asyncio.gather(*(feed.poll() for _ in range(12)))
     assert numbers([event for event in found if event is not None]) == list(range(1, 11))
@@ -374,8 +374,8 @@ def test_settings_that_cannot_be_meant_are_refused(setting: str, value: Any) -> 
         FeedGap(id="0:1-0:1", partition=0, lost=1),
     ],
 )
-async def test_what_never_came_is_not_acknowledged(event: Any) -> None:
-    """Neither text nor an event made by hand moves a group on."""
+async def test_an_item_that_was_not_handed_out_is_not_acknowledged(event: Any) -> None:
+    """Neither a text nor an event made by hand changes a group's position."""
     async with Feed(MemoryStore(), "mailer") as feed:
         with pytest.raises(InvalidInput):
             await feed.ack(event)

@@ -1,4 +1,4 @@
-"""Where keys live: partitions that spread over any cluster, and orders that stay whole."""
+"""The names of keys: partitions spread over any cluster, and an order lies in one slot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLOTS = 16_384
 
 @pytest.mark.parametrize("masters", [3, 4, 8])
 def test_partitions_spread_evenly_over_masters(masters: int) -> None:
-    """64 partitions on 3, 4 or 8 masters: nobody has more than one over its share."""
+    """64 partitions on 3, 4 or 8 masters: no master has more than one above its share."""
     shares = [0] * masters
     for tag in partition_tags(PARTITIONS):
         shares[key_slot(tag.encode()) * masters // SLOTS] += 1
@@ -22,14 +22,14 @@ def test_partitions_spread_evenly_over_masters(masters: int) -> None:
     assert max(shares) - min(shares) <= 1
 
 
-def test_counted_tags_would_not_spread() -> None:
-    """Why tags are searched for: sixteen counted ones leave half of eight masters idle."""
+def test_numbered_tags_would_not_spread() -> None:
+    """Why tags are searched: sixteen numbered ones leave half of eight masters idle."""
     masters = {key_slot(f"p{i}".encode()) * 8 // SLOTS for i in range(16)}
     assert len(masters) == 4
 
 
 def test_all_keys_of_an_order_are_in_one_slot() -> None:
-    """One commit is one script is one slot: order, indexes, events, flows, for any order id."""
+    """A commit runs in one slot: order, indexes, events and flows, for any order id."""
     keys = Keys("shop", PARTITIONS)
     for order_id in ("order_1", "{tag}", "}{", "a{b}c", "x" * 45, "{}"):
         place = keys.partition(order_id)
@@ -48,19 +48,19 @@ def test_all_keys_of_an_order_are_in_one_slot() -> None:
 
 
 def test_partitions_have_slots_of_their_own() -> None:
-    """No two partitions share a slot, so that each can be moved by itself."""
+    """No two partitions share a slot, so that each can be moved alone."""
     assert len({key_slot(tag.encode()) for tag in partition_tags(PARTITIONS)}) == PARTITIONS
 
 
 def test_an_order_keeps_its_partition_for_ever() -> None:
-    """These places are on disks out there: a change here loses payments."""
+    """Stored payments lie there: after a change here they would not be found."""
     keys = Keys("cf", 64)
     found = [keys.order(f"order_{i}") for i in (1, 2, 3)]
     assert found == ["cf:{163}:o:order_1", "cf:{102}:o:order_2", "cf:{8}:o:order_3"]
 
 
 def test_the_number_of_partitions_is_kept_at_one_place() -> None:
-    """Every number looks at the same key: otherwise a wrong one would find nothing there."""
+    """The key is the same for every number, so that a wrong number is detected."""
     assert {Keys("cf", count).meta for count in (1, 3, 32, 64, 1000)} == {"cf:meta"}
 
 

@@ -1,4 +1,4 @@
-"""The store's time is the server's, whatever happens to this machine's clocks."""
+"""The store's time is the server's, however this machine's clocks are set."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class Monotonic:
 
 @pytest.fixture
 def mono(monkeypatch: pytest.MonkeyPatch) -> Monotonic:
-    """The machine's clock, in the test's hands."""
+    """The monotonic clock of this machine, moved by the test."""
     clock = Monotonic()
     monkeypatch.setattr(server_clock, "monotonic_ms", clock)
     return clock
 
 
-def test_before_the_first_answer_it_is_this_machines_time() -> None:
+def test_before_the_first_reply_it_is_this_machines_time() -> None:
     """A record made before the store is open has a plausible time."""
     assert abs(ServerClock().now_ms() - time.time() * 1000) < 1_000
 
 
-def test_an_answer_sets_the_time_within_its_round_trip(mono: Monotonic) -> None:
-    """The server's time was read between asking and hearing."""
+def test_a_reply_sets_the_time_within_its_round_trip(mono: Monotonic) -> None:
+    """The server read its clock between our call and its reply."""
     clock = ServerClock()
     clock.adjust(1_000_000, 5_000, 5_010)
     mono.ms = 5_010
     assert 1_000_000 <= clock.now_ms() <= 1_000_011
 
 
-def test_time_runs_on_between_answers(mono: Monotonic) -> None:
-    """Without an answer for an hour it is an hour later."""
+def test_time_runs_on_between_replies(mono: Monotonic) -> None:
+    """Without a reply for an hour it is an hour later."""
     clock = ServerClock()
     clock.adjust(1_000_000, 5_000, 5_000)
     before = clock.now_ms()
@@ -51,8 +51,8 @@ def test_time_runs_on_between_answers(mono: Monotonic) -> None:
     assert clock.now_ms() == before + 3_600_000
 
 
-def test_a_slow_answer_changes_nothing_it_does_not_prove(mono: Monotonic) -> None:
-    """An answer that took ten seconds says little about the time."""
+def test_a_slow_reply_changes_nothing_that_it_does_not_prove(mono: Monotonic) -> None:
+    """A reply that took ten seconds has wide bounds."""
     clock = ServerClock()
     clock.adjust(1_000_000, 5_000, 5_001)
     mono.ms = 5_001
@@ -74,7 +74,7 @@ def test_a_server_whose_clock_was_set_is_followed_at_once(mono: Monotonic, step_
 def test_the_wall_clock_of_this_machine_is_never_asked_again(
     mono: Monotonic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody sets this machine's clock: nothing happens here."""
+    """A change of this machine's clock has no effect."""
     clock = ServerClock()
     clock.adjust(1_000_000, 5_000, 5_000)
     before = clock.now_ms()

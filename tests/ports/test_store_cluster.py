@@ -65,7 +65,7 @@ async def test_the_partitions_are_shared_by_all_masters(
     assert len(await store.list(Page())) == 60
 
 
-async def test_a_claim_is_one_round_trip_per_node(store: RedisStore, pipelines: list[str]) -> None:
+async def test_a_lease_is_one_round_trip_per_node(store: RedisStore, pipelines: list[str]) -> None:
     """All 64 partitions are asked in three pipelines, one for each master."""
     for i in range(30):
         committed = await store.commit(a_plan(await begin(store, f"order_{i}"), wake_at_ms=1))
@@ -77,7 +77,7 @@ async def test_a_claim_is_one_round_trip_per_node(store: RedisStore, pipelines: 
 
 
 async def test_a_slot_that_has_moved_is_found(store: RedisStore, cluster: Cluster) -> None:
-    """Commits and claims go to the new owner, and the gateway is asked first."""
+    """Commits and leases go to the new owner, and an inquiry comes first."""
     order_id = orders_of(store, 0)[0]
     slot = key_slot(store.keys.order(order_id).encode())
     old, new = cluster.nodes[0], cluster.nodes[1]
@@ -98,10 +98,8 @@ async def test_a_slot_that_has_moved_is_found(store: RedisStore, cluster: Cluste
         give(cluster, slot, old)
 
 
-async def test_a_claim_follows_a_slot_that_moved_behind_its_back(
-    store: RedisStore, cluster: Cluster
-) -> None:
-    """A worker that only claims learns of a resharding too."""
+async def test_a_lease_follows_a_slot_that_has_moved(store: RedisStore, cluster: Cluster) -> None:
+    """A worker that only leases finds the new owner after a resharding too."""
     await store.lease(64, 0)
     order_id = orders_of(store, 0)[0]
     slot = key_slot(store.keys.order(order_id).encode())
@@ -121,7 +119,7 @@ async def test_a_claim_follows_a_slot_that_moved_behind_its_back(
 
 
 async def test_a_master_that_comes_back_is_used_again(store: RedisStore, cluster: Cluster) -> None:
-    """Killed: `StoreUnavailable` in time, for claims too. Restarted: all goes on by itself."""
+    """Killed: `StoreUnavailable` in time, for leases too. Restarted: all goes on by itself."""
     node = cluster.nodes[1]
     order_id = orders_of(store, 1)[0]
     await begin(store, order_id)
@@ -139,7 +137,7 @@ async def test_a_master_that_comes_back_is_used_again(store: RedisStore, cluster
 
 
 async def test_a_cluster_that_is_down_is_unavailable(tmp_path: Path) -> None:
-    """No node answers any more: the same error as for one server, and in time."""
+    """No node responds any more: the same error as for one server, and in time."""
     alone = Cluster([Server(valkey_binary(), tmp_path, cluster=True)]).start()
     store = RedisStore(alone.url)
     try:
@@ -156,8 +154,8 @@ async def test_a_cluster_that_is_down_is_unavailable(tmp_path: Path) -> None:
     await store.aclose()
 
 
-async def test_a_slot_that_nobody_will_have_is_unavailable(tmp_path: Path) -> None:
-    """Two nodes that send us to each other: nothing is wrong with the command."""
+async def test_a_slot_without_an_owner_is_unavailable(tmp_path: Path) -> None:
+    """Two nodes that redirect to each other: `StoreUnavailable`, since the command is correct."""
     nodes = [Server(valkey_binary(), tmp_path / name, cluster=True) for name in ("one", "two")]
     pair = Cluster(nodes).start()
     store = RedisStore(pair.url, deadline_s=1)
@@ -183,7 +181,7 @@ def give(cluster: Cluster, slot: int, owner: Server) -> None:
             moved[key] = node.run("DUMP", key)
             node.run("DEL", key)
     name = owner.run("CLUSTER", "MYID").decode()
-    # The newest word wins: what others said of the slot before, and still comes, is outdone.
+    # The highest epoch wins: messages about the slot that still arrive have a lower one.
     owner.run("CLUSTER", "BUMPEPOCH")
     for node in (owner, *cluster.nodes):
         node.run("CLUSTER", "SETSLOT", slot, "NODE", name)

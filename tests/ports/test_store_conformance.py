@@ -31,7 +31,7 @@ class TestMemoryStore(StoreConformance):
         return store.events
 
     async def restart(self, store: MemoryStore) -> None:
-        """It says of itself that it may have lost commits."""
+        """It has a method for that."""
         store.restarted()
 
 
@@ -48,8 +48,8 @@ class TestMemoryStoreWithAFakeClock(TestMemoryStore):
         store.clock.advance(seconds)
 
 
-class OfRedis(StoreConformance):
-    """What the Redis stores have in common."""
+class RedisSuite(StoreConformance):
+    """The suite on Redis stores."""
 
     partitions = 64
     feed_max = FEED_MAX
@@ -63,7 +63,7 @@ class OfRedis(StoreConformance):
         return found
 
     async def restart(self, store: RedisStore) -> None:
-        """What it knows of its server is another server's; real restarts are slower."""
+        """Write another history of data into it; a real restart would be slower."""
         for place in range(self.partitions):
             await store.link.command("HSET", store.keys.run(place), "run", "another")
 
@@ -74,7 +74,7 @@ async def _opened(store: RedisStore) -> AsyncIterator[RedisStore]:
     await store.aclose()
 
 
-class TestRedis7(OfRedis):
+class TestRedis7(RedisSuite):
     """Debian's Redis 7.0."""
 
     @pytest.fixture
@@ -84,7 +84,7 @@ class TestRedis7(OfRedis):
             yield store
 
 
-class TestValkey(OfRedis):
+class TestValkey(RedisSuite):
     """Valkey, through TCP."""
 
     @pytest.fixture
@@ -107,7 +107,7 @@ class TestOnePartition(TestValkey):
             yield store
 
 
-class TestCluster(OfRedis):
+class TestCluster(RedisSuite):
     """Three masters, named by a plain redis:// URL of one of them."""
 
     @pytest.fixture
@@ -118,7 +118,7 @@ class TestCluster(OfRedis):
             yield store
 
 
-class TestEmbedded(OfRedis):
+class TestEmbedded(RedisSuite):
     """The server of a folder, through its socket."""
 
     @pytest.fixture

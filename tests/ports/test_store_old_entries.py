@@ -1,4 +1,4 @@
-"""An order's entry that version 0.1 wrote has no bits yet: its reviews bar all the same."""
+"""An order's entry that version 0.1 wrote has no `bars`: its reviews bar all the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BARRED = {Step.PAY, Step.SUBMIT_OTP}
 async def test_an_entry_without_bits_bars_what_can_take_money(
     valkey_server: Server, step: Step
 ) -> None:
-    """The script and the core read it alike: a blocking review bars pay and submit_otp."""
+    """Script and core agree: without bits, a blocking review bars pay and submit_otp."""
     valkey_server.run("FLUSHALL")
     store = RedisStore(valkey_server.url)
     await store.open()

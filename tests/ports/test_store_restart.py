@@ -1,7 +1,7 @@
-"""A store that came back without its last commits: nothing is asked of the bank twice.
+"""A store that lost its last commits: the bank executes nothing twice.
 
-Servers are really rolled back, lost and failed over, under an orchestrator that goes on;
-the bank's own ledger says what was executed.
+Real servers are rolled back, lost and failed over under a running orchestrator. The bank's
+ledger shows what was executed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def shop(server: Server) -> AsyncIterator[Shop]:
 
 
 def inquiries(shop: Shop) -> int:
-    """Return how many inquiries the bank has answered."""
+    """Return how many inquiries the bank has received."""
     return sum(shop.performed(call) for call in _INQUIRIES)
 
 
@@ -48,15 +48,15 @@ async def created(shop: Shop, flow: str = "native_otp") -> tuple[Payment, str]:
     return await shop.cashier.start(flow, order_id=order_id, amount="170.00"), session
 
 
-# a server that forgot
+# a server that lost commits
 
 
 @pytest.mark.parametrize("again", ["capture", "void"])
 @pytest.mark.parametrize(("done", "state"), [("capture", "captured"), ("void", "voided")])
-async def test_an_end_of_a_hold_that_was_forgotten_is_found(
+async def test_a_lost_capture_or_void_is_found(
     shop: Shop, server: Server, tmp_path: Path, done: str, again: str, state: str
 ) -> None:
-    """Captured or voided, and forgotten: the next step is refused, and the bank did it once."""
+    """The next step is refused, and the bank has executed one."""
     held = await shop.held()
     before = server.keep(tmp_path / "held")
     await getattr(shop.cashier, done)(held)
@@ -69,10 +69,8 @@ async def test_an_end_of_a_hold_that_was_forgotten_is_found(
     assert shop.performed("authorize") == 1
 
 
-async def test_a_pay_that_was_forgotten_is_not_made_again(
-    shop: Shop, server: Server, tmp_path: Path
-) -> None:
-    """The customer pays once more: refused, a person is called, and adopt finds the money."""
+async def test_a_lost_pay_is_not_sent_again(shop: Shop, server: Server, tmp_path: Path) -> None:
+    """The customer's second pay is refused with a review, and adopt finds the money."""
     payment, session = await created(shop)
     before = server.keep(tmp_path / "created")
     paying = await shop.cashier.pay(payment, session, card())
@@ -85,10 +83,10 @@ async def test_a_pay_that_was_forgotten_is_not_made_again(
     assert shop.effects(payment.order_id).count("attempt_created") == 1
 
 
-async def test_a_start_that_was_forgotten_is_asked_about_when_it_comes_again(
+async def test_a_lost_start_that_comes_again_needs_an_inquiry(
     shop: Shop, server: Server, tmp_path: Path
 ) -> None:
-    """Order, payment and attempt are gone from the store: the first step is asked about."""
+    """Order, payment and attempt are gone from the store: an inquiry precedes the first step."""
     before = server.keep(tmp_path / "empty")
     payment, session = await created(shop)
     await shop.cashier.pay(payment, session, card())
@@ -100,10 +98,10 @@ async def test_a_start_that_was_forgotten_is_asked_about_when_it_comes_again(
     assert shop.performed("pay") == 1
 
 
-async def test_a_server_that_forgot_everything_is_noticed(
+async def test_a_server_that_lost_everything_is_detected(
     shop: Shop, server: Server, tmp_path: Path
 ) -> None:
-    """It has no disk at all: what is begun again is asked about, as after any other loss."""
+    """Without any data, a new start needs an inquiry, as after any other loss."""
     payment, session = await created(shop)
     await shop.cashier.pay(payment, session, card())
     (tmp_path / "nothing").mkdir()
@@ -114,10 +112,10 @@ async def test_a_server_that_forgot_everything_is_noticed(
     assert shop.performed("pay") == 1
 
 
-async def test_a_caller_that_knows_more_than_the_store_sends_nothing(
+async def test_a_caller_with_a_lost_version_sends_nothing(
     shop: Shop, server: Server, tmp_path: Path
 ) -> None:
-    """It holds a version that the store has forgotten: a conflict, and then the older record."""
+    """Its version is newer than the stored one: a conflict, and no call."""
     payment, session = await created(shop, "preauth")
     before = server.keep(tmp_path / "created")
     paying = await shop.cashier.pay(payment, session, card())
@@ -127,40 +125,40 @@ async def test_a_caller_that_knows_more_than_the_store_sends_nothing(
     assert shop.performed("authenticate") == 0
 
 
-async def test_a_step_of_a_forgotten_number_goes_under_a_key_of_its_own(
+async def test_a_step_with_a_lost_sequence_number_has_another_key(
     shop: Shop, server: Server, tmp_path: Path
 ) -> None:
-    """The bank repeats a stored error under the forgotten key; the new step is done."""
+    """The bank replays a stored error under the lost key; the new step is executed."""
     held = await shop.held()
     before = server.keep(tmp_path / "held")
     shop.fault("authorize", "status_stored")
     with pytest.raises(OutcomeUnknown) as lost:
         await shop.cashier.capture(held)
-    forgotten = payment_in(lost.value).operation
+    lost_operation = payment_in(lost.value).operation
     server.roll_back(before)
     captured = await shop.cashier.capture(held)
     assert captured.state is State.CAPTURED
     snapshot = await load_payment(shop.cashier.store, held.order_id, 1)
-    assert forgotten is not None
-    assert snapshot.record.sequence == forgotten.sequence
+    assert lost_operation is not None
+    assert snapshot.record.sequence == lost_operation.sequence
     assert shop.effects(held.order_id).count("captured") == 1
 
 
-# a server that forgot nothing
+# a server that lost nothing
 
 
-async def test_without_a_restart_nothing_is_asked(shop: Shop) -> None:
-    """A hold and its capture: the bank is asked about the money after the OTP, and no more."""
+async def test_without_a_restart_no_inquiry_is_made(shop: Shop) -> None:
+    """A hold and its capture need one inquiry: about the money, after the OTP."""
     held = await shop.held()
     assert inquiries(shop) == 1
     assert (await shop.cashier.capture(held)).state is State.CAPTURED
     assert inquiries(shop) == 1
 
 
-async def test_a_server_comes_back_from_its_file_with_all_that_it_had(
+async def test_a_killed_server_has_all_its_keys_after_the_restart(
     shop: Shop, server: Server
 ) -> None:
-    """Killed without a warning: every key is there again, byte for byte, and its end too."""
+    """Byte for byte, and with their time to live."""
     await created(shop)
     await shop.at_otp()
     await shop.cashier.capture(await shop.held(), "42.50")
@@ -174,7 +172,7 @@ async def test_a_server_comes_back_from_its_file_with_all_that_it_had(
 
 
 def everything(server: Server) -> dict[bytes, tuple[Any, int]]:
-    """Return all that a server holds, and when each key ends."""
+    """Return all that a server stores, and when each key expires."""
     with server.client() as client:
         reads: dict[bytes, Callable[[bytes], Any]] = {
             b"string": client.get,
@@ -187,33 +185,35 @@ def everything(server: Server) -> dict[bytes, tuple[Any, int]]:
 
 
 async def test_a_restart_costs_each_payment_one_inquiry(shop: Shop, server: Server) -> None:
-    """Before its next step only; then it goes on as if nothing had been."""
+    """Before its next step only; after that it goes on as before."""
     payment, session = await created(shop, "preauth")
     held = await shop.held()
     server.restart()
-    asked = inquiries(shop)
+    before = inquiries(shop)
     paying = await shop.cashier.pay(payment, session, card())
-    assert inquiries(shop) == asked + 1
+    assert inquiries(shop) == before + 1
     taken = await shop.cashier.submit_otp(paying, OTP)
     await shop.cashier.capture(taken)
-    assert inquiries(shop) == asked + 2
+    assert inquiries(shop) == before + 2
     await shop.cashier.void(held)
-    assert inquiries(shop) == asked + 3
+    assert inquiries(shop) == before + 3
 
 
-async def test_minutes_after_a_restart_a_new_payment_is_new(shop: Shop, server: Server) -> None:
-    """What was started long after it cannot have been lost in it."""
+async def test_minutes_after_a_restart_a_new_payment_needs_no_inquiry(
+    shop: Shop, server: Server
+) -> None:
+    """A payment that is started long after the restart cannot be one that was lost in it."""
     held = await shop.held()
     server.restart()
     await shop.cashier.void(held)
     assert isinstance(shop.store, RedisStore)
     keys = shop.store.keys
-    for place in range(keys.partitions):
-        server.run("HSET", keys.run(place), "run", history_of(server))
-        server.run("HINCRBY", keys.run(place), "since", -600_001)
-    asked = inquiries(shop)
+    for partition in range(keys.partitions):
+        server.run("HSET", keys.run(partition), "run", history_of(server))
+        server.run("HINCRBY", keys.run(partition), "since", -600_001)
+    before = inquiries(shop)
     await shop.at_otp()
-    assert inquiries(shop) == asked
+    assert inquiries(shop) == before
 
 
 def history_of(server: Server) -> str:
@@ -224,10 +224,10 @@ def history_of(server: Server) -> str:
 # failover
 
 
-async def test_after_a_failover_what_the_replica_had_not_received_is_found(
+async def test_after_a_failover_commits_that_the_replica_lacks_are_found(
     server: Server, tmp_path: Path
 ) -> None:
-    """Captured on the old primary only: the new one is asked about it, and it is done once."""
+    """Captured on the old primary only: after an inquiry there is one capture."""
     with running(Server(server.binary, tmp_path / "replica", "--appendonly", "yes")) as replica:
         async with (
             Proxy(server.port).running() as name,
@@ -245,10 +245,10 @@ async def test_after_a_failover_what_the_replica_had_not_received_is_found(
             assert shop.effects(held.order_id).count("captured") == 1
 
 
-async def test_a_server_that_leads_again_after_another_is_noticed(
+async def test_a_primary_that_was_a_replica_meanwhile_is_detected(
     server: Server, tmp_path: Path
 ) -> None:
-    """It was never down, and yet it lost what the other one did not have."""
+    """It was never down, and still lost commits that the other server did not have."""
     with running(Server(server.binary, tmp_path / "other", "--appendonly", "yes")) as other:
         async with open_shop(store=RedisStore(server.url)) as shop:
             held = await shop.held()
@@ -263,21 +263,21 @@ async def test_a_server_that_leads_again_after_another_is_noticed(
             assert shop.effects(held.order_id).count("captured") == 1
 
 
-# a connection that may not ask
+# a connection without the right to use INFO
 
 
-async def test_without_the_right_to_ask_all_works_but_the_rule(server: Server) -> None:
-    """No INFO: a store like any other, only that a restart is not noticed; doctor says so."""
+async def test_without_the_right_to_use_info_only_restarts_go_undetected(server: Server) -> None:
+    """All else works, and doctor reports it."""
     server.run("ACL", "SETUSER", "shop", "on", ">pw", "~*", "&*", "+@all", "-info")
     url = f"redis://shop:pw@127.0.0.1:{server.port}"
     async with open_shop(store=RedisStore(url)) as shop:
         payment, session = await created(shop, "preauth")
         held = await shop.cashier.submit_otp(await shop.cashier.pay(payment, session, card()), OTP)
-        asked = inquiries(shop)
+        before = inquiries(shop)
         server.restart()
         server.run("ACL", "SETUSER", "shop", "on", ">pw", "~*", "&*", "+@all", "-info")
         assert (await shop.cashier.capture(held)).state is State.CAPTURED
-        assert inquiries(shop) == asked
+        assert inquiries(shop) == before
     findings = {finding.subject: finding for finding in await examine(url)}
     assert findings["restarts"].verdict == "note"
     assert "durability" not in findings

@@ -1,4 +1,4 @@
-"""What a sale costs the server, counted by the server itself: every command is a round trip."""
+"""How many round trips a sale takes, counted by the server: every command is one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def new_order(orchestrator: Orchestrator, **tags: str) -> tuple[str, str]:
 async def test_a_native_otp_sale_is_five_commits(
     orchestrator: Orchestrator, monitor: Monitor
 ) -> None:
-    """Start 1, pay 2, submit 2: written down before each call, and its outcome after it."""
+    """Start 1, pay 2, submit 2: the operation before each call, and the outcome after it."""
     order_id, session = await new_order(orchestrator)
     assert monitor.seen() == []
     payment = await orchestrator.start("native_otp", order_id=order_id, amount="170")
@@ -79,7 +79,7 @@ async def test_a_native_otp_sale_is_five_commits(
 async def test_a_notification_is_one_round_trip(
     orchestrator: Orchestrator, monitor: Monitor
 ) -> None:
-    """Its wake, its entry in the feed and its marks are one script, and nothing is read before."""
+    """Wake time, feed entry and duplicate check are one script, and nothing is read before it."""
     payment = await orchestrator.start("native_otp", order_id=f"order_{time.time_ns()}")
     monitor.seen()
     body = event(payment.order_id, "77")
@@ -89,7 +89,7 @@ async def test_a_notification_is_one_round_trip(
 
 
 async def test_a_step_by_id_reads_once_more(orchestrator: Orchestrator, monitor: Monitor) -> None:
-    """Three round trips when only the id is known: read, write, write."""
+    """A step on an id, not on a payment, takes three round trips: read, write, write."""
     order_id, session = await new_order(orchestrator)
     payment = await orchestrator.start("native_otp", order_id=order_id)
     assert monitor.seen() == [SCRIPT]
@@ -102,7 +102,7 @@ async def test_a_step_by_id_reads_once_more(orchestrator: Orchestrator, monitor:
 async def test_a_hold_and_its_capture_are_seven_commits(
     orchestrator: Orchestrator, monitor: Monitor
 ) -> None:
-    """A capture is a step like any other."""
+    """The capture takes two, like any other step."""
     order_id, session = await new_order(orchestrator, cfflow_preauth="true")
     payment = await orchestrator.start("preauth", order_id=order_id)
     payment = await orchestrator.pay(payment, session, CARD)
@@ -117,7 +117,7 @@ async def test_a_hold_and_its_capture_are_seven_commits(
 async def test_starting_again_is_one_round_trip(
     orchestrator: Orchestrator, monitor: Monitor
 ) -> None:
-    """The button pressed twice costs one look."""
+    """A second start takes one round trip too."""
     order_id, _ = await new_order(orchestrator)
     await orchestrator.start("native_otp", order_id=order_id)
     await orchestrator.start("native_otp", order_id=order_id)
@@ -125,7 +125,7 @@ async def test_starting_again_is_one_round_trip(
 
 
 async def test_a_read_is_one_round_trip(orchestrator: Orchestrator, monitor: Monitor) -> None:
-    """So is looking at a payment."""
+    """`get` takes one round trip."""
     order_id, _ = await new_order(orchestrator)
     payment = await orchestrator.start("native_otp", order_id=order_id)
     monitor.seen()
@@ -133,10 +133,10 @@ async def test_a_read_is_one_round_trip(orchestrator: Orchestrator, monitor: Mon
     assert monitor.seen() == [READ]
 
 
-async def test_a_claim_asks_all_partitions_of_a_server_in_one_script(
+async def test_a_lease_takes_one_script_for_all_partitions_of_a_server(
     redis_url: str, monitor: Monitor
 ) -> None:
-    """One server, one script; only a cluster has to be asked for each partition."""
+    """Only a cluster needs one for each partition."""
     store = RedisStore(redis_url)
     await store.open()
     monitor.seen()
@@ -145,8 +145,8 @@ async def test_a_claim_asks_all_partitions_of_a_server_in_one_script(
     await store.aclose()
 
 
-async def test_opening_asks_a_handful_of_questions(redis_url: str, monitor: Monitor) -> None:
-    """What the server is, how many partitions it has, and what time it is."""
+async def test_opening_takes_four_round_trips(redis_url: str, monitor: Monitor) -> None:
+    """For the kind of server, the number of partitions, and the time."""
     store = RedisStore(redis_url)
     await store.open()
     assert monitor.seen() == ["info", "hsetnx", "hget", SCRIPT]

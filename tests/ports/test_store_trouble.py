@@ -78,15 +78,15 @@ def everything(server: Server) -> dict[bytes, bytes]:
         return {key: client.dump(key) for key in client.scan_iter()}
 
 
-# answers and requests that get lost
+# lost replies and requests
 
 
 @pytest.mark.parametrize("times", [1, 3])
-@pytest.mark.parametrize("what", ["lose_answers", "lose_requests"])
+@pytest.mark.parametrize("what", ["lose_replies", "lose_requests"])
 async def test_a_commit_whose_connection_was_cut_is_applied_once(
     proxy: Proxy, what: str, times: int
 ) -> None:
-    """Cut before or after the server saw it: the caller learns "ok", and it is in once."""
+    """Cut before or after the server received it: the outcome is OK, and it is stored once."""
     store = RedisStore(proxy.url)
     await store.open()
     snapshot = await begin(store)
@@ -100,9 +100,9 @@ async def test_a_commit_whose_connection_was_cut_is_applied_once(
     await store.aclose()
 
 
-@pytest.mark.parametrize("what", ["lose_answers", "lose_requests"])
+@pytest.mark.parametrize("what", ["lose_replies", "lose_requests"])
 async def test_a_start_whose_connection_was_cut_begins_one_payment(proxy: Proxy, what: str) -> None:
-    """The second try finds its own payment and says that it began it."""
+    """The second try finds the payment of the first, and its outcome is "ok" too."""
     store = RedisStore(proxy.url)
     await store.open()
     proxy.applies_to = lambda request: b"start" in request
@@ -113,8 +113,8 @@ async def test_a_start_whose_connection_was_cut_begins_one_payment(proxy: Proxy,
     await store.aclose()
 
 
-async def test_a_token_is_answered_ok_as_often_as_it_comes(store: RedisStore) -> None:
-    """The same commit again changes nothing and tells what is stored."""
+async def test_the_same_token_returns_ok_each_time(store: RedisStore) -> None:
+    """The same commit again changes nothing and returns what is stored."""
     plan = a_plan(await begin(store), state=State.INITIATED, walked=EDGE)
     call = store._commit_call(plan, msgspec.structs.replace(plan.record, token="t1"))
     first, second = await store.link.script(*call), await store.link.script(*call)
@@ -126,7 +126,7 @@ async def test_a_token_is_answered_ok_as_often_as_it_comes(store: RedisStore) ->
 async def test_a_duplicate_that_arrives_after_the_next_commit_is_a_conflict(
     store: RedisStore,
 ) -> None:
-    """A request that lay in the network writes nothing over what came after it."""
+    """A request that was delayed in the network does not overwrite later commits."""
     plan = a_plan(await begin(store), walked=EDGE)
     call = store._commit_call(plan, msgspec.structs.replace(plan.record, token="t1"))
     await store.link.script(*call)
@@ -139,7 +139,7 @@ async def test_a_duplicate_that_arrives_after_the_next_commit_is_a_conflict(
 
 
 async def test_a_commit_that_never_gets_through_is_given_up(proxy: Proxy) -> None:
-    """Every answer lost: the caller learns that the store is not there, and in time."""
+    """All requests are lost: `StoreUnavailable`, in time."""
     store = RedisStore(proxy.url, deadline_s=1.0)
     await store.open()
     snapshot = await begin(store)
@@ -153,21 +153,21 @@ async def test_a_commit_that_never_gets_through_is_given_up(proxy: Proxy) -> Non
 
 
 @pytest.mark.parametrize("url", ["redis_url", "cluster_url"])
-async def test_a_cancelled_command_leaves_its_answer_to_nobody(
+async def test_the_reply_to_a_cancelled_command_reaches_no_other_caller(
     url: str, request: pytest.FixtureRequest
 ) -> None:
-    """A caller that hangs up in the middle: the next one gets its own answer."""
+    """A caller is cancelled in the middle: the next one gets its own reply."""
     store = RedisStore(request.getfixturevalue(url))
     await store.open()
     for i in range(8):
         await begin(store, f"order_{i}")
     chance = random.Random(7)
     for i in range(150):
-        asked: asyncio.Future[Any] = asyncio.ensure_future(
+        cancelled: asyncio.Future[Any] = asyncio.ensure_future(
             store.lease(64, 1) if i % 5 == 0 else store.load(f"order_{i % 8}", 1)
         )
         await asyncio.sleep(chance.choice([0, 0, 0.0002, 0.0005, 0.001]))
-        asked.cancel()
+        cancelled.cancel()
         other = (i + 3) % 8
         found = await store.load(f"order_{other}", 1)
         assert found is not None
@@ -175,34 +175,36 @@ async def test_a_cancelled_command_leaves_its_answer_to_nobody(
         assert found.record.nonce == "n0"
         loaded = await asyncio.gather(*(store.load(f"order_{k}", 1) for k in range(8)))
         assert [s and s.order_id for s in loaded] == [f"order_{k}" for k in range(8)]
-        await asyncio.gather(asked, return_exceptions=True)
+        await asyncio.gather(cancelled, return_exceptions=True)
     await store.aclose()
 
 
-async def test_cancelled_commits_are_in_or_not_and_their_connections_go_on(
+async def test_cancelled_commits_are_stored_whole_or_not_at_all(
     store: RedisStore,
 ) -> None:
-    """Whatever became of it, the store afterwards says the truth about every order."""
+    """Each order has the cancelled commit or the one before it, and the store goes on."""
     chance = random.Random(11)
     snapshots = {f"order_{i}": await begin(store, f"order_{i}") for i in range(6)}
     for i in range(90):
         order_id = f"order_{i % 6}"
         ours = f"{order_id}-{i}"
-        asked = asyncio.ensure_future(store.commit(a_plan(snapshots[order_id], cf_payment_id=ours)))
+        cancelled = asyncio.ensure_future(
+            store.commit(a_plan(snapshots[order_id], cf_payment_id=ours))
+        )
         await asyncio.sleep(chance.choice([0, 0.0003, 0.0006, 0.0015]))
-        asked.cancel()
-        await asyncio.gather(asked, return_exceptions=True)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
         found = await store.load(order_id, 1)
         assert found is not None
         assert found.record.cf_payment_id in (ours, snapshots[order_id].record.cf_payment_id)
         snapshots[order_id] = found
 
 
-# servers that are not there
+# servers that do not respond
 
 
 async def test_a_server_that_is_down_at_open_is_unavailable() -> None:
-    """Nobody listens: `StoreUnavailable`, well within the deadline."""
+    """No process listens: `StoreUnavailable`, well within the deadline."""
     store = RedisStore(f"redis://127.0.0.1:{free_port()}")
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
@@ -211,16 +213,16 @@ async def test_a_server_that_is_down_at_open_is_unavailable() -> None:
 
 
 async def test_a_server_that_hangs_is_unavailable_after_the_deadline(server: Server) -> None:
-    """Connected, but no answer comes: at open and in the middle."""
+    """Connected, but no reply comes: at open and later."""
     store, late = (RedisStore(server.url, deadline_s=0.4) for _ in range(2))
     await store.open()
     snapshot = await begin(store)
     server.pause()
     try:
-        for work in (store.commit(a_plan(snapshot)), store.lease(64, 1), late.open()):
+        for call in (store.commit(a_plan(snapshot)), store.lease(64, 1), late.open()):
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match=r"no reply .* 0\.4 s"):
-                await work
+                await call
             assert time.monotonic() - began < 1.0
     finally:
         server.resume()
@@ -248,7 +250,7 @@ async def test_a_server_that_dies_is_unavailable_and_found_again(server: Server)
 
 
 async def test_a_server_that_is_back_in_time_is_waited_for(server: Server) -> None:
-    """A short restart under a commit: the caller only notices that it took longer."""
+    """A short restart during a commit: the commit only takes longer."""
     store = RedisStore(server.url, deadline_s=5)
     await store.open()
     snapshot = await begin(store)
@@ -294,13 +296,13 @@ async def test_more_callers_than_connections_wait_for_one(
     monkeypatch.setattr("cfflow.store.redis.link._CONNECTIONS_MAX", 3)
     link = RedisLink(redis_url)
     await link.open()
-    answers = await asyncio.gather(*(link.command("GET", "none") for _ in range(200)))
-    assert answers == [None] * 200
+    replies = await asyncio.gather(*(link.command("GET", "none") for _ in range(200)))
+    assert replies == [None] * 200
     assert len((await link.command("CLIENT", "LIST")).splitlines()) <= 3
     await link.aclose()
 
 
-async def test_a_store_that_is_not_open_says_so(redis_url: str) -> None:
+async def test_a_store_that_is_not_open_is_unavailable(redis_url: str) -> None:
     """Before `open` and after `aclose`; closing twice is harmless."""
     store = RedisStore(redis_url)
     with pytest.raises(StoreUnavailable, match="not open"):
@@ -333,7 +335,7 @@ async def test_a_wrong_password_is_refused_without_being_shown(tmp_path: Path, u
 
 
 async def test_a_server_that_evicts_is_refused(server: Server) -> None:
-    """A full cache drops keys; a payment must not be one of them."""
+    """A server that evicts drops keys when it is full, and a payment could be one of them."""
     server.run("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
     with pytest.raises(ConfigError, match="noeviction"):
         await RedisStore(server.url).open()
@@ -344,7 +346,7 @@ async def test_a_server_that_evicts_is_refused(server: Server) -> None:
 
 
 async def test_a_full_server_refuses_and_keeps_what_it_has(server: Server) -> None:
-    """`StoreUnavailable` that names memory; not a byte is written by halves."""
+    """`StoreUnavailable` that names memory, and nothing is written in part."""
     store = RedisStore(server.url)
     await store.open()
     snapshot = await begin(store)
@@ -400,7 +402,7 @@ async def test_a_failover_behind_a_name_is_followed(server: Server, tmp_path: Pa
 
 
 async def test_a_server_busy_with_a_script_is_unavailable(server: Server) -> None:
-    """Somebody's endless script: no store error, but one that passes."""
+    """Another client's endless script is a `StoreUnavailable`: it may end."""
     store = RedisStore(server.url, deadline_s=1.0)
     await store.open()
     snapshot = await begin(store)
@@ -442,7 +444,7 @@ async def test_another_number_of_partitions_is_refused(
 
 
 async def test_a_refused_store_leaves_no_connection(store: RedisStore, redis_url: str) -> None:
-    """An open that fails cleans up behind itself."""
+    """An `open` that fails closes its connections."""
     with pytest.raises(ConfigError):
         await RedisStore(redis_url, partitions=3).open()
     await asyncio.sleep(0.02)
@@ -461,7 +463,7 @@ def test_addresses_are_shown_without_passwords() -> None:
 
 
 @pytest.mark.parametrize("url", [f"redis://:{SECRET}", f"http://:{SECRET}@host", f"{SECRET}"])
-async def test_an_address_that_is_none_is_refused_without_being_repeated(url: str) -> None:
+async def test_an_invalid_address_is_refused_without_being_repeated(url: str) -> None:
     """`ConfigError`; a password in the wrong place is not in its text."""
     with pytest.raises(ConfigError) as refused:
         await RedisStore(url).open()
@@ -474,8 +476,8 @@ async def test_an_unknown_option_of_the_address_is_refused(redis_url: str) -> No
         await RedisStore(f"{redis_url}/0?colour=red").open()
 
 
-async def test_options_of_the_address_that_change_answers_are_ignored(redis_url: str) -> None:
-    """Text instead of bytes, or RESP 3, would change every answer; `db` is taken."""
+async def test_options_of_the_address_that_change_replies_are_ignored(redis_url: str) -> None:
+    """Text instead of bytes, or RESP 3, would change every reply; `db` is used."""
     store = RedisStore(f"{redis_url}/3?decode_responses=True&protocol=3&retry_on_timeout=1")
     await store.open()
     snapshot = await begin(store)
@@ -488,15 +490,15 @@ async def test_options_of_the_address_that_change_answers_are_ignored(redis_url:
     await other.aclose()
 
 
-async def test_what_is_not_a_redis_is_a_store_error() -> None:
+async def test_a_server_that_is_not_a_redis_is_a_store_error() -> None:
     """A web server at the address: an error of the tree, in time."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(StoreError):
         await RedisStore(f"redis://127.0.0.1:{port}", deadline_s=1).open()
@@ -508,7 +510,7 @@ async def test_what_is_not_a_redis_is_a_store_error() -> None:
 
 @pytest.mark.parametrize("blob", [b"garbage", b"\x93\x01\x02\x03", b"\xdc\x00\x03\x01\x02\xa1x"])
 async def test_foreign_bytes_are_a_store_error(store: RedisStore, blob: bytes) -> None:
-    """A record that is none is reported, and never written over."""
+    """Bytes that are not a record are reported, and never overwritten."""
     snapshot = await begin(store)
     key = store.keys.order("order_1")
     await store.link.command("HSET", key, "1", blob)
@@ -531,23 +533,23 @@ async def test_foreign_bytes_beside_a_record_are_a_store_error(store: RedisStore
 
 
 async def test_one_unreadable_record_does_not_hide_the_others(store: RedisStore) -> None:
-    """A claim returns what it can read; alone, the unreadable one is reported."""
+    """A lease returns the readable payments; alone, the unreadable one is reported."""
     for i in range(6):
         await commit_once(store, await begin(store, f"order_{i}"), wake_at_ms=1)
     await store.link.command("HSET", store.keys.order("order_3"), "1", b"garbage")
-    claimed = await store.lease(640, 30)
-    assert sorted(found.order_id for found in claimed) == [f"order_{i}" for i in (0, 1, 2, 4, 5)]
-    for found in claimed:
+    leased = await store.lease(640, 30)
+    assert sorted(found.order_id for found in leased) == [f"order_{i}" for i in (0, 1, 2, 4, 5)]
+    for found in leased:
         await commit_once(store, found, wake_at_ms=None)
     await asyncio.sleep(0.05)
     with pytest.raises(StoreError, match="decode"):
         await store.lease(640, 60_000)
 
 
-# manners
+# commands that are used
 
 
-async def test_it_uses_no_command_that_a_busy_or_a_sharded_server_regrets(
+async def test_it_uses_no_command_that_blocks_a_server_or_needs_several_slots(
     store: RedisStore, valkey_server: Server
 ) -> None:
     """No KEYS, no SCAN, no MULTI, no WATCH: scripts and a few plain reads."""
@@ -591,10 +593,8 @@ async def test_the_clients_own_retries_are_off(url: str, request: pytest.Fixture
     await store.aclose()
 
 
-async def test_it_works_without_the_fast_writer(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """hiredis is an extra: without it the commands are the same, only slower written."""
+async def test_it_works_without_hiredis(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """hiredis is an extra: without it the same commands are only encoded more slowly."""
     monkeypatch.setattr("cfflow.store.redis.link._pack_fast", None)
     store = RedisStore(redis_url)
     await store.open()
