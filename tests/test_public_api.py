@@ -94,7 +94,7 @@ ALIASES = ("FeedItem", "NextAction")
 #: Of the rate budget, `orchestrator.budget`, what docs/guides/rate-limits.md shows.
 BUDGET = ("background", "room", "wait_s")
 
-#: Where users import from. docs/reference/public-api.md says the same.
+#: Where users import from. docs/reference/public-api.md has the same list.
 PUBLIC_MODULES = ("cfflow", "cfflow.errors", "cfflow.sync", "cfflow.testing")
 PUBLIC_PAGE = Path(__file__).parents[1] / "docs" / "reference" / "public-api.md"
 
@@ -200,7 +200,7 @@ def named_in_public_types() -> dict[type, str]:
 
 
 def test_every_type_of_the_public_calls_can_be_imported() -> None:
-    """A user's function that takes or returns what a call does can say its type."""
+    """A user's function that takes or returns what a call does can name its type."""
     named = named_in_public_types()
     assert {Payment, cfflow.PaymentEntity, cfflow.Otp, cfflow.Report} <= set(named)
     hidden = {
@@ -242,16 +242,16 @@ def test_the_public_names_are_these_and_sorted() -> None:
 def test_nothing_public_is_left_out_of_the_public_names() -> None:
     """What can be reached as `cfflow.X` without being promised is a module."""
     reached = {name for name in vars(cfflow) if not name.startswith("_")} - set(cfflow.__all__)
-    strangers = {
+    unlisted = {
         name
         for name in reached - {"annotations"}
         if not isinstance(getattr(cfflow, name), types.ModuleType)
     }
-    assert not strangers
+    assert not unlisted
 
 
 def test_the_blocking_names_are_these() -> None:
-    """`cfflow.sync` promises the twins of what lives on a loop, and no more."""
+    """`cfflow.sync` has the blocking versions of what runs on a loop, and no more."""
     assert cfflow.sync.__all__ == ["Feed", "Gateway", "Orchestrator", "Worker", "connect"]
     texts = [documented(getattr(cfflow.sync, name)) for name in cfflow.sync.__all__]
     assert all(len(text.split()) >= 4 for text in texts)
@@ -259,7 +259,7 @@ def test_the_blocking_names_are_these() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(cfflow.__all__) - {"__version__", *ALIASES}))
 def test_a_public_name_is_documented(name: str) -> None:
-    """Every class and function says in a sentence what it is."""
+    """Every class and function has a sentence on what it is."""
     text = documented(getattr(cfflow, name))
     assert len(text.split()) >= 4
     assert text.split("\n")[0].rstrip().endswith((".", ":")), text
@@ -308,15 +308,15 @@ def test_the_gateway_is_an_attribute_of_the_orchestrator() -> None:
 @pytest.mark.parametrize(
     "name", [name for name in methods_of(Orchestrator) if name not in {"flow_of", "snapshot"}]
 )
-def test_a_method_tells_its_arguments(name: str) -> None:
+def test_a_method_explains_its_arguments(name: str) -> None:
     """A docstring names what the types cannot: an argument's unit, form or source."""
     text = documented(getattr(Orchestrator, name))
     assert len(text.split()) >= 6, text
 
 
 @pytest.mark.parametrize("name", sorted(set(ORCHESTRATOR) - {"aclose", "find", "history", "why"}))
-def test_a_step_tells_what_it_raises(name: str) -> None:
-    """Whoever moves money must know how it can end."""
+def test_a_step_names_what_it_raises(name: str) -> None:
+    """A caller that moves money must see how it can end."""
     text = documented(getattr(Orchestrator, name))
     named = set(re.findall(r"`([A-Z]\w+)`", text)) & set(ERRORS)
     assert re.search(r"\bRaises\b", text)
@@ -363,7 +363,7 @@ def test_the_tree_drawn_in_the_source_is_the_tree() -> None:
 
 
 def test_errors_carry_what_a_caller_needs() -> None:
-    """When to try again, what the gateway said, which payment it is about."""
+    """When to try again, the gateway's answer, which payment it is about."""
     assert cfflow.RateLimited("slow", retry_after_s=1.5).retry_after_s == 1.5
     assert cfflow.OtpLimit("later", retry_at=None).retry_at is None
     refused = cfflow.GatewayRejected("no", status=400, code="order_inactive", request_id="r1")
@@ -380,7 +380,7 @@ def test_a_payment_shows_these_fields() -> None:
 
 
 def test_a_payment_cannot_be_changed() -> None:
-    """It is what was committed: a changed copy is somebody else's word."""
+    """It shows what was committed, and a changed copy would not."""
     config = Payment.__struct_config__
     assert isinstance(config, msgspec.structs.StructConfig)
     assert config.frozen

@@ -22,7 +22,7 @@ ROOT: Final = Path(__file__).parents[2]
 CFFLOW: Final = Path(sys.executable).parent / "cfflow"
 CUSTOMER: Final = {"customer_id": "asha", "customer_phone": "9898989898"}
 LIMIT_S: Final = 60
-#: Would let a test talk to somebody's real gateway or store, or print as no user's Python does.
+#: Variables that could name a real gateway or store, or change how Python prints.
 OURS: Final = ("CASHFREE_", "CFFLOW_", "PYTHONUNBUFFERED")
 
 
@@ -71,7 +71,7 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def spawn(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run `cfflow` in a process of its own, as a shell does, and return what it said."""
+    """Run `cfflow` in a process of its own, as a shell does, and return its result."""
     return subprocess.run(
         [str(CFFLOW), *arguments],
         env=environment(**settings),
@@ -84,7 +84,7 @@ def spawn(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run `cfflow` in this process, which saves its start, and return what it said.
+    """Run `cfflow` in this process, which saves its start, and return its result.
 
     An error that the command line does not translate is raised here, and fails the test.
     """

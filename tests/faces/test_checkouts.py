@@ -51,7 +51,7 @@ OTP, WRONG_OTP = "91827364", "73645182"
 PLANTED = ("4576238912771450", "4576 2389 1277 1450", "8642", OTP, WRONG_OTP)
 
 #: A notification is answered by an inquiry within half a second; a loaded machine may take longer,
-#: but without one nobody asks before the flow's first poll, after five seconds.
+#: but without one no inquiry is made before the flow's first poll, after five seconds.
 ASKED_S = 2.0
 
 
@@ -93,11 +93,11 @@ class Shop:
         assert "3 tries left" in self.look()
 
     def status(self) -> dict[str, Any]:
-        """What the shop tells programs about the order."""
-        told: dict[str, Any] = self.browser.get(f"/orders/{self.order_id}/status").json()
-        return told
+        """The order as the shop shows it to programs."""
+        status: dict[str, Any] = self.browser.get(f"/orders/{self.order_id}/status").json()
+        return status
 
-    def told(self, event: str) -> dict[str, Any]:
+    def logged(self, event: str) -> dict[str, Any]:
         """What the shop has logged about the order under this name."""
         lines = [line for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
         mine = [line for line in lines if self.order_id.encode() in line]
@@ -198,7 +198,7 @@ def test_a_sale_goes_from_the_basket_to_the_money(shop: Shop) -> None:
 
 
 def test_a_button_of_an_old_page_does_nothing(shop: Shop) -> None:
-    """The version in the form is what the customer saw: a second press is told so."""
+    """The version in the form is what the customer saw: a second press is a conflict."""
     shop.buy()
     shop.press("Confirm", otp=WRONG_OTP)
     again = shop.press("Confirm", otp=OTP)
@@ -219,7 +219,7 @@ def test_what_is_typed_wrong_is_said_on_the_page(shop: Shop) -> None:
 
 
 def test_another_otp_has_to_wait(shop: Shop) -> None:
-    """The flow's waiting time is told in words."""
+    """The page shows the flow's waiting time in words."""
     shop.buy()
     early = shop.press("Send it again")
     assert "Not yet" in shop.browser.get(early.headers["location"]).text
@@ -236,17 +236,17 @@ def test_the_bank_s_own_page_is_the_way_out(shop: Shop, gateway: EmulatorProcess
     while not shop.status()["paid"] and time.monotonic() < deadline:
         time.sleep(0.02)
     assert shop.status()["paid"] is True
-    accepted = shop.told("webhook.accepted")
-    heard = datetime.fromisoformat(accepted["timestamp"])
+    accepted = shop.logged("webhook.accepted")
+    accepted_at = datetime.fromisoformat(accepted["timestamp"])
     assert accepted["payment_ids"] == [f"{shop.order_id}.1"]
-    assert (shop.desk.get(f"{shop.order_id}.1").updated_at - heard).total_seconds() < ASKED_S
+    assert (shop.desk.get(f"{shop.order_id}.1").updated_at - accepted_at).total_seconds() < ASKED_S
 
 
 def test_a_forged_notification_is_refused(shop: Shop) -> None:
     """400, and the payment stays where it was."""
     shop.buy()
     body = event(order_id=shop.order_id, cf_payment_id="1")
-    assert shop.notify(body, "somebody-else-s-secret") == 400
+    assert shop.notify(body, "another-secret") == 400
     assert shop.notify(body, "cfflow-test-secret") == 200
     assert shop.status()["state"] == "otp_pending"
 

@@ -49,13 +49,13 @@ def refused(done: subprocess.CompletedProcess[str], *words: str, status: int = 1
     assert done.returncode == status, done
     assert "Traceback" not in done.stderr
     # Boxes around usage errors break lines.
-    said = re.sub(r"[\s│]+", " ", done.stderr)
-    assert all(word in said for word in words), said
+    shown = re.sub(r"[\s│]+", " ", done.stderr)
+    assert all(word in shown for word in words), shown
 
 
 @pytest.fixture(scope="module")
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which no process listens."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -84,7 +84,7 @@ def test_the_help_names_every_command() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
-    """And says in a sentence what it does."""
+    """And its help has a sentence on what it does."""
     done = run(command, "--help", COLUMNS="200")
     assert done.returncode == 0
     assert f"Usage: cfflow {command}" in done.stdout
@@ -117,7 +117,7 @@ def test_the_manual_names_every_command() -> None:
     ids=" ".join,
 )
 def test_wrong_usage_ends_with_two(arguments: list[str]) -> None:
-    """A command that cannot be meant says how to write it."""
+    """A wrong command prints how to write it."""
     refused(run(*arguments, **NOWHERE), "Usage: cfflow", status=2)
 
 
@@ -210,12 +210,12 @@ def test_show_prints_a_failure_by_names(till: Till) -> None:
     assert failure["code"]
 
 
-def test_why_tells_the_whole_way(till: Till) -> None:
+def test_why_shows_the_whole_way(till: Till) -> None:
     """Every transition with its proof, what is open, what may be called."""
     done = till.spawn("why", "tea.1")
     assert done.returncode == 0
-    told = re.findall(r" (\w+): \w+ -> (\w+) \(", done.stdout)
-    assert told == [
+    walked = re.findall(r" (\w+): \w+ -> (\w+) \(", done.stdout)
+    assert walked == [
         ("initiate", "initiated"),
         ("require_otp", "otp_pending"),
         ("reject_otp", "otp_pending"),
@@ -227,9 +227,9 @@ def test_why_tells_the_whole_way(till: Till) -> None:
 
 def test_why_prints_its_answer_for_programs(till: Till) -> None:
     """`--json` has the keys of `Why`."""
-    told = till.json("why", "waits.1")
-    assert tuple(told) == cfflow.Why.__struct_fields__
-    assert {"submit_otp", "resend_otp"} & set(told["allowed"])
+    explained = till.json("why", "waits.1")
+    assert tuple(explained) == cfflow.Why.__struct_fields__
+    assert {"submit_otp", "resend_otp"} & set(explained["allowed"])
 
 
 def test_graph_prints_the_chart_for_people_and_programs(till: Till) -> None:
@@ -275,9 +275,7 @@ def test_check_survives_any_text(tmp_path: Path, text: str) -> None:
     ("payment", "words"),
     [("nobody.1", "no payment nobody.1"), ("nobody", "no payment id"), ("tea.2", "tea.2")],
 )
-def test_an_unknown_payment_is_said_in_one_line(
-    till: Till, command: str, payment: str, words: str
-) -> None:
+def test_an_unknown_payment_is_one_line(till: Till, command: str, payment: str, words: str) -> None:
     """A wrong id is no crash."""
     done = till.run(command, payment)
     refused(done, words)
@@ -330,7 +328,7 @@ def test_a_wrong_password_is_said_without_it(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_has_gone_is_no_crash() -> None:
-    """`cfflow graph | head -0`: nobody reads, nothing is complained about."""
+    """`cfflow graph | head -0`: no process reads, and nothing is complained about."""
     for arguments in (["graph"], ["--help"], ["check", "nowhere.toml"]):
         read, write = os.pipe()
         os.close(read)
@@ -361,7 +359,7 @@ def test_the_first_line_can_be_taken(till: Till) -> None:
 
 
 def test_the_emulator_runs_until_it_is_stopped(free_port: int) -> None:
-    """It says where it listens and with which credentials, and ends on Ctrl-C without a word."""
+    """It prints its address and its credentials, and ends on Ctrl-C without a word."""
     command = [str(CFFLOW), "emulator", "--port", str(free_port), "--json"]
     process = subprocess.Popen(
         command,
@@ -371,13 +369,13 @@ def test_the_emulator_runs_until_it_is_stopped(free_port: int) -> None:
         env=environment(),
     )
     try:
-        said = _json_from(process)
-        assert said == {
+        started = _json_from(process)
+        assert started == {
             "base_url": f"http://127.0.0.1:{free_port}/pg",
             "client_id": "cfflow-test-id",
             "client_secret": "cfflow-test-secret",
         }
-        answer = httpx.get(f"{said['base_url']}/orders/x", trust_env=False)
+        answer = httpx.get(f"{started['base_url']}/orders/x", trust_env=False)
         assert answer.json()["type"]
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
@@ -398,13 +396,13 @@ def _json_from(process: subprocess.Popen[str]) -> Any:
 
 
 def test_a_taken_port_is_named(bank: EmulatorProcess) -> None:
-    """A second emulator on one port says which one is taken."""
+    """The error of a second emulator on a port names the port."""
     port = str(httpx.URL(bank.base_url).port)
     refused(spawn("emulator", "--port", port), f"port {port}", "in use")
 
 
 def verdicts(till: Till, **settings: str) -> dict[str, tuple[str, str]]:
-    """Return what the doctor says: verdict and detail by subject."""
+    """Return the doctor's findings: verdict and detail by subject."""
     done = till.run("doctor", "--json", **settings)
     assert done.stderr == ""
     findings = json.loads(done.stdout)
@@ -415,7 +413,7 @@ def verdicts(till: Till, **settings: str) -> dict[str, tuple[str, str]]:
 
 
 def test_the_doctor_finds_a_sound_place_sound(till: Till) -> None:
-    """An embedded store with its append-only file, a gateway that knows us."""
+    """An embedded store with its append-only file, a gateway that accepts the credentials."""
     found = verdicts(till)
     assert {found[name][0] for name in ("settings", "store", "clock", "gateway")} == {"good"}
     assert found["durability"][0] == "note"
@@ -443,7 +441,7 @@ def test_the_doctor_notices_wrong_credentials(till: Till) -> None:
 
 
 def test_the_doctor_notices_a_dead_gateway(till: Till) -> None:
-    """Nobody listens there."""
+    """No process listens there."""
     verdict, detail = verdicts(till, CASHFREE_ENVIRONMENT="http://127.0.0.1:1/pg")["gateway"]
     assert verdict == "bad"
     assert "not reached" in detail
@@ -472,7 +470,7 @@ def test_the_doctor_notices_a_dead_store(till: Till) -> None:
 
 
 def test_the_doctor_judges_what_a_server_can_lose(till: Till, tmp_path: Path) -> None:
-    """No append-only file is bad; an evicting policy is noted, and bad once it has a limit."""
+    """No append-only file is bad; an evicting policy is a note, and bad once it has a limit."""
     server = Server(redis7_binary(), tmp_path)
     server.start()
     try:
@@ -494,7 +492,7 @@ def test_the_doctor_judges_what_a_server_can_lose(till: Till, tmp_path: Path) ->
 
 
 def test_the_doctor_notices_a_clock_that_is_off(till: Till) -> None:
-    """An hour apart from the store: noted, because the store's clock is the one that is used."""
+    """An hour apart from the store is a note, because the store's clock is the one that is used."""
     program = (
         "import sys, time; real = time.time; time.time = lambda: real() + 3600\n"
         "sys.argv = ['cfflow', 'doctor', '--json']\n"

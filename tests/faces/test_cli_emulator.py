@@ -1,4 +1,4 @@
-"""`cfflow emulator`: what it takes to steer one that runs, from a shell."""
+"""`cfflow emulator`: how one that runs is controlled from a shell."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_command_has_the_emulator_s_webhook_versions() -> None:
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[EmulatorProcess]:
-    """One emulator for the whole module, whose webhooks nobody takes."""
+    """One emulator for the whole module, whose webhooks no server takes."""
     with EmulatorProcess(webhook_url=f"{NOBODY}/hook") as process:
         yield process
 
@@ -48,7 +48,7 @@ def steer(emulator: EmulatorProcess, *arguments: str) -> subprocess.CompletedPro
     return run("emulator", *arguments, CFFLOW_EMULATOR_URL=url, COLUMNS="200")
 
 
-def told(emulator: EmulatorProcess, *arguments: str) -> Any:
+def as_json(emulator: EmulatorProcess, *arguments: str) -> Any:
     """What `--json` prints; it must succeed."""
     done = steer(emulator, *arguments, "--json")
     assert done.returncode == 0, done.stderr
@@ -75,14 +75,14 @@ def test_a_fault_is_added_listed_and_forgotten(emulator: EmulatorProcess) -> Non
     options = ("--status", "502", "--count", "0", "--after", "1", "--order", "tea")
     assert steer(emulator, "fault", "pay", "status_before", *options).returncode == 0
     rule = {"call": "pay", "kind": "status_before", "status": 502, "count": None}
-    assert told(emulator, "fault")["faults"] == [rule | {"order_id": "tea", "after": 1}]
+    assert as_json(emulator, "fault")["faults"] == [rule | {"order_id": "tea", "after": 1}]
     assert steer(emulator, "fault").stdout.startswith("pay status_before status=502")
     assert steer(emulator, "fault", "--clear").stdout == "No faults.\n"
 
 
 def test_chaos_begins_and_ends(emulator: EmulatorProcess) -> None:
     """Its seed and its kinds are those of the command."""
-    chaos = told(emulator, "chaos", "0.5", "--seed", "7", "--kind", "html")["chaos"]
+    chaos = as_json(emulator, "chaos", "0.5", "--seed", "7", "--kind", "html")["chaos"]
     assert (chaos["probability"], chaos["seed"], chaos["kinds"]) == (0.5, 7, ["html"])
     assert steer(emulator, "fault").stdout == "chaos: 0.5 of all calls\n"
     assert steer(emulator, "chaos", "0").stdout == "No faults.\n"
@@ -90,11 +90,11 @@ def test_chaos_begins_and_ends(emulator: EmulatorProcess) -> None:
 
 def test_the_clock_goes_forward(emulator: EmulatorProcess) -> None:
     """By seconds, or to a moment."""
-    before = told(emulator, "clock")
-    after = told(emulator, "clock", "--advance", "3600")
+    before = as_json(emulator, "clock")
+    after = as_json(emulator, "clock", "--advance", "3600")
     assert after["offset_s"] - before["offset_s"] == 3600
     at = str(after["epoch_s"] + 60)
-    assert told(emulator, "clock", "--to", at)["offset_s"] > after["offset_s"]
+    assert as_json(emulator, "clock", "--to", at)["offset_s"] > after["offset_s"]
     assert " s ahead" in steer(emulator, "clock").stdout
 
 
@@ -102,7 +102,7 @@ def test_the_ledger_lists_effects(emulator: EmulatorProcess) -> None:
     """All of them, or those that are asked for, with the gateway's decimals."""
     sell(emulator, "tea_1")
     sell(emulator, "tea_2")
-    effects = [entry["effect"] for entry in told(emulator, "ledger")["ledger"]]
+    effects = [entry["effect"] for entry in as_json(emulator, "ledger")["ledger"]]
     assert effects == ["attempt_created", "captured"] * 2
     lines = steer(emulator, "ledger", "--order", "tea_2", "--effect", "captured").stdout.split()
     assert lines[:5] == ["AT", "EFFECT", "AMOUNT", "ORDER_ID", "CF_PAYMENT_ID"]
@@ -113,14 +113,16 @@ def test_the_ledger_lists_effects(emulator: EmulatorProcess) -> None:
 
 def test_webhooks_are_listed_held_and_sent_again(emulator: EmulatorProcess) -> None:
     """With what became of each attempt; an altered one counts too."""
-    told(emulator, "webhooks", "--hold", "--copies", "2")
+    as_json(emulator, "webhooks", "--hold", "--copies", "2")
     sell(emulator, "tea_1")
-    assert [each["status"] for each in told(emulator, "webhooks")["webhooks"]] == ["held"] * 2
-    [first, second] = told(emulator, "webhooks", "--release", "--sequence", "reversed")["webhooks"]
+    assert [each["status"] for each in as_json(emulator, "webhooks")["webhooks"]] == ["held"] * 2
+    [first, second] = as_json(emulator, "webhooks", "--release", "--sequence", "reversed")[
+        "webhooks"
+    ]
     assert {first["status"], second["status"]} == {"waiting"}
-    [again] = told(emulator, "resend", first["id"], "--alter", "forged")["webhooks"]
+    [again] = as_json(emulator, "resend", first["id"], "--alter", "forged")["webhooks"]
     assert again["attempts"][1]["altered"] == "forged"
-    assert len(told(emulator, "resend", "tea_1")["webhooks"]) == 2
+    assert len(as_json(emulator, "resend", "tea_1")["webhooks"]) == 2
     shown = steer(emulator, "webhooks", "--order", "tea_1").stdout
     assert shown.count("PAYMENT_SUCCESS_WEBHOOK") == 2
     assert steer(emulator, "webhooks", "--status", "delivered").stdout == "No webhooks.\n"
@@ -130,13 +132,13 @@ def test_webhooks_can_be_sent_elsewhere(emulator: EmulatorProcess) -> None:
     """From now on, by one command."""
     steer(emulator, "webhooks", "--send-to", f"{NOBODY}/other")
     sell(emulator, "tea_1")
-    [sent] = told(emulator, "webhooks")["webhooks"]
+    [sent] = as_json(emulator, "webhooks")["webhooks"]
     assert sent["url"] == f"{NOBODY}/other"
 
 
 def test_webhooks_can_tell_the_machine_s_time(emulator: EmulatorProcess) -> None:
-    """For a receiver that knows nothing of a clock that was set forward."""
-    told(emulator, "webhooks", "--timestamps", "machine")
+    """For a receiver whose clock was not set forward."""
+    as_json(emulator, "webhooks", "--timestamps", "machine")
     url = f"{emulator.admin_url}/webhooks/settings"
     assert httpx.get(url, trust_env=False).json()["timestamps"] == "machine"
 
@@ -152,7 +154,7 @@ def test_webhooks_can_tell_the_machine_s_time(emulator: EmulatorProcess) -> None
 def test_a_word_that_is_none_names_those_that_are(
     emulator: EmulatorProcess, arguments: tuple[str, ...], choice: str
 ) -> None:
-    """Nobody knows them by heart."""
+    """Users look them up there."""
     done = steer(emulator, *arguments)
     assert done.returncode == 2
     assert choice in done.stderr.replace("\n", " ")
@@ -162,7 +164,7 @@ def test_a_fault_may_have_words_of_its_own(emulator: EmulatorProcess) -> None:
     """For the errors that no call gives by itself."""
     words = ("--status", "400", "--code", "request_failed", "--type", "validation_error")
     assert steer(emulator, "fault", "pay", "status_before", *words).returncode == 0
-    (rule,) = told(emulator, "fault")["faults"]
+    (rule,) = as_json(emulator, "fault")["faults"]
     assert (rule["code"], rule["type"]) == ("request_failed", "validation_error")
 
 
@@ -203,10 +205,10 @@ def test_options_that_make_no_sense_are_wrong_usage() -> None:
 
 
 def test_a_reset_empties_it(emulator: EmulatorProcess) -> None:
-    """And says what time it is there."""
+    """And prints its time."""
     sell(emulator, "tea_1")
     assert steer(emulator, "reset").stdout.startswith("Empty.")
-    assert told(emulator, "ledger")["ledger"] == []
+    assert as_json(emulator, "ledger")["ledger"] == []
 
 
 @pytest.mark.parametrize(

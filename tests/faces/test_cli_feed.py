@@ -28,7 +28,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  (\w+)\.1  (\w+): (\w+) -> (\
 TEA = ["initiate", "require_otp", "reject_otp", "hold", "capture"]
 
 
-def told(text: str) -> list[dict[str, Any]]:
+def rows_of(text: str) -> list[dict[str, Any]]:
     """Return the lines that were printed for programs."""
     return [json.loads(line) for line in text.splitlines()]
 
@@ -87,7 +87,7 @@ def test_it_prints_every_transition_once(till: Till) -> None:
 def test_it_prints_events_for_programs(till: Till) -> None:
     """`--json` is one object a line with an event's own fields, and no words for people."""
     done = till.run("events", "program", "--json")
-    rows = told(done.stdout)
+    rows = rows_of(done.stdout)
     assert {tuple(row) for row in rows} == {("kind", *FeedEvent.__struct_fields__)}
     assert of_tea(rows) == TEA
     assert till.run("events", "program", "--json").stdout == ""
@@ -107,10 +107,10 @@ def test_a_new_group_may_begin_now(till: Till) -> None:
 
 def test_a_forgotten_group_begins_anew(till: Till) -> None:
     """`--forget` prints nothing; the next one starts at the oldest event again."""
-    assert of_tea(told(till.run("events", "short", "--json").stdout)) == TEA
+    assert of_tea(rows_of(till.run("events", "short", "--json").stdout)) == TEA
     done = till.run("events", "short", "--forget")
     assert (done.returncode, done.stdout) == (0, "")
-    assert of_tea(told(till.run("events", "short", "--json").stdout)) == TEA
+    assert of_tea(rows_of(till.run("events", "short", "--json").stdout)) == TEA
 
 
 def test_following_waits_for_more(redis_url: str) -> None:
@@ -129,7 +129,7 @@ def test_following_waits_for_more(redis_url: str) -> None:
 
 
 def test_the_rest_of_a_killed_reader_is_said_to_be_elsewhere(redis_url: str) -> None:
-    """Its lease lasts a while: whoever finds only a part learns who has the other."""
+    """Its lease lasts a while: a reader that gets only a part sees who has the other."""
     tell_more(redis_url, "first", 1)
     with follower(redis_url, "killed") as process:
         next_line(process)
@@ -146,7 +146,7 @@ def test_a_gap_is_printed(redis_url: str) -> None:
         run("events", group, CFFLOW_REDIS_URL=redis_url)
     tell_more(redis_url, "first", 192, feed_max=16)
     lines = run("events", "people", CFFLOW_REDIS_URL=redis_url).stdout.splitlines()
-    gap, *rest = told(run("events", "programs", "--json", CFFLOW_REDIS_URL=redis_url).stdout)
+    gap, *rest = rows_of(run("events", "programs", "--json", CFFLOW_REDIS_URL=redis_url).stdout)
     assert gap["kind"] == "gap"
     assert gap["lost"] + len(rest) == 192
     where = f"gap: {gap['lost']} events of partition {gap['partition']} were dropped unread"

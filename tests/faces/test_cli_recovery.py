@@ -93,7 +93,7 @@ async def ambiguous(shop: Till, order_id: str) -> str:
         return payment.id
 
 
-def test_a_worker_ends_a_lost_capture_and_says_so_to_people(shop: Till) -> None:
+def test_a_worker_ends_a_lost_capture_and_prints_it(shop: Till) -> None:
     """`cfflow worker --once`: a line each, the last one is the report."""
     asyncio.run(lost_capture(shop, "order_lost"))
     time.sleep(2)
@@ -107,7 +107,7 @@ def test_a_worker_ends_a_lost_capture_and_says_so_to_people(shop: Till) -> None:
     assert not any("gateway.call" in line for line in lines)
 
 
-def test_a_worker_runs_until_sigterm_and_tells_programs_everything(shop: Till) -> None:
+def test_a_worker_runs_until_sigterm_and_prints_every_event_as_json(shop: Till) -> None:
     """Exit status 0; each line of `--json` is an event, reports among them."""
     asyncio.run(lost_capture(shop, "order_json"))
     worker = subprocess.Popen(
@@ -147,7 +147,7 @@ def test_adopt_rebuilds_an_order_from_the_gateway(shop: Till) -> None:
 
 
 def test_a_review_is_acknowledged_by_name(shop: Till) -> None:
-    """It leaves the list; `why` keeps who said it and why."""
+    """It leaves the list; `why` shows who decided and why."""
     payment = asyncio.run(ambiguous(shop, "order_ack"))
     assert payment in shop.spawn("list", "--review").stdout
     done = shop.spawn("acknowledge", payment, "unclaimed_money", *WHO)
@@ -158,7 +158,7 @@ def test_a_review_is_acknowledged_by_name(shop: Till) -> None:
 
 
 def test_a_payment_is_resolved_and_another_abandoned(shop: Till) -> None:
-    """Both say where the payment is now."""
+    """Both print where the payment is now."""
     payment = asyncio.run(ambiguous(shop, "order_resolve"))
     done = shop.spawn("resolve", payment, "captured", "--amount", "15.00", *WHO)
     assert (done.returncode, done.stdout.strip()) == (
@@ -167,8 +167,8 @@ def test_a_payment_is_resolved_and_another_abandoned(shop: Till) -> None:
     )
     other = asyncio.run(ambiguous(shop, "order_abandon"))
     assert shop.spawn("acknowledge", other, "unclaimed_money", *WHO).returncode == 0
-    told = shop.json("abandon", other)
-    assert (told["state"], told["next_action"]) == (State.OTP_PENDING, None)
+    shown = shop.json("abandon", other)
+    assert (shown["state"], shown["next_action"]) == (State.OTP_PENDING, None)
 
 
 @pytest.mark.parametrize(

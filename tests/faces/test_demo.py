@@ -20,7 +20,7 @@ STATES = ["captured", "captured", "voided", "captured"]
 
 
 class Played:
-    """One run of the demo: what it said, how long it took, what it left."""
+    """One run of the demo: what it printed, how long it took, what it left."""
 
     def __init__(self, home: Path) -> None:
         self.temporary = home / "tmp"
@@ -46,7 +46,7 @@ class Played:
 
     def processes(self) -> list[str]:
         """Return the processes that still run in the demo's folder or name it."""
-        mark = str(self.temporary)
+        folder = str(self.temporary)
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -55,7 +55,7 @@ class Played:
                 settings = (entry / "environ").read_bytes().decode(errors="replace")
             except OSError:
                 continue  # It ended while we looked.
-            if mark in command or mark in place or f"TMPDIR={mark}" in settings:
+            if folder in command or folder in place or f"TMPDIR={folder}" in settings:
                 found.append(command)
         return found
 
@@ -72,13 +72,13 @@ def test_it_succeeds_without_a_complaint(demo: Played) -> None:
     assert demo.done.stderr == ""
 
 
-def test_it_does_not_keep_anybody_waiting(demo: Played) -> None:
-    """Less than a minute, and it says how long."""
+def test_it_is_short(demo: Played) -> None:
+    """Less than a minute, and it prints how long."""
     assert demo.took_s < LIMIT_S
     assert re.search(r"^Done in \d+\.\d s\.$", demo.done.stdout, re.MULTILINE)
 
 
-def test_every_scene_ends_as_it_says(demo: Played) -> None:
+def test_every_scene_ends_as_it_should(demo: Played) -> None:
     """A sale, a part of a hold, a void, and a capture that crashed and came back."""
     ends = re.findall(r"^  order_\w+\.1 is (\w+): ", demo.done.stdout, re.MULTILINE)
     assert ends == STATES

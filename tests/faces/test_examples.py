@@ -13,7 +13,7 @@ from tests.faces.faces_kit import LIMIT_S, ROOT, environment
 
 pytestmark = pytest.mark.timeout(180)
 
-#: What each example is given on standard input, and what it must say, in this order.
+#: What each example is given on standard input, and what it must print, in this order.
 EXAMPLES: dict[str, tuple[str, list[str]]] = {
     "headless_otp.py": (
         "999999\n12\n111000\n",
@@ -53,14 +53,14 @@ def play(name: str, given: str, folder: Path, **settings: str) -> subprocess.Com
 
 
 def test_every_example_has_its_test() -> None:
-    """A new example is listed above with what it must say."""
+    """A new example is listed above with what it must print."""
     assert {path.name for path in ROOT.glob("examples/*.py")} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_does_what_it_shows(name: str, bank: EmulatorProcess, tmp_path: Path) -> None:
-    """It ends well and says what it promises, in its order."""
-    given, sayings = EXAMPLES[name]
+    """It ends well and prints these texts in this order."""
+    given, texts = EXAMPLES[name]
     done = play(
         name,
         given,
@@ -71,14 +71,14 @@ def test_an_example_does_what_it_shows(name: str, bank: EmulatorProcess, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     place = 0
-    for saying in sayings:
-        found = done.stdout.find(saying, place)
-        assert found >= 0, f"{saying!r} is not in {done.stdout[place:]!r}"
+    for text in texts:
+        found = done.stdout.find(text, place)
+        assert found >= 0, f"{text!r} is not in {done.stdout[place:]!r}"
         place = found + 1
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_says_which_settings_it_lacks(name: str, tmp_path: Path) -> None:
+def test_an_example_names_the_settings_it_lacks(name: str, tmp_path: Path) -> None:
     """Without an account a reader gets one line, no traceback."""
     done = play(name, "", tmp_path)
     assert done.returncode == 1

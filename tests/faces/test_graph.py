@@ -1,4 +1,4 @@
-"""Diagrams: made of the machine, narrowed by a flow, marked by a payment's own walk."""
+"""Diagrams: made of the machine, narrowed by a flow, with a payment's own walk highlighted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def edges(diagram: str) -> list[Edge]:
     return [(trigger, source, target) for source, trigger, target in drawn]
 
 
-def marked(diagram: str) -> list[Edge]:
+def highlighted(diagram: str) -> list[Edge]:
     """Return the arrows that are drawn thick."""
     found = re.search(r"^    linkStyle ([\d,]+) ", diagram, re.MULTILINE)
     places = [int(place) for place in found[1].split(",")] if found else []
@@ -104,7 +104,7 @@ def test_a_walk_marks_exactly_the_walked_path() -> None:
     ]
     diagram = mermaid(None, walk(*steps))
     walked = [(trigger.value, source.value, target.value) for trigger, source, target in steps]
-    assert sorted(marked(diagram)) == sorted(walked)
+    assert sorted(highlighted(diagram)) == sorted(walked)
     assert [edge for _, edge in sorted(numbered(diagram).items())] == walked
     assert "    class authorized,created,initiated,otp_pending,voided walked" in diagram
 
@@ -114,19 +114,19 @@ def test_an_edge_walked_twice_has_both_places() -> None:
     again = (Trigger.REJECT_OTP, State.OTP_PENDING, State.OTP_PENDING)
     diagram = mermaid(None, walk(again, again))
     assert '"1. 2. reject_otp"' in diagram
-    assert len(marked(diagram)) == 1
+    assert len(highlighted(diagram)) == 1
 
 
 def test_no_walk_marks_nothing() -> None:
     """A new payment has gone nowhere yet."""
     assert mermaid(None, walk()) == mermaid()
-    assert marked(mermaid()) == []
+    assert highlighted(mermaid()) == []
 
 
 @pytest.mark.parametrize("payment", ["new.1", "tea.1", "held.1", "room.1", "car.1", "broken.1"])
 def test_a_stored_payment_s_walk_is_its_history(till: Till, payment: str) -> None:
-    """`cfflow graph --payment` marks what `cfflow why` tells, in its order."""
-    told = re.findall(r" (\w+): (\w+) -> (\w+) \(", till.run("why", payment).stdout)
+    """`cfflow graph --payment` highlights what `cfflow why` prints, in its order."""
+    walked_edges = re.findall(r" (\w+): (\w+) -> (\w+) \(", till.run("why", payment).stdout)
     diagram = till.run("graph", "--payment", payment).stdout
-    assert [edge for _, edge in sorted(numbered(diagram).items())] == told
-    assert set(marked(diagram)) == set(told)
+    assert [edge for _, edge in sorted(numbered(diagram).items())] == walked_edges
+    assert set(highlighted(diagram)) == set(walked_edges)

@@ -1,4 +1,4 @@
-"""The guides say what the code does: reviews, advice, commands."""
+"""The guides agree with the code: reviews, advice, commands."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from tests.faces.faces_kit import CUSTOMER, card
 
 #: What the async face has for its own modules, and what ends it there.
 INNER = {"aclose", "flow_of", "of_order", "shown", "snapshot"}
-TWINS: dict[type, type] = {
+VERSIONS: dict[type, type] = {
     cfflow.Orchestrator: cfflow.sync.Orchestrator,
     Gateway: cfflow.sync.Gateway,
     cfflow.Feed: cfflow.sync.Feed,
@@ -49,7 +49,7 @@ def calls_of(kind: type) -> list[str]:
 
 
 def connect(bank: EmulatorProcess | str, **settings: Any) -> cfflow.sync.Orchestrator:
-    """An orchestrator at this gateway, quiet, on a store of its own unless another is named."""
+    """An orchestrator at this gateway, without a log, on its own store unless one is named."""
     where = bank if isinstance(bank, str) else bank.base_url
     if not {"redis_url", "store"} & set(settings):
         settings["store"] = MemoryStore()
@@ -112,11 +112,11 @@ def leaving_nothing() -> Iterator[None]:
     assert open_descriptors() == descriptors
 
 
-@pytest.mark.parametrize("kind", TWINS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", VERSIONS, ids=lambda kind: kind.__name__)
 def test_every_public_call_has_its_blocking_twin(kind: type) -> None:
     """The same names, arguments and defaults; a name that is new there is missed here."""
     for name in calls_of(kind):
-        theirs, ours = getattr(kind, name), getattr(TWINS[kind], name)
+        theirs, ours = getattr(kind, name), getattr(VERSIONS[kind], name)
         assert not inspect.iscoroutinefunction(ours), name
         assert inspect.getdoc(ours), name
         if not isinstance(theirs, property):
@@ -186,10 +186,10 @@ def test_an_error_s_traceback_shows_no_secret(bank: EmulatorProcess) -> None:
         with pytest.raises(cfflow.IllegalStep) as bad_step:
             cashier.pay(payment, "session_planted", plain)
     for caught, secret in ((bad_otp, "91827364x"), (bad_step, "session_planted")):
-        told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-        told.stack[:] = [frame for frame in told.stack if frame.filename != __file__]
-        assert secret not in "".join(told.format())
-        assert "4576238912771450" not in "".join(told.format())
+        found = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        found.stack[:] = [frame for frame in found.stack if frame.filename != __file__]
+        assert secret not in "".join(found.format())
+        assert "4576238912771450" not in "".join(found.format())
 
 
 def test_log_events_carry_what_the_calling_thread_has_bound(bank: EmulatorProcess) -> None:
@@ -218,7 +218,7 @@ def test_threads_share_one_orchestrator(bank: EmulatorProcess, redis_url: str) -
 
 
 def test_a_button_pressed_by_many_threads_submits_once(bank: EmulatorProcess) -> None:
-    """One call reaches the gateway; the others are told of the conflict."""
+    """One call reaches the gateway; the others get a conflict."""
     with connect(bank) as cashier, ThreadPoolExecutor(8) as pool:
         payment = to_otp(cashier)
 
@@ -273,7 +273,7 @@ def test_closing_waits_for_calls_in_hand(deaf: str) -> None:
 
 
 def test_closing_cuts_off_what_takes_too_long(deaf: str) -> None:
-    """Past its limit nobody waits: the call's caller is told that nobody knows."""
+    """Past its limit the call is cancelled, and its caller gets OutcomeUnknown."""
     cashier, raised = connect(deaf), []
 
     def pay() -> None:
@@ -307,7 +307,7 @@ def test_nothing_is_left_after_the_block(bank: EmulatorProcess, redis_url: str) 
 def test_nothing_is_left_where_connecting_failed(bank: EmulatorProcess, redis_url: str) -> None:
     """The error is the store's, once from the block and once from a first call."""
     with leaving_nothing():
-        refused = redis_url.replace("redis://", "redis://nobody:wrong@")
+        refused = redis_url.replace("redis://", "redis://unknown:wrong@")
         with pytest.raises(cfflow.ConfigError, match="password"), connect(bank, redis_url=refused):
             pass
         lazy = connect(bank, redis_url=refused)
@@ -335,19 +335,19 @@ def test_a_store_that_comes_up_later_is_found(bank: EmulatorProcess) -> None:
 
 
 def test_a_feed_is_read_with_for(bank: EmulatorProcess, redis_url: str) -> None:
-    """In order, each acknowledged; `poll` says that there is no more."""
+    """In order, each acknowledged; `poll` returns None at the end."""
     with connect(bank, redis_url=redis_url) as cashier:
         cashier.submit_otp(to_otp(cashier), "111000")
-        told: list[FeedEvent | FeedGap | FeedNotification] = []
+        found: list[FeedEvent | FeedGap | FeedNotification] = []
         with cashier.events("mailer", consumer="one") as feed:
             for event in feed:
-                told.append(event)
+                found.append(event)
                 feed.ack(event)
                 if isinstance(event, FeedEvent) and event.to_state == "captured":
                     break
             assert feed.poll() is None
             assert (feed.group, feed.consumer, feed.consumers) == ("mailer", "one", ("one",))
-    assert [event.to_state for event in told if isinstance(event, FeedEvent)] == [
+    assert [event.to_state for event in found if isinstance(event, FeedEvent)] == [
         "initiated",
         "otp_pending",
         "authorized",

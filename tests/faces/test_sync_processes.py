@@ -65,7 +65,7 @@ class Runner:
 
 def test_a_forked_child_connects_anew(run: Runner) -> None:
     """Parent and children go on, each on connections of its own, before and after the fork."""
-    said = run("""
+    printed = run("""
         def start():
             print(cashier.start("upi", order_id=f"order_{os.getpid()}").state)
 
@@ -74,12 +74,12 @@ def test_a_forked_child_connects_anew(run: Runner) -> None:
         in_child(lambda: (start(), in_child(start)))
         print(len(cashier.find()))
     """)
-    assert said == ["created"] * 4 + ["4"]
+    assert printed == ["created"] * 4 + ["4"]
 
 
 def test_what_was_connected_late_is_forked_for_free(run: Runner) -> None:
     """A preloaded application connects in its children only, and closes in each."""
-    said = run("""
+    printed = run("""
         import threading
 
         def serve():
@@ -90,12 +90,12 @@ def test_what_was_connected_late_is_forked_for_free(run: Runner) -> None:
         in_child(serve)
         print(threading.active_count())
     """)
-    assert said == ["created", "1", "1"]
+    assert printed == ["created", "1", "1"]
 
 
-def test_a_fork_that_python_is_not_told_of_is_noticed(run: Runner) -> None:
-    """Some servers fork without Python's own hooks: the process id tells."""
-    said = run("""
+def test_a_fork_without_python_s_hooks_is_noticed(run: Runner) -> None:
+    """Some servers fork without Python's own hooks: the process id shows it."""
+    printed = run("""
         from cfflow.sync import loop_thread
 
         print(cashier.start("upi", order_id="order_1").state)
@@ -103,12 +103,12 @@ def test_a_fork_that_python_is_not_told_of_is_noticed(run: Runner) -> None:
         in_child(lambda: print(cashier.get("order_1.1").state))
         print(cashier.get("order_1.1").state)
     """)
-    assert said == ["created"] * 3
+    assert printed == ["created"] * 3
 
 
 def test_a_store_of_the_parent_s_is_refused_in_a_child(run: Runner) -> None:
     """Two processes on one connection would read each other's answers."""
-    said = run("""
+    printed = run("""
         own = cfflow.sync.connect(store=MemoryStore())
         own.start("upi", order_id="order_1")
 
@@ -121,12 +121,12 @@ def test_a_store_of_the_parent_s_is_refused_in_a_child(run: Runner) -> None:
         in_child(call)
         print(own.get("order_1.1").state)
     """)
-    assert said == ["True", "created"]
+    assert printed == ["True", "created"]
 
 
 def test_a_feed_and_a_worker_of_the_parent_s_are_refused_in_a_child(run: Runner) -> None:
     """They hold leases in the parent's name; a child makes its own."""
-    said = run("""
+    printed = run("""
         worker = cfflow.sync.Worker(cashier)
 
         def call(what):
@@ -141,7 +141,7 @@ def test_a_feed_and_a_worker_of_the_parent_s_are_refused_in_a_child(run: Runner)
             in_child(lambda: print(cfflow.sync.Worker(cashier).run_once().errors))
             print(feed.poll())
     """)
-    assert said == ["True", "True", "0", "None"]
+    assert printed == ["True", "True", "0", "None"]
 
 
 def test_a_program_that_closes_nothing_ends_cleanly(run: Runner) -> None:
