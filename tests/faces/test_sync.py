@@ -290,7 +290,8 @@ def test_closing_cuts_off_what_takes_too_long(deaf: str) -> None:
         cashier.close(limit_s=0.05)
         paying.join()
     assert raised == [cfflow.OutcomeUnknown]
-    assert time.monotonic() - began < 3
+    # Far below the 30 s that close waits by default, far above what a busy machine needs.
+    assert time.monotonic() - began < 15
 
 
 def test_nothing_is_left_after_the_block(bank: EmulatorProcess, redis_url: str) -> None:
