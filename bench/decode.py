@@ -16,7 +16,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from cfflow.cashfree.wire import PaymentEntity, decoder, observe_entity
+from cfflow.cashfree.lenient import decoder
+from cfflow.cashfree.wire import PaymentEntity, observe_entity
 from cfflow.core.observation import Call
 
 __all__ = ["Decoded", "measure"]

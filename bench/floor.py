@@ -15,14 +15,8 @@ from typing import Final, NamedTuple
 import httpx
 from redis.asyncio import Redis
 
-from cfflow.cashfree.wire import (
-    AuthenticateAnswer,
-    Order,
-    PayAnswer,
-    PaymentEntity,
-    decoder,
-    encode,
-)
+from cfflow.cashfree.lenient import decoder
+from cfflow.cashfree.wire import AuthenticateAnswer, Order, PayAnswer, PaymentEntity, encode
 from cfflow.core.chart import State
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.link import RedisLink

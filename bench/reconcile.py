@@ -30,7 +30,8 @@ from bench.seeded_bank import Seeded, order_of
 from cfflow import Worker
 from cfflow.core.chart import State
 from cfflow.core.flow import Flow
-from cfflow.core.record import Operation, OtpTurn, Record, Step
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import OtpTurn, Record
 from cfflow.core.steps import create
 from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from cfflow.logs import silent_log

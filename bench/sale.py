@@ -29,8 +29,9 @@ import cfflow
 from bench.floor import CARD_FIELDS, OTP, Account, Bare, BareLink, Floor, Write
 from bench.places import embedded_valkey, server_at
 from cfflow import Card
+from cfflow.cashfree.lenient import decoder
 from cfflow.cashfree.transport import GatewayTransport
-from cfflow.cashfree.wire import Order, decoder, encode
+from cfflow.cashfree.wire import Order, encode
 from cfflow.core.chart import State
 from cfflow.core.draft import Plan
 from cfflow.core.flow import Flow

@@ -31,7 +31,7 @@ from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, Subm
 from cfflow.core.arguments import LeftOut
 from cfflow.core.chart import State
 from cfflow.core.observation import Call, Failure
-from cfflow.core.record import Step
+from cfflow.core.operation import Step
 from cfflow.core.sealed import Sealed
 from cfflow.errors import (
     AlreadyPaid,

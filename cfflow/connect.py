@@ -27,16 +27,6 @@ from cfflow.store.redis.store import RedisStore
 from cfflow.views.reader import Reader
 from cfflow.webhooks import Verifier
 
-__all__ = [
-    "VARIABLES",
-    "Settings",
-    "connect",
-    "gateway_client",
-    "open_reader",
-    "open_store",
-    "settings_of",
-]
-
 #: Each setting's environment variable and its default; None: the setting is required.
 VARIABLES: Final[Mapping[str, tuple[str, str | None]]] = {
     "redis_url": ("CFFLOW_REDIS_URL", None),

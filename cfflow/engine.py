@@ -22,7 +22,8 @@ from cfflow.core.decide import Answered, Disputed, Ended, Event, Inquired, Refus
 from cfflow.core.draft import Plan
 from cfflow.core.due import Ask, in_flight, what_to_ask
 from cfflow.core.flow import Flow
-from cfflow.core.record import Operation, Snapshot
+from cfflow.core.operation import Operation
+from cfflow.core.record import Snapshot
 from cfflow.core.reviews import ReviewReason
 from cfflow.core.steps import SEND_WITHIN_MS, Begin
 from cfflow.errors import (
@@ -42,8 +43,6 @@ from cfflow.errors import (
 from cfflow.logs import Log, log_commit
 from cfflow.store.catalog import Catalog
 from cfflow.store.protocol import Committed, Outcome, Store, load_payment
-
-__all__ = ["Engine"]
 
 _E = TypeVar("_E", bound=CfflowError)
 

@@ -17,8 +17,6 @@ import structlog
 
 from cfflow.core.draft import Plan
 
-__all__ = ["Log", "default_log", "log_commit", "silent_log"]
-
 
 class Log(Protocol):
     """What cfflow needs of a logger; every structlog logger has it."""

@@ -33,8 +33,9 @@ from cfflow.core.due import resend, resendable
 from cfflow.core.flow import Flow
 from cfflow.core.money import amount_of
 from cfflow.core.observation import Call, Observation
+from cfflow.core.operation import Step
 from cfflow.core.people import abandon, acknowledge, resolve
-from cfflow.core.record import Snapshot, Step, payment_id
+from cfflow.core.record import Snapshot, payment_id
 from cfflow.core.sealed import Sealed
 from cfflow.core.steps import Begin, begin_pay, begin_resend, begin_submit, create, leave_otp
 from cfflow.engine import Engine
@@ -54,8 +55,6 @@ from cfflow.store.protocol import Started, Store, load_order, load_payment
 from cfflow.views.payment import Payment, attach_payment, snapshot_in
 from cfflow.views.reader import Reader, place_of, state_named
 from cfflow.webhooks import Headers, Receipt, Verifier
-
-__all__ = ["Orchestrator"]
 
 
 class Orchestrator(Reader):

@@ -25,8 +25,6 @@ from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError, InvalidInput, InvalidSignature
 from cfflow.store.protocol import Notification
 
-__all__ = ["Headers", "Receipt", "Verifier"]
-
 Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
 _READ: Final = frozenset({facts.SIGNATURE_HEADER, facts.TIMESTAMP_HEADER})

@@ -24,7 +24,8 @@ from cfflow.core.decide import Disputed, NotFound, TimePassed, decide
 from cfflow.core.due import HoldEnd, due_hold, in_flight, resend, resend_is_due, what_to_ask
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call
-from cfflow.core.record import Snapshot, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import Snapshot
 from cfflow.core.reviews import ReviewReason
 from cfflow.core.siblings import why_barred
 from cfflow.core.steps import Begin
@@ -46,8 +47,6 @@ from cfflow.orchestrator import Orchestrator
 from cfflow.store.catalog import Catalog
 from cfflow.store.protocol import Page, Store, load_order, load_payment
 from cfflow.views.payment import attach_payment
-
-__all__ = ["Report", "Worker"]
 
 _BACKOFF_MAX_S: Final = 300.0
 _BACKOFF_S: Final = 1.0

@@ -12,8 +12,6 @@ from typing import Final, Literal, NamedTuple
 from cfflow.cashfree.environment import path_segment
 from cfflow.core.observation import Call
 
-__all__ = ["ROUTES", "Route"]
-
 
 class Route(NamedTuple):
     """One call: how it is sent, and what it means for the money.

@@ -29,8 +29,6 @@ from cfflow.core.sealed import Sealed
 from cfflow.errors import CfflowError, ConfigError, GatewayUnavailable
 from cfflow.logs import Log, default_log
 
-__all__ = ["GatewayClient"]
-
 _D = TypeVar("_D", bound=Answer | list[PaymentEntity])
 
 #: The deadline comes just after httpx's own limits, whose errors show whether anything was sent.

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from email.utils import parsedate_to_datetime
 
-__all__ = ["GatewayClock"]
-
 
 class GatewayClock:
     """Computes the earliest time that the gateway's clock can show now."""

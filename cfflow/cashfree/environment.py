@@ -10,8 +10,6 @@ import httpx
 from cfflow.cashfree import facts
 from cfflow.errors import ConfigError
 
-__all__ = ["base_url_of", "is_local", "path_segment"]
-
 #: Hosts on which a base URL may be plain http: an emulator on this machine.
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 

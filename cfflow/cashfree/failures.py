@@ -28,8 +28,6 @@ from cfflow.errors import (
     RateLimited,
 )
 
-__all__ = ["from_answer", "from_transport", "request_id_of", "retry_after_s", "undecodable"]
-
 _BAD_REQUEST: Final = 400
 _SERVER_ERROR: Final = 500
 #: An equal request is known, or the gateway gave up waiting: a step may have been done.

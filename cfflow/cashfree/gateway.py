@@ -29,8 +29,6 @@ from cfflow.core.observation import Call
 from cfflow.core.sealed import Sealed, sealed
 from cfflow.errors import InvalidAmount
 
-__all__ = ["Gateway", "frozen_authorize"]
-
 _D = TypeVar("_D", bound=Answer | list[PaymentEntity])
 
 _pay = decoder(PayAnswer)

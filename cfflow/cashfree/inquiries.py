@@ -13,8 +13,6 @@ from cfflow.core.observation import Call
 from cfflow.core.record import Snapshot
 from cfflow.errors import GatewayRejected
 
-__all__ = ["CALLS", "ask"]
-
 #: The gateway's call behind each inquiry; each has a rate limit of its own.
 CALLS = {
     Ask.PAYMENT: Call.FETCH_PAYMENT,

@@ -22,8 +22,6 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_ori
 
 import msgspec
 
-__all__ = ["UNREADABLE", "Decides", "decoder", "without_lone_surrogates"]
-
 _T = TypeVar("_T")
 
 _DECIDES: Final = msgspec.Meta(extra={"decides": True})

@@ -17,22 +17,6 @@ from cfflow.core.sealed import Sealed
 from cfflow.core.steps import Instrument
 from cfflow.errors import InvalidInput
 
-__all__ = [
-    "UPI",
-    "BankTransfer",
-    "Card",
-    "CardEMI",
-    "CardlessEMI",
-    "NetBanking",
-    "PayLater",
-    "PaymentMethod",
-    "SavedCard",
-    "UPIAuthorization",
-    "Wallet",
-    "pay_body",
-    "with_channel",
-]
-
 _FOUR = 4
 
 #: The fields that must be text. A number would fail later, in frames that show it.

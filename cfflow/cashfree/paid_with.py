@@ -12,8 +12,6 @@ import msgspec
 
 from cfflow.cashfree import facts
 
-__all__ = ["PaidWith", "method_name", "paid_with"]
-
 #: "credit", "credit_card", "credit_card_emi" and so on. A "credit_line" is not a card.
 _CARD_KINDS: Final[Mapping[str, str]] = {
     f"{kind}{rest}": kind

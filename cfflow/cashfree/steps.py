@@ -15,12 +15,11 @@ from cfflow.cashfree.wire import next_action, observe_authenticate, observe_enti
 from cfflow.core.decide import Answered
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call
-from cfflow.core.record import Operation, Snapshot, Step
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import Snapshot
 from cfflow.core.sealed import Sealed
 from cfflow.core.steps import Begin, begin_authorize
 from cfflow.errors import GatewayError
-
-__all__ = ["StepCall", "authenticate_call", "authorize_begin", "authorize_call", "pay_call"]
 
 #: Makes the gateway call of an operation that has just been committed. The last argument is the
 #: store's time now: what comes back is as old as that.

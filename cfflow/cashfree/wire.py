@@ -16,31 +16,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from cfflow.cashfree import facts
-from cfflow.cashfree.lenient import UNREADABLE, Decides, decoder
+from cfflow.cashfree.lenient import UNREADABLE, Decides
 from cfflow.cashfree.paid_with import PaidWith, method_name, paid_with
 from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
 from cfflow.core.money import without_noise
 from cfflow.core.observation import Call, Failure, Observation
-
-__all__ = [
-    "Answer",
-    "AuthenticateAnswer",
-    "ErrorAnswer",
-    "FetchedOrder",
-    "Order",
-    "PayAnswer",
-    "PaymentEntity",
-    "Simulation",
-    "check_amounts",
-    "decoder",
-    "encode",
-    "next_action",
-    "observe_authenticate",
-    "observe_entity",
-    "observe_pay",
-    "timestamp_ms",
-    "without_card_numbers",
-]
 
 #: Amounts go out as JSON numbers with their two decimals: 1.00, never "1.00" or 1.0e0.
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode

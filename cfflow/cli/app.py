@@ -39,8 +39,6 @@ from cfflow.store.catalog import Catalog, read_flow
 from cfflow.views.doctor import Finding
 from cfflow.views.graph import mermaid
 
-__all__ = ["app", "run"]
-
 app: Final = typer.Typer(
     name="cfflow",
     help="Drives Cashfree payments as state machines in Redis, and never loses one.",
@@ -99,7 +97,7 @@ def main(
 @app.command()
 def demo() -> None:
     """Show what cfflow does: an OTP sale, holds, and a crash in the middle of a capture."""
-    from cfflow.demo import play
+    from cfflow.demo.scenes import play
 
     sys.exit(play(Console(highlight=False)))
 

@@ -21,8 +21,6 @@ from cfflow.views.doctor import (
     missing_extras,
 )
 
-__all__ = ["examine"]
-
 
 async def examine(redis_url: str | None = None) -> list[Finding]:
     """Return the findings. Problems come in the order in which a person should solve them."""

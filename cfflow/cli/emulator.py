@@ -18,8 +18,6 @@ from rich.text import Text
 from cfflow.cli.terminal import AsJson, console, print_json
 from cfflow.errors import CfflowError
 
-__all__ = ["app"]
-
 app: Final = typer.Typer()
 _group: Final = typer.Typer(invoke_without_command=True)
 app.add_typer(_group, name="emulator")

@@ -12,8 +12,6 @@ from cfflow.cli.terminal import AsJson, RedisUrl, wait
 from cfflow.connect import open_reader
 from cfflow.feed.feed import Feed, FeedGap, FeedItem, FeedNotification
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 

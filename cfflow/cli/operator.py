@@ -24,8 +24,6 @@ from cfflow.logs import silent_log
 from cfflow.orchestrator import Orchestrator
 from cfflow.views.payment import Payment
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 Actor = Annotated[str, typer.Option(help="Who decides; kept in the history.")]

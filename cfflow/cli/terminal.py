@@ -14,8 +14,6 @@ from rich.console import Console
 
 from cfflow.views.payment import Payment
 
-__all__ = ["AsJson", "FlowFiles", "PaymentId", "RedisUrl", "console", "plain", "print_json", "wait"]
-
 _R = TypeVar("_R")
 
 RedisUrl = Annotated[

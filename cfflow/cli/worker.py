@@ -14,8 +14,6 @@ from cfflow.cli.terminal import AsJson, FlowFiles, RedisUrl
 from cfflow.connect import connect
 from cfflow.worker import Report, Worker
 
-__all__ = ["app"]
-
 app = typer.Typer()
 
 

@@ -16,11 +16,8 @@ from cfflow.core.chart import FINAL, State
 from cfflow.core.draft import Draft
 from cfflow.core.money import without_noise
 from cfflow.core.observation import Observation, prove
-from cfflow.core.operation import CLOCK_ERROR_MS
-from cfflow.core.record import Operation, Step
+from cfflow.core.operation import CLOCK_ERROR_MS, Operation, Step
 from cfflow.core.reviews import ReviewReason
-
-__all__ = ["absorb", "compare_order", "own"]
 
 _BEFORE_MONEY: Final = frozenset({State.CREATED, State.INITIATED, State.OTP_PENDING})
 

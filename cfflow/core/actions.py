@@ -10,8 +10,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["ApproveInApp", "AskOtp", "NextAction", "Redirect", "SubmitForm"]
-
 
 class AskOtp(msgspec.Struct, frozen=True, tag="ask_otp"):
     """Ask for the OTP on your own page.

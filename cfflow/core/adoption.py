@@ -16,8 +16,6 @@ from cfflow.core.record import Record, Snapshot
 from cfflow.core.steps import create
 from cfflow.errors import InvalidInput
 
-__all__ = ["begun", "flow_for", "takes", "unowned"]
-
 
 def unowned(attempts: Iterable[Observation], known: Iterable[Snapshot]) -> list[Observation]:
     """Return the attempts that no payment owns, in the order in which they began."""

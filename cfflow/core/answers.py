@@ -18,18 +18,10 @@ from cfflow.core.chart import State, Trigger
 from cfflow.core.draft import Draft
 from cfflow.core.matching import is_older, matches
 from cfflow.core.observation import Observation, prove
-from cfflow.core.record import STEPS, EntryKind, Operation, OtpTurn, Step
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import STEPS, EntryKind, OtpTurn
 from cfflow.core.reviews import ReviewReason
 from cfflow.core.schedule import LATE_PAY_MS, PAY_MARGIN_MS
-
-__all__ = [
-    "authenticate_answered",
-    "count_lost_otp",
-    "end_turn",
-    "find_pay",
-    "pay_answered",
-    "show",
-]
 
 
 def pay_answered(draft: Draft, observation: Observation, sequence: int) -> None:

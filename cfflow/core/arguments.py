@@ -14,20 +14,6 @@ from cfflow.core.money import amount_of
 from cfflow.core.record import split_id
 from cfflow.errors import InvalidAmount, InvalidInput, PaymentNotFound
 
-__all__ = [
-    "LEFT_OUT",
-    "ORDER_ID",
-    "LeftOut",
-    "check_amount",
-    "check_currency",
-    "check_metadata",
-    "check_order_id",
-    "check_otp",
-    "check_payment_id",
-    "check_session",
-    "check_text",
-]
-
 ORDER_ID: Final = re.compile(facts.ORDER_ID_PATTERN)
 _OTP: Final = re.compile(rf"[0-9]{{{facts.OTP_DIGITS_MIN},{facts.OTP_DIGITS_MAX}}}")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")

@@ -13,17 +13,8 @@ from typing import Final
 from cfflow.core.chart import HOLDS, State
 from cfflow.core.draft import Draft
 from cfflow.core.observation import Call, Observation, prove
-from cfflow.core.record import Step
+from cfflow.core.operation import Step
 from cfflow.core.reviews import ReviewReason
-
-__all__ = [
-    "renew_nonce",
-    "warn_of_foreign_holds",
-    "warn_of_late_pay",
-    "warn_of_other",
-    "warn_of_second_taker",
-    "warn_of_siblings_with_money",
-]
 
 #: Where the customer may still pay.
 _WAITING: Final = frozenset({State.INITIATED, State.OTP_PENDING})

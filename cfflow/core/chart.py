@@ -27,8 +27,6 @@ from typing import Final
 
 from transitions import Machine, MachineError
 
-__all__ = ["EDGES", "FINAL", "HOLDS", "MACHINE", "OPEN", "State", "Trigger", "fire", "walk"]
-
 
 class State(StrEnum):
     """Where a payment is. The order is the order of a payment's life."""

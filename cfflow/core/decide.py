@@ -34,23 +34,10 @@ from cfflow.core.draft import Draft, Plan
 from cfflow.core.due import KEY_LIFE_MS
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation
-from cfflow.core.record import Operation, Snapshot, Step
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import Snapshot
 from cfflow.core.reviews import ReviewReason
 from cfflow.core.schedule import PAY_MARGIN_MS, owed_since_at_ms, watch_ends_at_ms
-
-__all__ = [
-    "Adopted",
-    "Answered",
-    "Disputed",
-    "Ended",
-    "Event",
-    "Inquired",
-    "NotFound",
-    "OrderSeen",
-    "Refused",
-    "TimePassed",
-    "decide",
-]
 
 _SEEN_MAX: Final = 32
 

@@ -13,7 +13,7 @@ import msgspec
 from cfflow.core.chart import State, Trigger, fire, walk
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Observation
-from cfflow.core.operation import CLOCK_ERROR_MS
+from cfflow.core.operation import CLOCK_ERROR_MS, Operation, Step
 from cfflow.core.record import (
     CALLS,
     SCHEMA,
@@ -21,18 +21,14 @@ from cfflow.core.record import (
     TRIGGERS,
     Entry,
     EntryKind,
-    Operation,
     Record,
     Review,
     Snapshot,
-    Step,
     appended,
     entry,
 )
 from cfflow.core.reviews import ReviewReason
 from cfflow.core.schedule import next_wake
-
-__all__ = ["Draft", "Plan", "Walked"]
 
 #: So many reviews are stored; beyond that, the oldest acknowledged one is dropped.
 _REVIEWS_MAX: Final = 16

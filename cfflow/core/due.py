@@ -14,30 +14,13 @@ from cfflow.cashfree import facts
 from cfflow.core.chart import State
 from cfflow.core.draft import Draft, Plan
 from cfflow.core.flow import Flow
-from cfflow.core.record import (
-    Operation,
-    OperationStatus,
-    Record,
-    Snapshot,
-    Step,
-)
+from cfflow.core.operation import Operation, OperationStatus, Step
+from cfflow.core.record import Record, Snapshot
 from cfflow.core.reviews import Effect, ReviewReason
 from cfflow.core.schedule import act_on_hold_at_ms, grid_after, owed_since_at_ms
 from cfflow.core.siblings import AUTHORIZES, why_barred
 from cfflow.core.steps import renewed
 from cfflow.errors import IllegalStep
-
-__all__ = [
-    "KEY_LIFE_MS",
-    "Ask",
-    "HoldEnd",
-    "due_hold",
-    "in_flight",
-    "resend",
-    "resend_is_due",
-    "resendable",
-    "what_to_ask",
-]
 
 #: An hour less than the gateway repeats a key's outcome: that hour is left for clocks and queues.
 KEY_LIFE_MS: Final = facts.IDEMPOTENCY_KEY_LIFE_MS - 3600 * 1000

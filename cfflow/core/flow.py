@@ -18,18 +18,6 @@ from msgspec import Meta
 from cfflow.cashfree import facts
 from cfflow.errors import FlowError
 
-__all__ = [
-    "ChannelRules",
-    "EndRules",
-    "Flow",
-    "HoldRules",
-    "HoldTimes",
-    "OtpRules",
-    "PayRules",
-    "PollRules",
-    "parse",
-]
-
 _Post = Annotated[tuple[Literal["post", "link"], ...], Meta(min_length=1)]
 _Upi = Annotated[tuple[Literal["collect", "link", "qrcode"], ...], Meta(min_length=1)]
 _Link = Annotated[tuple[Literal["link"], ...], Meta(min_length=1)]

@@ -12,9 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from cfflow.core.observation import Observation
-from cfflow.core.record import Operation
-
-__all__ = ["is_older", "matches"]
+from cfflow.core.operation import Operation
 
 #: The gateway shows times in whole seconds.
 _SECOND_MS: Final = 1_000

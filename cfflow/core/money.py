@@ -14,8 +14,6 @@ from typing import Final
 
 from cfflow.errors import InvalidAmount
 
-__all__ = ["PAISA", "amount_of", "without_noise"]
-
 PAISA: Final = Decimal("0.01")
 
 #: More digits than any payment has; it also keeps a huge exponent out of quantize().

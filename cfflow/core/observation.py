@@ -17,8 +17,6 @@ import msgspec
 
 from cfflow.core.chart import State
 
-__all__ = ["ROWS", "Call", "Failure", "Observation", "Proof", "Row", "prove"]
-
 
 class Call(StrEnum):
     """The gateway call that an observation is the answer to."""

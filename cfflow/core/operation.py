@@ -8,8 +8,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["CLOCK_ERROR_MS", "Operation", "OperationStatus", "Step"]
-
 #: Two processes know the store's clock to some milliseconds each. What lies in the future by
 #: more than this was written before the clock went back.
 CLOCK_ERROR_MS: Final = 5_000

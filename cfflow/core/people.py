@@ -20,8 +20,6 @@ from cfflow.core.money import amount_of
 from cfflow.core.record import Review, Snapshot
 from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
 
-__all__ = ["abandon", "acknowledge", "resolvable_states", "resolve"]
-
 
 def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     """Free the order for another payment; this one is watched to its end.

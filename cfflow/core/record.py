@@ -20,30 +20,8 @@ from transitions import MachineError
 from cfflow.core.actions import NextAction
 from cfflow.core.chart import HOLDS, State, Trigger, fire
 from cfflow.core.observation import Call, Failure
-from cfflow.core.operation import Operation, OperationStatus, Step
+from cfflow.core.operation import Operation, Step
 from cfflow.core.reviews import Effect, effect_of
-
-__all__ = [
-    "HISTORY_MAX",
-    "SCHEMA",
-    "Attempt",
-    "Entry",
-    "EntryKind",
-    "Notice",
-    "Operation",
-    "OperationStatus",
-    "OtpTurn",
-    "Record",
-    "Review",
-    "Snapshot",
-    "Step",
-    "appended",
-    "entry",
-    "payment_id",
-    "reached",
-    "split_id",
-    "step_bit",
-]
 
 SCHEMA: Final = 2
 HISTORY_MAX: Final = 64

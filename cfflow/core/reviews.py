@@ -10,8 +10,6 @@ from __future__ import annotations
 from enum import Flag, StrEnum
 from typing import Final, Self
 
-__all__ = ["Effect", "ReviewReason", "effect_of", "reason_named"]
-
 
 class Effect(Flag):
     """What an open review prevents, until a person closes it."""

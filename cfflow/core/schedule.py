@@ -24,18 +24,8 @@ from typing import Final
 
 from cfflow.core.chart import FINAL, State
 from cfflow.core.flow import Flow
-from cfflow.core.record import Operation, Record, Step
-
-__all__ = [
-    "LATE_PAY_MS",
-    "PAY_MARGIN_MS",
-    "act_on_hold_at_ms",
-    "grid_after",
-    "late_watch_ends_at_ms",
-    "next_wake",
-    "owed_since_at_ms",
-    "watch_ends_at_ms",
-]
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import Record
 
 #: A pay still on its way may arrive after its time limit; "no attempt" counts only when
 #: two inquiries this far apart saw none (gateway.md#proof, row 11).

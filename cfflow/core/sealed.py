@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Generic, NoReturn, TypeVar
 
-__all__ = ["Sealed", "sealed"]
-
 _T = TypeVar("_T")
 
 

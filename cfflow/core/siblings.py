@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from cfflow.core.chart import HOLDS, State
-from cfflow.core.record import Attempt, Record, Snapshot, Step, step_bit
+from cfflow.core.operation import Step
+from cfflow.core.record import Attempt, Record, Snapshot, step_bit
 from cfflow.core.reviews import Effect, ReviewReason, effect_of
-
-__all__ = ["AUTHORIZES", "SITUATIONS", "TAKES_MONEY", "Situation", "attempt_of", "why_barred"]
 
 #: The steps after which the customer's money may be gone.
 TAKES_MONEY: Final = frozenset({Step.PAY, Step.SUBMIT_OTP})

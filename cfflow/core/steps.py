@@ -20,26 +20,11 @@ from cfflow.core.chart import State, Trigger
 from cfflow.core.draft import Draft, Plan
 from cfflow.core.flow import Flow
 from cfflow.core.money import amount_of, without_noise
-from cfflow.core.record import Operation, OtpTurn, Record, Snapshot, Step
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import OtpTurn, Record, Snapshot
 from cfflow.core.schedule import next_wake
 from cfflow.core.siblings import why_barred
 from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit
-
-__all__ = [
-    "SEND_WITHIN_MS",
-    "Begin",
-    "Instrument",
-    "allowed_steps",
-    "amount_to_capture",
-    "begin_authorize",
-    "begin_pay",
-    "begin_resend",
-    "begin_submit",
-    "create",
-    "idempotency_key",
-    "leave_otp",
-    "renewed",
-]
 
 #: Plans a step on a snapshot at a time in ms, or raises why it is not permitted there.
 Begin = Callable[[Snapshot, Flow, int], Plan]

@@ -1,7 +1,3 @@
 """`cfflow demo`: four payments on one machine, with a local gateway and an embedded server."""
 
 from __future__ import annotations
-
-from cfflow.demo.scenes import play
-
-__all__ = ["play"]

@@ -16,8 +16,6 @@ from rich.console import Console
 import cfflow
 from cfflow.demo.stage import Timeline
 
-__all__ = ["main"]
-
 
 async def _capture(payment_id: str, amount: str, flows: Path) -> None:
     timeline = Timeline(Console(highlight=False))

@@ -20,8 +20,6 @@ from cfflow import Orchestrator, Payment
 from cfflow.demo.stage import Ledger, Timeline, customer, test_card
 from cfflow.errors import CfflowError, ConfigError
 
-__all__ = ["play"]
-
 #: An inquiry about the crashed capture has to wait for its time limit, so the demo's is short.
 _FLOW: Final = """\
 name = "demo_hotel"

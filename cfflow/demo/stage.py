@@ -13,8 +13,6 @@ from rich.text import Text
 
 from cfflow import Card
 
-__all__ = ["Ledger", "LedgerLine", "Timeline", "customer", "test_card"]
-
 customer: Final = {"customer_id": "demo_customer", "customer_phone": "9898989898"}
 
 _COLOURS: Final = {

@@ -20,8 +20,6 @@ from cfflow.core.times import moment
 from cfflow.errors import Conflict, InvalidInput, StoreError
 from cfflow.feed.protocol import Member, PartitionRead, Position, Start, StoreWithFeed
 
-__all__ = ["Feed", "FeedEvent", "FeedGap", "FeedItem", "FeedNotification"]
-
 _NAME: Final = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _ID: Final = re.compile(r"(\d+):(\d+-\d+):(\d+)")
 _LEASE_S: Final = (0.1, 3600.0)

@@ -13,8 +13,6 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-__all__ = ["FeedStore", "Member", "PartitionRead", "Position", "Start", "StoreWithFeed"]
-
 Start = Literal["oldest", "now"]
 
 

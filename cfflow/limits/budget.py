@@ -32,8 +32,6 @@ from cfflow.core.observation import Call
 from cfflow.errors import CfflowError, ConfigError
 from cfflow.limits.ledger import PACE_MS, SLICE_MS, WINDOW_MS, Balance, Entry, Ledger
 
-__all__ = ["Budget", "LimitHeaders", "limits_of"]
-
 #: How long the checkout's calls are gathered before one report has them all.
 _GATHER_S: Final = 1.0
 #: A permit that is used later may reach the gateway after its slice has ended: the last second

@@ -23,17 +23,6 @@ import msgspec
 
 from cfflow.core.observation import Call
 
-__all__ = [
-    "PACE_MS",
-    "SLICE_MS",
-    "WINDOW_MS",
-    "Balance",
-    "Book",
-    "Entry",
-    "Ledger",
-    "settle",
-]
-
 SLICE_MS: Final = 5_000
 WINDOW_MS: Final = 60_000 + SLICE_MS
 #: A call that the gateway counts now may have been granted a slice earlier. The book must still

@@ -17,8 +17,6 @@ from cfflow.cashfree.failures import retry_after_s
 from cfflow.core.observation import Call
 from cfflow.limits.budget import Budget, LimitHeaders
 
-__all__ = ["BudgetTransport"]
-
 _TOO_MANY: Final = 429
 
 _LIMIT: Final = facts.LIMIT_HEADER.encode()

@@ -13,8 +13,6 @@ from cfflow.core.record import Snapshot
 from cfflow.errors import FlowError
 from cfflow.store.protocol import Store
 
-__all__ = ["Catalog", "read_flow", "shipped"]
-
 _SIZE_MAX_B: Final = 65_536
 
 

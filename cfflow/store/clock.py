@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import time
 
-__all__ = ["ServerClock", "monotonic_ms"]
-
 #: Also counts while a machine is suspended, where the system has such a clock.
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 

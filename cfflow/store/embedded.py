@@ -33,8 +33,6 @@ from redis.exceptions import RedisError
 from cfflow.errors import ConfigError, StoreUnavailable
 from cfflow.store.redis.store import RedisStore
 
-__all__ = ["EmbeddedServer", "EmbeddedStore"]
-
 #: The kernel's limit for the path of a unix socket is 108 bytes, with its final zero.
 _SOCKET_PATH_MAX: Final = 100
 _SOCKET: Final = "valkey.sock"

@@ -29,33 +29,6 @@ from cfflow.core.siblings import attempt_of
 from cfflow.errors import PaymentNotFound, StoreError
 from cfflow.feed.protocol import FeedStore
 
-__all__ = [
-    "ACTION_MAX_B",
-    "DUPLICATE_WINDOW_MS",
-    "PAID_MARKER_MS",
-    "Committed",
-    "Notification",
-    "Notified",
-    "Outcome",
-    "Overdue",
-    "Page",
-    "Started",
-    "Store",
-    "decode_action",
-    "decode_attempts",
-    "decode_notice",
-    "decode_record",
-    "encode_action",
-    "encode_attempt",
-    "encode_events",
-    "encode_notification",
-    "encode_record",
-    "load_order",
-    "load_payment",
-    "oldest_share",
-    "snapshot_of",
-]
-
 #: The largest next action that is kept. A QR image or a form fits. A larger one is returned to
 #: the caller of `pay` and not stored.
 ACTION_MAX_B: Final = 65_536

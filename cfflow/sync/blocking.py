@@ -32,8 +32,6 @@ from cfflow.sync.loop_thread import (
 from cfflow.worker import Report
 from cfflow.worker import Worker as AsyncWorker
 
-__all__ = ["Feed", "Gateway", "Orchestrator", "Worker", "connect"]
-
 _P = ParamSpec("_P")
 _F = TypeVar("_F", bound=FeedItem | None)
 _R = TypeVar("_R")

@@ -25,17 +25,6 @@ from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError, OutcomeUnknown
 from cfflow.orchestrator import Orchestrator
 
-__all__ = [
-    "CLOSED",
-    "CLOSE_S",
-    "Call",
-    "LoopThread",
-    "ProcessLoop",
-    "Stop",
-    "refuse_on_a_loop",
-    "result_of",
-]
-
 #: How long `close` waits for running calls: longer than a call may take.
 CLOSE_S: Final = 30.0
 

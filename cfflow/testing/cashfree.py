@@ -13,8 +13,6 @@ from typing import Any, NamedTuple, TypedDict
 
 from cfflow.testing.gateway_thread import GatewayThread
 
-__all__ = ["LocalCashfree", "LocalEffect", "LocalOrder", "LocalWebhook"]
-
 _CUSTOMER = {"customer_id": "customer_7", "customer_phone": "9898989898"}
 
 

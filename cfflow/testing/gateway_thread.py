@@ -9,8 +9,6 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack, closing, contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["GatewayThread", "running_gateway"]
-
 #: Nothing here takes longer, not even webhooks to a receiver that does not respond.
 _TIMEOUT_S = 60.0
 

@@ -16,8 +16,6 @@ from cfflow.store.redis.link import SCRIPT
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing.cashfree import LocalClock
 
-__all__ = ["SKIPPED_MS_KEY", "GatewayTimeStore", "embedded_store", "script_with_skipped_time"]
-
 #: The key under which a server keeps how many milliseconds were skipped.
 SKIPPED_MS_KEY: Final = "cfflow_testing:skipped_ms"
 #: How the script reads the server's clock.

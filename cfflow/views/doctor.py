@@ -15,8 +15,6 @@ from cfflow.limits.budget import limits_of
 from cfflow.store.redis.store import RedisStore
 from cfflow.store.redis.url import shown
 
-__all__ = ["Finding", "examine_gateway", "examine_store", "kept_limits", "missing_extras"]
-
 _CLOCK_OFF_MS = 2_000
 
 _BLIND = (

@@ -8,8 +8,6 @@ from cfflow.core.chart import FINAL, MACHINE, State, Trigger
 from cfflow.core.flow import Flow
 from cfflow.views.history import HistoryEntry
 
-__all__ = ["mermaid"]
-
 Edge = tuple[Trigger, State, State]
 
 

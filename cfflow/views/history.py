@@ -12,8 +12,6 @@ from cfflow.core.chart import State
 from cfflow.core.record import CALLS, STEPS, TRIGGERS, Entry, EntryKind, Snapshot, reached
 from cfflow.core.times import moment
 
-__all__ = ["HistoryEntry", "history_of"]
-
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a payment's history.

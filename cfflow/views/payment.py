@@ -12,12 +12,11 @@ from cfflow.core.actions import NextAction
 from cfflow.core.chart import State
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Failure
-from cfflow.core.record import Record, Snapshot, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import Record, Snapshot
 from cfflow.core.siblings import why_barred
 from cfflow.core.times import moment
 from cfflow.errors import CfflowError
-
-__all__ = ["OpenOperation", "Otp", "Payment", "attach_payment", "payment_of", "snapshot_in"]
 
 
 class Otp(msgspec.Struct, frozen=True):

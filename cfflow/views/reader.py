@@ -19,8 +19,6 @@ from cfflow.views.history import HistoryEntry, history_of
 from cfflow.views.payment import Payment, payment_of
 from cfflow.views.why import Why, why_of
 
-__all__ = ["Reader", "place_of", "state_named"]
-
 _LIST_MAX: Final = 10_000
 _AGE_MAX_S: Final = 10**10
 

@@ -10,15 +10,14 @@ import msgspec
 from cfflow.core.chart import OPEN, State, Trigger
 from cfflow.core.due import Ask, due_hold, resendable, what_to_ask
 from cfflow.core.flow import Flow
+from cfflow.core.operation import Step
 from cfflow.core.people import resolvable_states
-from cfflow.core.record import Review, Snapshot, Step
+from cfflow.core.record import Review, Snapshot
 from cfflow.core.reviews import reason_named
 from cfflow.core.schedule import PAY_MARGIN_MS
 from cfflow.core.steps import allowed_steps
 from cfflow.core.times import moment
 from cfflow.views.history import HistoryEntry, history_of
-
-__all__ = ["Why", "why_of"]
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,8 @@ from cfflow.core.draft import Plan
 from cfflow.core.due import resendable
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation
-from cfflow.core.record import HISTORY_MAX, Operation, Record, Snapshot, Step
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import HISTORY_MAX, Record, Snapshot
 from tests.core.core_kit import AMOUNT, BANK_PAGE, CHART, DAY, otp_said, paid, proven, states_walked
 from tests.core.schedule_model import expected_wake, since_may_change
 

@@ -14,7 +14,8 @@ from cfflow.core.decide import Answered, Event, Inquired, OrderSeen, decide
 from cfflow.core.draft import Plan
 from cfflow.core.flow import Flow, parse
 from cfflow.core.observation import Call, Observation
-from cfflow.core.record import TRIGGERS, EntryKind, Record, Snapshot, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import TRIGGERS, EntryKind, Record, Snapshot
 from cfflow.core.steps import (
     Instrument,
     begin_authorize,

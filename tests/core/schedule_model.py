@@ -10,7 +10,8 @@ import zlib
 
 from cfflow.core.chart import State
 from cfflow.core.flow import Flow
-from cfflow.core.record import Record, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import Record
 
 DAY_MS = 86_400_000
 

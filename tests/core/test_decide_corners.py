@@ -8,7 +8,8 @@ import pytest
 from cfflow.core.chart import State
 from cfflow.core.decide import Answered, Ended
 from cfflow.core.due import resend
-from cfflow.core.record import Review, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import Review
 from cfflow.core.steps import leave_otp
 from cfflow.errors import IllegalStep, OtpLimit
 from tests.core.core_kit import (

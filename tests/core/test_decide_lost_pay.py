@@ -13,7 +13,8 @@ from cfflow.core.decide import Ended
 from cfflow.core.due import Ask, what_to_ask
 from cfflow.core.flow import PayRules
 from cfflow.core.observation import Observation
-from cfflow.core.record import Attempt, Snapshot, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import Attempt, Snapshot
 from cfflow.core.steps import Instrument, begin_pay
 from cfflow.errors import IllegalStep
 from tests.core.core_kit import (

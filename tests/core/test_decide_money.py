@@ -13,7 +13,8 @@ from cfflow.core.chart import State
 from cfflow.core.decide import Inquired, TimePassed, decide
 from cfflow.core.due import Ask, what_to_ask
 from cfflow.core.observation import Failure, Observation
-from cfflow.core.record import HISTORY_MAX, EntryKind, Record, Snapshot, Step, payment_id, split_id
+from cfflow.core.operation import Step
+from cfflow.core.record import HISTORY_MAX, EntryKind, Record, Snapshot, payment_id, split_id
 from tests.core.core_kit import (
     AMOUNT,
     DAY,

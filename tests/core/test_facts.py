@@ -11,8 +11,9 @@ from cfflow.core.chart import State
 from cfflow.core.decide import Adopted, Event, NotFound, OrderSeen, TimePassed
 from cfflow.core.due import HoldEnd, due_hold
 from cfflow.core.observation import Observation
+from cfflow.core.operation import Step
 from cfflow.core.people import acknowledge
-from cfflow.core.record import Snapshot, Step
+from cfflow.core.record import Snapshot
 from cfflow.core.steps import amount_to_capture
 from tests.core.core_kit import (
     AMOUNT,

@@ -10,7 +10,8 @@ from cfflow.core.chart import HOLDS
 from cfflow.core.decide import OrderSeen, decide
 from cfflow.core.due import Ask, what_to_ask
 from cfflow.core.observation import Observation
-from cfflow.core.record import Attempt, Notice, Snapshot, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import Attempt, Notice, Snapshot
 from tests.core.core_kit import (
     NATIVE,
     T0,

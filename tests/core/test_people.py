@@ -14,8 +14,9 @@ from cfflow.core.decide import Disputed, decide
 from cfflow.core.draft import Plan
 from cfflow.core.due import HoldEnd, due_hold
 from cfflow.core.flow import Flow, parse
+from cfflow.core.operation import Step
 from cfflow.core.people import abandon, acknowledge, resolvable_states, resolve
-from cfflow.core.record import TRIGGERS, Attempt, EntryKind, Record, Snapshot, Step
+from cfflow.core.record import TRIGGERS, Attempt, EntryKind, Record, Snapshot
 from cfflow.core.reviews import ReviewReason
 from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
 from tests.core.core_kit import AMOUNT, DAY, HOUR, NATIVE, PREAUTH, T0, a_payment, begun

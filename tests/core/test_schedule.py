@@ -12,8 +12,9 @@ from cfflow.core.decide import Ended, Inquired, OrderSeen, Refused, TimePassed
 from cfflow.core.due import Ask, in_flight, resend, resend_is_due, resendable, what_to_ask
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation
+from cfflow.core.operation import OperationStatus, Step
 from cfflow.core.people import abandon
-from cfflow.core.record import OperationStatus, Snapshot, Step
+from cfflow.core.record import Snapshot
 from cfflow.core.schedule import owed_since_at_ms
 from tests.core.core_kit import (
     DAY,

@@ -9,7 +9,8 @@ import pytest
 
 from cfflow.core.chart import State
 from cfflow.core.due import HoldEnd, due_hold
-from cfflow.core.record import Attempt, Operation, Review, Snapshot, Step, step_bit
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import Attempt, Review, Snapshot, step_bit
 from cfflow.core.siblings import attempt_of, why_barred
 from cfflow.core.steps import allowed_steps, leave_otp
 from cfflow.errors import IllegalStep

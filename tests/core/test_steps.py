@@ -12,7 +12,8 @@ import pytest
 from cfflow.core.actions import AskOtp, Redirect
 from cfflow.core.chart import State
 from cfflow.core.decide import Refused, TimePassed
-from cfflow.core.record import Attempt, Review, Snapshot, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import Attempt, Review, Snapshot
 from cfflow.core.steps import (
     Instrument,
     allowed_steps,

@@ -7,7 +7,8 @@ from typing import Any
 import cfflow
 from cfflow import State, Worker
 from cfflow.core.flow import Flow
-from cfflow.core.record import Operation, OtpTurn, Step
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import OtpTurn
 from cfflow.core.steps import create
 from cfflow.emulator import RunningEmulator, running_emulator
 from cfflow.store.catalog import Catalog

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cfflow import ApproveInApp, CfflowError, FlowError, InvalidSignature
-from cfflow.cashfree.wire import PaymentEntity, check_amounts, decoder, observe_entity
+from cfflow.cashfree.lenient import decoder
+from cfflow.cashfree.wire import PaymentEntity, check_amounts, observe_entity
 from cfflow.core.flow import parse
 from cfflow.core.observation import Call
 from cfflow.core.record import Entry

@@ -15,6 +15,7 @@ from cfflow import ApproveInApp, GatewayRejected, Redirect
 from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.failures import from_answer
 from cfflow.cashfree.gateway import frozen_authorize
+from cfflow.cashfree.lenient import decoder
 from cfflow.cashfree.wire import (
     AuthenticateAnswer,
     FetchedOrder,
@@ -22,7 +23,6 @@ from cfflow.cashfree.wire import (
     PayAnswer,
     PaymentEntity,
     check_amounts,
-    decoder,
     next_action,
     observe_authenticate,
     observe_entity,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cfflow.core.record import Step
+from cfflow.core.operation import Step
 from cfflow.store.protocol import Outcome
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing.conformance.helpers import a_plan

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
 from cfflow import ApproveInApp, AskOtp, Failure, Redirect, SubmitForm
+from cfflow.cashfree.lenient import decoder
 from cfflow.cashfree.paid_with import PaidWith
 from cfflow.cashfree.wire import (
     AuthenticateAnswer,
@@ -22,7 +23,6 @@ from cfflow.cashfree.wire import (
     PaymentEntity,
     Simulation,
     check_amounts,
-    decoder,
     encode,
     next_action,
     observe_authenticate,

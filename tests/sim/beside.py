@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cfflow.core.chart import HOLDS, State
-from cfflow.core.record import Record, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import Record
 
 _MONEY_REVIEWS = {"ambiguous_attempt", "unclaimed_money", "two_holds"}
 _TAKES = {Step.PAY, Step.SUBMIT_OTP}

@@ -13,16 +13,8 @@ from transitions import MachineError
 
 from cfflow.core.chart import FINAL, HOLDS, State, fire
 from cfflow.core.flow import Flow
-from cfflow.core.record import (
-    HISTORY_MAX,
-    TRIGGERS,
-    Entry,
-    EntryKind,
-    Operation,
-    Record,
-    Snapshot,
-    payment_id,
-)
+from cfflow.core.operation import Operation
+from cfflow.core.record import HISTORY_MAX, TRIGGERS, Entry, EntryKind, Record, Snapshot, payment_id
 from cfflow.store.protocol import decode_record
 from cfflow.testing import MemoryStore
 from tests.core.schedule_model import expected_wake, since_may_change

@@ -27,7 +27,8 @@ from cfflow.core.chart import State, Trigger
 from cfflow.core.draft import Draft, Plan
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Observation
-from cfflow.core.record import Attempt, Operation, Record, Snapshot
+from cfflow.core.operation import Operation
+from cfflow.core.record import Attempt, Record, Snapshot
 from cfflow.core.steps import renewed
 from cfflow.engine import Engine
 from cfflow.errors import GatewayUnavailable, OutcomeUnknown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cfflow.core.record import Operation, Step
+from cfflow.core.operation import Operation, Step
 from cfflow.core.steps import idempotency_key
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cfflow.core.record import Snapshot, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import Snapshot
 from cfflow.core.schedule import PAY_MARGIN_MS
 from cfflow.core.steps import SEND_WITHIN_MS
 from cfflow.errors import (

@@ -11,8 +11,6 @@ import msgspec
 
 from cfflow.feed.protocol import Member, PartitionRead, Position, Start
 
-__all__ = ["MemoryFeed"]
-
 _PARTITIONS: Final = 4
 #: For a group that does not acknowledge, `feed_max` times this many entries are kept at most.
 _UNREAD_MAX: Final = 10

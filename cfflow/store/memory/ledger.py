@@ -9,8 +9,6 @@ from cfflow.core.observation import Call
 from cfflow.limits.ledger import Balance, Book, Entry, Ledger, settle
 from cfflow.store.clock import monotonic_ms
 
-__all__ = ["MemoryLedger", "ledger_of"]
-
 
 @runtime_checkable
 class _HasLedger(Protocol):

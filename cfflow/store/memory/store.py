@@ -49,8 +49,6 @@ from cfflow.store.protocol import (
     oldest_share,
 )
 
-__all__ = ["FakeClock", "MemoryStore"]
-
 #: A payment that is started within this time after a restart may be one that was lost in it.
 _RESTART_MS: Final = 600_000
 

@@ -9,8 +9,6 @@ from cfflow.feed.protocol import Member, PartitionRead, Position, Start
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.link import RedisLink
 
-__all__ = ["RedisFeed"]
-
 Call = tuple[Sequence[str], Sequence[Any]]
 
 

@@ -17,8 +17,6 @@ from cfflow.core.chart import State
 from cfflow.core.observation import Call
 from cfflow.errors import ConfigError
 
-__all__ = ["PARTITIONS", "Keys", "partition_tags"]
-
 #: Fixed per deployment and checked by `open`: an order never moves between partitions.
 PARTITIONS: Final = 64
 

@@ -12,8 +12,6 @@ from cfflow.store.clock import monotonic_ms
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.link import RedisLink
 
-__all__ = ["RedisLedger"]
-
 _encode = msgspec.msgpack.Encoder().encode
 
 

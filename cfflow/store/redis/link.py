@@ -45,8 +45,6 @@ from cfflow.errors import ConfigError, StoreError, StoreUnavailable
 from cfflow.store.clock import ServerClock, monotonic_ms
 from cfflow.store.redis.url import Client, client_of, shown
 
-__all__ = ["SCRIPT", "RedisLink"]
-
 #: All that cfflow does in Redis. Each process runs its own text, which the server finds by its
 #: hash: processes of two versions can work on one server.
 SCRIPT: Final = (files("cfflow") / "store" / "redis" / "script.lua").read_text()

@@ -20,16 +20,6 @@ from cfflow.store.protocol import (
     snapshot_of,
 )
 
-__all__ = [
-    "action_change",
-    "barred_step_bit",
-    "committed_from",
-    "leased_from",
-    "review_change",
-    "snapshots_from",
-    "started_from",
-]
-
 
 def started_from(order_id: str, reply: list[Any]) -> Started:
     """Return the result of a start. Raises `AlreadyPaid` or `Conflict` where there is none."""

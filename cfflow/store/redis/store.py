@@ -44,8 +44,6 @@ from cfflow.store.redis.replies import (
 )
 from cfflow.store.redis.url import shown
 
-__all__ = ["RedisStore"]
-
 #: How many entries a partition of the feed keeps for groups that do not exist yet.
 FEED_MAX: Final = 1_000
 

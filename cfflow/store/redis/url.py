@@ -11,8 +11,6 @@ from redis.exceptions import RedisClusterException
 
 from cfflow.errors import ConfigError
 
-__all__ = ["Client", "client_of", "shown"]
-
 _C = TypeVar("_C")
 
 Client = Redis | RedisCluster

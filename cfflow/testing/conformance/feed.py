@@ -19,8 +19,6 @@ from cfflow.store.protocol import Store
 from cfflow.testing.conformance.helpers import begin, written
 from cfflow.testing.conformance.part import ConformancePart
 
-__all__ = ["FeedConformance"]
-
 _LEASE_S: Final = 1.0
 _AT_ONCE: Final = 16
 

@@ -11,22 +11,10 @@ from cfflow.core.actions import AskOtp, NextAction
 from cfflow.core.chart import State, Trigger
 from cfflow.core.draft import Plan, Walked
 from cfflow.core.flow import parse
-from cfflow.core.record import Record, Snapshot, Step
+from cfflow.core.operation import Step
+from cfflow.core.record import Record, Snapshot
 from cfflow.core.steps import create
 from cfflow.store.protocol import Committed, Outcome, Page, Store
-
-__all__ = [
-    "FLOW",
-    "a_plan",
-    "a_record",
-    "begin",
-    "due",
-    "first_edge",
-    "ids",
-    "walked_edge",
-    "without_token",
-    "written",
-]
 
 FLOW: Final = parse(b'name = "conformance"\nmethods = ["card"]\n')
 

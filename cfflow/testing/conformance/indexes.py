@@ -16,8 +16,6 @@ from cfflow.store.protocol import Outcome, Overdue, Store
 from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record, begin, due, ids, written
 from cfflow.testing.conformance.part import ConformancePart
 
-__all__ = ["IndexConformance"]
-
 _MINUTE_MS: Final = 60_000
 
 

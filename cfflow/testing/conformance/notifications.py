@@ -15,8 +15,6 @@ from cfflow.store.protocol import Notification, Outcome, Store
 from cfflow.testing.conformance.helpers import a_plan, begin, written
 from cfflow.testing.conformance.part import ConformancePart
 
-__all__ = ["NotificationConformance"]
-
 _LEASE_MS = 60_000
 
 

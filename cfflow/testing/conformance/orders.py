@@ -9,14 +9,13 @@ import msgspec
 import pytest
 
 from cfflow.core.chart import State
-from cfflow.core.record import Operation, Review, Snapshot, Step, step_bit
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import Review, Snapshot, step_bit
 from cfflow.core.siblings import attempt_of
 from cfflow.errors import AlreadyPaid, Conflict
 from cfflow.store.protocol import Outcome, Store
 from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record, begin, due, ids, written
 from cfflow.testing.conformance.part import ConformancePart
-
-__all__ = ["OrderConformance"]
 
 _MINUTE_MS: Final = 60_000
 _ENDED: Final = {"state": State.FAILED, "wake_at_ms": None}

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-__all__ = ["ConformancePart"]
-
 
 class ConformancePart:
     """The base of the suite's parts: what a test class gives beside its `store` fixture."""

@@ -9,7 +9,8 @@ import msgspec
 
 from cfflow.core.actions import ApproveInApp, AskOtp
 from cfflow.core.chart import State, Trigger
-from cfflow.core.record import SCHEMA, Attempt, Operation, Snapshot, Step
+from cfflow.core.operation import Operation, Step
+from cfflow.core.record import SCHEMA, Attempt, Snapshot
 from cfflow.core.siblings import attempt_of
 from cfflow.store.protocol import ACTION_MAX_B, Outcome, Page, Started, Store
 from cfflow.testing.conformance.helpers import (
@@ -24,8 +25,6 @@ from cfflow.testing.conformance.helpers import (
     written,
 )
 from cfflow.testing.conformance.part import ConformancePart
-
-__all__ = ["PaymentConformance"]
 
 
 class PaymentConformance(ConformancePart):

@@ -37,8 +37,6 @@ from cfflow.testing.conformance.notifications import NotificationConformance
 from cfflow.testing.conformance.orders import OrderConformance
 from cfflow.testing.conformance.payments import PaymentConformance
 
-__all__ = ["StoreConformance"]
-
 
 class StoreConformance(
     PaymentConformance,
