@@ -45,7 +45,7 @@ async def test_a_wrong_otp_may_be_typed_again(
     assert cashfree.ledger.effects(order.order_id) == ["attempt_created"]
 
 
-async def test_a_lost_answer_is_found_out_by_a_worker(
+async def test_a_worker_finds_the_outcome_of_a_lost_answer(
     cashfree: LocalCashfree, orchestrator: Orchestrator
 ) -> None:
     """The money moved and the response was lost: exactly one capture, and no second OTP."""
@@ -61,10 +61,10 @@ async def test_a_lost_answer_is_found_out_by_a_worker(
     assert cashfree.ledger.effects(order.order_id).count("captured") == 1
 
 
-async def test_a_webhook_tells_of_a_customer_who_paid_elsewhere(
+async def test_a_webhook_about_a_customer_who_paid_on_the_bank_s_page(
     cashfree: LocalCashfree, orchestrator: Orchestrator
 ) -> None:
-    """The customer pays on the bank's page; the webhook wakes a worker, which asks."""
+    """The webhook makes the payment due, and a worker's inquiry finds the money."""
     order = cashfree.create_order("170.00")
     bank = NetBanking(netbanking_bank_code=3333)
     payment = await orchestrator.start("redirect", order_id=order.order_id)
@@ -78,7 +78,7 @@ async def test_a_webhook_tells_of_a_customer_who_paid_elsewhere(
     assert (await orchestrator.get(payment.id)).state is State.CAPTURED
 
 
-async def test_a_hold_that_nobody_captures_runs_out(
+async def test_a_hold_without_a_capture_ends(
     cashfree: LocalCashfree, orchestrator: Orchestrator
 ) -> None:
     """After a week the bank gives the money back, and the payment is voided."""

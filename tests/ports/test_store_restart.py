@@ -120,7 +120,7 @@ async def test_a_caller_with_a_lost_version_sends_nothing(
     before = server.keep(tmp_path / "created")
     paying = await shop.cashier.pay(payment, session, card())
     server.roll_back(before)
-    with pytest.raises(Exception, match="has moved"):
+    with pytest.raises(Exception, match="has changed"):
         await shop.cashier.submit_otp(paying, OTP)
     assert shop.performed("authenticate") == 0
 
