@@ -92,9 +92,6 @@ cache_dir = ../cache
 follow_imports = skip
 """
 
-#: An order's own id and session are optional still; a created order always has both.
-PENDING: Final = re.compile(r'has incompatible type "str \| None"; expected "str"')
-
 #: A block that another one imports, by page and number.
 NAMED: Final = {("testing-your-checkout", 0): "checkout"}
 #: cashfree-pg has types for its models and none for its calls.
@@ -140,6 +137,5 @@ def test_what_the_pages_show_passes_a_strict_type_check(tmp_path: Path) -> None:
     (tmp_path / "mypy.ini").write_text(CONFIG)
     command = [sys.executable, "-m", "mypy", "--config-file", str(tmp_path / "mypy.ini"), "."]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    found = [line for line in (done.stdout + done.stderr).splitlines() if not PENDING.search(line)]
-    if found:
-        pytest.fail("\n".join(found), pytrace=False)
+    if done.returncode:
+        pytest.fail(done.stdout + done.stderr, pytrace=False)
