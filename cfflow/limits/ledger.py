@@ -12,7 +12,7 @@ reserve. While the checkout is busy, half of the reserve stays free above what t
 for the next customer. `pace` spreads the workers' part over the minute: a backlog must not take
 in one second what the next due payment needs.
 
-`settle` below is the arithmetic, and `budget` in cfflow.lua is the same in the server.
+`settle` below is the arithmetic, and `budget` in script.lua is the same in the server.
 """
 
 from __future__ import annotations

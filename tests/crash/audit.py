@@ -1,4 +1,4 @@
-"""The auditor: what the bank's ledger and the store say of an order, held against DESIGN 9.
+"""The auditor: compares the bank's ledger and the store of an order with design.md#invariants.
 
 It reads the stored bytes and the ledger, and believes neither the engine nor its log. What
 it finds comes back as sentences; no sentence, nothing wrong.

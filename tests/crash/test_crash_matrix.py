@@ -3,7 +3,7 @@
 A cell: a process does a step and kills itself at one point of it, really. Then a fresh
 worker looks after the order, the merchant tries the same again, the order comes to its end,
 and everything is pressed once more. At each of these moments the bank's ledger and the
-store are held against DESIGN 9 (audit.py).
+store are held against design.md#invariants (audit.py).
 """
 
 from __future__ import annotations

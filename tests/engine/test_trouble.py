@@ -1,4 +1,4 @@
-"""What happens to the money when a call goes wrong: DESIGN 4, crash by crash."""
+"""What happens to the money when a call goes wrong (design.md#a-step), crash by crash."""
 
 from __future__ import annotations
 

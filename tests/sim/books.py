@@ -1,4 +1,4 @@
-"""What must hold of the store after every command that changed it (DESIGN 9).
+"""What must hold of the store after every command that changed it (design.md#invariants).
 
 Reads the stored bytes themselves, beside the code that wrote them: a payment whose bytes
 are the same object as before has not changed and costs nothing.

@@ -1,4 +1,4 @@
-"""What must hold of everything that cfflow sends to the gateway (DESIGN 4 and 9.1).
+"""What must hold of everything that cfflow sends to the gateway (design.md#invariants).
 
 The bank of the emulator refuses a second capture by itself, and a real one should: these
 rules look at what was asked of it instead, so that nothing rests on the bank's good sense.

@@ -15,7 +15,7 @@ _PARTS = 8
 
 @pytest.mark.parametrize("part", range(_PARTS))
 def test_nothing_is_lost_or_done_twice_in_any_world(part: int) -> None:
-    """Whatever the network, the store and the processes do: DESIGN 9 holds."""
+    """Whatever the network, the store and the processes do: design.md#invariants hold."""
     for seed in range(part, _SEEDS, _PARTS):
         result = simulate(seed)
         if result.failed:
