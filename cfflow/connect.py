@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.environment import base_url_of
 from cfflow.cashfree.transport import GatewayTransport
@@ -33,7 +34,7 @@ VARIABLES: Final[Mapping[str, tuple[str, str | None]]] = {
     "client_id": ("CASHFREE_CLIENT_ID", None),
     "client_secret": ("CASHFREE_CLIENT_SECRET", None),
     "environment": ("CASHFREE_ENVIRONMENT", None),
-    "api_version": ("CASHFREE_API_VERSION", "2025-01-01"),
+    "api_version": ("CASHFREE_API_VERSION", facts.API_VERSION),
 }
 
 _SCHEMES: Final = frozenset({"redis", "rediss", "unix"})

@@ -34,7 +34,7 @@ _TYPE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 _ATTEMPT: Final = re.compile(facts.CF_PAYMENT_ID_PATTERN)
 _CONTENT_ID_B: Final = 16
 
-#: In which state a payment tells us as much as this status does.
+#: The state of a payment that has nothing to learn from this status.
 _REPORTED_STATES: Final[Mapping[str, State]] = {
     "SUCCESS": State.CAPTURED,
     "VOID": State.VOIDED,

@@ -63,7 +63,7 @@ class GatewayClient(Gateway):
         client_id: str,
         client_secret: str,
         environment: str,
-        api_version: str = "2025-01-01",
+        api_version: str = facts.API_VERSION,
         timeout_s: float = 10.0,
         log: Log | None = None,
     ) -> None:

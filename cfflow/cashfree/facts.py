@@ -21,6 +21,8 @@ BASE_URLS: Final[Mapping[str, str]] = {
 }
 
 API_VERSIONS: Final = ("2022-09-01", "2023-08-01", "2025-01-01", "2026-01-01")
+#: The one whose answers the reference page of this project shows.
+API_VERSION: Final = "2025-01-01"
 
 API_VERSION_HEADER: Final = "x-api-version"
 CLIENT_ID_HEADER: Final = "x-client-id"
