@@ -10,7 +10,7 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +24,10 @@ from cfflow.emulator import DEFAULT_CLIENT_ID, Account, Bank, BankOptions, Clock
 from cfflow.errors import CfflowError
 from cfflow.logs import silent_log
 from cfflow.orchestrator import Orchestrator
+from cfflow.store.catalog import Catalog
 from cfflow.store.protocol import Page, encode_action, encode_record
 from cfflow.testing import FakeClock, MemoryStore
-from tests.fuzz.mutate import Node, tree_of
+from tests.fuzz.inputs import Document
 from tests.ports.test_wire import DECLINED, PAID, TAKEN, WRONG_OTP
 
 __all__ = ["Corpus", "Swap", "corpus"]
@@ -51,6 +52,8 @@ MANDATE: Final = UPI(
     authorize_only=True,
     authorization=UPIAuthorization(end_time="2025-10-20T18:04:34+05:30"),
 )
+#: Read once: a catalog of its own would cost each input more than the input itself.
+CATALOG: Final = Catalog()
 FLOWS: Final = Path(__file__).parents[2] / "flows"
 
 ERROR: Final = {
@@ -110,10 +113,10 @@ class Corpus:
     events: list[bytes] = field(default_factory=list)
     flows: list[str] = field(default_factory=list)
 
-    @property
-    def answer_trees(self) -> tuple[Node, ...]:
-        """The gateway's answers as trees."""
-        return tuple(tree_of(answer) for answer in self.answers)
+    @cached_property
+    def documents(self) -> tuple[Document, ...]:
+        """The gateway's answers, with the places that can be spoiled."""
+        return tuple(Document(answer) for answer in self.answers)
 
 
 @cache

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, MutableMapping
-from random import Random
 from typing import Any, Final, NamedTuple
+
+from hypothesis import strategies as st
 
 from cfflow.emulator import DEFAULT_CLIENT_ID, Account, Bank, create_app
 from cfflow.emulator.asgi import decode_body
 from tests.fuzz import corpus
 from tests.fuzz.corpus import StillClock
 from tests.fuzz.gateway_probes import LoopProbe
-from tests.fuzz.mutate import Node, Obj, spoil_bytes, spoil_text, spoil_tree, tree_of
-from tests.fuzz.runner import Broken
+from tests.fuzz.inputs import Document, mostly, spoiled_json, spoiled_text
+from tests.fuzz.judge import Broken
 from tests.ports.test_methods import METHODS
 
-__all__ = ["BankProbe", "Declined", "ServedProbe"]
+__all__ = ["BankProbe", "Declined", "ServedProbe", "any_body", "any_request"]
 
 _NOW_S: Final = corpus.NOW_MS / 1000
 _MERCHANT: Final = Account(DEFAULT_CLIENT_ID, corpus.CLIENT_SECRET, preauth=True)
@@ -111,20 +112,52 @@ def _fresh(bank: Bank, *, held: bool) -> Fresh:
     return Fresh(order.order_id, bank.session_of(order), str(attempt.cf_payment_id))
 
 
-def _held_share(path: str) -> float:
-    """Return how often the order's money is held: what captures wants it, what pays does not."""
-    return 0.9 if "authorization" in path else 0.1
+def _held(path: str) -> st.SearchStrategy[bool]:
+    """Return whether the order's money is held: what captures needs it, what pays does not."""
+    usual = "authorization" in path
+    return mostly(st.just(usual), st.just(not usual))
 
 
-def _body(rng: Random, tree: Node, trees: tuple[Node, ...]) -> bytes:
-    if isinstance(tree, Obj) and rng.random() < 0.3:
-        # An id of the caller's own is taken after the first time.
-        tree = Obj(pair for pair in tree if pair[0] != b'"order_id"')
-    if isinstance(tree, Obj) and tree[-1][0] == b'"payment_method"' and rng.random() < 0.85:
-        # An order's session cannot be guessed: what is spoiled is the method.
-        method = spoil_tree(tree[-1][1], rng, trees)
-        return b'{"payment_session_id":"SESSION","payment_method":' + method + b"}"
-    return spoil_tree(tree, rng, trees)
+def _bodies(body: Any) -> st.SearchStrategy[bytes]:
+    """Return spoiled bodies of a call. An order's own id is taken after the first time."""
+    documents: tuple[Document, ...] = (Document(json.dumps(body)),)
+    if isinstance(body, dict) and "order_id" in body:
+        unnamed = {name: value for name, value in body.items() if name != "order_id"}
+        documents = (*documents, Document(json.dumps(unnamed)))
+    if isinstance(body, dict) and "payment_method" in body:
+        # A session that is spoiled hides the method behind it.
+        method = spoiled_json((Document(json.dumps(body["payment_method"])),))
+        start = b'{"payment_session_id":"SESSION","payment_method":'
+        return mostly(method.map(lambda text: start + text + b"}"), spoiled_json(documents))
+    return spoiled_json(documents)
+
+
+def any_request() -> st.SearchStrategy[Call]:
+    """Return requests of which any part may be spoiled."""
+    return st.one_of([_requests(*call) for call in _CALLS])
+
+
+def _requests(method: str, path: str, body: Any) -> st.SearchStrategy[Call]:
+    text = mostly(st.just(b""), _bodies(None)) if body is None else _bodies(body)
+    return st.builds(
+        Call,
+        mostly(st.just(method), st.sampled_from((method, "PUT"))),
+        mostly(st.just(path), spoiled_text(path)),
+        _headers(),
+        text,
+        _held(path),
+    )
+
+
+def any_body() -> st.SearchStrategy[tuple[str, bytes, bool]]:
+    """Return spoiled bodies, and for which call."""
+    return st.one_of(
+        [
+            st.tuples(st.just(path), _bodies(body), _held(path))
+            for method, path, body in _CALLS
+            if method == "POST"
+        ]
+    )
 
 
 def _named(text: bytes, fresh: Fresh) -> bytes:
@@ -138,19 +171,8 @@ class ServedProbe(LoopProbe):
 
     def __init__(self) -> None:
         super().__init__()
-        self._trees = tuple(tree_of(json.dumps(body)) for _, _, body in _CALLS)
         self._bank = _a_bank()
         self._app = create_app(self._bank, clock=StillClock())
-
-    def draw(self, rng: Random) -> Call:
-        """Return a request of which any part may be spoiled."""
-        number = rng.randrange(len(_CALLS))
-        method, path, body = _CALLS[number]
-        if rng.random() < 0.1:
-            path = spoil_text(path, rng)
-        text = b"" if body is None and rng.random() < 0.9 else _body(rng, self._trees[number], ())
-        held = rng.random() < _held_share(path)
-        return Call(rng.choice((method,) * 19 + ("PUT",)), path, _headers(rng), text, held)
 
     def attempt(self, given: Call) -> None:
         """Send it, and look at the answer and the bank's books."""
@@ -197,20 +219,20 @@ class ServedProbe(LoopProbe):
         return sent[0]["status"], dict(sent[0]["headers"]), whole
 
 
-def _headers(rng: Random) -> list[tuple[bytes, bytes]]:
-    headers = [
-        ("host", "127.0.0.1:9"),
-        ("x-api-version", rng.choice(_VERSIONS)),
-        ("x-client-id", DEFAULT_CLIENT_ID),
-        ("x-client-secret", corpus.CLIENT_SECRET),
-        ("content-type", "application/json"),
-    ]
-    if rng.random() < 0.1:
-        headers.append(("x-idempotency-key", rng.choice(("", "k1", "k2", "k" * 9999))))
-    if rng.random() < 0.15:
-        at = rng.randrange(len(headers))
-        headers[at] = headers[at][0], spoil_text(headers[at][1], rng)
-    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
+def _headers() -> st.SearchStrategy[list[tuple[bytes, bytes]]]:
+    good = {
+        "host": "127.0.0.1:9",
+        "x-client-id": DEFAULT_CLIENT_ID,
+        "x-client-secret": corpus.CLIENT_SECRET,
+        "content-type": "application/json",
+    }
+    usual = {name: mostly(st.just(value), spoiled_text(value)) for name, value in good.items()}
+    usual["x-api-version"] = st.sampled_from(_VERSIONS)
+    keys = st.sampled_from(("", "k1", "k2", "k" * 9999))
+    headers = st.fixed_dictionaries(usual, optional={"x-idempotency-key": keys})
+    return headers.map(
+        lambda given: [(n.encode(), v.encode("latin-1", "replace")) for n, v in given.items()]
+    )
 
 
 def _check_answer(status: int, headers: Mapping[bytes, bytes], answer: bytes) -> None:
@@ -231,17 +253,7 @@ class BankProbe:
     """Bodies through the emulator's own parsers: good values, or `Refused`."""
 
     def __init__(self) -> None:
-        calls = [call for call in _CALLS if call[0] == "POST"]
-        self._calls = [(path, tree_of(json.dumps(body))) for _, path, body in calls]
-        self._trees = tuple(tree for _, tree in self._calls)
         self._bank = _a_bank()
-
-    def draw(self, rng: Random) -> tuple[str, bytes, bool]:
-        """Return a spoiled body, and for which call."""
-        path, tree = rng.choice(self._calls)
-        body = _body(rng, tree, self._trees)
-        text = spoil_bytes(body, rng) if rng.random() < 0.02 else body
-        return path, text, rng.random() < _held_share(path)
 
     def attempt(self, given: tuple[str, bytes, bool]) -> None:
         """Read it as the call does, on a bank that has what it names."""

@@ -6,10 +6,10 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from random import Random
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from hypothesis import strategies as st
 
 from cfflow import Payment
 from cfflow.cashfree.client import GatewayClient
@@ -23,10 +23,10 @@ from cfflow.store.protocol import encode_action
 from cfflow.testing import FakeClock, MemoryStore
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Swap
-from tests.fuzz.mutate import Node, spoil_bytes, spoil_text, spoil_tree, tree_of
-from tests.fuzz.runner import Broken, texts_of
+from tests.fuzz.inputs import Document, mostly, spoiled_bytes, spoiled_json, spoiled_text
+from tests.fuzz.judge import Broken, texts_of
 
-__all__ = ["AnswerProbe", "LoopProbe", "Reply", "StepProbe"]
+__all__ = ["AnswerProbe", "LoopProbe", "Reply", "StepProbe", "any_answer", "step_answers"]
 
 SESSION: Final = "session_LnO-vcZ9znG_swyugIFmZRtvP3ZC7euzAq4Gq8IfNjt68OFCJ31mbJsN8SWZ169G8y0"
 
@@ -124,13 +124,8 @@ class AnswerProbe(LoopProbe):
 
     def __init__(self) -> None:
         super().__init__()
-        self._trees = (*corpus.corpus().answer_trees, tree_of(json.dumps(_ECHO)))
         self._gateway = Swap()
         self._client = corpus.client(self._gateway)
-
-    def draw(self, rng: Random) -> Reply:
-        """Return a spoiled answer to one of the calls."""
-        return Reply(rng.choice(tuple(CALLS)), *_reply(rng, self._trees))
 
     def attempt(self, given: Reply) -> None:
         """Let the client read it, and the engine's eyes too."""
@@ -139,9 +134,9 @@ class AnswerProbe(LoopProbe):
         try:
             answer = self.run(make(self._client))
         except CfflowError as error:
-            told = "".join(texts_of(error))
-            if any(secret in told for secret in _CARRIED.get(given.call, _CARRIED_BY_OTHERS)):
-                raise Broken(f"an error of {given.call} tells what the request carried") from None
+            texts = "".join(texts_of(error))
+            if any(secret in texts for secret in _CARRIED.get(given.call, _CARRIED_BY_OTHERS)):
+                raise Broken(f"an error of {given.call} shows what the request carried") from None
             raise
         for observation in observe(answer):
             prove(observation)
@@ -153,17 +148,42 @@ class AnswerProbe(LoopProbe):
             next_action(answer)
 
 
-def _reply(rng: Random, trees: tuple[Node, ...]) -> tuple[int, dict[str, str], bytes]:
-    headers = {
-        name: _header(spoil_text(value, rng)) if rng.random() < 0.5 else value
-        for name, value in _HEADERS.items()
-        if rng.random() < 0.3
-    }
-    chosen = rng.random()
-    body = spoil_tree(rng.choice(trees), rng, trees)
-    if chosen < 0.03:
-        body = spoil_bytes(b"<html><body>Please wait</body></html>", rng)
-    return rng.choice(_STATUSES), headers, body
+def any_answer() -> st.SearchStrategy[Reply]:
+    """Return spoiled answers to any of the calls."""
+    bodies = mostly(_body(corpus.corpus().documents), _body((Document(json.dumps(_ECHO)),)))
+    statuses = st.sampled_from(_STATUSES)
+    return st.builds(Reply, st.sampled_from(list(CALLS)), statuses, _headers(), bodies)
+
+
+def step_answers() -> st.SearchStrategy[list[Reply]]:
+    """Return an answer for each of two or three steps, spoiled or nearly good."""
+    courses = st.sampled_from((("pay", "submit", "capture"), ("pay", "refresh"), ("pay", "submit")))
+    replies = {call: _fitting(call) for call in ("pay", "submit", "capture", "refresh")}
+    return courses.flatmap(lambda calls: st.tuples(*map(replies.__getitem__, calls)).map(list))
+
+
+def _fitting(call: str) -> st.SearchStrategy[Reply]:
+    """Return answers to a step, mostly of the kind that it asks for."""
+    key = {"pay": b'"action"', "submit": b'"authenticate_status"'}.get(call, b'"is_captured"')
+    documents = corpus.corpus().documents
+    fitting = tuple(document for document in documents if key in document.keys)
+    statuses = st.just(200) | st.sampled_from(_STATUSES)
+    bodies = mostly(_body(fitting), _body(documents))
+    return st.builds(Reply, st.just(call), statuses, _headers(), bodies)
+
+
+def _body(documents: tuple[Document, ...]) -> st.SearchStrategy[bytes]:
+    page = spoiled_bytes(b"<html><body>Please wait</body></html>")
+    return mostly(mostly(spoiled_json(documents), page), spoiled_json(documents))
+
+
+def _headers() -> st.SearchStrategy[dict[str, str]]:
+    spoiled = {name: spoiled_text(value).map(_header) for name, value in _HEADERS.items()}
+    good = {name: st.just(value) for name, value in _HEADERS.items()}
+    some = st.fixed_dictionaries(
+        {}, optional={name: good[name] | spoiled[name] for name in _HEADERS}
+    )
+    return st.just({}) | some
 
 
 def _header(text: str) -> str:
@@ -186,7 +206,7 @@ def _check_money(observation: Observation) -> None:
     )
     for amount in amounts:
         if amount is not None and not (amount.is_finite() and 0 <= amount < 10**12):
-            raise Broken("an amount that is no money was believed")
+            raise Broken("an amount that is not money was taken for one")
 
 
 class StepProbe(LoopProbe):
@@ -197,18 +217,15 @@ class StepProbe(LoopProbe):
 
     def __init__(self) -> None:
         super().__init__()
-        self._trees = corpus.corpus().answer_trees
         self._gateway = Swap()
         self._clock = FakeClock(corpus.NOW_MS)
         self._cashier = Orchestrator(
-            MemoryStore(self._clock), corpus.client(self._gateway), log=silent_log()
+            MemoryStore(self._clock),
+            corpus.client(self._gateway),
+            catalog=corpus.CATALOG,
+            log=silent_log(),
         )
         self._orders = 0
-
-    def draw(self, rng: Random) -> list[Reply]:
-        """Return an answer for each of two or three steps, spoiled or nearly good."""
-        words = rng.choice((("pay", "submit", "capture"), ("pay", "refresh"), ("pay", "submit")))
-        return [Reply(word, *_fitting(word, rng, self._trees)) for word in words]
 
     def attempt(self, given: list[Reply]) -> None:
         """Take a payment through these answers."""
@@ -249,15 +266,3 @@ class StepProbe(LoopProbe):
         if found.next_action is not None:
             encode_action(found.next_action)
         return found
-
-
-def _fitting(word: str, rng: Random, trees: tuple[Node, ...]) -> tuple[int, dict[str, str], bytes]:
-    """Return an answer of the kind that the call wants, most of the time."""
-    wanted = {"pay": b'"action"', "submit": b'"authenticate_status"'}.get(word, b'"is_captured"')
-    fitting = tuple(tree for tree in trees if any(key == wanted for key, _ in _pairs(tree)))
-    status, headers, body = _reply(rng, fitting if rng.random() < 0.9 else trees)
-    return 200 if rng.random() < 0.7 else status, headers, body
-
-
-def _pairs(tree: Node) -> list[tuple[bytes, Node]]:
-    return [pair for pair in tree if isinstance(pair, tuple)] if isinstance(tree, list) else []

@@ -1,4 +1,4 @@
-"""What anybody may post: notifications, signed and forged, through `on_webhook` into a store."""
+"""What any sender may post: notifications, signed and forged, through `on_webhook`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping
-from random import Random
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
+
+from hypothesis import strategies as st
 
 from cfflow import FeedNotification, InvalidSignature
 from cfflow.core.sealed import Sealed
@@ -20,10 +21,10 @@ from cfflow.webhooks import Verifier
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Swap
 from tests.fuzz.gateway_probes import SESSION, LoopProbe
-from tests.fuzz.mutate import spoil_bytes, spoil_text, spoil_tree, tree_of
-from tests.fuzz.runner import Broken, texts_of
+from tests.fuzz.inputs import Document, mostly, spoiled_bytes, spoiled_json, spoiled_text
+from tests.fuzz.judge import Broken, texts_of
 
-__all__ = ["NotifyProbe"]
+__all__ = ["NotifyProbe", "Post", "any_posts", "signature_of"]
 
 _OLD_SECRET: Final = "cfsk_fuzz_before_0ddba11"
 _REASONS: Final = {"missing_header", "bad_timestamp", "forged", "oversized", "malformed"}
@@ -78,30 +79,30 @@ class Post(NamedTuple):
     body: bytes
 
 
-class Listening:
-    """A log that keeps its last words."""
+class LastEvent:
+    """A log that keeps its last event."""
 
     def __init__(self) -> None:
-        self.said = ""
+        self.text = ""
 
     def info(self, event: str, **fields: Any) -> None:
-        """Keep an event."""
-        self.said = f"{event} {fields}"
+        """Keep an event, but for the type: the gateway signed it, and any word may be one."""
+        self.text = f"{event} {fields | {'type': ''}}"
 
     warning = info
 
 
 class NotifyProbe(LoopProbe):
-    """Accepted means signed; refused means that the store is as it was before."""
+    """What is accepted is signed, and what is refused leaves the store as it was."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._trees = tuple(tree_of(json.dumps(event)) for event in _EVENTS)
-        self._log, self._gateway = Listening(), Swap()
+        self._log, self._gateway = LastEvent(), Swap()
         self._store = MemoryStore(FakeClock(corpus.NOW_MS), feed_max=20)
         self._cashier = Orchestrator(
             self._store,
             corpus.client(self._gateway),
+            catalog=corpus.CATALOG,
             log=self._log,
             verifier=Verifier([Sealed(corpus.CLIENT_SECRET), Sealed(_OLD_SECRET)]),
         )
@@ -115,32 +116,19 @@ class NotifyProbe(LoopProbe):
         answer = {"cf_payment_id": "12376123", "action": "post", "payment_amount": 170.0}
         self._gateway.body = json.dumps(answer).encode()
         await self._cashier.pay(payment, SESSION, corpus.CARD)
-        await _told(self._feed)
+        await _unread(self._feed)
 
-    def draw(self, rng: Random) -> Post:
-        """Return a spoiled notification: mostly signed after it was spoiled, at times not."""
-        body = spoil_tree(rng.choice(self._trees), rng, self._trees)
-        if rng.random() < 0.01:
-            body += b" " * rng.choice((65_000, 65_536, 2_000_000))
-        stamp = str(corpus.NOW_MS + rng.choice((0, 0, 0, -5_000, 3_599_999, -3_600_001, 10**9)))
-        secret = rng.choice((corpus.CLIENT_SECRET, corpus.CLIENT_SECRET, _OLD_SECRET, "guess"))
-        if rng.random() < 0.05:
-            stamp = spoil_text(stamp, rng)
-        headers = [
-            ("x-webhook-signature", signature_of(secret, stamp, body)),
-            ("x-webhook-timestamp", stamp),
-            ("x-webhook-version", "2025-01-01"),
-        ]
-        if rng.random() < 0.5:
-            headers.append(
-                ("x-idempotency-key", rng.choice(("", "k1", "k2", "\ud800", "k" * 9999)))
-            )
-        if rng.random() < 0.1:
-            body = spoil_bytes(body, rng)
-        return Post(_shaped(_spoiled(headers, rng), rng), body)
+    def attempt(self, given: Sequence[Post]) -> None:
+        """Post one after the other. Raises the refusal of the last one, if it is refused."""
+        for number, post in enumerate(given, 1):
+            try:
+                self.post(post)
+            except InvalidSignature:
+                if number == len(given):
+                    raise
 
-    def attempt(self, given: Post) -> None:
-        """Post it, and look at what it changed."""
+    def post(self, given: Post) -> None:
+        """Post one, and look at what it changed."""
         before, payments = _all_of(self._store), _payments_of(self._store)
         try:
             receipt = self.run(self._cashier.on_webhook(given.headers, given.body))
@@ -148,67 +136,104 @@ class NotifyProbe(LoopProbe):
             if _all_of(self._store) != before:
                 raise Broken("a refused notification touched the store") from refused
             if refused.reason == "malformed" and _is_event(given.body):
-                raise Broken("an event was refused for what it says") from refused
-            self._check_told(refused)
+                raise Broken("a well-formed event was refused as malformed") from refused
+            self._check_refusal(refused)
             raise
         finally:
-            self._check_said()
+            self._check_log()
         if not _is_genuine(given):
-            raise Broken("accepted, though it is not signed with a known secret")
+            raise Broken("accepted although it is not signed with a known secret")
         if _payments_of(self._store) != payments:
             raise Broken("a notification changed a payment")
-        told = [] if receipt.duplicate else [receipt.type]
-        found = self.run(_told(self._feed))
-        if [event.type for event in found if isinstance(event, FeedNotification)] != told:
-            raise Broken(f"the feed tells {found} of {receipt}")
+        expected = [] if receipt.duplicate else [receipt.type]
+        found = self.run(_unread(self._feed))
+        if [event.type for event in found if isinstance(event, FeedNotification)] != expected:
+            raise Broken(f"the feed has {found} for {receipt}")
 
-    def _check_told(self, refused: InvalidSignature) -> None:
+    def _check_refusal(self, refused: InvalidSignature) -> None:
         text = "".join(texts_of(refused))
         if refused.reason not in _REASONS:
             raise Broken(f"refused for {refused.reason!r}")
         if any(secret in text for secret in (SESSION, _OLD_SECRET, corpus.CLIENT_SECRET)):
-            raise Broken("a refusal tells a secret")
+            raise Broken("a refusal shows a secret")
 
-    def _check_said(self) -> None:
-        if corpus.CARD_NUMBER in self._log.said or SESSION in self._log.said:
-            raise Broken(f"the log tells a secret: {self._log.said[:60]}")
+    def _check_log(self) -> None:
+        if corpus.CARD_NUMBER in self._log.text or SESSION in self._log.text:
+            raise Broken(f"the log shows a secret: {self._log.text[:60]}")
 
 
 def signature_of(secret: str, stamp: str, body: bytes) -> str:
-    """Return the gateway's signature (GATEWAY 7)."""
+    """Return the gateway's signature (gateway.md#notifications)."""
     message = stamp.encode("utf-8", "surrogatepass") + body
     return base64.b64encode(hmac.new(secret.encode(), message, hashlib.sha256).digest()).decode()
 
 
-def _spoiled(headers: list[tuple[str, str]], rng: Random) -> list[tuple[str, str]]:
-    if rng.random() < 0.7:
-        return headers
-    at, chosen = rng.randrange(len(headers)), rng.random()
-    name, value = headers[at]
-    if chosen < 0.3:
-        headers[at] = name, spoil_text(value, rng)
-    elif chosen < 0.5:
-        del headers[at]
-    elif chosen < 0.7:
-        headers[at] = rng.choice((name.upper(), name.title(), f" {name}", name[:-1])), value
-    elif chosen < 0.9:
-        headers.insert(rng.randrange(len(headers) + 1), (name, spoil_text(value, rng)))
-    else:
-        headers[at] = (
-            name,
-            rng.choice(("", " ", "0", "9" * 15, "9" * 5_000, "١" * 13, "\x00", value * 99)),
+def any_posts() -> st.SearchStrategy[list[Post]]:
+    """Return some posts, of which the last may repeat the first."""
+    posts = st.lists(_posts(), min_size=1, max_size=2)
+    return mostly(posts, posts.map(lambda found: [*found, found[0]]))
+
+
+@st.composite
+def _posts(draw: st.DrawFn) -> Post:
+    """Draw a notification: mostly signed after it was spoiled, at times not."""
+    body = draw(_BODIES)
+    stamp = draw(_STAMPS)
+    secret = draw(_SECRETS)
+    headers = [
+        ("x-webhook-signature", signature_of(secret, stamp, body)),
+        ("x-webhook-timestamp", stamp),
+        ("x-webhook-version", "2025-01-01"),
+        ("x-idempotency-key", draw(_KEYS)),
+    ]
+    headers = draw(mostly(st.just(headers), _spoiled(headers)))
+    body = draw(mostly(st.just(body), spoiled_bytes(body)))
+    return Post(draw(st.sampled_from(_SHAPES))(headers), body)
+
+
+_DOCUMENTS: Final = tuple(Document(json.dumps(event)) for event in _EVENTS)
+_SPACES: Final = st.sampled_from((65_000, 65_536, 2_000_000)).map(lambda size: b" " * size)
+_BODIES: Final = mostly(
+    spoiled_json(_DOCUMENTS),
+    mostly(spoiled_json(_DOCUMENTS), st.builds(bytes.__add__, spoiled_json(_DOCUMENTS), _SPACES)),
+)
+_AGES_MS: Final = st.sampled_from((0, 0, 0, -5_000, 3_599_999, -3_600_001, 10**9))
+_STAMPS: Final = mostly(
+    _AGES_MS.map(lambda age_ms: str(corpus.NOW_MS + age_ms)), spoiled_text(str(corpus.NOW_MS))
+)
+_SECRETS: Final = st.sampled_from(
+    (corpus.CLIENT_SECRET, corpus.CLIENT_SECRET, _OLD_SECRET, "guess")
+)
+_KEYS: Final = st.sampled_from(("", "k1", "k2", "\ud800", "k" * 9999))
+#: Values of a header that are out of form, where the good one is `value`.
+_HEADERS: Final = ("", " ", "0", "9" * 15, "9" * 5_000, "١" * 13, "\x00")
+
+
+def _spoiled(headers: list[tuple[str, str]]) -> st.SearchStrategy[list[tuple[str, str]]]:
+    """Return headers of which one is out, named otherwise, doubled or out of form."""
+
+    def of(at: int) -> st.SearchStrategy[list[tuple[str, str]]]:
+        name, value = headers[at]
+        names = st.sampled_from((name.upper(), name.title(), f" {name}", name[:-1]))
+        values = spoiled_text(value) | st.sampled_from((*_HEADERS, value * 99))
+        one: st.SearchStrategy[list[tuple[str, str]]] = st.one_of(
+            st.just([]),
+            names.map(lambda other: [(other, value)]),
+            values.map(lambda other: [(name, other)]),
+            values.map(lambda other: [(name, value), (name, other)]),
+            values.map(lambda other: [(name, other), (name, value)]),
         )
-    return headers
+        return one.map(lambda changed: [*headers[:at], *changed, *headers[at + 1 :]])
+
+    return st.integers(0, len(headers) - 1).flatmap(of)
 
 
-def _shaped(headers: list[tuple[str, str]], rng: Random) -> Any:
-    """Return headers as frameworks have them: a mapping, pairs of text, pairs of bytes."""
-    chosen = rng.random()
-    if chosen < 0.4:
-        return dict(headers)
-    if chosen < 0.7:
-        return headers
+def _as_bytes(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [(_encoded(name), _encoded(value)) for name, value in headers]
+
+
+#: Headers as frameworks have them: a mapping, pairs of text, pairs of bytes.
+_SHAPES: Final[tuple[Any, ...]] = (dict, list, _as_bytes)
 
 
 def _encoded(text: str) -> bytes:
@@ -216,7 +241,7 @@ def _encoded(text: str) -> bytes:
 
 
 def _is_genuine(given: Post) -> bool:
-    """Say by the gateway's rule whether any of the headers' values make it signed."""
+    """Return by the gateway's rule whether any of the headers' values make it signed."""
     items = given.headers.items() if isinstance(given.headers, Mapping) else given.headers
     pairs = [(_decoded(name).lower(), _decoded(value).strip()) for name, value in items]
     stamps = [value for name, value in pairs if name == "x-webhook-timestamp"]
@@ -229,7 +254,7 @@ def _is_genuine(given: Post) -> bool:
 
 
 def _is_event(body: bytes) -> bool:
-    """Say by Python's own reader whether a body is an object with a type of the usual form."""
+    """Return by Python's own reader whether a body is an object with a type of the usual form."""
     try:
         # NaN and Infinity are no JSON: int() takes neither.
         found = json.loads(body.decode(), parse_constant=int)
@@ -256,7 +281,7 @@ def _payments_of(store: MemoryStore) -> list[dict[int, bytes]]:
     return [dict(order.records) for order in store._orders.values()]
 
 
-async def _told(feed: Feed) -> list[Any]:
+async def _unread(feed: Feed) -> list[Any]:
     found = []
     while (event := await feed.poll()) is not None:
         found.append(event)

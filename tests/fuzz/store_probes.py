@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from random import Random
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from hypothesis import strategies as st
 
 from cfflow.cashfree.environment import base_url_of
 from cfflow.cashfree.wire import timestamp_ms, without_card_numbers
@@ -40,8 +43,8 @@ from cfflow.views.reader import place_of, state_named
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Swap
 from tests.fuzz.gateway_probes import LoopProbe
-from tests.fuzz.mutate import spoil_bytes, spoil_text, spoil_toml
-from tests.fuzz.runner import Broken
+from tests.fuzz.inputs import mostly, spoiled_packed, spoiled_text, spoiled_toml
+from tests.fuzz.judge import Broken
 
 __all__ = [
     "CatalogProbe",
@@ -50,45 +53,24 @@ __all__ = [
     "PaymentProbe",
     "StoredProbe",
     "TextProbe",
-    "spoil_packed",
+    "any_entry",
+    "any_flow",
+    "any_payment",
+    "any_stored",
+    "any_text",
 ]
-
-_VALUES: Final[tuple[Any, ...]] = (
-    *(None, True, False, 0, 1, -1, 2**31, 2**63, 2**64 - 1, -(2**63), 1.5, 10**15, 253402300800000),
-    *(float("nan"), float("inf"), -0.0, "", "x", "captured", "authorized", "created", "failed"),
-    *("otp_pending", "nothing", "NaN", "Infinity", "1e999999999", "-1", "0.001", "1" * 5_000),
-    *(b"", b"\xff", b"x" * 1_000, [], {}, [[]], {"a": [1]}, {"": None}, [None] * 40, 64, 255, -64),
-    *(
-        msgspec.msgpack.Ext(1, b"x"),
-        msgspec.msgpack.Ext(-1, b"\xff" * 12),
-        "x" * 100_000,
-    ),
-)
-_DEEP: Final = (b"\x91" * 100_000, b"\x81\xa1a" * 50_000, b"\x91" * 700 + b"\xc0")
 
 
 class StoredProbe:
     """Stored bytes through their decoders: what was read can be written again."""
 
-    def __init__(self) -> None:
-        found = corpus.corpus()
-        self._blobs = {
-            "record": tuple(found.records),
-            "action": tuple(found.actions),
-            "attempts": tuple(found.attempts),
-        }
-
-    def draw(self, rng: Random) -> tuple[str, bytes]:
-        """Return a spoiled blob and what it was."""
-        kind = rng.choice(tuple(self._blobs))
-        source = kind if rng.random() < 0.95 else rng.choice(tuple(self._blobs))
-        return kind, spoil_packed(rng.choice(self._blobs[source]), rng)
-
     def attempt(self, given: tuple[str, bytes]) -> None:
         """Decode it, and encode what came of it."""
         kind, blob = given
         if kind == "record":
-            encode_record(decode_record(blob))
+            record = decode_record(blob)
+            if decode_record(encode_record(record)) != record:
+                raise Broken("a record is another one when it is read again")
         elif kind == "action":
             action = decode_action(blob)
             if action is not None:
@@ -100,41 +82,21 @@ class StoredProbe:
         """Nothing is open."""
 
 
-def spoil_packed(blob: bytes, rng: Random) -> bytes:
-    """Return msgpack bytes with some of their values changed, or some of their bytes."""
-    chosen = rng.random()
-    if chosen < 0.3:
-        return spoil_bytes(blob, rng)
-    if chosen < 0.31:
-        at = rng.randrange(len(blob))
-        return blob[:at] + rng.choice(_DEEP) + blob[at:]
-    value = msgspec.msgpack.decode(blob)
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        value = _edited(value, rng)
-    return msgspec.msgpack.encode(value)
+def any_stored() -> st.SearchStrategy[tuple[str, bytes]]:
+    """Return spoiled blobs and what each of them was, or is taken for."""
+    found = corpus.corpus()
+    blobs = {
+        "record": _packed(found.records),
+        "action": _packed(found.actions),
+        "attempts": _packed(found.attempts),
+    }
+    right = st.sampled_from(list(blobs)).flatmap(lambda kind: st.tuples(st.just(kind), blobs[kind]))
+    return mostly(right, st.tuples(st.sampled_from(list(blobs)), st.one_of(*blobs.values())))
 
 
-def _edited(value: Any, rng: Random) -> Any:
-    if not isinstance(value, list | dict) or not value or rng.random() < 0.05:
-        return rng.choice(_VALUES)
-    if isinstance(value, dict):
-        key = rng.choice(list(value))
-        changed = dict(value)
-        if rng.random() < 0.2:
-            del changed[key]
-        else:
-            changed[key] = _edited(value[key], rng)
-        return changed
-    items, at, chosen = list(value), rng.randrange(len(value)), rng.random()
-    if chosen < 0.8:
-        items[at] = _edited(items[at], rng)
-    elif chosen < 0.87:
-        del items[at]
-    elif chosen < 0.93:
-        items.append(rng.choice(_VALUES))
-    else:
-        items[at : at + 1] = [items[at]] * rng.choice((2, 100))
-    return items
+def _packed(blobs: Iterable[bytes]) -> st.SearchStrategy[bytes]:
+    spoiled = {blob: spoiled_packed(blob) for blob in blobs}
+    return st.sampled_from(list(spoiled)).flatmap(spoiled.__getitem__)
 
 
 class Kept(NamedTuple):
@@ -151,33 +113,35 @@ class PaymentProbe(LoopProbe):
 
     def __init__(self) -> None:
         super().__init__()
-        self._found = corpus.corpus()
         self._gateway = Swap()
         self._gateway.body = corpus.corpus().answers[3]
-
-    def draw(self, rng: Random) -> Kept:
-        """Return a payment of which one part is spoiled."""
-        record = rng.choice(self._found.records)
-        action = rng.choice((None, *self._found.actions))
-        attempts, place = rng.choice(self._found.attempts), "order_01.1"
-        spoiled = rng.random()
-        if spoiled < 0.7:
-            record = spoil_packed(record, rng)
-        elif spoiled < 0.8:
-            action = spoil_packed(rng.choice(self._found.actions), rng)
-        elif spoiled < 0.95:
-            attempts = spoil_packed(attempts, rng)
-        else:
-            place = spoil_text(place, rng)
-        return Kept(record, action, attempts, place)
 
     def attempt(self, given: Kept) -> None:
         """Decode it as a store does, and show it as a reader does."""
         snapshot = snapshot_of(given.place, given.record, given.action, given.attempts)
         store = _Shelf(given)
-        cashier = Orchestrator(store, corpus.client(self._gateway), log=silent_log())
-        for call in (cashier.get, cashier.history, cashier.why, cashier.refresh):
+        cashier = Orchestrator(
+            store, corpus.client(self._gateway), catalog=corpus.CATALOG, log=silent_log()
+        )
+        for call in (cashier.get, cashier.history, cashier.why):
             self.run(call(snapshot.id))
+        # The gateway's answer is one about another payment.
+        with suppress(CfflowError):
+            self.run(cashier.refresh(snapshot.id))
+
+
+def any_payment() -> st.SearchStrategy[Kept]:
+    """Return payments of which one part is spoiled."""
+    found = corpus.corpus()
+    records, actions = st.sampled_from(found.records), st.sampled_from(found.actions)
+    attempts, place = st.sampled_from(found.attempts), st.just("order_01.1")
+    shown = st.none() | actions
+    return st.one_of(
+        *[st.builds(Kept, _packed(found.records), shown, attempts, place)] * 4,
+        st.builds(Kept, records, _packed(found.actions), attempts, place),
+        st.builds(Kept, records, shown, _packed(found.attempts), place),
+        st.builds(Kept, records, shown, attempts, spoiled_text("order_01.1")),
+    )
 
 
 class _Shelf(MemoryStore):
@@ -196,21 +160,13 @@ class _Shelf(MemoryStore):
 class FeedProbe(LoopProbe):
     """Spoiled entries of the feed: an event, a gap, or nothing; reading goes on."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._events = tuple(corpus.corpus().events)
-
-    def draw(self, rng: Random) -> bytes:
-        """Return a spoiled entry."""
-        return spoil_packed(rng.choice(self._events), rng)
-
     def attempt(self, given: bytes) -> None:
         """Write it between two reads."""
         self.run(self._read(given))
 
     async def _read(self, given: bytes) -> None:
         store = MemoryStore(FakeClock(corpus.NOW_MS))
-        store.feed().append("order_01", [given, self._events[0]])
+        store.feed().append("order_01", [given, corpus.corpus().events[0]])
         found = []
         async with Feed(store, "fuzz") as feed:
             while (event := await feed.poll()) is not None:
@@ -220,34 +176,38 @@ class FeedProbe(LoopProbe):
             raise Broken(f"{len(found)} entries came for a spoiled and a good one")
 
 
+def any_entry() -> st.SearchStrategy[bytes]:
+    """Return spoiled entries of the feed."""
+    return _packed(corpus.corpus().events)
+
+
 class FlowProbe:
     """TOML through the loader: a flow within its limits, or a `FlowError` that names the file."""
-
-    def __init__(self) -> None:
-        self._texts = tuple(corpus.corpus().flows)
-        self._known = Catalog()
-
-    def draw(self, rng: Random) -> bytes:
-        """Return a spoiled flow."""
-        return spoil_toml(rng.choice(self._texts), rng)
 
     def attempt(self, given: bytes) -> None:
         """Load it, and take it back out of a store."""
         flow = parse(given, file="mine.toml")
         if not 0.05 <= flow.pay.timeout_s <= 60:
-            raise Broken("a time limit that is none was accepted")
+            raise Broken("a time limit that makes no sense was read")
+        if any(later <= earlier for earlier, later in pairwise((0, *flow.poll.after_s))):
+            raise Broken("a schedule that does not go forward was read")
         if flow.source != given or flow != parse(given, file="stored", stored=True):
-            raise Broken("a flow is not what its text says")
+            raise Broken("a flow is not what its text states")
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-class CatalogProbe(FlowProbe):
+def any_flow() -> st.SearchStrategy[bytes]:
+    """Return spoiled texts of the shipped flows."""
+    spoiled = {text: spoiled_toml(text) for text in corpus.corpus().flows}
+    return st.sampled_from(list(spoiled)).flatmap(spoiled.__getitem__)
+
+
+class CatalogProbe:
     """The same through a file."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._folder = tempfile.TemporaryDirectory()
         self._file = Path(self._folder.name) / "mine.toml"
 
@@ -272,10 +232,6 @@ _TEXTS: Final = (
 class TextProbe:
     """Short texts through everything that reads one: ids, times, amounts, addresses."""
 
-    def draw(self, rng: Random) -> str:
-        """Return a spoiled text."""
-        return spoil_text(rng.choice(_TEXTS), rng)
-
     def attempt(self, given: str) -> None:
         """Read it as each of these; the first refusal comes out last."""
         place = split_id(given)
@@ -292,6 +248,11 @@ class TextProbe:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def any_text() -> st.SearchStrategy[str]:
+    """Return spoiled ids, times, amounts and addresses."""
+    return st.sampled_from(_TEXTS).flatmap(spoiled_text)
 
 
 _READERS: Final[tuple[Any, ...]] = (

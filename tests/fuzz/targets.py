@@ -1,17 +1,16 @@
-"""The table of everything that inputs are thrown at."""
+"""The table of everything that inputs are tried on."""
 
 from __future__ import annotations
 
-import faulthandler
 from typing import Final
 
 from cfflow.emulator import Refused
 from cfflow.errors import CfflowError, FlowError, InvalidSignature, StoreError
 from tests.fuzz import corpus
-from tests.fuzz.emulator_probes import BankProbe, Declined, ServedProbe
-from tests.fuzz.gateway_probes import AnswerProbe, StepProbe
-from tests.fuzz.notify_probe import NotifyProbe
-from tests.fuzz.runner import Report, Target, run_seeds
+from tests.fuzz.emulator_probes import BankProbe, Declined, ServedProbe, any_body, any_request
+from tests.fuzz.gateway_probes import AnswerProbe, StepProbe, any_answer, step_answers
+from tests.fuzz.judge import Target
+from tests.fuzz.notify_probe import NotifyProbe, any_posts
 from tests.fuzz.store_probes import (
     CatalogProbe,
     FeedProbe,
@@ -19,38 +18,27 @@ from tests.fuzz.store_probes import (
     PaymentProbe,
     StoredProbe,
     TextProbe,
+    any_entry,
+    any_flow,
+    any_payment,
+    any_stored,
+    any_text,
 )
 
-__all__ = ["TARGETS", "run_share"]
-
-#: A chunk that takes longer hangs where no timer reaches: the process is ended with its stack.
-_CHUNK_MAX_S: Final = 300
+__all__ = ["TARGETS"]
 
 _CARD: Final = (corpus.CARD_NUMBER,)
 
-_ALL: Final = (
-    Target("notifications", NotifyProbe, (InvalidSignature,), _CARD, weight=20, chunk=250),
-    Target("answers", AnswerProbe, (CfflowError,), _CARD, weight=20),
-    Target("steps", StepProbe, (CfflowError,), _CARD, weight=10),
-    Target("stored", StoredProbe, (StoreError,), weight=12),
-    Target("payments", PaymentProbe, (CfflowError,), weight=6),
-    Target("feed", FeedProbe, (), weight=6),
-    Target("flows", FlowProbe, (FlowError,), weight=10),
-    Target("catalog", CatalogProbe, (FlowError,), weight=2),
-    Target("bank", BankProbe, (Refused,), _CARD, weight=8, chunk=250),
-    Target("emulator", ServedProbe, (Declined,), _CARD, weight=10, chunk=250),
-    Target("texts", TextProbe, (CfflowError,), weight=6),
-)
-
-#: By name, in the order of the table.
-TARGETS: Final = {target.name: target for target in _ALL}
-
-
-def run_share(share: tuple[str, range]) -> Report:
-    """Try the inputs of one target and these seeds, in a process of its own perhaps."""
-    name, seeds = share
-    faulthandler.dump_traceback_later(_CHUNK_MAX_S, exit=True)
-    try:
-        return run_seeds(TARGETS[name], seeds)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+TARGETS: Final = {
+    "notifications": Target(NotifyProbe, any_posts(), (InvalidSignature,), _CARD, 120),
+    "answers": Target(AnswerProbe, any_answer(), (CfflowError,), _CARD, 200),
+    "steps": Target(StepProbe, step_answers(), (CfflowError,), _CARD, 60),
+    "stored": Target(StoredProbe, any_stored(), (StoreError,), inputs=200),
+    "payments": Target(PaymentProbe, any_payment(), (CfflowError,), inputs=60),
+    "feed": Target(FeedProbe, any_entry(), (), inputs=60),
+    "flows": Target(FlowProbe, any_flow(), (FlowError,), inputs=120),
+    "catalog": Target(CatalogProbe, any_flow(), (FlowError,), inputs=30),
+    "bank": Target(BankProbe, any_body(), (Refused,), _CARD, 120),
+    "emulator": Target(ServedProbe, any_request(), (Declined,), _CARD, 80),
+    "texts": Target(TextProbe, any_text(), (CfflowError,), inputs=60),
+}
