@@ -163,7 +163,7 @@ class NotifyProbe(LoopProbe):
 
 
 def signature_of(secret: str, stamp: str, body: bytes) -> str:
-    """Return the gateway's signature (gateway.md#notifications)."""
+    """Return the gateway's signature (gateway.md#webhooks)."""
     message = stamp.encode("utf-8", "surrogatepass") + body
     return base64.b64encode(hmac.new(secret.encode(), message, hashlib.sha256).digest()).decode()
 
