@@ -16,6 +16,7 @@ from cfflow.cashfree.methods import (
     UPIAuthorization,
     Wallet,
 )
+from cfflow.cashfree.paid_with import PaidWith
 from cfflow.cashfree.wire import (
     AuthenticateAnswer,
     Authorization,
@@ -113,6 +114,7 @@ __all__ = [
     "Otp",
     "OtpLimit",
     "OutcomeUnknown",
+    "PaidWith",
     "PayAnswer",
     "PayData",
     "PayLater",

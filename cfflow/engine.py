@@ -235,8 +235,8 @@ class Engine:
         """
         committed = await self.store.commit(plan)
         if committed.outcome is Outcome.RESTARTED:
-            verified_after_restart = await self.verify_after_restart(plan.before, flow)
-            plan = await self._plan(verified_after_restart, flow, begin, fresh=True)
+            verified = await self.verify_after_restart(plan.before, flow)
+            plan = await self._plan(verified, flow, begin, fresh=True)
             committed = await self.store.commit(plan)
         if committed.outcome is Outcome.OK:
             log_commit(self._log, plan, time.perf_counter())

@@ -27,12 +27,16 @@ a card number, a CVV, an OTP or a session id.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from cfflow.views.payment import Payment
+
+
+#: Why a notification was refused.
+Reason = Literal["missing_header", "bad_timestamp", "stale", "forged", "oversized", "malformed"]
 
 
 class CfflowError(Exception):
@@ -113,7 +117,7 @@ class InvalidSignature(CfflowError):
     `reason`: `missing_header`, `bad_timestamp`, `stale`, `forged`, `oversized` or `malformed`.
     """
 
-    def __init__(self, message: str, *, reason: str = "forged") -> None:
+    def __init__(self, message: str, *, reason: Reason = "forged") -> None:
         super().__init__(message)
         self.reason = reason
 

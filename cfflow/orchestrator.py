@@ -328,13 +328,13 @@ class Orchestrator(Reader):
         except InvalidSignature as refused:
             self.log.warning("webhook.refused", reason=refused.reason, size_b=len(body))
             raise
-        noted = await self.store.notify(notification)
+        notified = await self.store.notify(notification)
         receipt = Receipt(
             type=notification.type,
             order_id=notification.order_id or None,
             cf_payment_id=notification.cf_payment_id or None,
-            payment_ids=tuple(payment_id(notification.order_id, n) for n in noted.payments),
-            duplicate=noted.duplicate,
+            payment_ids=tuple(payment_id(notification.order_id, n) for n in notified.payments),
+            duplicate=notified.duplicate,
         )
         self.log.info("webhook.accepted", **msgspec.structs.asdict(receipt))
         return receipt

@@ -13,7 +13,7 @@ import hmac
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -22,7 +22,7 @@ from cfflow.cashfree.lenient import UNREADABLE, decoder, without_lone_surrogates
 from cfflow.core.arguments import ORDER_ID
 from cfflow.core.chart import State
 from cfflow.core.sealed import Sealed
-from cfflow.errors import ConfigError, InvalidInput, InvalidSignature
+from cfflow.errors import ConfigError, InvalidInput, InvalidSignature, Reason
 from cfflow.store.protocol import Notification
 
 Headers = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -42,8 +42,6 @@ _REPORTED_STATES: Final[Mapping[str, State]] = {
     "USER_DROPPED": State.FAILED,
     "CANCELLED": State.FAILED,
 }
-
-Reason = Literal["missing_header", "bad_timestamp", "stale", "forged", "oversized", "malformed"]
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

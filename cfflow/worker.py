@@ -422,18 +422,20 @@ class Retention:
     def __init__(self, store: Store, flows: Catalog) -> None:
         self._store: Final = store
         self._flows: Final = flows
-        self._from_ms = 0
+        self._from_at_ms = 0
         self._wider = 1
 
     async def purge_some(self, limit: int = 200) -> int:
         """Look at the next `limit` ended payments and return how many orders were removed."""
         to_at_ms = self._store.now_ms() - self._flows.retention_min_s() * 1000
-        page = Page(_ENDS, from_at_ms=self._from_ms, to_at_ms=to_at_ms, limit=limit * self._wider)
+        page = Page(
+            _ENDS, from_at_ms=self._from_at_ms, to_at_ms=to_at_ms, limit=limit * self._wider
+        )
         found = await self._store.list(page)
-        last_ms = found[-1].record.created_at_ms if len(found) == page.limit else 0
+        last_at_ms = found[-1].record.created_at_ms if len(found) == page.limit else 0
         # More payments of one millisecond than a page holds: take a wider page, or lose some.
-        self._wider = self._wider * 2 if 0 < last_ms == self._from_ms else 1
-        self._from_ms = last_ms
+        self._wider = self._wider * 2 if 0 < last_at_ms == self._from_at_ms else 1
+        self._from_at_ms = last_at_ms
         orders = dict.fromkeys(snapshot.order_id for snapshot in found)
         return sum([await self._purge(order_id) for order_id in orders])
 

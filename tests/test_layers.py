@@ -290,7 +290,7 @@ def _is_definition(node: ast.stmt) -> bool:
 
 @pytest.mark.parametrize("module", TREES)
 def test_only_its_user_names_an_extra(module: str) -> None:
-    """What may be missing is named where its absence is told."""
+    """What may be missing is named where its absence is reported."""
     named = {name.partition(".")[0] for name in foreign(module)} & set(EXTRAS)
     assert named <= USERS_OF_EXTRAS.get(part_of(module), set())
 

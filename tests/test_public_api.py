@@ -27,7 +27,7 @@ NAMES = {
     "what is seen": "Failure FeedEvent FeedGap FeedItem FeedNotification HistoryEntry OpenOperation"
     " Otp Payment Receipt State Step Why",
     "the gateway's own": "AuthenticateAnswer Authorization Call ErrorDetails FetchedOrder Order"
-    " PayAnswer PayData PaymentEntity Simulation",
+    " PaidWith PayAnswer PayData PaymentEntity Simulation",
     "arguments": "LeftOut Log Sealed Store",
     "errors": "AlreadyPaid CfflowError ConfigError Conflict FlowError GatewayAuthError GatewayError"
     " GatewayRejected GatewayUnavailable IllegalStep InvalidAmount InvalidInput InvalidSignature"

@@ -10,17 +10,27 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 CONCEPTS: Final = ROOT / "docs" / "concepts"
 FOLDERS: Final = ("cfflow", "tests", "bench", "examples", "docs", "flows")
+TOP_FILES: Final = (
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Makefile",
+    "pyproject.toml",
+)
 SUFFIXES: Final = {".py", ".lua", ".md", ".toml"}
 
 #: How code refers to a heading: `gateway.md#proof`, `design.md#a-step`.
 REFERENCE: Final = re.compile(r"\b(gateway|design)\.md#([\w-]*)")
 #: References to pages that are not part of the project, by number.
-NUMBERED: Final = re.compile(r"\b(?:GATEWAY|DESIGN) \d")
+NUMBERED: Final = re.compile(r"\b(?:GATEWAY|DESIGN)(?:\.md)?,? \d")
 
 
 def texts() -> Iterator[tuple[Path, str]]:
     """Yield every text in which a reference may stand."""
-    pages = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
+    pages = [
+        ROOT / name
+        for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml")
+    ]
     for folder in FOLDERS:
         paths = (ROOT / folder).rglob("*")
         pages += [p for p in paths if p.suffix in SUFFIXES and "node_modules" not in p.parts]

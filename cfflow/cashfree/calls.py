@@ -2,7 +2,7 @@
 
 A new call is one row here, one typed method in `gateway.py`, the fields of its response in
 `wire.py`, and its number of calls per minute in `facts.py` if it is limited. CONTRIBUTING.md has
-the recipe. The emulator has a table of its own on purpose: it must not inherit a mistake of this.
+the recipe. The emulator has a table of its own on purpose: a mistake here is not repeated there.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class GatewayClock:
 
     def __init__(self) -> None:
         self._ahead_ms: float | None = None
-        self._date, self._date_ms = "", 0.0
+        self._date, self._date_at_ms = "", 0.0
 
     def read(self, date: str | None) -> None:
         """Use the `Date` of an answer that was decoded; a text that is not a date is ignored.
@@ -25,9 +25,9 @@ class GatewayClock:
         Of all answers the smallest difference counts: one date that is wrong and too late
         would rule out an attempt of ours, and one that is too early rules out nothing.
         """
-        date_ms = self._milliseconds(date) if date else None
-        if date_ms is not None:
-            ahead_ms = date_ms - _loop_ms()
+        date_at_ms = self._milliseconds(date) if date else None
+        if date_at_ms is not None:
+            ahead_ms = date_at_ms - _loop_ms()
             self._ahead_ms = ahead_ms if self._ahead_ms is None else min(self._ahead_ms, ahead_ms)
 
     def earliest_at_ms(self) -> int | None:
@@ -44,9 +44,9 @@ class GatewayClock:
             if moment.tzinfo is None:
                 # Without a zone it would be read as this machine's local time.
                 return None
-            self._date_ms = moment.timestamp() * 1000
+            self._date_at_ms = moment.timestamp() * 1000
             self._date = date
-        return self._date_ms
+        return self._date_at_ms
 
 
 def _loop_ms() -> float:

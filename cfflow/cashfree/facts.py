@@ -1,9 +1,9 @@
 """Every constant of Cashfree's: what the gateway fixes, and where that is written.
 
 The comments name headings of docs/concepts/gateway.md. Where the gateway publishes nothing, the
-comment has that, and the value is the one that is safe. Nothing of cfflow is imported here, so
+comment says so, and the value is the one that is safe. Nothing of cfflow is imported here, so
 every room may read this module, the core too. The emulator has constants of its own on purpose:
-it must not inherit a mistake of these.
+a mistake here is not repeated there.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ CALLS = {
 _NOT_FOUND: Final = 404
 
 
-def _settles_until_ms(snapshot: Snapshot, what: Ask) -> int:
+def _settles_until_at_ms(snapshot: Snapshot, what: Ask) -> int:
     """Return the time of the notification that this inquiry settles, 0 if it settles none."""
     notice, record = snapshot.notice, snapshot.record
     if notice is None:
@@ -47,7 +47,7 @@ async def ask(
     too: the gateway does not have the order or the attempt. Raises `GatewayError` when there is
     no answer. An inquiry moves no money.
     """
-    notice_at_ms = _settles_until_ms(snapshot, what)
+    notice_at_ms = _settles_until_at_ms(snapshot, what)
     try:
         return await _ask(gateway, snapshot, what, flow, asked_at_ms, notice_at_ms)
     except GatewayRejected as refusal:

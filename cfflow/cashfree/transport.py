@@ -7,7 +7,7 @@ same with one connection or a hundred (docs/adr/0002-http-transport.md has the n
 What a payment needs and a general HTTP client need not care about:
 
 - a request is written at most once. There is no retry in here, not even of a request that
-  "surely" never arrived: only the caller can judge what a second attempt would cost.
+  seems not to have reached the gateway: only the caller can judge what a second attempt would cost.
 - an idle connection is checked before it is used again. Writing a payment to one that the
   other side has closed would turn a safe call into one of unknown outcome.
 - a connection is used again only after an answer that ended cleanly, with nothing behind

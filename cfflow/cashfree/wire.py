@@ -134,8 +134,8 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
     def with_ids_only(self) -> PaymentEntity:
         """Return this attempt with its ids alone, which prove nothing.
 
-        Raises `ValueError` where its own id is missing: it might be ours, and left out it would
-        look as if our pay had never arrived.
+        Raises `ValueError` where its own id is missing: it might be ours, and without it
+        the list would look as if our pay had made no attempt.
         """
         if _id(self.cf_payment_id) is None:
             raise ValueError("an attempt in the list has no id that can be read")

@@ -48,10 +48,11 @@ class Walked(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """What a decision returns; a commit writes it whole or not at all.
 
-    `before` is the payment as it was decided on. `opens`: it writes down a step that will be
-    sent, so the store refuses it while another payment of the order holds or took money, and
-    waits for its replicas. `verified_after_restart`: the gateway was asked for it and it has a
-    fresh nonce; the store refuses any other plan once on a record that it may have rolled back.
+    `before` is the payment as it was decided on. `opens`: it stores a step that will be sent.
+    The store refuses such a plan while another payment of the order holds or took money, and
+    waits for its replicas. `verified_after_restart`: it rests on an inquiry that was asked since
+    the store came back, and has a fresh nonce. After a restart the store refuses the first plan
+    without that, on each record that may have lost commits.
     `settles_until_at_ms`: it settles every notification up to then. `beside`: it opens nothing,
     and is refused beside the same payments as this step.
     """
@@ -106,7 +107,7 @@ class Plan(msgspec.Struct, frozen=True):
 class Draft:
     """Collects the changes of one decision: the fields that a decision may write, each typed.
 
-    `was` is the record as it was read; what no attribute of this holds never changes.
+    `was` is the record as it was read. Its fields without an attribute here never change.
     """
 
     def __init__(self, snapshot: Snapshot, flow: Flow, now_ms: int) -> None:
@@ -216,10 +217,29 @@ class Draft:
 
     def record_now(self) -> Record:
         """Return the record as it would be written now, but for its history and wake time."""
-        made = vars(self)
-        # A record's `flow` is a name that never changes; a draft's is the flow itself.
-        fields = [name for name in made if name in Record.__struct_fields__ and name != "flow"]
-        return msgspec.structs.replace(self.was, **{name: made[name] for name in fields})
+        return msgspec.structs.replace(
+            self.was,
+            state=self.state,
+            nonce=self.nonce,
+            moved_at_ms=self.moved_at_ms,
+            asked_at_ms=self.asked_at_ms,
+            since_at_ms=self.since_at_ms,
+            sequence=self.sequence,
+            amount_held=self.amount_held,
+            captured_amount=self.captured_amount,
+            cf_payment_id=self.cf_payment_id,
+            operation=self.operation,
+            otp=self.otp,
+            hold_began_at_ms=self.hold_began_at_ms,
+            hold_expires_at_ms=self.hold_expires_at_ms,
+            order_expires_at_ms=self.order_expires_at_ms,
+            failure=self.failure,
+            reviews=self.reviews,
+            abandoned=self.abandoned,
+            confirming=self.confirming,
+            seen_attempt_ids=self.seen_attempt_ids,
+            pay_given_up_at_ms=self.pay_given_up_at_ms,
+        )
 
     def _happened(self) -> int:
         return max(self.was.created_at_ms, min(self.happened_at_ms, self.now_ms))

@@ -25,10 +25,10 @@ class ServerClock:
     def __init__(self) -> None:
         self._offset_ms: float | None = None
 
-    def adjust(self, server_ms: float, asked_at_ms: float, received_at_ms: float) -> None:
+    def adjust(self, server_at_ms: float, asked_at_ms: float, received_at_ms: float) -> None:
         """Take the server's time from a reply; the other two are of our monotonic clock."""
         # The server gives whole milliseconds: its clock may have been almost one further.
-        low, high = server_ms - received_at_ms, server_ms + 1 - asked_at_ms
+        low, high = server_at_ms - received_at_ms, server_at_ms + 1 - asked_at_ms
         if self._offset_ms is None:
             self._offset_ms = (low + high) / 2
         else:

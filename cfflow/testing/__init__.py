@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cfflow.store.memory.store import FakeClock, MemoryStore
-from cfflow.testing.cashfree import LocalCashfree
+from cfflow.testing.cashfree import GatewaySettings, LocalCashfree, LocalOrder
 
 if TYPE_CHECKING:
     from cfflow.testing.conformance.suite import StoreConformance
 
-__all__ = ["FakeClock", "LocalCashfree", "MemoryStore", "StoreConformance"]
+__all__ = [
+    "FakeClock",
+    "GatewaySettings",
+    "LocalCashfree",
+    "LocalOrder",
+    "MemoryStore",
+    "StoreConformance",
+]
 
 
 def __getattr__(name: str) -> Any:

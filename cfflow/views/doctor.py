@@ -111,8 +111,8 @@ def _durability(about: Mapping[str, object]) -> list[Finding]:
     return findings
 
 
-def _clock(server_ms: int) -> Finding:
-    off_ms = abs(server_ms - round(time.time() * 1000))
+def _clock(server_at_ms: int) -> Finding:
+    off_ms = abs(server_at_ms - round(time.time() * 1000))
     if off_ms > _CLOCK_OFF_MS:
         detail = f"this clock and the store's are {off_ms} ms apart; cfflow uses the store's"
         return Finding("note", "clock", detail)

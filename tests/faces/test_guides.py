@@ -13,7 +13,8 @@ import msgspec
 from cfflow.cashfree import facts
 from cfflow.connect import connect
 from cfflow.core.reviews import ReviewReason
-from cfflow.webhooks import Reason, Receipt
+from cfflow.errors import Reason
+from cfflow.webhooks import Receipt
 from tests.faces.faces_kit import ROOT
 
 WEBHOOKS = (ROOT / "docs" / "guides" / "webhooks.md").read_text()
