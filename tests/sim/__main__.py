@@ -1,6 +1,6 @@
 """Run the simulation: `python -m tests.sim --seeds 10000`, or `--seed 123` for its story.
 
-A seed that fails is told with the command that replays it and its story. The exit status is
+A failing seed is printed with the command that replays it and its story. The exit status is
 1 if any seed failed.
 """
 
@@ -18,7 +18,7 @@ from tests.sim.world import Result, simulate
 #: Stories of so many failing seeds are printed; of the others, only what went wrong.
 _STORIES_MAX = 3
 
-#: So many seeds are given out at once.
+#: So many seeds go to a process at once.
 _CHUNK = 25
 
 
@@ -27,8 +27,8 @@ def main() -> int:
     asked = _arguments()
     if asked.seed is not None:
         result = simulate(asked.seed, keep_story=True)
-        _say("\n".join(result.story))
-        _say(_verdict(result))
+        _print("\n".join(result.story))
+        _print(_verdict(result))
         return int(result.failed)
     seeds = range(asked.first, asked.first + asked.seeds)
     began_s = time.monotonic()
@@ -37,11 +37,11 @@ def main() -> int:
         done, steps = done + 1, steps + result.steps
         if result.failed:
             failed += 1
-            _tell_failure(result, story=failed <= _STORIES_MAX)
+            _print_failure(result, story=failed <= _STORIES_MAX)
         if done % 1000 == 0 or done == len(seeds):
             took_s = time.monotonic() - began_s
             speed = f"{took_s:.0f} s, {done / took_s:.0f} a second"
-            _say(f"{done} seeds in {speed}, {steps} callbacks: {failed} failed")
+            _print(f"{done} seeds in {speed}, {steps} callbacks: {failed} failed")
     return int(failed > 0)
 
 
@@ -63,11 +63,11 @@ def _results(seeds: range, workers: int) -> Iterator[Result]:
         yield from pool.imap_unordered(simulate, seeds, chunksize=_CHUNK)
 
 
-def _tell_failure(result: Result, *, story: bool) -> None:
-    _say(_verdict(result))
+def _print_failure(result: Result, *, story: bool) -> None:
+    _print(_verdict(result))
     if story:
-        _say("\n".join(result.story))
-        _say(_verdict(result))
+        _print("\n".join(result.story))
+        _print(_verdict(result))
 
 
 def _verdict(result: Result) -> str:
@@ -77,7 +77,7 @@ def _verdict(result: Result) -> str:
     return "\n".join([*lines, *(f"  {what}" for what in result.trouble)])
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""What happens to the store as a whole: it restarts, and now and then forgets its last moments."""
+"""Accidents of the whole store: it restarts, and sometimes loses its last commits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.sim.books import Books
 from tests.sim.loop import VirtualLoop
 from tests.sim.story import Story
 
-#: `appendfsync everysec` may lose so much.
+#: The commits of so many seconds may be lost with `appendfsync everysec`.
 _LOST_S = 1.2
 
 
@@ -40,8 +40,8 @@ class Accidents:
         rough: bool,
     ) -> None:
         self.restarts = rng.choice((0, 6) if rough else (0, 0, 0, 1, 3))
-        self.forgets = self.restarts > 0 and rng.random() < (0.7 if rough else 0.4)
-        self.forgot = False
+        self.loses_commits = self.restarts > 0 and rng.random() < (0.7 if rough else 0.4)
+        self.rolled_back = False
         self._store = store
         self._books = books
         self._loop = loop
@@ -50,8 +50,8 @@ class Accidents:
         self._copies: list[_Copy] = []
 
     def stored(self) -> None:
-        """Remember the store as it is after a command, for as long as it may forget it."""
-        if not self.forgets:
+        """Keep a copy of the store after a command, as long as a restart may go back to it."""
+        if not self.loses_commits:
             return
         now_s = self._loop.time()
         self._copies = [copy for copy in self._copies if copy.at_s > now_s - _LOST_S]
@@ -63,14 +63,14 @@ class Accidents:
         """Restart the store a few times."""
         for _ in range(self.restarts):
             await asyncio.sleep(self._rng.choice((3.0, 15.0, 40.0)) * self._rng.random())
-            if self.forgets:
-                # A crash is nastiest when something was just written.
+            if self.loses_commits:
+                # A crash right after a write finds the most bugs: that write can be lost.
                 written = len(self._copies)
                 while len(self._copies) == written:
                     await asyncio.sleep(0.3)
                 self._roll_back()
             self._store.restarted()
-            self._story.tell("store", "RESTARTED")
+            self._story.add("store", "RESTARTED")
 
     def _roll_back(self) -> None:
         if not self._copies:
@@ -81,9 +81,9 @@ class Accidents:
         store._wakes = dict(copy.wakes)
         del store.events[copy.events :]
         self._copies = [older for older in self._copies if older.at_s <= copy.at_s]
-        self.forgot = True
+        self.rolled_back = True
         age_s = self._loop.time() - copy.at_s
-        self._story.tell("store", f"FORGETS its last {age_s:.3f} s")
+        self._story.add("store", f"LOSES its last {age_s:.3f} s")
         self._books.roll_back()
 
 

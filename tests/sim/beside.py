@@ -1,4 +1,4 @@
-"""Which situation of one payment bars which step of another one of its order, by hand."""
+"""A hand-written table: which state of one payment bars which step of a sibling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMES_ORDER = {Step.CAPTURE, Step.VOID}
 
 
 def open_money_reviews(record: Record) -> list[str]:
-    """Return the open reviews about money that may be the customer's second."""
+    """Return the open reviews about money that the customer may have paid twice."""
     return [r.reason for r in record.open_reviews if r.reason in _MONEY_REVIEWS]
 
 

@@ -1,7 +1,7 @@
-"""What must hold of the store after every command that changed it (design.md#invariants).
+"""Rules that the store must keep after every command that changed it (design.md#invariants).
 
-Reads the stored bytes themselves, beside the code that wrote them: a payment whose bytes
-are the same object as before has not changed and costs nothing.
+Reads the stored bytes directly, without the code that wrote them. A payment whose bytes are
+the same object as before has not changed and is skipped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.sim.origins import Origin, Origins
 from tests.sim.story import Story
 from tests.sim.truth import Truth
 
-#: What every order of every world is of.
+#: The amount of every order in every world.
 ORDER_AMOUNT = Decimal("170.00")
 
 _HOLDING = {"authorized", "captured"}
@@ -36,7 +36,7 @@ _PROVED_BY = {
 
 
 class Books:
-    """Follows every payment in the store; `complain` hears of everything that must not be."""
+    """Follows every payment in the store; `complain` is called for every broken rule."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Books:
         self.secrets: list[bytes] = []
         self.adopted: set[str] = set()
         self.gone: set[str] = set()
-        self.forgotten: set[str] = set()
+        self.rolled_back: set[str] = set()
         self.openers: dict[str, str] = {}
-        #: Payments whose attempt was found by a pay that knew nothing of the gateway's clock.
+        #: Payments whose attempt was found by a pay that had no time of the gateway's clock.
         self.untimed: set[str] = set()
         self.opened_ms: dict[str, int] = {}
         self._store = store
@@ -75,28 +75,30 @@ class Books:
                 name = payment_id(order_id, n)
                 if self._blobs.get(name) is not blob:
                     self._blobs[name] = blob
-                    told = self._changed(who, name, blob)
-                    moves, counted = moves + (told or 0), counted and told is not None
+                    new = self._changed(who, name, blob)
+                    moves, counted = moves + (new or 0), counted and new is not None
         events = len(self._store.events)
         if counted and events - self._events != moves:
-            self._complain(f"{moves} transitions committed, {events - self._events} events told")
+            self._complain(
+                f"{moves} transitions committed, {events - self._events} events in the feed"
+            )
         self._events = events
         self._end_leases()
 
-    def noted(self, *, told: bool) -> None:
-        """A notification was written down: it is in the feed, and moves nothing."""
-        self._events += told
+    def notified(self, *, new: bool) -> None:
+        """A notification was stored: a new one is in the feed, and it moves nothing."""
+        self._events += new
 
     def roll_back(self) -> None:
-        """The store has forgotten its last commits: what it holds now is what counts."""
+        """The store has lost its last commits: continue with what it holds now."""
         store = self._store._orders.items()
         blobs = {payment_id(o, n): b for o, order in store for n, b in order.records.items()}
         known = {name: decode_record(blob) for name, blob in blobs.items()}
         for key in self.operations:
             origin = self._origins.find(key)
             past = None if origin is None else known.get(origin.payment_id)
-            if origin is None or past is None or not _knows(past, origin):
-                self.forgotten.add(key)
+            if origin is None or past is None or not _has_operation(past, origin):
+                self.rolled_back.add(key)
         self.records, self._blobs, self._leases = known, blobs, {}
         self._events = len(self._store.events)
 
@@ -114,7 +116,7 @@ class Books:
                 self._complain(f"{snapshot.id}: purged before its end")
 
     def openers_of(self, name: str, step: str) -> list[str]:
-        """Return who has opened steps of this kind on a payment."""
+        """Return the names of the processes that opened steps of this kind on a payment."""
         found = {key: self._origins.find(key) for key in self.openers}
         return [
             self.openers[key]
@@ -123,14 +125,14 @@ class Books:
         ]
 
     def overruled(self, name: str) -> bool:
-        """Whether a person has let this payment go on although a review was open on it."""
+        """Whether a person has closed a review of this payment or resolved it."""
         record = self.records.get(name)
         if record is None:
             return False
         return any(r.acknowledged_at_ms for r in record.reviews) or _by_person(record)
 
     def order_is_overruled(self, order_id: str) -> bool:
-        """Whether a person has spoken about any payment of this order."""
+        """Whether a person has decided about any payment of this order."""
         names = [name for name in self.records if name.rpartition(".")[0] == order_id]
         return any(self.overruled(name) for name in names)
 
@@ -148,7 +150,7 @@ class Books:
             self._leases[name] = (until_ms, self._store._wakes.get(name, 0))
 
     def _end_leases(self) -> None:
-        """A lease ends when somebody gives the payment another time to wake."""
+        """A lease ends when the payment gets another wake time."""
         for name, (_, index) in list(self._leases.items()):
             if self._store._wakes.get(name, 0) != index:
                 del self._leases[name]
@@ -156,29 +158,29 @@ class Books:
     def _changed(self, who: str, name: str, blob: bytes) -> int | None:
         record, was = decode_record(blob), self.records.get(name)
         self.records[name] = record
-        self._story.tell(who, f"commits {name} {_told(record)}")
+        self._story.add(who, f"commits {name} {_described(record)}")
         if record.operation is not None:
             self._check_operation(who, name, record, was)
         for secret in self.secrets:
             if secret in blob:
-                self._complain(f"{name}: a secret stands in the record")
-        self._look_at_claim(name, record, was)
+                self._complain(f"{name}: the record contains a secret")
+        self._look_at_owner(name, record, was)
         self._check_version(name, record, was)
         moves = self._check_history(name, record, was)
         self._check_wake(name, record)
         if was and record.since_at_ms != was.since_at_ms and not since_may_change(was, record):
-            self._complain(f"{name}: its wait began anew, and nothing had happened")
+            self._complain(f"{name}: its wait started again, and nothing had happened")
         self._check_order(name, record)
         self._check_truth(name, record)
         self._check_money(name, record, was)
         return moves
 
     def _check_operation(self, who: str, name: str, record: Record, was: Record | None) -> None:
-        """A step is opened while nothing of its order could make it the second one."""
+        """Check that no other payment of the order bars a step that was opened."""
         operation = record.operation
         before = was.operation if was else None
         if operation and before and operation.began_at_ms != before.began_at_ms:
-            self._complain(f"{name}: the open {operation.step} began anew")
+            self._complain(f"{name}: the open {operation.step} began a second time")
         if operation is None or (
             before and before.sends == operation.sends and before.key == operation.key
         ):
@@ -200,8 +202,11 @@ class Books:
         if reason:
             self._complain(f"{name}: {operation.step} was opened {reason}")
 
-    def _look_at_claim(self, name: str, record: Record, was: Record | None) -> None:
-        """Without the gateway's clock an older attempt of the same card looks like ours."""
+    def _look_at_owner(self, name: str, record: Record, was: Record | None) -> None:
+        """Remember payments whose pay had no time of the gateway's clock.
+
+        Without it an older attempt of the same card looks like the payment's own.
+        """
         lost = was.operation if was and was.cf_payment_id is None else None
         if lost and record.cf_payment_id and lost.gateway_at_ms is None:
             self.untimed.add(name)
@@ -212,7 +217,7 @@ class Books:
             self._complain(f"{name}: version {record.version} was written, {wanted} comes next")
 
     def _check_history(self, name: str, record: Record, was: Record | None) -> int | None:
-        """The history is a path in the chart, it ends in the state, and it only grows.
+        """Check that the history is a path in the chart, ends in the state and only grows.
 
         Returns how many transitions are new; None where a long one was cut.
         """
@@ -222,7 +227,7 @@ class Books:
                 if entry.kind == EntryKind.TRANSITION:
                     state = fire(state, TRIGGERS[entry.code])
         except MachineError:
-            self._complain(f"{name}: its history is no path in the chart")
+            self._complain(f"{name}: its history is not a path in the chart")
         if state is not record.state:
             self._complain(f"{name}: is {record.state}, its history ends in {state}")
         before: tuple[Entry, ...] = was.history if was else ()
@@ -237,18 +242,18 @@ class Books:
         indexed = self._store._wakes.get(name)
         flow = self.flow_of(record.flow)
         if record.wake_at_ms != expected_wake(record, flow):
-            self._complain(f"{name}: wakes at {record.wake_at_ms}, not as the schedule says")
+            self._complain(f"{name}: wakes at {record.wake_at_ms}, which is not in the schedule")
         if record.wake_at_ms is None and not self.at_end(record):
-            self._complain(f"{name}: is not at its end, and nobody will look at it again")
+            self._complain(f"{name}: is not at its end, and has no wake time")
         order_id, _, n = name.rpartition(".")
-        noted = int(n) in self._store._orders[order_id].notices
-        # Whatever is written over a notification that nobody has answered leaves it due.
-        wanted = {self._store.now_ms()} if noted else {record.wake_at_ms}
+        notified = int(n) in self._store._orders[order_id].notices
+        # A commit must not delay a notification that no inquiry has settled: it stays due.
+        wanted = {self._store.now_ms()} if notified else {record.wake_at_ms}
         if indexed not in wanted:
-            self._complain(f"{name}: wakes at {record.wake_at_ms}, its index says {indexed}")
+            self._complain(f"{name}: wakes at {record.wake_at_ms}, its index has {indexed}")
 
     def at_end(self, record: Record) -> bool:
-        """Whether nobody has to look at this payment any more."""
+        """Whether no worker has to look at this payment again."""
         if record.operation is not None or record.confirming:
             return False
         watched_ms = record.moved_at_ms + self.flow_of(record.flow).end.late_watch_s * 1000
@@ -265,7 +270,7 @@ class Books:
             self._complain(f"{name}: the order's entry {entry} is not the record's")
 
     def _check_truth(self, name: str, record: Record) -> None:
-        """No state is ahead of what the gateway can have said."""
+        """Check that the bank has done what the payment's state needs."""
         cf_payment_id, state = record.cf_payment_id, record.state
         if _by_person(record):
             return
@@ -279,10 +284,10 @@ class Books:
             return
         wanted = _PROVED_BY.get(state)
         if wanted and not wanted & set(effects):
-            self._complain(f"{name}: is {state}, the bank only knows {', '.join(effects)}")
+            self._complain(f"{name}: is {state}, the bank has only {', '.join(effects)}")
         owner = self._truth.owners.get(cf_payment_id, "")
-        # Whoever adopts an order lets any of its attempts be claimed; whoever says that a
-        # payment is over, before its pay has arrived, gives that attempt away.
+        # After `adopt` a payment may own any attempt of its order. A person who resolves a payment
+        # before its pay has arrived leaves that attempt to another payment.
         given = owner in self.records and _by_person(self.records[owner])
         adopted = name.rpartition(".")[0] in self.adopted
         if owner != name and not (record.open_reviews or adopted or given or name in self.untimed):
@@ -292,7 +297,7 @@ class Books:
         differs = record.amount not in {None, ORDER_AMOUNT}
         reviewed = any(review.reason == "order_amount_differs" for review in record.reviews)
         if differs and record.state in HOLDS and not (reviewed or _by_person(record)):
-            self._complain(f"{name}: start was given {record.amount}, and no person knows")
+            self._complain(f"{name}: start was given {record.amount}, and no review is open")
         held, taken = record.amount_held, record.captured_amount
         if taken is not None and (taken < 0 or (held is not None and taken > held)):
             self._complain(f"{name}: captured {taken} of {held}")
@@ -300,22 +305,22 @@ class Books:
             self._complain(f"{name}: captured_amount {was.captured_amount} became {taken}")
         truth = self._truth.captured.get(record.cf_payment_id or "", Decimal(0))
         if record.state is State.CAPTURED and not _by_person(record) and taken != truth:
-            self._complain(f"{name}: says captured {taken}, the bank took {truth}")
+            self._complain(f"{name}: has captured {taken}, the bank took {truth}")
         if was and was.state in FINAL and record.state is not was.state:
             self._complain(f"{name}: left {was.state} for {record.state}")
 
 
-def _knows(record: Record, origin: Origin) -> bool:
-    """Whether a record has heard of the operation that this key was made for."""
+def _has_operation(record: Record, origin: Origin) -> bool:
+    """Whether a record was written after the operation of this key was opened."""
     return origin.sequence <= record.sequence and origin.nonce == record.nonce
 
 
 def _by_person(record: Record) -> bool:
-    """Whether somebody's word has moved it: a person may know what no call tells."""
+    """Whether a person has resolved it: a person may know what no inquiry shows."""
     return any(e.kind == EntryKind.NOTE and "resolved" in e.text for e in record.history)
 
 
-def _told(record: Record) -> str:
+def _described(record: Record) -> str:
     parts = [f"v{record.version} {record.state}"]
     operation = record.operation
     if operation is not None:

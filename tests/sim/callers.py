@@ -1,4 +1,4 @@
-"""Merchants: what they call, in sensible and in silly orders, two of them on one payment."""
+"""Merchants: what they call, in useful and useless sequences, two of them on one payment."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ENDS = {"captured", "voided", "failed"}
 
 @dataclass(slots=True, eq=False)
 class Sale:
-    """One order: what it is about, and what its callers have seen of its payments."""
+    """One order: its flow, card and amount, and the payments that its callers have seen."""
 
     order_id: str
     session: str
@@ -47,7 +47,7 @@ class Sale:
     seen: list[Payment] = field(default_factory=list)
 
     def keep(self, payment: object) -> None:
-        """Remember a payment as a caller saw it."""
+        """Keep a payment as a caller got it."""
         if isinstance(payment, Payment):
             self.seen.append(payment)
 
@@ -58,7 +58,7 @@ class Sale:
 
 
 class Caller:
-    """One merchant's backend, on one process: it calls, waits, clicks twice, hangs up."""
+    """One merchant's backend, on one process: it calls, waits, clicks twice, cancels a call."""
 
     def __init__(
         self,
@@ -96,8 +96,8 @@ class Caller:
     async def serve(self, sale: Sale, steps: int) -> None:
         """Make so many calls about one order, with pauses between them.
 
-        Mostly it fetches the order first, as a checkout does that shows what is to be paid;
-        so it knows the gateway's clock.
+        Mostly it fetches the order first, as a checkout does that shows the amount;
+        so it has a time of the gateway's clock.
         """
         if self._rng.random() < 0.8:
             with suppress(CfflowError, Died):
@@ -108,29 +108,29 @@ class Caller:
             tasks = [self._process.run(self.act(sale, name, target)) for _ in range(clicks)]
             if self._rng.random() < 0.05:
                 await asyncio.sleep(self._rng.expovariate(2))
-                self._story.tell(self._process.name, f"hangs up on {name}")
+                self._story.add(self._process.name, f"cancels {name}")
                 tasks[0].cancel()
             for task in tasks:
                 await asyncio.wait([task])
             await asyncio.sleep(self._pause_s(sale))
 
     async def act(self, sale: Sale, name: str, target: Payment | str) -> None:
-        """Make one call, and hold its outcome against what it sent."""
+        """Make one call, and compare its outcome with what it sent."""
         about = target if isinstance(target, str) else target.id
         action = Action(next(self._numbers), name, about)
         ACTION.set(action)
         at = "" if isinstance(target, str) else f" at v{target.version}"
-        self._story.tell(self._process.name, f"calls {name} on {about}{at} [{action.number}]")
+        self._story.add(self._process.name, f"calls {name} on {about}{at} [{action.number}]")
         error: BaseException | None = None
         try:
             payment = await self._calls[name](sale, target)
             sale.keep(payment)
-            self._story.tell(self._process.name, f"[{action.number}] {payment!r}")
+            self._story.add(self._process.name, f"[{action.number}] {payment!r}")
         except CfflowError as raised:
             error = raised
             sale.keep(raised.payment)
             text = f"[{action.number}] {type(raised).__name__}: {raised}"
-            self._story.tell(self._process.name, text[:160])
+            self._story.add(self._process.name, text[:160])
         except Died:
             return
         self._rules.finished(action, error)
@@ -163,7 +163,7 @@ class Caller:
         ways = (2.0, 31.0, 100.0) if state in _ENDS | {"initiated"} else (0.0, 0.1, 1.0, 11.0, 31.0)
         return self._rng.choice(ways) * self._rng.uniform(0.5, 1.5)
 
-    # what they call
+    # the calls
 
     async def _start(self, sale: Sale, _: Payment | str) -> Payment:
         return await self._orchestrator.start(sale.flow, order_id=sale.order_id, amount=sale.amount)
@@ -201,7 +201,7 @@ class Caller:
         return await self._orchestrator.acknowledge(target, reason, actor="ann", note="seen")
 
     async def _resolve(self, _: Sale, target: Payment | str) -> Payment:
-        """A person looks at the bank's own books, and says what stands there."""
+        """Resolve the payment as a person does who reads the bank's own books."""
         name = target if isinstance(target, str) else target.id
         state, amount = self._truth.verdict(name)
         return await self._orchestrator.resolve(

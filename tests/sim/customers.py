@@ -1,4 +1,4 @@
-"""Customers and their banks: they pay, drop out, do nothing, or answer when it is too late."""
+"""Customers and their banks: they pay, drop out, do nothing, or pay when it is too late."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.sim.loop import VirtualLoop
 from tests.sim.story import Story
 from tests.sim.truth import Truth
 
-#: What a customer may pay with on a page that is not ours: another card, or the same one.
+#: A second card, for a payment on another system's page. Sometimes the first one is used.
 _OTHER_CARD = "6074825972083818"
 
 
 class Customers:
-    """Acts on every attempt that the bank knows, some time after it has begun."""
+    """Acts on every attempt at the bank, some time after it has begun."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Customers:
         self.waiting = 0
 
     def meet(self, order_id: str) -> None:
-        """Let the customer of every new attempt decide what they will do, and when."""
+        """Draw for every new attempt what its customer will do, and when."""
         for attempt in self._truth.attempts(order_id):
             if attempt.cf_payment_id not in self._met:
                 self._met.add(attempt.cf_payment_id)
                 self._decide(attempt)
 
     def stray(self, order_id: str, session: str, card: str, at_s: float) -> None:
-        """The customer pays the order on some other page, at the bank's own time."""
+        """Let the customer pay the order on another page; `at_s` shifts the time into the past."""
         number = card if at_s < 0 else _OTHER_CARD
         fields = {
             "channel": "link",
@@ -66,7 +66,7 @@ class Customers:
         except Refused:
             return
         self._truth.catch_up()
-        self._story.tell("customer", f"pays {order_id} on another page with card {number[-4:]}")
+        self._story.add("customer", f"pays {order_id} on another page with card {number[-4:]}")
         self.meet(order_id)
 
     def _decide(self, attempt: Attempt) -> None:
@@ -89,6 +89,6 @@ class Customers:
         except Refused:
             return
         self._truth.catch_up()
-        self._story.tell("customer", f"makes {name} {verdict}")
+        self._story.add("customer", f"makes {name} {verdict}")
         if verdict != "SUCCESS" and self._rng.random() < self.late:
             self._later(self._rng.choice((8.0, 30.0, 600.0, 5000.0)), attempt, "SUCCESS")

@@ -1,8 +1,8 @@
-"""A process's way to the store, which is as slow, deaf and forgetful as Redis can be.
+"""A process's connection to the store, with the delays and losses that Redis can have.
 
-A command that was sent is carried out, whoever dies or hangs up then. A command without an
-answer is what `RedisStore` makes of it: sent again under its token, or `StoreUnavailable`,
-with or without its effect, and that effect perhaps still to come.
+A command that was sent is carried out, even if its sender dies or cancels it then. A command
+without a result is handled as `RedisStore` does: it is sent again under its token, or raises
+`StoreUnavailable`. It may have had its effect, may have none, or may still have it later.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.sim.process import Process
 from tests.sim.story import Story
 from tests.sim.weather import Weather
 
-#: After so long `RedisStore` gives a command up.
+#: After so many seconds `RedisStore` gives a command up.
 _DEADLINE_S = 3.0
 _SLOW_S = 2.9
 
@@ -42,7 +42,7 @@ class Command:
 
 
 class Disk:
-    """The `Store` that a process sees; it wraps every method that is one to wait for."""
+    """The `Store` that a process sees; it wraps every coroutine method."""
 
     def __init__(
         self,
@@ -67,10 +67,10 @@ class Disk:
         return self._store.now_ms() + self._process.skew_ms
 
     async def open(self) -> None:
-        """Nothing to connect to."""
+        """Do nothing: there is no connection."""
 
     async def aclose(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is no connection."""
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
@@ -117,7 +117,7 @@ class Disk:
         """Do it in the store, which is one process: nothing comes between."""
         try:
             done = self._do(command)
-        except Exception as error:  # noqa: BLE001  whatever the store raises is its answer
+        except Exception as error:  # noqa: BLE001  whatever the store raises is the command's result
             self._loop.call_later(self._weather.pause_s() / 4, self._raise, answer, error)
             return
         down_s = self._weather.pause_s() / 4
@@ -136,7 +136,7 @@ class Disk:
         return done
 
     def _send_again(self, command: Command, answer: asyncio.Future[Any], first: Any) -> None:
-        """The answer was lost and the command sent once more, under the same token."""
+        """The result was lost; send the command once more, under the same token."""
         again = self._again(command, first)
         self._loop.call_later(self._weather.pause_s() / 4, self._answer, answer, again)
 
@@ -159,7 +159,7 @@ class Disk:
             answer.set_result(done)
 
     def _fail(self, command: Command, answer: asyncio.Future[Any]) -> None:
-        self._story.tell(command.process.name, f"gives its {command.name} up ({command.fault})")
+        self._story.add(command.process.name, f"gives up its {command.name} ({command.fault})")
         self._raise(answer, StoreUnavailable(f"simulated: {command.fault}"))
 
     def _raise(self, answer: asyncio.Future[Any], error: Exception) -> None:

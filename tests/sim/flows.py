@@ -1,4 +1,4 @@
-"""The flows of the simulated merchants: the shipped ones, and some in which time runs fast."""
+"""The flows of the simulated merchants: the shipped ones, and some with short times."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def catalog() -> Catalog:
     return made
 
 
-#: One for all worlds of this interpreter: flows never change.
+#: One catalog for all worlds of this interpreter: flows never change.
 CATALOG = catalog()
 
 
 def flows_of(*, fast: bool, holds: bool) -> tuple[str, ...]:
-    """Return the names of the flows among which an order's is drawn."""
+    """Return the names of the flows from which an order's flow is drawn."""
     if fast:
         return _FAST_HOLDS if holds else ("fast", "fast", "fast_brief")
     return ("preauth", "upi_mandate") if holds else ("native_otp", "redirect", "upi")

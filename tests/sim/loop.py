@@ -1,8 +1,8 @@
-"""An event loop on virtual time: nothing waits, and the schedule is drawn from a seed.
+"""An event loop on virtual time: nothing really waits, and the schedule is drawn from a seed.
 
-Among the callbacks that are ready the next one is drawn by lot; when none is, time jumps
-to the next timer. Days cost nothing, and the same seed runs the same callbacks in the
-same order, whatever the machine does meanwhile.
+Among the callbacks that are ready the next one is drawn at random; when none is ready, time
+jumps to the next timer. Virtual days take no real time. The same seed runs the same callbacks
+in the same order on every machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Ts = TypeVarTuple("_Ts")
 
 
 class Deadlock(Exception):
-    """Somebody waits for what nothing will bring about."""
+    """A task waits, and no callback or timer is left that could wake it."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -47,7 +47,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     @property
     def next_timer_s(self) -> float | None:
-        """When the next timer is due that nobody has cancelled."""
+        """When the next timer is due that was not cancelled."""
         while self._timers and self._timers[0][2].cancelled():
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
@@ -92,7 +92,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             asyncio._set_running_loop(None)
 
     def drain(self) -> None:
-        """Run what is ready without moving time: let cancelled tasks come to their end."""
+        """Run what is ready without moving time: let cancelled tasks end."""
         asyncio._set_running_loop(self)
         try:
             while self._runnable:
@@ -113,7 +113,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Go to the next timer, and make everything ready that is due then."""
         due_s = self.next_timer_s
         if due_s is None:
-            raise Deadlock("everybody waits, and no timer is left")
+            raise Deadlock("every task waits, and no timer is left")
         if due_s > self._now_s:
             self._now_s = due_s
             self._clock.now_ms = self._began_ms + round(due_s * 1000)
@@ -124,4 +124,4 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 def _ignored(_: object) -> None:
-    """What a loop without an owner does about news."""
+    """Ignore a task or an error while the loop has no owner."""

@@ -1,4 +1,7 @@
-"""Deliberate bugs in cfflow, each of which some seed must find; one that none finds is a hole."""
+"""Deliberate bugs in cfflow. Some seed must find each of them.
+
+A bug that no seed finds is a gap in the rules.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ from cfflow.testing import MemoryStore
 
 @contextmanager
 def changed(owner: Any, name: str, new: object) -> Iterator[None]:
-    """Give an attribute another value for a while."""
+    """Give an attribute another value until the block ends."""
     kept = getattr(owner, name)
     setattr(owner, name, new)
     try:
@@ -50,7 +53,7 @@ def changed(owner: Any, name: str, new: object) -> Iterator[None]:
 
 @contextmanager
 def replaced(old: object, new: object) -> Iterator[None]:
-    """Put something in the place of a function, under every name that the library has for it."""
+    """Replace a function under every name that the library has for it."""
     places = [
         (module, name)
         for title, module in list(sys.modules.items())
@@ -65,7 +68,7 @@ def replaced(old: object, new: object) -> Iterator[None]:
 
 
 def operation_not_written_down() -> AbstractContextManager[None]:
-    """The step is sent first, and written down with its outcome."""
+    """The step is sent first, and stored together with its outcome."""
 
     async def unwritten(_: Engine, plan: Plan, _begin: object, _flow: Flow) -> object:
         return plan, Committed(Outcome.OK, plan.record.updated_at_ms, plan.snapshot)
@@ -91,7 +94,7 @@ def new_key_on_a_resend() -> AbstractContextManager[None]:
 
 @contextmanager
 def resend_without_an_inquiry() -> Iterator[None]:
-    """A step of unknown outcome is sent again, and nobody has asked what it did."""
+    """A step of unknown outcome is sent again without an inquiry about what it did."""
 
     def at_once(snapshot: Snapshot, now_ms: int) -> bool:
         operation = snapshot.record.operation
@@ -132,7 +135,7 @@ def version_not_checked() -> AbstractContextManager[None]:
 
 
 def pay_sent_again() -> AbstractContextManager[None]:
-    """A pay whose answer is lost is tried once more, trusting in its key."""
+    """A pay whose answer is lost is sent once more under the same key."""
     return changed(GatewayClient, "pay_with", _twice(GatewayClient.pay_with))
 
 
@@ -151,14 +154,14 @@ def _twice(call: Callable[..., Any]) -> Callable[..., Any]:
     return again
 
 
-def no_attempt_believed_at_once() -> AbstractContextManager[None]:
-    """One inquiry that shows no attempt is taken for "the pay never arrived"."""
+def one_empty_list_is_proof() -> AbstractContextManager[None]:
+    """One inquiry that shows no attempt counts as proof that the pay never arrived."""
     return changed(answers, "_not_seen_twice", lambda *_: True)
 
 
 @contextmanager
 def captured_is_overwritten() -> Iterator[None]:
-    """What contradicts a final state moves it all the same."""
+    """An observation that contradicts a final state moves the payment."""
     walk, fire = chart.walk, chart.fire
 
     def walked(source: State, target: State, *, attempted: bool = True) -> Any:
@@ -176,19 +179,19 @@ def captured_is_overwritten() -> Iterator[None]:
 
 
 def _before(state: State) -> State:
-    """Where a captured payment was before, so that the chart lets it go elsewhere."""
+    """Return the state before a capture, so that the chart permits another move."""
     return State.AUTHORIZED if state is State.CAPTURED else state
 
 
 @contextmanager
-def foreign_attempt_claimed() -> Iterator[None]:
-    """A lost pay claims any attempt of its order that nobody has."""
+def foreign_attempt_owned() -> Iterator[None]:
+    """A lost pay takes any attempt of its order that no payment owns."""
     with replaced(matching.matches, lambda *_: True), replaced(matching.is_older, lambda *_: False):
         yield
 
 
 def timeout_taken_for_a_refusal() -> AbstractContextManager[None]:
-    """A step that nobody answered is closed as one that had no effect."""
+    """A step without an answer is closed as one that had no effect."""
 
     def harmless(call: object, error: Exception) -> GatewayUnavailable:
         return GatewayUnavailable(f"{call}: {type(error).__name__}")
@@ -197,7 +200,7 @@ def timeout_taken_for_a_refusal() -> AbstractContextManager[None]:
 
 
 def server_error_taken_for_a_refusal() -> AbstractContextManager[None]:
-    """A 500 is believed to mean that nothing happened."""
+    """A 500 counts as proof that nothing happened."""
     from_answer = failures.from_answer
 
     def harmless(call: Any, response: Any) -> Any:
@@ -208,8 +211,8 @@ def server_error_taken_for_a_refusal() -> AbstractContextManager[None]:
     return replaced(from_answer, harmless)
 
 
-def payment_forgotten() -> AbstractContextManager[None]:
-    """Nobody is told to look at a payment again while the customer is away."""
+def wake_time_left_out() -> AbstractContextManager[None]:
+    """A payment has no wake time while the customer is away."""
     next_wake = schedule.next_wake
 
     def never(record: Record, flow: Flow) -> int | None:
@@ -224,49 +227,51 @@ def hold_beside_a_hold() -> AbstractContextManager[None]:
 
 
 def pause_not_noticed() -> AbstractContextManager[None]:
-    """A process that slept after its commit sends all the same."""
+    """A process that slept after its commit still sends the step."""
     return changed(sys.modules["cfflow.engine"], "SEND_WITHIN_MS", 10**9)
 
 
 def failed_never_revives() -> AbstractContextManager[None]:
-    """Money that comes after all is not check_amounts."""
+    """A failed payment stays failed when its attempt takes money later."""
 
-    def deaf(sketch: Draft, observation: Observation, target: State, asked_at_ms: int) -> bool:
+    def stays_failed(
+        sketch: Draft, observation: Observation, target: State, asked_at_ms: int
+    ) -> bool:
         return sketch.state is not State.FAILED and agrees(sketch, observation, target, asked_at_ms)
 
     agrees = absorb._agrees
-    return changed(absorb, "_agrees", deaf)
+    return changed(absorb, "_agrees", stays_failed)
 
 
-def twins_not_noticed() -> AbstractContextManager[None]:
-    """Two payments of one order take money, and nobody is told."""
+def siblings_with_money_not_noticed() -> AbstractContextManager[None]:
+    """Two payments of one order take money, and no review is opened."""
     return changed(decide, "warn_of_siblings_with_money", lambda _: None)
 
 
 def late_pay_not_noticed() -> AbstractContextManager[None]:
-    """The attempt of a pay that was given up appears, and nobody is told."""
+    """The attempt of a pay that was given up appears, and no review is opened."""
     return changed(decide, "warn_of_late_pay", lambda *_: None)
 
 
 def restart_not_noticed() -> AbstractContextManager[None]:
-    """The store has forgotten its last commits, and everybody goes on as before."""
+    """The store has lost its last commits, and the engine does not check for it."""
     return changed(MemoryStore, "_may_be_rolled_back", lambda *_: False)
 
 
 def old_nonce_after_a_loss() -> AbstractContextManager[None]:
-    """After a loss of data the keys of forgotten steps come again."""
+    """After a loss of data the keys of the lost steps are used again."""
 
-    def trusting(
+    def kept_nonce(
         sketch: Draft, listed: tuple[Observation, ...], *, nonce: str, named: tuple[str, ...]
     ) -> None:
         renew_nonce(sketch, listed, nonce=sketch.nonce, named=named)
 
     renew_nonce = attempts.renew_nonce
-    return changed(decide, "renew_nonce", trusting)
+    return changed(decide, "renew_nonce", kept_nonce)
 
 
 def ruled_out_by_amount() -> AbstractContextManager[None]:
-    """An attempt of another amount counts as somebody else's, without any proof."""
+    """An attempt of another amount counts as a foreign attempt, without any proof."""
     is_older = matching.is_older
 
     def other_amount(operation: Operation, observation: Observation) -> bool:
@@ -278,7 +283,7 @@ def ruled_out_by_amount() -> AbstractContextManager[None]:
 
 
 def refresh_restarts_the_schedule() -> AbstractContextManager[None]:
-    """Asking about a payment begins its wait anew."""
+    """An inquiry starts the payment's wait again."""
     asked = Draft.asked
 
     def restarting(sketch: Draft, at_ms: int) -> None:
@@ -298,7 +303,7 @@ def renewal_restarts_the_review_clock() -> AbstractContextManager[None]:
 
 
 def foreign_taker_ignored() -> AbstractContextManager[None]:
-    """The customer has paid on another page, and is asked to pay here as well."""
+    """The customer has paid on another page, and may pay here as well."""
     return changed(decide, "warn_of_second_taker", lambda *_: None)
 
 
@@ -314,14 +319,14 @@ def siblings_ignored() -> Iterator[None]:
         yield
 
 
-def contradicting_entity_believed() -> AbstractContextManager[None]:
-    """An answer about another order moves this one's payment."""
+def contradicting_entity_used() -> AbstractContextManager[None]:
+    """An answer about another order moves a payment of this order."""
     return changed(decide, "_of_this_order", lambda _, observations: observations)
 
 
 Mutation = Callable[[], AbstractContextManager[None]]
 
-#: Every bug, with the faults of the network among which it shows soonest; None: any of them.
+#: Every bug, with the network faults that show it soonest; None: any faults.
 MUTATIONS: dict[Mutation, tuple[str, ...] | None] = {
     operation_not_written_down: None,
     new_key_on_a_resend: None,
@@ -330,16 +335,16 @@ MUTATIONS: dict[Mutation, tuple[str, ...] | None] = {
     version_not_checked: None,
     pay_sent_again: ("lost_before", "lost_after"),
     otp_sent_again: ("lost_before", "lost_after"),
-    no_attempt_believed_at_once: None,
+    one_empty_list_is_proof: None,
     captured_is_overwritten: None,
-    foreign_attempt_claimed: None,
+    foreign_attempt_owned: None,
     timeout_taken_for_a_refusal: None,
     server_error_taken_for_a_refusal: None,
-    payment_forgotten: None,
+    wake_time_left_out: None,
     hold_beside_a_hold: (),
     pause_not_noticed: (),
     failed_never_revives: (),
-    twins_not_noticed: (),
+    siblings_with_money_not_noticed: (),
     late_pay_not_noticed: ("stuck",),
     restart_not_noticed: ("busy",),
     old_nonce_after_a_loss: ("busy",),
@@ -347,6 +352,6 @@ MUTATIONS: dict[Mutation, tuple[str, ...] | None] = {
     refresh_restarts_the_schedule: None,
     renewal_restarts_the_review_clock: ("error_stored",),
     foreign_taker_ignored: ("lost_after",),
-    contradicting_entity_believed: ("mixed",),
+    contradicting_entity_used: ("mixed",),
     siblings_ignored: None,
 }

@@ -1,7 +1,8 @@
 """The network between cfflow's processes and the bank, which loses, delays and repeats.
 
 The bank is the emulator's own app, called in-process: its idempotency keys, its checks and
-its wire format are in force. What has been posted arrives, whoever dies or hangs up then.
+its wire format are in force. A request that was posted arrives,
+even if its sender dies or cancels the call then.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from tests.sim.weather import Fate, Weather
 
 BASE_URL = "http://127.0.0.1:1/pg"
 
-#: The calls that are steps: they may move money or end a customer's chance.
+#: The calls that are steps: they may move money or use up a customer's try.
 STEPS = frozenset({"pay", "authenticate", "authorize"})
 
 _MAYBE_DONE = frozenset({408, 409, 422, 425})
-#: What an attempt's entity says that has money.
+#: What the entity of an attempt with money contains.
 _MONEY = (b'"payment_status":"SUCCESS"', b'"payment_status":"VOID"')
-#: The order whose answer came instead of ours.
+#: The order of an answer that came in place of the right one.
 _ELSEWHERE = b"order_elsewhere"
 _PAGE = b"<html><body>Please wait</body></html>"
 
 
 @dataclass(slots=True, eq=False)
 class Sent:
-    """One request as a process sent it, and what is known of it outside of all processes."""
+    """One request as a process sent it, and what happened to it outside of all processes."""
 
     number: int
     process: Process
@@ -52,8 +53,8 @@ class Sent:
     limit_s: float
     at_s: float
     origin: Origin | None = None
-    told: str = ""
-    told_at_s: float = 0.0
+    outcome: str = ""
+    ended_at_s: float = 0.0
     arrived_at_s: list[float] = field(default_factory=list)
     effects: list[LedgerEntry] = field(default_factory=list)
 
@@ -68,7 +69,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class LimitHeaders:
+class BankResponse:
     """An answer as the bank gave it."""
 
     status: int
@@ -77,7 +78,7 @@ class LimitHeaders:
 
 
 class Watcher(Protocol):
-    """Who is told of every request, arrival and answer."""
+    """Gets every request, arrival and answer."""
 
     def sending(self, sent: Sent) -> None:
         """A process sends a request."""
@@ -86,11 +87,11 @@ class Watcher(Protocol):
         """The bank has dealt with a request."""
 
     def answered(self, sent: Sent) -> None:
-        """A living process hears the answer, or that there is none."""
+        """A living process gets the answer, or an error in its place."""
 
 
 class BankClock(Clock):
-    """The bank's clock: the world's."""
+    """The bank's clock, which is the world's clock."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ class BankClock(Clock):
 
 
 class Network:
-    """Carries requests to the bank and answers back, as the weather has it."""
+    """Carries requests to the bank and answers back; the weather decides how."""
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class Network:
         self.sent: list[Sent] = []
         self.watcher: Watcher | None = None
         self.in_flight = 0
-        self._past: dict[tuple[str, ...], LimitHeaders] = {}
+        self._past: dict[tuple[str, ...], BankResponse] = {}
         self._loop = loop
         self._bank = bank
         self._clock = clock
@@ -127,11 +128,11 @@ class Network:
         self._app = create_app(bank, faults=self._faults, clock=clock)
 
     def post(self, process: Process, request: httpx.Request) -> asyncio.Future[httpx.Response]:
-        """Send a request; the future is its answer, or the error that the sender sees."""
+        """Send a request; the future is its answer, or the error that the sender gets."""
         process.check()
         sent = self._read(process, request)
         fate = self._weather.fate(sent.call, sent.limit_s)
-        self._story.tell(process.name, f"sends {sent}{f' ({fate.name})' if fate.name else ''}")
+        self._story.add(process.name, f"sends {sent}{f' ({fate.name})' if fate.name else ''}")
         self.sent.append(sent)
         if self.watcher is not None:
             self.watcher.sending(sent)
@@ -141,7 +142,7 @@ class Network:
             self.in_flight += 1
             later(delay_s, self._arrive, sent, fate, turn, request, answer)
         if not fate.arrives and fate.answer_after_s is not None:
-            response = _spoiled(fate, LimitHeaders(0, [], b""))
+            response = _spoiled(fate, BankResponse(0, [], b""))
             later(fate.answer_after_s, self._answer, sent, answer, response)
         if fate.breaks_after_s is not None:
             later(fate.breaks_after_s, self._break, sent, answer, fate.error)
@@ -188,40 +189,40 @@ class Network:
         before = len(self._bank.ledger)
         if fate.spoil == "stored":
             self._faults.add(Fault(call="any", kind="status_stored", status=fate.status))
-        said = self._perform(request)
+        response = self._perform(request)
         effects = self._bank.ledger[before:]
         sent.effects += effects
         sent.arrived_at_s.append(self._loop.time())
-        told = "".join(f" {entry.effect} {entry.cf_payment_id}" for entry in effects)
-        self._story.tell("bank", f"gets {sent}: {said.status}{told}")
+        done = "".join(f" {entry.effect} {entry.cf_payment_id}" for entry in effects)
+        self._story.add("bank", f"gets {sent}: {response.status}{done}")
         if self.watcher is not None:
             self.watcher.arrived(sent)
-        said = self._aged(sent, fate, said)
+        response = self._aged(sent, fate, response)
         if turn == fate.answered_by and fate.answer_after_s is not None:
-            response = _spoiled(fate, said)
-            self._loop.call_later(fate.answer_after_s, self._answer, sent, answer, response)
+            spoiled = _spoiled(fate, response)
+            self._loop.call_later(fate.answer_after_s, self._answer, sent, answer, spoiled)
         if self._weather.strikes():
             sent.process.die(f"when #{sent.number} reached the bank")
 
-    def _aged(self, sent: Sent, fate: Fate, said: LimitHeaders) -> LimitHeaders:
-        """Return the answer, or an older one about the same attempt, from before any money."""
+    def _aged(self, sent: Sent, fate: Fate, response: BankResponse) -> BankResponse:
+        """Return the answer, or an older one about the same attempt, from before it had money."""
         if fate.spoil == "mixed":
-            return _mixed(said)
+            return _mixed(response)
         if fate.spoil == "stale":
-            return self._past.get(sent.ids, said)
-        if sent.call == "fetch_payment" and not any(word in said.body for word in _MONEY):
-            self._past[sent.ids] = said
-        return said
+            return self._past.get(sent.ids, response)
+        if sent.call == "fetch_payment" and not any(word in response.body for word in _MONEY):
+            self._past[sent.ids] = response
+        return response
 
-    def _perform(self, request: httpx.Request) -> LimitHeaders:
-        """Call the app, which never waits for anything in here."""
-        told: list[dict[str, Any]] = []
+    def _perform(self, request: httpx.Request) -> BankResponse:
+        """Call the app, which never waits in this simulation."""
+        messages: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": request.content, "more_body": False}
 
         async def send(message: Any) -> None:
-            told.append(message)
+            messages.append(message)
 
         scope = {
             "type": "http",
@@ -234,7 +235,7 @@ class Network:
             "client": ("127.0.0.1", 1),
         }
         at_once(self._app(scope, receive, send))
-        return LimitHeaders(told[0]["status"], told[0]["headers"], told[1]["body"])
+        return BankResponse(messages[0]["status"], messages[0]["headers"], messages[1]["body"])
 
     def _answer(
         self, sent: Sent, answer: asyncio.Future[httpx.Response], response: httpx.Response
@@ -243,7 +244,7 @@ class Network:
             return
         mixed = _ELSEWHERE in response.content
         meaning = "unknown" if mixed else _meaning(response)
-        self._tell(sent, meaning, str(response.status_code))
+        self._finish(sent, meaning, str(response.status_code))
         answer.set_result(response)
 
     def _break(
@@ -255,12 +256,12 @@ class Network:
         if answer.done() or not sent.process.alive:
             return
         never_sent = error in (httpx.ConnectError, httpx.ConnectTimeout)
-        self._tell(sent, "refused" if never_sent else "unknown", error.__name__)
+        self._finish(sent, "refused" if never_sent else "unknown", error.__name__)
         answer.set_exception(error("simulated"))
 
-    def _tell(self, sent: Sent, meaning: str, shown: str) -> None:
-        sent.told, sent.told_at_s = meaning, self._loop.time()
-        self._story.tell(sent.process.name, f"hears {shown} to #{sent.number}")
+    def _finish(self, sent: Sent, meaning: str, shown: str) -> None:
+        sent.outcome, sent.ended_at_s = meaning, self._loop.time()
+        self._story.add(sent.process.name, f"gets {shown} for #{sent.number}")
         if self.watcher is not None:
             self.watcher.answered(sent)
 
@@ -283,39 +284,39 @@ def at_once(work: Coroutine[Any, Any, Any]) -> Any:
     except StopIteration as done:
         return done.value
     work.close()
-    raise RuntimeError("it had to wait, which nothing in here may do")
+    raise RuntimeError("the coroutine waited, which no call in the simulation may do")
 
 
-def _mixed(said: LimitHeaders) -> LimitHeaders:
-    """Return an answer as if it were about an order that was paid, elsewhere."""
-    found = json.loads(said.body) if said.status == 200 else None
+def _mixed(response: BankResponse) -> BankResponse:
+    """Return an answer changed so that it is about another order, which is paid."""
+    found = json.loads(response.body) if response.status == 200 else None
     for entity in found if isinstance(found, list) else [found]:
         if isinstance(entity, dict) and "payment_status" in entity:
             entity |= {"order_id": _ELSEWHERE.decode(), "payment_status": "SUCCESS"}
             entity |= {"is_captured": True, "authorization": None}
     return (
-        said
+        response
         if found is None
-        else LimitHeaders(said.status, said.headers, json.dumps(found).encode())
+        else BankResponse(response.status, response.headers, json.dumps(found).encode())
     )
 
 
-def _spoiled(fate: Fate, said: LimitHeaders) -> httpx.Response:
-    """Return what is left of an answer on its way back."""
+def _spoiled(fate: Fate, response: BankResponse) -> httpx.Response:
+    """Return the answer as the fault leaves it on its way back."""
     if fate.spoil in {"instead", "status"}:
-        words = {"message": fate.message or "simulated", "code": fate.code or "internal_error"}
+        error = {"message": fate.message or "simulated", "code": fate.code or "internal_error"}
         fields = {"x-ratelimit-retry": "7"} if fate.status == 429 else {}
-        content = json.dumps(words | {"type": "api_error"}).encode()
+        content = json.dumps(error | {"type": "api_error"}).encode()
         return httpx.Response(fate.status, headers=fields, content=content)
     if fate.spoil == "page":
         return httpx.Response(fate.status, headers={"content-type": "text/html"}, content=_PAGE)
-    content = said.body[: len(said.body) // 2] if fate.spoil == "half" else said.body
-    kept = [pair for pair in said.headers if pair[0] != b"content-length"]
-    return httpx.Response(said.status, headers=kept, content=content)
+    content = response.body[: len(response.body) // 2] if fate.spoil == "half" else response.body
+    kept = [pair for pair in response.headers if pair[0] != b"content-length"]
+    return httpx.Response(response.status, headers=kept, content=content)
 
 
 def _meaning(response: httpx.Response) -> str:
-    """Say what an answer proves about a step: refused, unknown, replayed or answered."""
+    """Return what an answer proves about a step: refused, unknown, replayed or answered."""
     status = response.status_code
     if status < 300:
         return "answered"

@@ -1,4 +1,4 @@
-"""Which step an idempotency key was made for, learned from what the store has committed."""
+"""The step of each idempotency key, taken from what the store has committed."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Origin:
 
 
 class Origins:
-    """Every key that the store has ever kept. What the store forgets is still known here."""
+    """Every key that the store has ever kept, even if the store has lost it since."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Origin] = {}
+        self._found: dict[str, Origin] = {}
 
     def learn(self, payment_id: str, operation: Operation, nonces: Iterable[str]) -> bool:
-        """Take the key of a new operation. False: none of these nonces leads to it."""
+        """Take the key of a new operation. Return False if none of these nonces gives that key."""
         for nonce in nonces:
             origin = Origin(payment_id, operation.step, operation.sequence, nonce)
             if operation.key == idempotency_key(
                 payment_id, operation.step, operation.sequence, nonce
             ):
-                self._known[operation.key] = origin
+                self._found[operation.key] = origin
                 return True
         return False
 
     def find(self, key: str) -> Origin | None:
-        """Return what a key was made for; None where the store never kept an operation of it."""
-        return self._known.get(key)
+        """Return the step of a key; None if the store never kept an operation with it."""
+        return self._found.get(key)

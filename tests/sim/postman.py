@@ -1,8 +1,8 @@
 """The gateway's notifications: signed, late, twice, in the wrong order, or never.
 
-A notification that is not acknowledged comes again after 2, 10 and 30 minutes. Whoever has
-acknowledged one must not have lost it: the payments that it named are due, asked about since,
-or in somebody's hands.
+A notification that is not acknowledged comes again after 2, 10 and 30 minutes. A process that
+acknowledged one must not lose it: the payments that it named are due, were inquired since,
+or are handled by a process.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _EVENTS = {
 _AGAIN_S = (120.0, 600.0, 1800.0)
 _ANSWER_S = 10.0
 
-#: Where a notification can be handed in: a living process, if there is one.
+#: Returns a living process that can take a notification, if there is one.
 Door = Callable[[], tuple[Process, Orchestrator] | None]
 
 
 class Postman:
-    """Tells of every effect on money, in the worlds where the merchant has given an address."""
+    """Sends a notification for every effect on money, in worlds with a webhook URL."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Postman:
         door: Door,
         now_ms: Callable[[], int],
     ) -> None:
-        # A die of its own: worlds without notifications are what they were before there were any.
+        # Its own generator: the draws of the world must not depend on notifications.
         self._rng = Random(~seed)
         self._account = account
         self._loop = loop
@@ -87,13 +87,13 @@ class Postman:
             self._again(body, tries)
             return
         process, orchestrator = found
-        accepted: asyncio.Future[bool] = self._loop.create_future()
-        process.run(self._hand_in(orchestrator, body, accepted))
+        acknowledged: asyncio.Future[bool] = self._loop.create_future()
+        process.run(self._hand_in(orchestrator, body, acknowledged))
         self.waiting += 1
-        self._loop.call_later(_ANSWER_S, self._look, accepted, body, tries)
+        self._loop.call_later(_ANSWER_S, self._look, acknowledged, body, tries)
 
     async def _hand_in(
-        self, orchestrator: Orchestrator, body: bytes, accepted: asyncio.Future[bool]
+        self, orchestrator: Orchestrator, body: bytes, acknowledged: asyncio.Future[bool]
     ) -> None:
         stamp = str(self._now_ms())
         digest = hmac.digest(self._account.client_secret.encode(), stamp.encode() + body, "sha256")
@@ -102,15 +102,15 @@ class Postman:
         try:
             receipt: Receipt = await orchestrator.on_webhook(headers, body)
         except (CfflowError, Died) as refused:
-            self._story.tell("postman", f"is refused: {type(refused).__name__}")
+            self._story.add("postman", f"is refused: {type(refused).__name__}")
             return
-        self._story.tell("postman", f"has told {', '.join(receipt.payment_ids) or 'nobody'}")
-        accepted.set_result(True)
+        self._story.add("postman", f"delivers to {', '.join(receipt.payment_ids) or 'no payment'}")
+        acknowledged.set_result(True)
 
-    def _look(self, accepted: asyncio.Future[bool], body: bytes, tries: int) -> None:
+    def _look(self, acknowledged: asyncio.Future[bool], body: bytes, tries: int) -> None:
         self.waiting -= 1
-        if not accepted.done():
-            accepted.cancel()
+        if not acknowledged.done():
+            acknowledged.cancel()
             self._again(body, tries)
 
     def _again(self, body: bytes, tries: int) -> None:

@@ -1,4 +1,4 @@
-"""Processes that die as by SIGKILL: from that moment on, nothing they do has any effect."""
+"""Processes that end as by SIGKILL: after that nothing that their tasks do has any effect."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ OWNER: ContextVar[Process | None] = ContextVar("OWNER", default=None)
 
 
 class Died(BaseException):
-    """The process is dead: whatever it still tries ends here."""
+    """The process is dead: every call that its tasks still try raises this."""
 
 
-#: The name of a worker's actions: nobody called for what it does.
+#: The name of a worker's actions, which no merchant's call began.
 WORKER = "worker"
 
-#: How the names of processes begin that only work for themselves.
+#: How the names of processes begin that serve no merchant's calls.
 WORKERS = ("worker", "rescue")
 
 
 @dataclass(slots=True, eq=False)
 class Action:
-    """One call that somebody made on an orchestrator, and the steps that it sent."""
+    """One call on an orchestrator, and the steps that it sent."""
 
     number: int
     name: str
@@ -43,7 +43,7 @@ ACTION: ContextVar[Action | None] = ContextVar("ACTION", default=None)
 
 
 class Process:
-    """A group of tasks with one fate; `skew_ms` is how far its idea of the time is off."""
+    """A group of tasks that end together; `skew_ms` is how far its clock is wrong."""
 
     def __init__(self, name: str, loop: VirtualLoop, story: Story, skew_ms: int = 0) -> None:
         self.name = name
@@ -51,7 +51,7 @@ class Process:
         self.skew_ms = skew_ms
         self._loop = loop
         self._story = story
-        # A dict, not a set: the order of tasks must not depend on where they lie in memory.
+        # A dict, not a set: the order of tasks must not depend on their addresses in memory.
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._over = asyncio.Event()
 
@@ -62,18 +62,18 @@ class Process:
         return context.run(self._loop.create_task, work)
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
-        """Take a task that was started inside; one of a dead process never begins."""
+        """Take a task that was started inside; a task of a dead process never begins."""
         self._tasks[task] = None
         task.add_done_callback(self._forget)
         if not self.alive:
             task.cancel()
 
     def die(self, where: str) -> None:
-        """Kill it. What its tasks do while they are torn down is refused by store and network."""
+        """Kill it. Store and network refuse the calls of its tasks while they are cancelled."""
         if self.alive:
             self.alive = False
             self._over.set()
-            self._story.tell(self.name, f"KILLED {where}")
+            self._story.add(self.name, f"KILLED {where}")
             for task in list(self._tasks):
                 task.cancel()
 
@@ -82,12 +82,12 @@ class Process:
         if not self.alive:
             raise Died(self.name)
 
-    async def wait(self, answer: asyncio.Future[_T]) -> _T:
-        """Wait for an answer from outside, which a dead process never hears."""
+    async def wait(self, outcome: asyncio.Future[_T]) -> _T:
+        """Wait for a result from outside; a dead process never gets it."""
         self.check()
-        heard = await answer
+        result = await outcome
         self.check()
-        return heard
+        return result
 
     async def ended(self) -> None:
         """Wait until it is dead or has nothing left to do."""

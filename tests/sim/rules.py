@@ -1,7 +1,7 @@
-"""What must hold of everything that cfflow sends to the gateway (design.md#invariants).
+"""Rules for everything that cfflow sends to the gateway (design.md#invariants).
 
 The bank of the emulator refuses a second capture by itself, and a real one should: these
-rules look at what was asked of it instead, so that nothing rests on the bank's good sense.
+rules check the requests instead, so that no test passes only because the bank refused.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from cfflow.errors import (
 from tests.sim.books import Books
 from tests.sim.network import STEPS, Sent
 from tests.sim.process import WORKER, WORKERS, Action
-from tests.sim.truth import STRANGER, Truth, world_s
+from tests.sim.truth import FOREIGN, Truth, world_s
 
 #: A process that slept longer than this after its commit does not send any more.
 _SEND_WITHIN_S = (SEND_WITHIN_MS + 20) / 1000
 
-#: A capture or void that was sent again so often will not get anywhere this way.
+#: A capture or void that was sent again so often never ends this way.
 _RESENDS = 25
 
-#: So many inquiries of one kind, by workers, in so many seconds: no pause is left between.
+#: So many inquiries of one kind, by workers, in so many seconds: too few pauses between them.
 _STORM = 40
 _STORM_S = 30.0
 
 #: The last effect on an attempt that took nothing.
 _OVER = frozenset({"failed", "dropped", "cancelled", "reversed"})
 
-#: These say that nothing was sent.
+#: Errors that mean that nothing was sent.
 _UNSENT = (Conflict, IllegalStep, InvalidInput, OtpLimit)
 
 
 class Rules:
-    """Follows every request; `complain` hears of each that should not have been sent."""
+    """Follows every request; `complain` is called for each that must not be sent."""
 
     def __init__(
         self, books: Books, truth: Truth, now: Callable[[], float], complain: Callable[[str], None]
@@ -83,37 +83,37 @@ class Rules:
         self._truth.catch_up(sent.payment_id, sent.key)
 
     def answered(self, sent: Sent) -> None:
-        """A living process hears how its request ended."""
-        if sent.told == "answered" and sent.call.startswith("fetch_payment"):
+        """A living process gets the outcome of its request."""
+        if sent.outcome == "answered" and sent.call.startswith("fetch_payment"):
             order_id = sent.ids[0]
             self._asked[order_id] = max(self._asked.get(order_id, 0.0), sent.at_s)
             if sent.call == "fetch_payments":
                 self._lists.setdefault(order_id, []).append(sent)
 
     def purged(self, payments: Sequence[Snapshot]) -> None:
-        """An order has left the store: its numbers begin anew."""
+        """An order has left the store: its numbers start again."""
         for snapshot in payments:
             self._steps.pop(snapshot.id, None)
 
     def adopts(self, order_id: str) -> None:
-        """Somebody lets the order's attempts be adopted: from now on any may be claimed."""
+        """A caller adopts the order: from now on its payments may own any of its attempts."""
         self._books.adopted.add(order_id)
 
     def finished(self, action: Action, error: BaseException | None) -> None:
-        """A merchant's call has ended: its error must not deny what it did."""
+        """A merchant's call has ended: its error must not contradict what it did."""
         if not isinstance(error, CfflowError) or not action.sent:
             return
-        told = f"{action.name} on {action.about} raised {type(error).__name__}"
+        raised = f"{action.name} on {action.about} raised {type(error).__name__}"
         if isinstance(error, _UNSENT):
-            self._complain(f"{told} although it had sent {action.sent[0]}")
-        knows_more = isinstance(error, GatewayRejected) and error.fetch_first
+            self._complain(f"{raised} although it had sent {action.sent[0]}")
+        needs_inquiry = isinstance(error, GatewayRejected) and error.fetch_first
         denied = isinstance(error, GatewayError) and not error.money_may_have_moved
         moved = [sent for sent in action.sent if sent.effects]
-        if denied and moved and not knows_more:
-            self._complain(f"{told}, which says that no money moved by {moved[0]}")
+        if denied and moved and not needs_inquiry:
+            self._complain(f"{raised}, which means that no money moved, but {moved[0]} moved some")
 
     def _check_patience(self, sent: Sent) -> None:
-        """Workers leave a pause between two inquiries."""
+        """Check that workers leave a pause between two inquiries."""
         if sent.action is None or sent.action.name != WORKER:
             return
         times = self._fetches.setdefault("/".join(sent.ids), [])
@@ -123,24 +123,24 @@ class Rules:
             self._complain(f"{sent}: asked {_STORM} times in {sent.at_s - times[0]:.1f} s")
 
     def _check_written(self, sent: Sent) -> None:
-        """Nothing is sent that was not written down before, byte for byte and just now."""
+        """Check that a step was stored before it was sent: the same bytes, and not long ago."""
         operation = self._books.operations.get(sent.key)
         if operation is None:
-            self._complain(f"{sent}: sent before it was written down")
+            self._complain(f"{sent}: sent before it was stored")
             return
         frozen = (operation.body, operation.api_version)
         if sent.call == "authorize" and frozen != (sent.body, sent.api_version):
-            self._complain(f"{sent}: what was sent is not what was written down")
+            self._complain(f"{sent}: what was sent is not what was stored")
         paused_s = sent.at_s - world_s(self._books.opened_ms[sent.key])
         if paused_s > _SEND_WITHIN_S:
-            self._complain(f"{sent}: sent {paused_s:.1f} s after it was written down")
+            self._complain(f"{sent}: sent {paused_s:.1f} s after it was stored")
 
     def _check_asked(self, sent: Sent) -> None:
-        """A merchant asked for it, and one call of theirs sends one step."""
+        """Check that a merchant's call asked for the step, and that one call sends one step."""
         action = sent.action
         step = sent.origin.step if sent.origin else ""
         if action is None or action.name not in {step, WORKER}:
-            name = action.name if action else "nobody"
+            name = action.name if action else "no call"
             self._complain(f"{sent}: {name} asked for something else")
         elif action.name == WORKER and not self._worker_may(sent, step):
             self._complain(f"{sent}: a worker did that by itself")
@@ -148,7 +148,7 @@ class Rules:
             self._complain(f"{sent}: one {action.name} has sent {len(action.sent)} steps")
 
     def _check_known_money(self, sent: Sent) -> None:
-        """What can take money is not sent while a stranger's money of the order is known."""
+        """Check that no step takes money while a list showed a foreign attempt with money."""
         step = sent.origin.step if sent.origin else None
         record = self._books.records.get(sent.payment_id)
         if step not in {Step.PAY, Step.SUBMIT_OTP} or record is None:
@@ -160,14 +160,14 @@ class Rules:
         if not lists or self._books.order_is_overruled(order_id):
             return
         for name, money_s in self._truth.money_s.items():
-            strangers = self._truth.owners[name] == STRANGER and name in self._books.unowned(
+            foreign = self._truth.owners[name] == FOREIGN and name in self._books.unowned(
                 [str(attempt.cf_payment_id) for attempt in self._truth.attempts(order_id)]
             )
-            if strangers and all(money_s < seen.arrived_at_s[0] for seen in lists):
+            if foreign and all(money_s < seen.arrived_at_s[0] for seen in lists):
                 self._complain(f"{sent}: attempt {name} had the order's money, as a list showed")
 
     def _worker_may(self, sent: Sent, step: str) -> bool:
-        """A worker repeats what a merchant asked for, and ends a hold as the flow says."""
+        """Whether a worker may send it: a merchant's step again, or the flow's end of a hold."""
         openers = self._books.openers_of(sent.payment_id, step)
         if any(not who.startswith(WORKERS) for who in openers):
             return sent.call == "authorize"
@@ -187,44 +187,44 @@ class Rules:
         last = same[-1]
         # The limit counts from the plan; its call may begin a little later.
         over_s = last.at_s + last.limit_s - _SEND_WITHIN_S
-        if not last.told and self._now() < over_s:
+        if not last.outcome and self._now() < over_s:
             self._complain(f"{sent}: {last} may still be on its way")
         if self._asked.get(sent.ids[0], -1.0) < last.at_s:
-            self._complain(f"{sent}: sent again, and nobody had asked since")
+            self._complain(f"{sent}: sent again without an inquiry since")
 
     def _check_new_key(self, sent: Sent, others: list[Sent]) -> None:
-        """Another capture or void is another key: only after the last one had surely no effect."""
+        """Check that a new key is used only after the last step certainly had no effect."""
         if self._books.overruled(sent.payment_id):
             return
         for key in {other.key: None for other in others}:
             sends = [other for other in others if other.key == key]
             over_s = self._over_s(sends[0])
-            if key in self._books.forgotten:
-                self._check_forgotten(sent, sends[-1])
+            if key in self._books.rolled_back:
+                self._check_rolled_back(sent, sends[-1])
                 continue
-            refused = any(other.told in {"refused", "replayed"} for other in sends)
+            refused = any(other.outcome in {"refused", "replayed"} for other in sends)
             if not refused and self._now() < over_s:
-                self._complain(f"{sent}: what became of {sends[-1]} is not known")
+                self._complain(f"{sent}: the outcome of {sends[-1]} is not known")
             if any(self._acted(other) and other.arrived_at_s[0] <= over_s for other in sends):
                 self._complain(f"{sent}: {sends[-1]} has acted")
 
     def _acted(self, sent: Sent) -> bool:
-        """Whether a step has had its effect; one on another attempt is told in a review."""
+        """Whether a step has had its effect; an effect on another attempt opens a review."""
         record = self._books.records.get(sent.payment_id)
         if record is None:
             return bool(sent.effects)
-        told = any(review.reason == "other_attempt" for review in record.reviews)
-        return any(e.cf_payment_id == record.cf_payment_id or not told for e in sent.effects)
+        reviewed = any(review.reason == "other_attempt" for review in record.reviews)
+        return any(e.cf_payment_id == record.cf_payment_id or not reviewed for e in sent.effects)
 
     def _check_other_pays(self, sent: Sent, others: list[Sent]) -> None:
-        """A pay that may still arrive, or has, is not followed by another one."""
+        """Check that no other pay follows one that has arrived or may still arrive."""
         if self._books.overruled(sent.payment_id):
             return
         for other in others:
-            if other.told == "refused":
+            if other.outcome == "refused":
                 continue
-            if other.key in self._books.forgotten:
-                self._check_forgotten(sent, other)
+            if other.key in self._books.rolled_back:
+                self._check_rolled_back(sent, other)
                 continue
             over_s = self._over_s(other)
             made = [name for name, key in self._truth.keys.items() if key == other.key]
@@ -233,19 +233,22 @@ class Rules:
             if self._now() < over_s:
                 self._complain(f"{sent}: {other} may still be on its way")
 
-    def _check_forgotten(self, sent: Sent, other: Sent) -> None:
-        """The store has lost it: only what an inquiry could see forbids another one."""
+    def _check_rolled_back(self, sent: Sent, other: Sent) -> None:
+        """Check a step after the store lost an earlier one.
+
+        Only an effect that an inquiry could show forbids the new step.
+        """
         if self._books.overruled(sent.payment_id):
             return
         asked_s = self._asked.get(self._order_of(sent), -1.0)
-        lives = any(
+        has_effect = any(
             self._truth.effects[entry.cf_payment_id][-1] not in _OVER for entry in other.effects
         )
-        if lives and other.arrived_at_s[0] < asked_s:
-            self._complain(f"{sent}: {other} has acted, as an inquiry could see")
+        if has_effect and other.arrived_at_s[0] < asked_s:
+            self._complain(f"{sent}: {other} has acted, as an inquiry could show")
 
     def _over_s(self, sent: Sent) -> float:
-        """Until when a step counts as still on its way: its time limit and the margin."""
+        """Return until when a step may still be on its way: its time limit and the margin."""
         operation = self._books.operations.get(sent.key)
         if operation is None:
             return sent.at_s

@@ -1,4 +1,4 @@
-"""After the chaos: a fresh worker, virtual days, and then the bank's truth against ours."""
+"""After the chaos: a new worker, virtual days, and then the store is compared with the bank."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cfflow.core.record import Record
 from cfflow.emulator.records import Attempt
 from cfflow.errors import CfflowError
 from cfflow.worker import Worker
-from tests.sim.truth import STRANGER
+from tests.sim.truth import FOREIGN
 from tests.sim.workers import catch_up
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-#: Until then everything has come to its end, or a person was told.
+#: By then every payment has ended or has a review.
 _PATIENCE_S = 20 * 86400.0
 
 _ENDS = {State.CAPTURED, State.VOIDED, State.FAILED}
@@ -31,20 +31,20 @@ class Settling:
         self._loop = world.loop
 
     async def run(self) -> None:
-        """Run on until everybody agrees with the bank; complain if that never comes."""
+        """Run until the store agrees with the bank; complain if it never does."""
         world = self._world
         process, orchestrator = world.process("rescue")
         worker = Worker(orchestrator)
         until_s = self._loop.time() + _PATIENCE_S
         while True:
             await process.run(catch_up(worker))
-            if world.accidents.forgot:
+            if world.accidents.rolled_back:
                 await process.run(self._adopt(orchestrator))
             left = self._left()
-            if not left and self._quiet():
+            if not left and self._at_rest():
                 return
             if self._loop.time() >= until_s:
-                world.complain(f"never settled: {left or 'the world is not quiet'}")
+                world.complain(f"never settled: {left or 'calls or notifications are open'}")
                 return
             await asyncio.sleep(self._next_s() - self._loop.time())
 
@@ -58,21 +58,21 @@ class Settling:
             try:
                 await orchestrator.adopt(sale.order_id, flow=(sale.flow, "redirect", "upi"))
             except CfflowError as error:
-                # A pay is open: the next round gets through, or a person is told of it.
-                world.story.tell("rescue", f"cannot adopt {sale.order_id}: {error}")
-                if not self._told(sale.order_id):
+                # A pay is open: the next round succeeds, or a review is open.
+                world.story.add("rescue", f"cannot adopt {sale.order_id}: {error}")
+                if not self._has_open_review(sale.order_id):
                     return
-        world.accidents.forgot = False
+        world.accidents.rolled_back = False
 
-    def _told(self, order_id: str) -> bool:
+    def _has_open_review(self, order_id: str) -> bool:
         known = self._world.books.records.items()
         ours = [record for name, record in known if name.rpartition(".")[0] == order_id]
         return any(record.open_reviews for record in ours)
 
-    def _quiet(self) -> bool:
+    def _at_rest(self) -> bool:
         world = self._world
         waiting = world.network.in_flight or world.customers.waiting or world.postman.waiting
-        return not (waiting or world.accidents.forgot)
+        return not (waiting or world.accidents.rolled_back)
 
     def _next_s(self) -> float:
         """When something happens next: a payment wakes, the bank or a customer acts."""
@@ -83,7 +83,7 @@ class Settling:
         return now_s + max(soon_s, 0.01)
 
     def _left(self) -> str:
-        """Say what is not as it must be in the end, "" when all is well."""
+        """Return what must not be left at the end, "" when all is well."""
         world = self._world
         world.truth.catch_up()
         for name, record in world.books.records.items():
@@ -104,39 +104,39 @@ class Settling:
 
     def _unsettled(self, name: str, record: Record) -> str:
         if record.reviews:
-            # Somebody was told, whether or not they have acknowledged it.
+            # A person could see the review, whether or not it was acknowledged.
             return ""
         if record.state not in _ENDS or record.operation is not None:
-            return f"{name} is still {record.state}, and nobody was told"
+            return f"{name} is still {record.state}, and has no review"
         if record.cf_payment_id is None:
             return ""
         effects = self._world.truth.effects[record.cf_payment_id]
-        said = {"captured": "captured", "voided": "voided", "released": "voided"}
-        truth = said.get(effects[-1], "failed")
+        proved = {"captured": "captured", "voided": "voided", "released": "voided"}
+        truth = proved.get(effects[-1], "failed")
         if truth != record.state:
-            return f"{name} is {record.state}, the bank says {', '.join(effects)}"
+            return f"{name} is {record.state}, the bank has {', '.join(effects)}"
         return ""
 
     def _siblings_with_money(self, order_id: str) -> str:
-        """When two payments of one order take money, a person is told at both."""
+        """When two payments of one order take money, both must have a review."""
         holding = [
             (name, record)
             for name, record in self._world.books.records.items()
             if name.rpartition(".")[0] == order_id and record.state in HOLDS
         ]
-        untold = [name for name, record in holding if not record.reviews]
+        unreviewed = [name for name, record in holding if not record.reviews]
         return (
-            f"{untold[0]} is not the only one that took money"
-            if untold and len(holding) > 1
+            f"{unreviewed[0]} is not the only one that took money"
+            if unreviewed and len(holding) > 1
             else ""
         )
 
     def _lost(self, order_id: str, attempt: Attempt) -> str:
-        """Money at the bank, or soon there, that no payment knows of and no person either."""
+        """Return what is wrong if no payment owns an attempt with money and no review is open."""
         name = str(attempt.cf_payment_id)
         if (
             attempt.status not in {"SUCCESS", "PENDING"}
-            or self._world.truth.owners[name] == STRANGER
+            or self._world.truth.owners[name] == FOREIGN
         ):
             return ""
         ours = {
@@ -146,4 +146,4 @@ class Settling:
         }
         if any(record.cf_payment_id == name or record.reviews for record in ours.values()):
             return ""
-        return f"attempt {name} of {order_id} is {attempt.status}, and nobody knows of it"
+        return f"attempt {name} of {order_id} is {attempt.status}, and no payment owns it"

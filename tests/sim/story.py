@@ -1,4 +1,4 @@
-"""What happened in a simulated world, line by line: the same seed tells the same story."""
+"""The log of a simulated world, line by line: the same seed gives the same story."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class Story:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._told: list[tuple[float, str, str]] = []
+        self._lines: list[tuple[float, str, str]] = []
 
-    def tell(self, who: str, what: str) -> None:
+    def add(self, who: str, what: str) -> None:
         """Add a line."""
-        self._told.append((self._clock(), who, what))
+        self._lines.append((self._clock(), who, what))
 
     def lines(self) -> tuple[str, ...]:
         """Return the story, numbered."""
         return tuple(
             f"{number:4} {at_s:12.3f} {who:<9} {what}"
-            for number, (at_s, who, what) in enumerate(self._told, 1)
+            for number, (at_s, who, what) in enumerate(self._lines, 1)
         )

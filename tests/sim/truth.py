@@ -1,4 +1,4 @@
-"""What really happened at the bank, read off its ledger as it grows."""
+"""What really happened at the bank, read from its ledger as it grows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from cfflow.emulator.records import Attempt
 #: When every world begins, in milliseconds since the epoch.
 EPOCH_MS = 1_760_000_000_000
 
-#: The owner of an attempt that no payment of ours has made.
-STRANGER = "a stranger"
+#: The owner of an attempt that no payment of the simulation has made.
+FOREIGN = "another system"
 
 
 #: The state that the last effect on an attempt proves.
@@ -30,7 +30,7 @@ def world_s(at_ms: float) -> float:
 
 
 class Truth:
-    """Effects by attempt, oldest first; who made each attempt; how much was captured."""
+    """Effects by attempt, oldest first; the owner of each attempt; the captured amounts."""
 
     def __init__(
         self, bank: Bank, now: Callable[[], float], complain: Callable[[str], None]
@@ -46,8 +46,8 @@ class Truth:
         self._complain = complain
         self._seen = 0
 
-    def catch_up(self, owner: str = STRANGER, key: str = "") -> list[str]:
-        """Read what is new; attempts that have begun since belong to `owner`."""
+    def catch_up(self, owner: str = FOREIGN, key: str = "") -> list[str]:
+        """Read the new lines of the ledger; new attempts belong to `owner`."""
         self._bank.advance(self._now())
         begun = []
         for entry in self._bank.ledger[self._seen :]:
@@ -71,7 +71,7 @@ class Truth:
         return self._bank.attempts_of(order_id)
 
     def verdict(self, payment_id: str) -> tuple[str, Decimal | None]:
-        """Return where a payment is by the bank's books, and what was captured."""
+        """Return a payment's state in the bank's books, and the captured amount."""
         names = [name for name, owner in self.owners.items() if owner == payment_id]
         for name in names:
             last = self.effects[name][-1]

@@ -1,7 +1,7 @@
-"""How bad a world is: which faults its seed permits, how often, and what each one does.
+"""How bad a world is: the permitted faults, how often they happen, and what each one does.
 
-Every seed switches some kinds of faults off (swarm testing): rare sequences come up in the
-worlds where nothing else goes wrong in between.
+Every seed switches some kinds of faults off (swarm testing): rare sequences happen in
+worlds where no other fault comes in between.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from random import Random
 
 import httpx
 
-#: What can become of one request to the gateway.
+#: What can happen to one request to the gateway.
 NETWORK_FAULTS = (
     "late_answer",
     "late_arrival",
@@ -33,10 +33,10 @@ NETWORK_FAULTS = (
     "mixed",
 )
 
-#: What can become of one command to the store.
+#: What can happen to one command to the store.
 DISK_FAULTS = ("slow", "lost_before", "lost_after", "resent", "late")
 
-#: The share of kinds that a seed permits, and how often they may strike on network and disk.
+#: The share of kinds that a seed permits, and how often they may happen on network and disk.
 _USUAL = (0.5, (0.0, 0.1, 0.3, 0.5), (0.0, 0.03, 0.1))
 
 _SERVER_ERRORS = (500, 502, 503, 504)
@@ -46,14 +46,14 @@ _REJECTIONS = (
     (400, "order_inactive", "the order is not active"),
     (401, "request_failed", "client id or secret not accepted"),
     (404, "orderpay_not_found", "not found"),
-    (409, "request_failed", "a twin is known"),
+    (409, "request_failed", "a sibling is known"),
     (422, "request_invalid", "this key belongs to another body"),
 )
 
 
 @dataclass(slots=True)
 class Fate:
-    """What becomes of one request: when it arrives, and what its sender hears and when."""
+    """What happens to one request: when it arrives, and what its sender gets and when."""
 
     name: str
     arrives: tuple[float, ...] = ()
@@ -112,7 +112,7 @@ class Weather:
         return self._rng.expovariate(1 / self.latency_s)
 
     def fate(self, call: str, limit_s: float) -> Fate:
-        """Return what becomes of a request whose sender waits for `limit_s`."""
+        """Return what happens to a request whose sender waits for `limit_s`."""
         rng = self._rng
         if self.calm or rng.random() >= self.p_network:
             return Fate("", (self.pause_s(),), answer_after_s=self.pause_s())
@@ -122,17 +122,17 @@ class Weather:
         return fate
 
     def disk_fault(self) -> str:
-        """Return what becomes of a command to the store, "" for nothing."""
+        """Return what happens to a command to the store, "" for nothing."""
         if self.calm or self._rng.random() >= self.p_disk:
             return ""
         return self._rng.choice(self.disk)
 
     def strikes(self) -> bool:
-        """Say whether the process dies at this point."""
+        """Return whether the process dies at this point."""
         return not self.calm and self._rng.random() < self.p_death
 
     def _late_answer(self, limit_s: float, _pay: bool) -> Fate:
-        # Just before the limit is the worst: somebody else asks at once.
+        # Just before the limit is the worst case: another process inquires at the same time.
         late = self._rng.choice((self._rng.uniform(0.3, 2.5), self._rng.uniform(0.85, 1.0)))
         return Fate("", (self.pause_s(),), answer_after_s=limit_s * late)
 
@@ -141,7 +141,7 @@ class Weather:
         return Fate("", (up_s,), answer_after_s=self.pause_s())
 
     def _stuck(self, limit_s: float, _pay: bool) -> Fate:
-        """It lay in some queue, and comes when nobody waits for it any more."""
+        """The request waits in a queue and arrives after its sender's time limit."""
         return Fate("", (limit_s + self._rng.uniform(5, 120),), answer_after_s=self.pause_s())
 
     def _broken(self) -> float | None:
@@ -161,7 +161,7 @@ class Weather:
         return Fate("", breaks_after_s=limit_s, error=httpx.ConnectTimeout)
 
     def _twice(self, _limit_s: float, pay: bool) -> Fate:
-        """A proxy sends it again; a pay would then be two, which nobody could tell apart."""
+        """A proxy sends it again; not a pay, as its two attempts could not be distinguished."""
         if pay:
             return self._lost_after(_limit_s, pay)
         up_s = self.pause_s()
@@ -206,9 +206,9 @@ class Weather:
         )
 
     def _stale(self, _limit_s: float, _pay: bool) -> Fate:
-        """Another server of the gateway answers, which knows an older state of an attempt."""
+        """Another server of the gateway answers, with an older state of the attempt."""
         return Fate("", (self.pause_s(),), answer_after_s=self.pause_s(), spoil="stale")
 
     def _mixed(self, _limit_s: float, _pay: bool) -> Fate:
-        """Somewhere on the way two orders' answers change places: this one is another's."""
+        """The answers of two orders are exchanged on the way: this one is about another order."""
         return Fate("", (self.pause_s(),), answer_after_s=self.pause_s(), spoil="mixed")

@@ -1,4 +1,4 @@
-"""Worker processes: the library's own worker, marked so that its steps can be told apart."""
+"""Worker processes: the library's own worker; `ACTION` shows that its steps are a worker's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.sim.process import ACTION, WORKER, Action
 
 
 async def work(orchestrator: Orchestrator, lease_s: float, until_s: float) -> None:
-    """Look after what is due, until it is told to stop after so many seconds."""
+    """Handle due payments for so many seconds, then stop."""
     ACTION.set(Action(0, WORKER, ""))
     worker = Worker(orchestrator, concurrency=8, lease_s=lease_s, drain_s=3.0)
     asyncio.get_running_loop().call_later(until_s, worker.stop)
@@ -18,8 +18,8 @@ async def work(orchestrator: Orchestrator, lease_s: float, until_s: float) -> No
 
 
 async def catch_up(worker: Worker) -> None:
-    """Look after what is due until nothing is."""
+    """Handle due payments until none is left."""
     ACTION.set(Action(0, WORKER, ""))
-    claimed = -1
-    while claimed < (report := await worker.run_once()).leased:
-        claimed = report.leased
+    leased = -1
+    while leased < (report := await worker.run_once()).leased:
+        leased = report.leased

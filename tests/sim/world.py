@@ -1,8 +1,8 @@
 """One simulated world: a bank, a store, processes that die, merchants, customers, and a seed.
 
 First the chaos: callers and workers on several processes, in the weather that the seed
-drew. Then the calm: every process is gone, a fresh worker looks after what is due, and in
-the end everything that the bank knows must be known here too.
+drew. Then the calm: every process has ended, a new worker handles what is due, and in the
+end the store must agree with the bank.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from tests.sim.truth import EPOCH_MS, Truth
 from tests.sim.weather import Weather
 from tests.sim.workers import work
 
-#: The oldest attempt of another page was made so long before the world began.
+#: How long before the world began the oldest attempt of another page was made, in s.
 _OLDEST_S = 800.0
 
-#: More callbacks than any world needs that comes to rest.
+#: More callbacks than any world needs to come to rest.
 _STEPS_MAX = 400_000
 
 
@@ -63,7 +63,7 @@ class Result:
 
     @property
     def failed(self) -> bool:
-        """Whether something was found that must not be."""
+        """Whether a rule was broken."""
         return bool(self.trouble)
 
 
@@ -77,17 +77,17 @@ class Log:
     def info(self, event: str, **fields: Any) -> None:
         if event == "payment.transition":
             text = f"{fields['payment_id']} {fields['trigger']}: {fields['from_state']} -> "
-            self._story.tell(
+            self._story.add(
                 self._process.name, f"{text}{fields['to_state']} {fields['observation']}"
             )
 
     def warning(self, event: str, **fields: Any) -> None:
         text = " ".join(str(value) for value in fields.values())
-        self._story.tell(self._process.name, f"WARNS {event} {text}"[:160])
+        self._story.add(self._process.name, f"WARNS {event} {text}"[:160])
 
 
 class World:
-    """Everything that one seed brings about."""
+    """Everything that one seed sets up and runs."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class World:
         self._wire()
 
     def run(self) -> Result:
-        """Live through it all; halts at the first thing that must not be."""
+        """Run the world; halt at the first broken rule."""
         with _seeded(self.seed):
             try:
                 self.loop.run(self._live())
@@ -168,8 +168,8 @@ class World:
         return Result(self.seed, tuple(self.trouble), self.loop.steps, kept)
 
     def complain(self, what: str) -> None:
-        """Tell of something that must not be, and stop the world."""
-        self.story.tell("CHECK", what)
+        """Report a broken rule and halt the world."""
+        self.story.add("CHECK", what)
         self.trouble.append(what)
         self.loop.halted = True
 
@@ -203,7 +203,7 @@ class World:
         return process, made
 
     def _door(self) -> tuple[Process, Orchestrator] | None:
-        """Return the youngest process that lives, workers and all: each can take a notification."""
+        """Return the newest living process; workers too, as any process can take a notification."""
         return next(((p, made) for p, made in reversed(self._made) if p.alive), None)
 
     async def _live(self) -> None:
@@ -221,7 +221,7 @@ class World:
         for process in self.processes:
             process.die("at the end of the chaos")
         self.weather.calm = True
-        self.story.tell("world", "CALM from here on")
+        self.story.add("world", "CALM from here on")
         await Settling(self).run()
 
     async def _keep_alive(self, name: str) -> None:
@@ -279,7 +279,7 @@ class World:
             sale = Sale(order_id, session, flow, self.rng.choice(CARDS), amount)
             self.sales.append(sale)
             self.books.secrets += [session.encode(), sale.card.encode()]
-            self.story.tell("world", f"{order_id} is sold by {flow}{' on hold' if tagged else ''}")
+            self.story.add("world", f"{order_id} is sold by {flow}{' on hold' if tagged else ''}")
             self._strays(sale)
         self.books.secrets.append(OTP.encode())
 
@@ -312,7 +312,7 @@ class World:
     def _now_s(self) -> float:
         return EPOCH_MS / 1000 + self.loop.time()
 
-    # what the network and the store tell
+    # calls of the network and the store
 
     def sending(self, sent: Sent) -> None:
         self._watched(self.rules.sending, sent)
@@ -339,7 +339,7 @@ class World:
             self.books.leased(taken, self.store.now_ms() + lease_ms)
             return
         if command.name == "notify" and isinstance(done, Notified):
-            self.books.noted(told=not done.duplicate)
+            self.books.notified(new=not done.duplicate)
         if command.name == "purge" and done:
             (payments,) = command.args
             self.books.purged(payments)
@@ -347,7 +347,7 @@ class World:
         self.books.check(command.process.name)
 
     def _watched(self, look: Callable[..., None], *what: object) -> None:
-        """Look at something; a mistake in here must not pass for an error of the library."""
+        """Call a check; an error in the check must not look like an error of the library."""
         try:
             look(*what)
         except Exception as error:  # noqa: BLE001  it would be raised inside the library's call
@@ -355,7 +355,7 @@ class World:
 
     def _guard(self) -> None:
         if self.loop.steps > _STEPS_MAX:
-            self.complain("it never comes to rest")
+            self.complain("the world never comes to rest")
 
 
 @contextmanager
@@ -372,5 +372,5 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def simulate(seed: int, **mood: Any) -> Result:
-    """Run the world of a seed; `mood` is how it differs from the ones that everybody runs."""
+    """Run the world of a seed; `mood` has the options in which it differs from the usual worlds."""
     return World(seed, **mood).run()
