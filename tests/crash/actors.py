@@ -1,8 +1,8 @@
-"""Who acts in the chaos: drivers with impatient customers, and workers; all may be killed.
+"""The processes of the chaos: drivers with impatient customers, and workers; each may be killed.
 
-A driver remembers nothing: whoever comes after it finds its payments in the store and goes
-on with them. What it was told it appends to a file first, so that the auditor can see
-whether a commit that somebody heard of was lost.
+A driver keeps no state: the next driver finds its payments in the store and continues them.
+It appends each payment that it read to a file, so that the auditor can find out whether a
+commit was lost after a process had seen it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from cfflow.logs import silent_log
 from tests.crash.till import no_limits
 from tests.engine.shop import CUSTOMER, OTP, card
 
-__all__ = ["FLOWS", "Place", "Told", "drive", "work"]
+__all__ = ["FLOWS", "Place", "Seen", "drive", "work"]
 
-#: Short limits and polls, so that a minute holds whole lives of payments.
+#: Short limits and polls, so that payments begin and end within a minute.
 FLOWS: Final = {
     "chaos_sale": """\
 name = "chaos_sale"
@@ -75,7 +75,7 @@ _Step = Callable[[Payment | str], Awaitable[Payment]]
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where everything is."""
+    """The addresses, credentials and folders that a process needs."""
 
     redis_url: str
     base_url: str
@@ -85,7 +85,7 @@ class Place(msgspec.Struct, frozen=True):
     folder: str
 
     def connect(self) -> Orchestrator:
-        """Return an orchestrator on it; the gateway's rate limits are another test's matter."""
+        """Return an orchestrator on it; other tests cover the gateway's rate limits."""
         return cfflow.connect(
             redis_url=self.redis_url,
             environment=self.base_url,
@@ -97,8 +97,8 @@ class Place(msgspec.Struct, frozen=True):
         )
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What a driver was told of a payment: no later than this it was in the store."""
+class Seen(msgspec.Struct, frozen=True):
+    """A payment as a driver read it: the store had this version at that time."""
 
     payment_id: str
     version: int
@@ -106,7 +106,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class _Driver:
-    """One process of the merchant's: customers who pay, wait, press twice and come back."""
+    """One process of the merchant: its customers pay, wait, press twice and come back."""
 
     def __init__(self, till: Orchestrator, name: str, diary: int) -> None:
         self._till = till
@@ -116,7 +116,7 @@ class _Driver:
         self._orders = 0
 
     async def customer(self) -> None:
-        """Serve one customer after the other, new ones and ones that come back."""
+        """Serve one customer after another: new ones, and ones that come back."""
         while True:
             try:
                 comes_back = self._random.random() < 0.3
@@ -134,10 +134,10 @@ class _Driver:
         amount = f"{self._random.randrange(100, 100_000) / 100:.2f}"
         await self._till.gateway.create_order(amount, CUSTOMER, order_id=order_id, order_tags=tags)
         flow = "chaos_hold" if hold else "chaos_sale"
-        return self._tell(await self._till.start(flow, order_id=order_id, amount=amount))
+        return self._record(await self._till.start(flow, order_id=order_id, amount=amount))
 
     async def _old(self) -> Payment | None:
-        """Return a payment that another process has begun, it may be one that is dead."""
+        """Return a payment that another process began; that process may be dead."""
         state = self._random.choice([State.CREATED, State.OTP_PENDING, State.AUTHORIZED])
         found = await self._till.find(state=state, limit=50)
         return self._random.choice(found) if found else None
@@ -147,7 +147,7 @@ class _Driver:
             if payment.state in _OVER or self._random.random() < 0.02:
                 return
             try:
-                payment = self._tell(await self._press(payment))
+                payment = self._record(await self._press(payment))
             except CfflowError as trouble:
                 payment = trouble.payment or payment
                 await asyncio.sleep(self._random.uniform(0.02, 0.3))
@@ -155,12 +155,12 @@ class _Driver:
 
     async def _refreshed(self, payment: Payment) -> Payment:
         try:
-            return self._tell(await self._till.refresh(payment))
+            return self._record(await self._till.refresh(payment))
         except CfflowError:
             return payment
 
     async def _press(self, payment: Payment) -> Payment:
-        """Do what the page shows, now and then twice at once, now and then by the id alone."""
+        """Do what the page shows, sometimes twice at once, sometimes with the id alone."""
         step = await self._next(payment)
         if self._random.random() < 0.2:
             return await _one_of(step(payment), step(payment))
@@ -182,15 +182,15 @@ class _Driver:
             return self._random.choice([till.capture, till.void])
         return till.refresh
 
-    def _tell(self, payment: Payment) -> Payment:
-        """Write down what we know now: a dead process keeps what it has written."""
-        told = Told(payment.id, payment.version, payment.state)
-        os.write(self._diary, msgspec.json.encode(told) + b"\n")
+    def _record(self, payment: Payment) -> Payment:
+        """Append the payment to the diary: the file survives the death of this process."""
+        seen = Seen(payment.id, payment.version, payment.state)
+        os.write(self._diary, msgspec.json.encode(seen) + b"\n")
         return payment
 
 
 async def _one_of(*presses: Awaitable[Payment]) -> Payment:
-    """Return what one of two presses at once did; raise what the other heard if none did."""
+    """Return the result of one of two simultaneous presses; raise an error if both failed."""
     ends = await asyncio.gather(*presses, return_exceptions=True)
     done = [end for end in ends if not isinstance(end, BaseException)]
     if not done:
@@ -199,13 +199,13 @@ async def _one_of(*presses: Awaitable[Payment]) -> Payment:
 
 
 def drive(place: Place, name: str) -> None:
-    """Be a driver until somebody kills this process."""
+    """Run a driver until this process is killed."""
     asyncio.run(_drive(place, name))
 
 
 async def _drive(place: Place, name: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    diary = os.open(Path(place.folder) / f"{name}.told", flags)
+    diary = os.open(Path(place.folder) / f"{name}.seen", flags)
     async with AsyncExitStack() as stack:
         driver = _Driver(await _connected(place, stack), name, diary)
         async with asyncio.TaskGroup() as group:
@@ -215,7 +215,7 @@ async def _drive(place: Place, name: str) -> None:
 
 
 def work(place: Place, _: str) -> None:
-    """Be a worker until somebody kills this process."""
+    """Run a worker until this process is killed."""
     asyncio.run(_work(place))
 
 
@@ -228,7 +228,7 @@ async def _work(place: Place) -> None:
 
 
 async def _connected(place: Place, stack: AsyncExitStack) -> Orchestrator:
-    """Return an orchestrator whose store is there; it may be down for a moment."""
+    """Return a connected orchestrator; wait while the store is down."""
     while True:
         try:
             return await stack.enter_async_context(place.connect())
@@ -237,7 +237,7 @@ async def _connected(place: Place, stack: AsyncExitStack) -> Orchestrator:
 
 
 async def _end_with_parent() -> None:
-    """Nobody is left behind when whoever started all this is killed itself."""
+    """End this process when its parent ends, so that no process is left over."""
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(_LOOK_S)

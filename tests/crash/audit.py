@@ -1,7 +1,7 @@
 """The auditor: compares the bank's ledger and the store of an order with design.md#invariants.
 
-It reads the stored bytes and the ledger, and believes neither the engine nor its log. What
-it finds comes back as sentences; no sentence, nothing wrong.
+It reads the stored bytes and the ledger, and uses neither the engine nor its log. It returns
+one sentence for each broken rule; no sentence means that nothing is wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PROVED_BY: Final = {
     State.VOIDED: {"voided", "released"},
     State.FAILED: {"failed", "dropped", "cancelled", "reversed"},
 }
-#: Where an attempt is that ended with this effect.
+#: The states that a payment may have when this is the last effect on its attempt.
 _STANDS: Final = {
     "attempt_created": {State.INITIATED, State.OTP_PENDING},
     "authorized": {State.AUTHORIZED},
@@ -53,7 +53,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Calls(msgspec.Struct, frozen=True):
-    """How often each call came, and how often the bank carried one out."""
+    """How often each call arrived, and how often the bank carried it out."""
 
     received: dict[str, int]
     performed: dict[str, int]
@@ -87,7 +87,7 @@ class Kept(msgspec.Struct, frozen=True):
     wake_at_ms: int | None
     states: frozenset[State]
     reviewed: bool
-    told: tuple[tuple[str, str], ...]
+    transitions: tuple[tuple[str, str], ...]
 
     @property
     def record(self) -> Record:
@@ -100,12 +100,12 @@ async def kept_of(store: RedisStore, order_id: str) -> list[Kept]:
     first = await store.load(order_id, 1)
     count = 0 if first is None else len(first.attempts)
     found = [await store.load(order_id, n) for n in range(1, count + 1)]
-    told = await _told(store, order_id)
-    return [await _kept(store, snapshot, told) for snapshot in found if snapshot is not None]
+    transitions = await _transitions(store, order_id)
+    return [await _kept(store, snapshot, transitions) for snapshot in found if snapshot is not None]
 
 
 async def _kept(
-    store: RedisStore, snapshot: Snapshot, told: Mapping[str, list[tuple[str, str]]]
+    store: RedisStore, snapshot: Snapshot, transitions: Mapping[str, list[tuple[str, str]]]
 ) -> Kept:
     keys, place = store.keys, store.keys.partition(snapshot.order_id)
     score = await store.link.command("ZSCORE", keys.wake(place), snapshot.id)
@@ -116,19 +116,21 @@ async def _kept(
     ]
     review = await store.link.command("ZSCORE", keys.review(place), snapshot.id)
     wake_at_ms = None if score is None else int(float(score))
-    events = tuple(told.get(snapshot.id, ()))
+    events = tuple(transitions.get(snapshot.id, ()))
     return Kept(snapshot, wake_at_ms, frozenset(states), review is not None, events)
 
 
-async def _told(store: RedisStore, order_id: str) -> dict[str, list[tuple[str, str]]]:
-    """Return the transitions that the order's partition has told the feed, by payment."""
+async def _transitions(store: RedisStore, order_id: str) -> dict[str, list[tuple[str, str]]]:
+    """Return the transitions in the feed of the order's partition, by payment."""
     events = store.keys.events(store.keys.partition(order_id))
-    told: dict[str, list[tuple[str, str]]] = {}
+    transitions: dict[str, list[tuple[str, str]]] = {}
     for _, fields in await store.link.command("XRANGE", events, "-", "+"):
         blob = fields[1] if isinstance(fields, list) else fields[b"e"]
         event = msgspec.msgpack.decode(blob)
-        told.setdefault(event["payment_id"], []).append((event["from_state"], event["to_state"]))
-    return told
+        transitions.setdefault(event["payment_id"], []).append(
+            (event["from_state"], event["to_state"])
+        )
+    return transitions
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -147,12 +149,12 @@ class Order(msgspec.Struct, frozen=True):
 
     @property
     def reviewed(self) -> bool:
-        """Whether a person has been told of this order."""
+        """Whether a payment of this order has an open review."""
         return any(kept.record.open_reviews for kept in self.payments)
 
 
 def findings(order: Order) -> list[str]:
-    """Return what must never be, at no moment, whatever has died."""
+    """Return the broken rules among those that hold at every moment."""
     found = [*_twice(order)]
     for kept in order.payments:
         found += _of_record(kept)
@@ -162,33 +164,33 @@ def findings(order: Order) -> list[str]:
 
 
 def lost(order: Order) -> list[str]:
-    """Return what must not be left once every worker is done: money that nobody knows of."""
-    claimed = {kept.record.cf_payment_id: kept for kept in order.payments}
+    """Return the broken rules among those that hold once every worker is done: no lost money."""
+    owned = {kept.record.cf_payment_id: kept for kept in order.payments}
     found = []
     for name, lines in order.attempts.items():
-        kept = claimed.get(name)
+        kept = owned.get(name)
         if kept is None and not order.reviewed:
             found.append(f"attempt {name} ({_effects(lines)}) belongs to no payment")
         if kept is not None and not kept.record.open_reviews:
             found += _differs(kept, lines)
     for kept in order.payments:
         if on_its_way(kept.record) and not kept.record.open_reviews:
-            found.append(f"{kept.snapshot.id}: a step is still open, and no person was told")
+            found.append(f"{kept.snapshot.id}: a step is still open, and no review is open")
     return found
 
 
 def on_its_way(record: Record) -> bool:
-    """Say whether something is not decided yet, by us or by the bank."""
+    """Return whether cfflow or the bank has not decided something yet."""
     return record.operation is not None or record.confirming
 
 
 def _at_end(record: Record) -> bool:
-    """Say whether nobody has to look at a payment any more."""
+    """Return whether no worker has to look at a payment again."""
     return not on_its_way(record) and record.state in FINAL | {State.FAILED}
 
 
 def _twice(order: Order) -> Iterator[str]:
-    """Two captures, a capture and a void, two attempts with money: nobody asked for these."""
+    """Yield double effects: two captures, a capture and a void, two attempts with money."""
     with_money = []
     for name, lines in order.attempts.items():
         times = Counter(line.effect for line in lines)
@@ -201,13 +203,13 @@ def _twice(order: Order) -> Iterator[str]:
     if len(with_money) > 1 and not order.reviewed:
         yield f"attempts {', '.join(with_money)} have the money of one order"
     owners = Counter(kept.record.cf_payment_id for kept in order.payments)
-    for owned, times_claimed in owners.items():
-        if owned is not None and times_claimed > 1:
-            yield f"{times_claimed} payments claim attempt {owned}"
+    for attempt, times_owned in owners.items():
+        if attempt is not None and times_owned > 1:
+            yield f"{times_owned} payments own attempt {attempt}"
 
 
 def _of_record(kept: Kept) -> Iterator[str]:
-    """A history that is a path, amounts that fit, events that tell each transition."""
+    """Yield a history that is not a path, amounts that do not fit, events that are missing."""
     record, name = kept.record, kept.snapshot.id
     state, walked = record.history_from or State.CREATED, []
     try:
@@ -216,23 +218,23 @@ def _of_record(kept: Kept) -> Iterator[str]:
                 before, state = state, fire(state, TRIGGERS[line.code])
                 walked.append((before.value, state.value))
     except MachineError:
-        yield f"{name}: its history is no path in the chart"
+        yield f"{name}: its history is not a path in the chart"
     if state is not record.state:
         yield f"{name}: is {record.state}, its history ends in {state}"
-    if record.history_from is None and tuple(walked) != kept.told:
-        yield f"{name}: walked {walked}, and the feed was told {kept.told}"
+    if record.history_from is None and tuple(walked) != kept.transitions:
+        yield f"{name}: walked {walked}, and the feed has {kept.transitions}"
     taken, held = record.captured_amount, record.amount_held
     if taken is not None and not 0 <= taken <= (taken if held is None else held):
         yield f"{name}: captured {taken} of {held}"
 
 
 def _of_indexes(kept: Kept) -> Iterator[str]:
-    """Somebody will look again, unless it is at its end; and every index knows the payment."""
+    """Yield a missing wake time and each index that differs from the record."""
     record, name = kept.record, kept.snapshot.id
     if kept.wake_at_ms is None and not _at_end(record):
-        yield f"{name}: is {record.state}, and nobody will look at it again"
+        yield f"{name}: is {record.state}, and has no wake time"
     if (kept.wake_at_ms is None) is not (record.wake_at_ms is None):
-        yield f"{name}: wakes at {record.wake_at_ms}, the index says {kept.wake_at_ms}"
+        yield f"{name}: wakes at {record.wake_at_ms}, the index has {kept.wake_at_ms}"
     if kept.states != {record.state}:
         yield f"{name}: is {record.state}, and listed as {', '.join(sorted(kept.states))}"
     if kept.reviewed is not bool(record.open_reviews):
@@ -243,7 +245,7 @@ def _of_indexes(kept: Kept) -> Iterator[str]:
 
 
 def _ahead(kept: Kept, attempts: Mapping[str, Sequence[Line]]) -> Iterator[str]:
-    """A state is never ahead of what the bank has done."""
+    """Yield a state for which the bank has not done what it needs."""
     record, name = kept.record, kept.snapshot.id
     lines = attempts.get(record.cf_payment_id or "", ())
     effects = {line.effect for line in lines}
@@ -253,16 +255,16 @@ def _ahead(kept: Kept, attempts: Mapping[str, Sequence[Line]]) -> Iterator[str]:
         yield f"{name}: is {record.state} without an attempt"
     wanted = _PROVED_BY.get(record.state)
     if wanted and record.cf_payment_id and not wanted & effects:
-        yield f"{name}: is {record.state}, the bank only knows {_effects(lines)}"
+        yield f"{name}: is {record.state}, the bank has only {_effects(lines)}"
     taken = sum((line.amount for line in lines if line.effect == "captured"), Decimal(0))
     if record.state is State.CAPTURED and record.captured_amount != taken:
-        yield f"{name}: says captured {record.captured_amount}, the bank took {taken}"
+        yield f"{name}: has captured {record.captured_amount}, the bank took {taken}"
 
 
 def _differs(kept: Kept, lines: Sequence[Line]) -> Iterator[str]:
     record = kept.record
     if record.state not in _STANDS[lines[-1].effect]:
-        yield f"{kept.snapshot.id}: is {record.state}, the bank says {_effects(lines)}"
+        yield f"{kept.snapshot.id}: is {record.state}, the bank has {_effects(lines)}"
     if record.state in HOLDS and record.amount_held != lines[0].amount:
         yield f"{kept.snapshot.id}: holds {record.amount_held}, the bank {lines[0].amount}"
 

@@ -2,8 +2,8 @@
 
 `python -m tests.crash.chaos --seconds 60 --seed 1`, or `make chaos`. Real processes, a real
 Valkey whose AOF is written before each answer, a bank behind HTTP that loses, delays and
-spoils what it is asked. Nothing in it knows when it will be killed. The seed repeats the
-plan of who is killed when, not what everybody was doing at that moment.
+spoils its answers. No process is warned before it is killed. A seed repeats the plan of
+which process is killed when, but not what each process was doing at that moment.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import msgspec
 from cfflow import State
 from cfflow.emulator import BankOptions, EmulatorProcess
 from cfflow.store.redis.store import RedisStore
-from tests.crash.actors import FLOWS, Place, Told, drive, work
+from tests.crash.actors import FLOWS, Place, Seen, drive, work
 from tests.crash.audit import Bank, Kept, Order, findings, kept_of, lost
 from tests.ports.servers import Server, valkey_binary
 
@@ -36,7 +36,7 @@ __all__ = ["Verdict", "run"]
 DRIVERS: Final = 3
 WORKERS: Final = 2
 
-#: How long the workers have, once nobody is killed any more: a lost pay is looked for twice,
+#: How long the workers have, once no process is killed any more: a lost pay is looked for twice,
 #: 15 s apart; an OTP that the bank accepted late is seen when its page expires, after 30 s.
 _SETTLES_S: Final = 75.0
 _FAULTS_WAITING_MAX: Final = 12
@@ -56,7 +56,7 @@ _SLOW_S: Final = 1.6
 
 
 class Verdict(msgspec.Struct):
-    """What was done, and what the auditor found: in the end, and only then, all counts."""
+    """What was done, and what the auditor found at the end."""
 
     seed: int
     seconds: float
@@ -66,7 +66,7 @@ class Verdict(msgspec.Struct):
     states: dict[str, int] = {}
     reviews: dict[str, int] = {}
     effects: dict[str, int] = {}
-    told: int = 0
+    reads: int = 0
     settled_s: float = 0.0
     findings: list[str] = []
 
@@ -94,7 +94,7 @@ class _Crowd:
             self._processes.append(process)
 
     def kill_one(self, chance: random.Random) -> None:
-        """Kill one of them, and let another one begin."""
+        """Kill one of them and start another."""
         victim = chance.choice(self._processes)
         self._kill(victim)
         self.grow(1)
@@ -116,7 +116,7 @@ class _Chaos:
     """One run: everything that acts, everything that is killed, and the plan of the seed."""
 
     def __init__(self, seed: int, server: Server, admin: httpx.Client, place: Place) -> None:
-        # Each plan draws by itself: how many faults there were must not change who is killed.
+        # Each plan has its own generator: the number of faults must not change the kills.
         self._chance = random.Random(f"{seed} kills")
         self._faulty = random.Random(f"{seed} faults")
         self._server = server
@@ -128,25 +128,25 @@ class _Chaos:
         self.faults = 0
 
     def rage(self, seconds: float) -> None:
-        """Let everybody act, and kill at random, for so long."""
+        """Start all processes and kill at random for so many seconds."""
         self._drivers.grow(DRIVERS)
         self._workers.grow(WORKERS)
         ends_s, kill_s = time.monotonic() + seconds, time.monotonic() + 1.0
         while (now_s := time.monotonic()) < ends_s:
             self._add_fault()
             if now_s >= kill_s:
-                self._kill_somebody()
+                self._kill_one()
                 kill_s = time.monotonic() + self._chance.uniform(0.1, 0.7)
             time.sleep(0.04)
 
     def calm(self) -> list[str]:
-        """End the faults and the customers; only workers go on. Return who died by itself."""
+        """End the faults and the drivers. Return the drivers that ended by themselves."""
         self._drivers.kill_all()
         self._admin.delete("/faults").raise_for_status()
         return self._drivers.findings
 
     def end(self) -> list[str]:
-        """End the workers too. Return who died by itself."""
+        """End the workers too. Return the workers that ended by themselves."""
         self._drivers.kill_all()
         self._workers.kill_all()
         return self._workers.findings
@@ -160,7 +160,7 @@ class _Chaos:
             self._admin.post("/faults", json=rule).raise_for_status()
             self.faults += 1
 
-    def _kill_somebody(self) -> None:
+    def _kill_one(self) -> None:
         kind = self._chance.choices(("driver", "worker", "redis"), (5, 3, 2))[0]
         self.killed[kind] += 1
         if kind == "driver":
@@ -174,7 +174,7 @@ class _Chaos:
 
 
 def run(seconds: float, seed: int) -> Verdict:
-    """Let chaos rage for so long, let the workers finish, and audit everything."""
+    """Run the chaos for so many seconds, let the workers finish, and audit everything."""
     options = BankOptions(confirm_after_s=0.3, otp_settles_after_s=0.2)
     verdict = Verdict(seed, seconds)
     with tempfile.TemporaryDirectory(prefix="cfflow-chaos-") as folder:
@@ -188,7 +188,7 @@ def run(seconds: float, seed: int) -> Verdict:
     return verdict
 
 
-#: Every commit is on the disk before it is answered: whoever was told of it finds it again.
+#: Every commit is on the disk before Redis replies: a process that got the reply finds it.
 _DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -210,7 +210,7 @@ def _run(verdict: Verdict, server: Server, bank: EmulatorProcess, folder: str) -
 
 
 async def _judge(verdict: Verdict, redis_url: str, admin: httpx.Client, folder: Path) -> None:
-    """Wait until the workers are done, and hold the store against the bank."""
+    """Wait until the workers are done, and compare the store with the bank."""
     store = RedisStore(redis_url)
     await store.open()
     began_s = time.monotonic()
@@ -226,15 +226,15 @@ async def _judge(verdict: Verdict, redis_url: str, admin: httpx.Client, folder: 
     for order in orders.values():
         verdict.findings += findings(order)
     verdict.findings += _asked_too_often(admin)
-    told = list(_told(folder))
-    verdict.findings += _forgotten(told, payments)
+    seen = list(_seen(folder))
+    verdict.findings += _missing(seen, payments)
     _count(verdict, payments, admin)
-    verdict.told = len(told)
+    verdict.reads = len(seen)
     await store.aclose()
 
 
 async def _orders(store: RedisStore, admin: httpx.Client) -> dict[str, Order]:
-    """Return every order that the store or the bank knows."""
+    """Return every order of the store or the bank."""
     lines = Bank.of(admin).orders()
     names = set(lines) | set(await _order_ids(store))
     return {name: Order(await kept_of(store, name), lines.get(name, [])) for name in sorted(names)}
@@ -250,7 +250,7 @@ async def _order_ids(store: RedisStore) -> list[str]:
 
 
 def _asked_too_often(admin: httpx.Client) -> Iterator[str]:
-    """The bank refuses a second capture by itself: this is whether it had to."""
+    """Yield a sentence if the bank had to refuse a capture or void that was sent twice."""
     books = Bank.of(admin)
     effects = Counter(line.effect for line in books.ledger)
     holds = {line.cf_payment_id for line in books.ledger if line.effect == "authorized"}
@@ -260,24 +260,24 @@ def _asked_too_often(admin: httpx.Client) -> Iterator[str]:
         yield f"{performed} captures and voids asked for, {taken} + {effects['voided']} done"
 
 
-def _told(folder: Path) -> Iterator[Told]:
-    """Yield what the drivers wrote down; the last line of a dead one may be cut off."""
-    for diary in sorted(folder.glob("*.told")):
+def _seen(folder: Path) -> Iterator[Seen]:
+    """Yield what the drivers recorded; the last line of a killed driver may be cut off."""
+    for diary in sorted(folder.glob("*.seen")):
         for line in diary.read_bytes().split(b"\n")[:-1]:
-            yield msgspec.json.decode(line, type=Told)
+            yield msgspec.json.decode(line, type=Seen)
 
 
-def _forgotten(told: list[Told], payments: list[Kept]) -> Iterator[str]:
-    """What somebody was told is in the store: with the AOF written first, nothing is lost."""
+def _missing(seen: list[Seen], payments: list[Kept]) -> Iterator[str]:
+    """Yield each payment that a driver read and the store lost; the AOF must prevent that."""
     known = {kept.snapshot.id: kept.record for kept in payments}
-    for word in told:
-        record = known.get(word.payment_id)
+    for read in seen:
+        record = known.get(read.payment_id)
         if record is None:
-            yield f"{word.payment_id} was {word.state}, and is not in the store"
-        elif record.version < word.version:
-            yield f"{word.payment_id} was at version {word.version}, now at {record.version}"
-        elif word.state in {State.CAPTURED, State.VOIDED} and record.state is not word.state:
-            yield f"{word.payment_id} was {word.state}, and is {record.state}"
+            yield f"{read.payment_id} was {read.state}, and is not in the store"
+        elif record.version < read.version:
+            yield f"{read.payment_id} was at version {read.version}, now at {record.version}"
+        elif read.state in {State.CAPTURED, State.VOIDED} and record.state is not read.state:
+            yield f"{read.payment_id} was {read.state}, and is {record.state}"
 
 
 def _count(verdict: Verdict, payments: list[Kept], admin: httpx.Client) -> None:
@@ -289,10 +289,12 @@ def _count(verdict: Verdict, payments: list[Kept], admin: httpx.Client) -> None:
 
 
 def main() -> None:
-    """Rage, audit, and print the verdict; the exit status says whether the books agree."""
+    """Run the chaos, audit, and print the verdict; the exit status is 1 if a rule is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to kill")
-    parser.add_argument("--seed", type=int, default=None, help="the plan of whom to kill when")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="repeats the plan of which process is killed when"
+    )
     parser.add_argument("--json", action="store_true", help="print the verdict for programs")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed

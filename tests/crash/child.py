@@ -1,8 +1,8 @@
 """Processes to be killed: one that has imported everything forks one for each job.
 
 `python -m tests.crash.child` reads groups of jobs from its standard input, a line each,
-runs every job of a group in a process of its own, and writes a line that tells how they
-ended. It ends with its input.
+runs every job of a group in a process of its own, and writes a line with how they ended.
+It ends when its input ends.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from tests.engine.shop import Events, card
 
 __all__ = ["ACTS", "PARTITIONS", "End", "Job", "Nursery"]
 
-#: A process that neither ends nor dies in this time hangs, and is killed for it.
+#: A process that has not ended after so many seconds hangs and is killed.
 _HANGS_S: Final = 30
 
-#: Fewer than usual: each claim asks all of them, and the orders are few.
+#: Fewer than usual: each lease reads all of them, and the orders are few.
 PARTITIONS: Final = 4
 
 _METHODS: Final[dict[str, Callable[[], PaymentMethod]]] = {
@@ -51,11 +51,11 @@ _METHODS: Final[dict[str, Callable[[], PaymentMethod]]] = {
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process does, for which payment, and where it dies; None: it lives.
+    """What one process does, for which payment, and where it dies; None: it is not killed.
 
-    `word`: an OTP, a review's reason, a state, whatever the act takes. `buttons`, `tasks`,
-    `processes`: what is raced for, by how many tasks here, and by how many processes in all.
-    The till fills in where the store, the bank and the flows are.
+    `argument`: an OTP, a review's reason, a state: what the act takes. `buttons`, `tasks`,
+    `processes`: what the race presses, with how many tasks here and how many processes in all.
+    The till fills in the addresses of the store and the bank, and the flows.
     """
 
     act: str
@@ -64,7 +64,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     payment_id: str = ""
     session: str = ""
     method: str = "card_otp"
-    word: str = ""
+    argument: str = ""
     amount: str | None = None
     buttons: tuple[str, ...] = ()
     tasks: int = 0
@@ -76,14 +76,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class End(msgspec.Struct, frozen=True):
-    """How a process ended: minus its signal, or its exit status; and what it had done.
+    """How a process ended, as minus its signal or as its exit status, and what it had done.
 
-    `seen`: its stages; `told`: the ends of its race.
+    `seen`: its stages; `results`: how the tasks of its race ended.
     """
 
     status: int
     seen: tuple[str, ...] = ()
-    told: dict[str, int] = {}
+    results: dict[str, int] = {}
     error: str = ""
 
 
@@ -96,13 +96,13 @@ async def _start(orchestrator: Orchestrator, job: Job) -> object:
 
 
 async def _acknowledge(orchestrator: Orchestrator, job: Job) -> object:
-    word = {"actor": "asha", "note": "seen"}
-    return await orchestrator.acknowledge(job.payment_id, job.word, **word)
+    decision = {"actor": "asha", "note": "seen"}
+    return await orchestrator.acknowledge(job.payment_id, job.argument, **decision)
 
 
 async def _resolve(orchestrator: Orchestrator, job: Job) -> object:
-    word = {"actor": "asha", "note": "seen"}
-    return await orchestrator.resolve(job.payment_id, job.word, **word)
+    decision = {"actor": "asha", "note": "seen"}
+    return await orchestrator.resolve(job.payment_id, job.argument, **decision)
 
 
 async def _work(orchestrator: Orchestrator, _: Job) -> object:
@@ -120,11 +120,11 @@ async def _race(orchestrator: Orchestrator, job: Job) -> object:
     )
 
 
-#: Everything that a process can be doing when it is killed.
+#: Everything that a process can do when it is killed.
 ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
     "start": _start,
     "pay": _pay,
-    "submit_otp": lambda o, job: o.submit_otp(job.payment_id, job.word),
+    "submit_otp": lambda o, job: o.submit_otp(job.payment_id, job.argument),
     "resend_otp": lambda o, job: o.resend_otp(job.payment_id),
     "leave_otp": lambda o, job: o.leave_otp(job.payment_id),
     "capture": lambda o, job: o.capture(
@@ -142,7 +142,7 @@ ACTS: Final[dict[str, Callable[[Orchestrator, Job], Awaitable[object]]]] = {
 
 
 def _doomed(job: Job, stages: Stages) -> Orchestrator:
-    """Return an orchestrator that dies where its job says."""
+    """Return an orchestrator that kills its process where its job needs it."""
     script = script_with_skipped_time()
     store = DoomedStore(job.redis_url, partitions=PARTITIONS, script=script)
     store.stages = stages
@@ -161,7 +161,7 @@ def _doomed(job: Job, stages: Stages) -> Orchestrator:
 async def _act(job: Job, stages: Stages) -> object:
     async with _doomed(job, stages) as orchestrator:
         done = await ACTS[job.act](orchestrator, job)
-        # The side "after" of a stage behind the last one: everything is done.
+        # The side "after" of one stage more than the step has: everything is done.
         stages.reach(len(stages.seen), "after")
         return done
 
@@ -173,7 +173,7 @@ def _run(job: Job, results: Any) -> None:
     error = ""
     try:
         done = asyncio.run(_act(job, stages))
-    except Exception as trouble:  # noqa: BLE001  whatever it is, the test shows it
+    except Exception as trouble:  # noqa: BLE001  the test shows every error
         error = f"{type(trouble).__name__}: {trouble}"
     results.send((tuple(stages.seen), dict(done) if isinstance(done, Counter) else {}, error))
 
@@ -189,16 +189,16 @@ def _run_all(jobs: Sequence[Job]) -> list[End]:
         running.append((process, mine))
     ends = []
     for process, mine in running:
-        said: tuple[Any, ...] = ()
+        received: tuple[Any, ...] = ()
         with suppress(EOFError):
-            said = mine.recv()
+            received = mine.recv()
         process.join()
-        ends.append(End(process.exitcode or 0, *said))
+        ends.append(End(process.exitcode or 0, *received))
     return ends
 
 
 class Nursery:
-    """The process that forks, in the hands of a test; a context manager."""
+    """The process that forks, as a context manager for tests."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -236,7 +236,7 @@ class Nursery:
 
 def main() -> None:
     """Fork for each line of jobs until the input ends."""
-    # The first connection would load it, in every child anew.
+    # Otherwise the first connection loads it, in every child again.
     importlib.import_module("anyio._backends._asyncio")
     gc.freeze()
     for line in sys.stdin.buffer:

@@ -1,7 +1,7 @@
 """A race: many tasks of many processes press the same buttons of one payment at once.
 
-A barrier in Redis holds everybody until all have read the payment; then half of the tasks
-act on what they hold, and half on its id, as a page that was reloaded would.
+A barrier in Redis stops every process until all have read the payment. Then half of the tasks
+act on the payment that was read, and half on its id, as a page that was reloaded does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["race"]
 
 _Button = Callable[[Orchestrator, Payment | str, str], Awaitable[Payment]]
 
-#: What can be pressed, of a payment or its id, and with the order's session.
+#: The buttons: each takes a payment or its id, and the order's session.
 _BUTTONS: Final[dict[str, _Button]] = {
     "pay": lambda till, payment, session: till.pay(payment, session, card()),
     "submit_otp": lambda till, payment, _: till.submit_otp(payment, OTP),
@@ -46,7 +46,7 @@ async def race(
         *(press(till, (held, payment_id)[n % 2], session) for n, press in enumerate(presses)),
         return_exceptions=True,
     )
-    return Counter(_told(end) for end in ends)
+    return Counter(_name_of(end) for end in ends)
 
 
 async def _barrier(store: RedisStore, processes: int) -> None:
@@ -55,7 +55,7 @@ async def _barrier(store: RedisStore, processes: int) -> None:
         await asyncio.sleep(0)
 
 
-def _told(end: Payment | BaseException) -> str:
+def _name_of(end: Payment | BaseException) -> str:
     if isinstance(end, CfflowError):
         return type(end).__name__
     if isinstance(end, BaseException):

@@ -1,8 +1,8 @@
 """Every step, stage by stage, and all the points at which a process can die in it.
 
 A stage is one Redis write or one gateway call, in the order in which the step makes them.
-A point is one side of a stage. What a step really does is compared with its stages by a
-test, so that a write or a call without its points cannot hide.
+A point is one side of a stage. A test compares what a step really does with its stages, so
+that every write and every call has its points.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.engine.shop import OTP, card
 
 __all__ = ["FLOW", "SCENARIOS", "Point", "Scenario"]
 
-#: The preauth flow, but a hold that nobody touched is taken before it lapses.
+#: The preauth flow, but a hold that was neither captured nor voided is captured before it lapses.
 FLOW: Final = """\
 name = "crash_hotel"
-summary = "A hold that is captured in the end, whatever the merchant forgets."
+summary = "A hold that is captured before it lapses, even without the merchant."
 capture = "manual"
 methods = ["card"]
 
@@ -36,10 +36,10 @@ on_expiry = "capture"
 _SEVEN_DAYS_S: Final = 7 * 86_400
 _SIX_HOURS_S: Final = 21_600
 
-_WRITES: Final = frozenset({"start", "commit", "claim", "defer"})
+_WRITES: Final = frozenset({"start", "commit", "lease", "defer"})
 _EFFECTS: Final = frozenset({"pay", "authenticate", "authorize"})
 
-#: The sides of a stage and what a point there is called.
+#: The sides of a stage and the name of a point there.
 _OF_A_WRITE: Final[tuple[tuple[Side, str], ...]] = (("before", "before"), ("after", "after"))
 _OF_AN_EFFECT: Final[tuple[tuple[Side, str], ...]] = (
     ("before", "before"),
@@ -63,11 +63,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A step: its stages as (name, write or call), how it comes about, how its order ends.
+    """A step: its stages as (name, write or call), how to prepare it, how its order ends.
 
-    `again` is what the merchant tries next, the same step unless it says otherwise; after
+    `again` is what the merchant tries next, "" for the same step; after
     `pause_s`. `attempts`: how many the bank may have begun. `by_itself`: a worker alone
-    finds out all that the bank has done; a lost store waits for the next `adopt`.
+    finds everything that the bank has done; a lost store needs the next `adopt`.
     """
 
     name: str
@@ -96,8 +96,8 @@ def _step(call: str) -> tuple[tuple[str, str], ...]:
     return (("operation", "commit"), ("call", call), ("outcome", "commit"))
 
 
-_ASKED: Final = (("claim", "claim"), ("inquiry", "fetch_payment"), ("finding", "commit"))
-_ASKED_ALL: Final = (("claim", "claim"), ("inquiry", "fetch_payments"), ("finding", "commit"))
+_ASKED: Final = (("lease", "lease"), ("inquiry", "fetch_payment"), ("finding", "commit"))
+_ASKED_ALL: Final = (("lease", "lease"), ("inquiry", "fetch_payments"), ("finding", "commit"))
 _SUBMIT: Final = (
     ("operation", "commit"),
     ("call", "authenticate"),
@@ -106,7 +106,7 @@ _SUBMIT: Final = (
 )
 
 
-# how each of them comes about
+# how each of them is prepared
 
 
 def _paying(flow: str, method: str) -> Prepare:
@@ -116,11 +116,11 @@ def _paying(flow: str, method: str) -> Prepare:
     return prepare
 
 
-def _at_otp(act: str, word: str = OTP, wait_s: float = 0.0) -> Prepare:
+def _at_otp(act: str, argument: str = OTP, wait_s: float = 0.0) -> Prepare:
     async def prepare(shop: Till, till: Orchestrator) -> Job:
         job = await shop.at_otp(till)
         shop.clock.skip(wait_s)
-        return replace(job, act=act, word=word)
+        return replace(job, act=act, argument=argument)
 
     return prepare
 
@@ -129,7 +129,7 @@ async def _at_last_try(shop: Till, till: Orchestrator) -> Job:
     job = await shop.at_otp(till)
     for _ in range(2):
         await till.submit_otp(job.payment_id, "999999")
-    return replace(job, act="submit_otp", word=OTP)
+    return replace(job, act="submit_otp", argument=OTP)
 
 
 def _held(act: str, amount: str | None = None) -> Prepare:
@@ -140,7 +140,7 @@ def _held(act: str, amount: str | None = None) -> Prepare:
 
 
 def _lost(prepare: Prepare, fault: str, act: str = "work") -> Prepare:
-    """The step of that job ended without an answer, its process lived on, and now it is due."""
+    """Prepare a step that ended without an answer, in a process that lived on, and is due now."""
 
     async def lost(shop: Till, till: Orchestrator) -> Job:
         job = await prepare(shop, till)
@@ -158,7 +158,7 @@ def _lost(prepare: Prepare, fault: str, act: str = "work") -> Prepare:
 def _lapsing(flow: str) -> Prepare:
     async def prepare(shop: Till, till: Orchestrator) -> Job:
         job = await shop.held(till, flow)
-        # The schedule's next moment is near: a worker that dies in between is soon followed.
+        # The schedule's next moment is near: a worker that dies in between is soon replaced.
         shop.clock.skip(_SEVEN_DAYS_S - _SIX_HOURS_S + 25)
         return replace(job, act="work")
 
@@ -173,10 +173,10 @@ async def _abandoned_hold(shop: Till, till: Orchestrator) -> Job:
 
 
 async def _used_key(shop: Till, till: Orchestrator) -> Job:
-    """The bank has stored an error under the capture's key, and a worker has met it."""
+    """The bank has stored an error under the capture's key, and a worker has got it."""
     job = await _lost(_held("capture"), "status_stored")(shop, till)
     await shop.look()
-    # Past the schedule's next moment: a step that is lost again is sent ever more rarely.
+    # Past the schedule's next moment: the pauses grow for a step that is lost again.
     shop.clock.skip(60)
     return job
 
@@ -189,7 +189,7 @@ async def _missed_once(shop: Till, till: Orchestrator) -> Job:
 
 
 async def _approved(shop: Till, till: Orchestrator) -> Job:
-    """The customer has paid at the bank's own page, and only the next poll will tell."""
+    """The customer has paid at the bank's own page, and only the next poll will show it."""
     job = replace(await shop.begun(till, "redirect"), method="card_link")
     await shop.act(job)
     payment = await till.get(job.payment_id)
@@ -210,15 +210,15 @@ async def _expired(shop: Till, till: Orchestrator) -> Job:
     return replace(job, act="work")
 
 
-async def _unknown_here(shop: Till, till: Orchestrator) -> Job:
-    """An order was paid, and the store has lost everything about it."""
+async def _not_in_store(shop: Till, till: Orchestrator) -> Job:
+    """An order was paid, and the store has lost all data of it."""
     order_id, session = await shop.order(till)
     attempt = await till.gateway.pay(session, card())
     await till.gateway.authenticate(str(attempt.cf_payment_id), OTP)
     return Job(act="adopt", order_id=order_id, flow="native_otp", payment_id=f"{order_id}.1")
 
 
-async def _nobody_yet(shop: Till, till: Orchestrator) -> Job:
+async def _not_started(shop: Till, till: Orchestrator) -> Job:
     order_id, session = await shop.order(till)
     return Job(
         act="start",
@@ -234,11 +234,11 @@ async def _taken_at_once(shop: Till, till: Orchestrator) -> Job:
     job = await shop.begun(till, "preauth")
     await till.pay(job.payment_id, job.session, card())
     await till.submit_otp(job.payment_id, OTP)
-    return replace(job, act="acknowledge", word="captured_without_hold")
+    return replace(job, act="acknowledge", argument="captured_without_hold")
 
 
 async def _taken_by_hand(shop: Till, till: Orchestrator) -> Job:
-    """A person captured a reviewed hold at the gateway's own page, and says so."""
+    """A person captured a reviewed hold at the gateway's own page, and resolves it."""
     job = await shop.begun(till, "native_otp", hold=True)
     await till.pay(job.payment_id, job.session, card())
     await till.submit_otp(job.payment_id, OTP)
@@ -246,11 +246,11 @@ async def _taken_by_hand(shop: Till, till: Orchestrator) -> Job:
     await shop.act(replace(job, act="refresh"))
     body = frozen_authorize("CAPTURE", (await till.get(job.payment_id)).amount)
     await till.gateway.authorize(job.order_id, body)
-    return replace(job, act="resolve", word="captured")
+    return replace(job, act="resolve", argument="captured")
 
 
 SCENARIOS: Final = (
-    Scenario("start", (("start", "start"),), _nobody_yet),
+    Scenario("start", (("start", "start"),), _not_started),
     Scenario("pay_card", _step("pay"), _paying("native_otp", "card_otp")),
     Scenario("pay_link", _step("pay"), _paying("redirect", "card_link")),
     Scenario("pay_upi_link", _step("pay"), _paying("upi", "upi_link")),
@@ -259,7 +259,7 @@ SCENARIOS: Final = (
     Scenario("submit_wrong_otp", _step("authenticate"), _at_otp("submit_otp", "999999")),
     Scenario("submit_last_otp", _SUBMIT, _at_last_try, again="refresh"),
     Scenario("resend_otp", _step("authenticate"), _at_otp("resend_otp", wait_s=31), pause_s=31),
-    Scenario("leave_otp", (("word", "commit"),), _at_otp("leave_otp")),
+    Scenario("leave_otp", (("turn_end", "commit"),), _at_otp("leave_otp")),
     Scenario("capture", _step("authorize"), _held("capture")),
     Scenario("capture_part", _step("authorize"), _held("capture", "100.00")),
     Scenario("void", _step("authorize"), _held("void"), State.VOIDED),
@@ -317,23 +317,23 @@ SCENARIOS: Final = (
     Scenario("worker_polls", _ASKED, _approved),
     Scenario(
         "worker_puts_back",
-        (("claim", "claim"), ("inquiry", "fetch_payment"), ("pause", "defer")),
+        (("lease", "lease"), ("inquiry", "fetch_payment"), ("pause", "defer")),
         _unanswered,
     ),
     Scenario(
         "worker_sees_order_expire",
-        (("claim", "claim"), ("inquiry", "fetch_order"), ("finding", "commit")),
+        (("lease", "lease"), ("inquiry", "fetch_order"), ("finding", "commit")),
         _expired,
         State.FAILED,
         attempts=0,
     ),
     Scenario(
         "adopt",
-        (("inquiry", "fetch_payments"), ("start", "start"), ("claim", "commit")),
-        _unknown_here,
+        (("inquiry", "fetch_payments"), ("start", "start"), ("own", "commit")),
+        _not_in_store,
         by_itself=False,
     ),
-    Scenario("abandon", (("word", "commit"),), _at_otp("abandon"), again="start", attempts=2),
-    Scenario("acknowledge", (("word", "commit"),), _taken_at_once),
-    Scenario("resolve", (("word", "commit"),), _taken_by_hand),
+    Scenario("abandon", (("decision", "commit"),), _at_otp("abandon"), again="start", attempts=2),
+    Scenario("acknowledge", (("decision", "commit"),), _taken_at_once),
+    Scenario("resolve", (("decision", "commit"),), _taken_by_hand),
 )

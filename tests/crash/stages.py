@@ -1,8 +1,8 @@
-"""The stages of a step, counted as they come, and the one at which a process kills itself.
+"""Counts the stages of a step, and kills the process at the stage of its job.
 
-The store and the transport do their work as always; around each write and each call they
-look whether this is where the process was told to die. A SIGKILL to itself is a real one:
-nothing is closed, flushed or said any more.
+The store and the transport work as usual. Around each write and each call they check whether
+the process must die there. It sends itself a real SIGKILL: nothing is closed, flushed or sent
+after it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 Side = Literal["before", "sent", "late", "acted", "after"]
 
-#: For how long a slow bank has not acted yet; in real seconds.
+#: How long a slow bank waits before it acts; in real seconds.
 SLOW_S: Final = 0.3
 
 #: What the bank does with a call whose sender is dead by then, and how late it does it.
@@ -45,9 +45,9 @@ _LOOK_S: Final = 0.002
 class Doom(msgspec.Struct, frozen=True):
     """Where a process dies: at its n-th stage, and on which side of it.
 
-    before: nothing went out. after: it is done, and nobody in the process knows yet. For a
-    call also: sent, the bank has it and has not acted; late, so too, and it will take its
-    time; acted, the bank has acted and not answered.
+    before: nothing was sent. after: it is done, and no code of the process has the result yet.
+    For a call also: sent, the bank has it and has not acted; late, the same with a slow bank;
+    acted, the bank has acted and not answered.
     """
 
     stage: int
@@ -55,7 +55,7 @@ class Doom(msgspec.Struct, frozen=True):
 
 
 class Stages:
-    """Counts the stages of one process and ends it at its doom."""
+    """Counts the stages of one process and kills it at its doom."""
 
     def __init__(self, doom: Doom | None) -> None:
         self.doom: Final = doom
@@ -68,12 +68,12 @@ class Stages:
         return len(self.seen) - 1
 
     def reach(self, stage: int, side: Side) -> None:
-        """Die if it was to be here."""
+        """Kill the process if its doom is here."""
         if self.doom == Doom(stage, side):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def fault(self, stage: int) -> dict[str, Any] | None:
-        """Return what the bank has to be told, if death is to come while it has the call."""
+        """Return the bank's fault rule, if the process must die while the bank has the call."""
         if self.doom is None or self.doom.stage != stage or self.doom.side not in _FAULTS:
             return None
         kind, delay_s = _FAULTS[self.doom.side]
@@ -97,7 +97,7 @@ class DoomedStore(RedisStore):
 
     async def lease(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
         """Take due payments."""
-        return await self._write("claim", super().lease(limit, lease_ms))
+        return await self._write("lease", super().lease(limit, lease_ms))
 
     async def defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
         """Put a payment back."""
@@ -122,7 +122,7 @@ class DoomedTransport(httpx.AsyncBaseTransport):
         self._order_id = order_id
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; where death is to come while the bank has it, wait for that moment."""
+        """Send a request; if the process must die while the bank has it, wait for that moment."""
         call, _ = calls.route(request.method, request.url.path.removeprefix("/pg"))
         stage = self._stages.begin(call)
         fault = self._stages.fault(stage)

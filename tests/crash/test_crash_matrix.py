@@ -1,9 +1,9 @@
 """The crash matrix: every step, killed on both sides of every write and of every effect.
 
-A cell: a process does a step and kills itself at one point of it, really. Then a fresh
+A cell: a process does a step and kills itself at one point of it, with a real SIGKILL. Then a fresh
 worker looks after the order, the merchant tries the same again, the order comes to its end,
-and everything is pressed once more. At each of these moments the bank's ledger and the
-store are held against design.md#invariants (audit.py).
+and every button is pressed once more. After each of these the bank's ledger and the store
+are compared with design.md#invariants (audit.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CELLS: Final = [
     for point in step.points()
 ]
 
-#: What a merchant's page can ask for once more, of a payment that is at its end.
+#: What a merchant's page can press once more, of a payment that is at its end.
 _BUTTONS: Final = ("pay", "submit_otp", "resend_otp", "leave_otp", "capture", "void", "abandon")
 
 
@@ -58,7 +58,7 @@ async def test_a_death_at_this_point_costs_nothing(
 async def test_a_step_has_no_write_and_no_call_without_its_points(
     till: Till, step: Scenario
 ) -> None:
-    """Left alone, a step makes exactly the writes and calls whose sides are in the matrix."""
+    """Without a kill, a step makes exactly the writes and calls whose sides are in the matrix."""
     job = await _prepared(till, step)
     end = await till.kill(job, None)
     assert end.seen == tuple(what for _, what in step.stages), end.error
@@ -70,13 +70,13 @@ async def _prepared(till: Till, step: Scenario) -> Job:
 
 
 async def _die(till: Till, job: Job, point: Point) -> None:
-    """Kill the process there; a bank that was slow then acts, before or after the first look."""
+    """Kill the process there; a slow bank acts later, before or after the first inquiry."""
     before = till.performed(point.call)
     end = await till.kill(job, point.doom)
     assert end.status == -signal.SIGKILL, end
     if point.doom.side == "late":
         await till.look()
-        # What the bank answered before it counts as no call: only the clock tells.
+        # A call whose key the bank has already answered is not counted: wait by the clock instead.
         await asyncio.sleep(SLOW_S)
     if point.doom.side in {"sent", "late"}:
         await till.wait_for_bank(point.call, before + 1)
@@ -87,20 +87,20 @@ async def _refused_or_done(till: Till, job: Job) -> None:
     try:
         await till.act(job)
     except OutcomeUnknown as unknown:
-        pytest.fail(f"{job.act} does not know what it did: {unknown}")
+        pytest.fail(f"{job.act} left its outcome unknown: {unknown}")
     except CfflowError:
         return
 
 
 async def _press_everything(orchestrator: Orchestrator, job: Job) -> None:
-    """Nothing can be done to a payment at its end."""
+    """Check that every button is refused for a payment at its end."""
     for button in _BUTTONS:
         with pytest.raises(CfflowError):
             await ACTS[button](orchestrator, job)
 
 
 async def _audit(till: Till, job: Job, step: Scenario) -> None:
-    """One effect on the customer's money, and not one call too many."""
+    """Check that the customer's money moved once, and that no call was sent twice."""
     assert await till.findings(job.order_id, settled=True) == []
     effects = Counter(till.effects(job.order_id))
     money = {name: effects[name] for name in ("captured", "voided", "released")}

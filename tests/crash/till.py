@@ -1,7 +1,7 @@
 """A merchant's till: orders, payments up to a state, the processes that die, and the auditor.
 
-Everything is real but the time: a Redis server, a bank behind HTTP, processes that are
-killed. `recover` is what happens after a crash: a fresh process, and its worker.
+Everything except the time is real: a Redis server, a bank behind HTTP, processes that are
+killed. `recover` does what happens after a crash: a new process runs a worker.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from tests.ports.servers import Server
 
 __all__ = ["PROCESSES", "TASKS", "Till", "no_limits"]
 
-#: What wakes later than this is no aftermath of a crash: a lease is 60 s, an answer is
-#: looked for twice, 15 s apart.
+#: A wake time later than this has nothing to do with a crash: a lease is 60 s, and a lost pay
+#: is looked for twice, 15 s apart.
 _HORIZON_MS: Final = 100_000
-#: A crowd: 200 tasks.
+#: The processes of a race and the tasks of each: 200 tasks.
 PROCESSES: Final = 8
 TASKS: Final = 25
 
@@ -44,14 +44,14 @@ _LOOK_S: Final = 0.01
 
 _numbers = count(1)
 
-#: The gateway's limits are another test's matter.
+#: Other tests cover the gateway's limits.
 no_limits: Final = dict.fromkeys(
     ("create_order", "fetch_order", "fetch_payments", "fetch_payment", "pay")
 )
 
 
 class Till:
-    """What a test needs of a merchant whose processes die."""
+    """The parts of a merchant that a test of dying processes needs."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Till:
 
     @asynccontextmanager
     async def process(self) -> AsyncIterator[Orchestrator]:
-        """A fresh process as far as the store can tell: new connections, nothing remembered."""
+        """Yield an orchestrator like that of a new process: new connections, empty caches."""
         async with cfflow.connect(
             store=self._new_store(),
             client_id=self._bank.client_id,
@@ -108,13 +108,13 @@ class Till:
         return order_id, made.payment_session_id
 
     async def begun(self, till: Orchestrator, flow: str, *, hold: bool = False) -> Job:
-        """Return a payment that nobody has paid yet, as a job to be filled in."""
+        """Return a payment before its pay, as a job to be filled in."""
         order_id, session = await self.order(till, hold=hold)
         payment = await till.start(flow, order_id=order_id, amount="170")
         return Job(act="pay", order_id=order_id, flow=flow, payment_id=payment.id, session=session)
 
     async def at_otp(self, till: Orchestrator, flow: str = "native_otp") -> Job:
-        """Return a payment whose customer is asked for the OTP."""
+        """Return a payment whose customer must type the OTP."""
         job = await self.begun(till, flow, hold=flow != "native_otp")
         await till.pay(job.payment_id, job.session, card())
         return job
@@ -128,7 +128,7 @@ class Till:
     # the crash, and after it
 
     async def kill(self, job: Job, doom: Doom | None) -> End:
-        """Run a job in a process of its own, which dies where it is told to."""
+        """Run a job in a process of its own, which kills itself at `doom`."""
         (end,) = await self._nursery.run(replace(self.placed(job), doom=doom))
         return end
 
@@ -137,15 +137,15 @@ class Till:
         crowd = replace(
             self.placed(job), act="race", buttons=buttons, tasks=TASKS, processes=PROCESSES
         )
-        told: Counter[str] = Counter()
+        ends: Counter[str] = Counter()
         for end in await self._nursery.run(*[crowd] * PROCESSES):
             if end.status or end.error:
-                raise RuntimeError(f"a racer did not arrive: {end}")
-            told.update(end.told)
-        return told
+                raise RuntimeError(f"a process of the race failed: {end}")
+            ends.update(end.results)
+        return ends
 
     def placed(self, job: Job) -> Job:
-        """Return a job that says where the store, the bank and the flows are."""
+        """Return the job with the addresses of the store and the bank, and the flows."""
         return replace(
             job, redis_url=self._server.url, base_url=self._bank.base_url, flows=self._flows
         )
@@ -156,14 +156,14 @@ class Till:
             await ACTS[job.act](till, job)
 
     async def look(self) -> None:
-        """Let the next wake come and a worker look once."""
+        """Skip to the next wake time and run a worker once."""
         async with self.process() as till:
             orders = {payment.order_id for payment in await till.find()}
             await self._skip_to_wake(till, *orders)
             await Worker(till).run_once()
 
     async def recover(self, order_id: str) -> None:
-        """Let a fresh worker look after an order until its next wake is far away."""
+        """Run a new worker until the order's next wake time is far away."""
         async with self.process() as till:
             await self._come_to_rest(till, order_id)
 
@@ -172,7 +172,7 @@ class Till:
         for _ in range(_WAKES_MAX):
             await worker.run_once()
             found = await kept_of(_store(till), order_id)
-            if all(_quiet(kept, till.store.now_ms()) for kept in found):
+            if all(_at_rest(kept, till.store.now_ms()) for kept in found):
                 return
             await self._skip_to_wake(till, order_id)
         raise RuntimeError(f"{order_id} does not come to rest: {found}")
@@ -192,12 +192,12 @@ class Till:
         raise RuntimeError(f"the bank has not carried out {call}")
 
     def fault(self, order_id: str, kind: str) -> None:
-        """Let the next call about an order go wrong."""
+        """Give the next call about an order a fault."""
         rule = {"call": "any", "kind": kind, "order_id": order_id}
         self._admin.post("/faults", json=rule).raise_for_status()
 
     async def finish(self, till: Orchestrator, job: Job, end: State) -> Payment:
-        """Let customer and merchant go on, until the order's newest payment is at its end."""
+        """Act for customer and merchant until the order's newest payment is at its end."""
         for _ in range(_TURNS_MAX):
             await self._come_to_rest(till, job.order_id)
             payment = (await till.find(order_id=job.order_id))[-1]
@@ -221,7 +221,7 @@ class Till:
         return self.books().calls.performed.get(call, 0) - self._performed.get(call, 0)
 
     async def findings(self, order_id: str, *, settled: bool = False) -> list[str]:
-        """Return what must never be of an order; settled: and what must not be left."""
+        """Return the broken rules of an order; settled: also the rules for finished workers."""
         order = Order(await kept_of(self._auditor, order_id), self.books(order_id).ledger)
         return findings(order) + (lost(order) if settled else [])
 
@@ -237,7 +237,7 @@ async def _go_on(till: Orchestrator, job: Job, payment: Payment, end: State) -> 
     elif payment.otp is not None and payment.otp.submits_left:
         await till.submit_otp(payment.id, OTP)
     elif payment.state in {State.INITIATED, State.OTP_PENDING}:
-        # The customer pays at the bank's own page, and comes back to ours.
+        # The customer pays at the bank's own page, and comes back to the merchant's.
         await till.gateway.simulate(payment.cf_payment_id or "", "SUCCESS")
         await till.refresh(payment.id)
     elif end is State.VOIDED:
@@ -246,6 +246,6 @@ async def _go_on(till: Orchestrator, job: Job, payment: Payment, end: State) -> 
         await ACTS["capture"](till, job)
 
 
-def _quiet(kept: Kept, now_ms: int) -> bool:
+def _at_rest(kept: Kept, now_ms: int) -> bool:
     soon = kept.wake_at_ms is not None and kept.wake_at_ms < now_ms + _HORIZON_MS
     return not soon and (not on_its_way(kept.record) or bool(kept.record.open_reviews))

@@ -91,41 +91,41 @@ class Disk:
         if name in _READS and fault not in {"", "slow"}:
             fault = "lost_before"
         command = Command(self._process, name, args, kwargs, fault)
-        answer: asyncio.Future[Any] = self._loop.create_future()
+        result: asyncio.Future[Any] = self._loop.create_future()
         up_s = self._weather.pause_s() / 4
         if fault == "slow":
             up_s += self._rng.uniform(0.5, _SLOW_S)
         if name == "lease":
             up_s += self._idle_s()
         if fault in {"lost_before", "lost_after", "late"}:
-            self._loop.call_later(_DEADLINE_S, self._fail, command, answer)
+            self._loop.call_later(_DEADLINE_S, self._fail, command, result)
         if fault == "late":
             up_s = _DEADLINE_S + self._rng.uniform(0, 2)
         if fault != "lost_before":
-            self._loop.call_later(up_s, self._carry_out, command, answer)
+            self._loop.call_later(up_s, self._carry_out, command, result)
         if self._weather.strikes():
             self._process.die(f"after it sent {name} to the store")
         self._process.check()
-        return answer
+        return result
 
     def _idle_s(self) -> float:
-        """Return how long a lease waits that finds nothing: idle workers would fill every run."""
+        """Return how long a lease without due payments waits: idle workers must not fill a run."""
         wait_ms = min(self._store._wakes.values(), default=2**60) - self._store.now_ms()
         return min(max(wait_ms / 1000, 0.0), _SLOW_S)
 
-    def _carry_out(self, command: Command, answer: asyncio.Future[Any]) -> None:
-        """Do it in the store, which is one process: nothing comes between."""
+    def _carry_out(self, command: Command, result: asyncio.Future[Any]) -> None:
+        """Run it in the store, which is one process: no other command comes in between."""
         try:
             done = self._do(command)
         except Exception as error:  # noqa: BLE001  whatever the store raises is the command's result
-            self._loop.call_later(self._weather.pause_s() / 4, self._raise, answer, error)
+            self._loop.call_later(self._weather.pause_s() / 4, self._raise, result, error)
             return
         down_s = self._weather.pause_s() / 4
         if command.fault == "resent":
             again_s = self._rng.uniform(0.05, 2.5)
-            self._loop.call_later(again_s, self._send_again, command, answer, done)
+            self._loop.call_later(again_s, self._send_again, command, result, done)
         elif command.fault in {"", "slow"}:
-            self._loop.call_later(down_s, self._answer, answer, done)
+            self._loop.call_later(down_s, self._answer, result, done)
         if self._weather.strikes():
             self._process.die(f"when the store had carried out its {command.name}")
 
@@ -135,10 +135,10 @@ class Disk:
         self._watch(command, done)
         return done
 
-    def _send_again(self, command: Command, answer: asyncio.Future[Any], first: Any) -> None:
+    def _send_again(self, command: Command, result: asyncio.Future[Any], first: Any) -> None:
         """The result was lost; send the command once more, under the same token."""
         again = self._again(command, first)
-        self._loop.call_later(self._weather.pause_s() / 4, self._answer, answer, again)
+        self._loop.call_later(self._weather.pause_s() / 4, self._answer, result, again)
 
     def _again(self, command: Command, first: Any) -> Any:
         if isinstance(first, Started):
@@ -154,14 +154,14 @@ class Disk:
             return first
         return self._do(command)
 
-    def _answer(self, answer: asyncio.Future[Any], done: Any) -> None:
-        if not answer.done() and self._process.alive:
-            answer.set_result(done)
+    def _answer(self, result: asyncio.Future[Any], done: Any) -> None:
+        if not result.done() and self._process.alive:
+            result.set_result(done)
 
-    def _fail(self, command: Command, answer: asyncio.Future[Any]) -> None:
+    def _fail(self, command: Command, result: asyncio.Future[Any]) -> None:
         self._story.add(command.process.name, f"gives up its {command.name} ({command.fault})")
-        self._raise(answer, StoreUnavailable(f"simulated: {command.fault}"))
+        self._raise(result, StoreUnavailable(f"simulated: {command.fault}"))
 
-    def _raise(self, answer: asyncio.Future[Any], error: Exception) -> None:
-        if not answer.done() and self._process.alive:
-            answer.set_exception(error)
+    def _raise(self, result: asyncio.Future[Any], error: Exception) -> None:
+        if not result.done() and self._process.alive:
+            result.set_exception(error)

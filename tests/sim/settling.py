@@ -24,7 +24,7 @@ _ENDS = {State.CAPTURED, State.VOIDED, State.FAILED}
 
 
 class Settling:
-    """Lets a fresh worker look after everything until nothing is left to do."""
+    """Runs a new worker until nothing is left to do."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -49,7 +49,7 @@ class Settling:
             await asyncio.sleep(self._next_s() - self._loop.time())
 
     async def _adopt(self, orchestrator: Orchestrator) -> None:
-        """The operator's part after a loss of data: rebuild what the store may have forgotten."""
+        """Do the operator's part after a loss of data: rebuild what the store may have lost."""
         world = self._world
         for sale in world.sales:
             if sale.order_id in world.books.gone:
@@ -66,8 +66,8 @@ class Settling:
 
     def _has_open_review(self, order_id: str) -> bool:
         known = self._world.books.records.items()
-        ours = [record for name, record in known if name.rpartition(".")[0] == order_id]
-        return any(record.open_reviews for record in ours)
+        records = [record for name, record in known if name.rpartition(".")[0] == order_id]
+        return any(record.open_reviews for record in records)
 
     def _at_rest(self) -> bool:
         world = self._world
@@ -139,11 +139,11 @@ class Settling:
             or self._world.truth.owners[name] == FOREIGN
         ):
             return ""
-        ours = {
+        records = {
             known: record
             for known, record in self._world.books.records.items()
             if known.rpartition(".")[0] == order_id
         }
-        if any(record.cf_payment_id == name or record.reviews for record in ours.values()):
+        if any(record.cf_payment_id == name or record.reviews for record in records.values()):
             return ""
         return f"attempt {name} of {order_id} is {attempt.status}, and no payment owns it"

@@ -67,7 +67,7 @@ class Truth:
         return begun
 
     def attempts(self, order_id: str) -> list[Attempt]:
-        """Return every attempt of an order, ours or not."""
+        """Return every attempt of an order, foreign ones too."""
         return self._bank.attempts_of(order_id)
 
     def verdict(self, payment_id: str) -> tuple[str, Decimal | None]:

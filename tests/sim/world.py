@@ -274,7 +274,7 @@ class World:
                 self._now_s() - _OLDEST_S,
             )
             session = self.bank.session_of(made)
-            # Now and then the merchant's idea of the amount is wrong, or there is none.
+            # Sometimes the merchant gives a wrong amount, or none.
             amount = self.rng.choice(("170.00",) * 8 + (None, "169.99"))
             sale = Sale(order_id, session, flow, self.rng.choice(CARDS), amount)
             self.sales.append(sale)
@@ -284,7 +284,7 @@ class World:
         self.books.secrets.append(OTP.encode())
 
     def _strays(self, sale: Sale) -> None:
-        """Attempts on the order that are not ours: old ones with the same card, new ones."""
+        """Begin foreign attempts on the order: old ones with the same card, new ones."""
         stray = self.customers.stray
         for at_s in (-700.0, -100.0):
             if self.rng.random() < 0.06:
