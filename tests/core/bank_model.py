@@ -16,7 +16,16 @@ from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation
 from cfflow.core.operation import Operation, Step
 from cfflow.core.record import HISTORY_MAX, Record, Snapshot
-from tests.core.core_kit import AMOUNT, BANK_PAGE, CHART, DAY, otp_said, paid, proven, states_walked
+from tests.core.core_kit import (
+    AMOUNT,
+    BANK_PAGE,
+    CHART,
+    DAY,
+    otp_result,
+    paid,
+    proven,
+    states_walked,
+)
 from tests.core.schedule_model import expected_wake, since_may_change
 
 MONEY = {State.AUTHORIZED, State.CAPTURED, State.VOIDED}
@@ -25,7 +34,7 @@ ORDER_LIVES_MS = 3 * DAY
 
 @dataclass
 class Attempt:
-    """What the bank knows of one attempt; `truth` is never told, only shown in an entity."""
+    """What the bank knows of one attempt; `truth` is never decided, only shown in an entity."""
 
     since_at_ms: int
     truth: str = "waiting"
@@ -108,12 +117,12 @@ class Bank:
             return paid("post" if page else "link", cf_payment_id=name), shown
         assert ours is not None
         if operation.step is Step.RESEND_OTP:
-            return otp_said("SUCCESS", cf_payment_id=ours), None
+            return otp_result("SUCCESS", cf_payment_id=ours), None
         if operation.step is Step.SUBMIT_OTP:
             if mood == "wrong":
-                return otp_said("FAILED", cf_payment_id=ours), None
+                return otp_result("FAILED", cf_payment_id=ours), None
             self.move(ours, "approve", now_ms)
-            return otp_said("SUCCESS", cf_payment_id=ours), None
+            return otp_result("SUCCESS", cf_payment_id=ours), None
         known = self.attempts[ours]
         if known.truth == "held":
             self.move(ours, "capture" if operation.step is Step.CAPTURE else "lapse", now_ms)

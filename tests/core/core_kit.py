@@ -127,7 +127,7 @@ def paid(action: str = "post", **fields: Any) -> Observation:
     return Observation(**(plain | fields))
 
 
-def otp_said(status: str, **fields: Any) -> Observation:
+def otp_result(status: str, **fields: Any) -> Observation:
     """Return an answer to authenticate."""
     plain: dict[str, Any] = {
         "call": Call.AUTHENTICATE,
@@ -153,7 +153,7 @@ def after(plan: Plan) -> Snapshot:
     return plan.snapshot
 
 
-def told(held: Snapshot, event: Event, now_ms: int, flow: Flow = NATIVE) -> Snapshot:
+def decided(held: Snapshot, event: Event, now_ms: int, flow: Flow = NATIVE) -> Snapshot:
     """Return the payment after one event."""
     return after(decide(held, event, flow, now_ms))
 
@@ -211,7 +211,7 @@ def an_otp_page(flow: Flow = NATIVE) -> Snapshot:
     """Return a payment in otp_pending since T0, with the way out known."""
     held = opened(a_created(flow), Step.PAY, T0, flow)
     event = answered(held, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
-    return told(held, event, T0, flow)
+    return decided(held, event, T0, flow)
 
 
 def a_payment(state: State, flow: Flow = NATIVE) -> Snapshot:
@@ -220,7 +220,7 @@ def a_payment(state: State, flow: Flow = NATIVE) -> Snapshot:
         return a_created(flow)
     if state is State.INITIATED:
         held = opened(a_created(flow), Step.PAY, T0, flow)
-        return told(held, answered(held, paid("link"), asked_at_ms=T0), T0, flow)
+        return decided(held, answered(held, paid("link"), asked_at_ms=T0), T0, flow)
     page = an_otp_page(flow)
     proof = {
         State.AUTHORIZED: entity(is_captured=False),
@@ -229,7 +229,7 @@ def a_payment(state: State, flow: Flow = NATIVE) -> Snapshot:
         State.FAILED: entity("FAILED"),
     }
     if state in proof:
-        page = told(page, inquired(proof[state], asked_at_ms=T0), T0, flow)
+        page = decided(page, inquired(proof[state], asked_at_ms=T0), T0, flow)
     return page
 
 

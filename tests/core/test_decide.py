@@ -31,17 +31,17 @@ from tests.core.core_kit import (
     a_payment,
     an_otp_page,
     answered,
+    decided,
     entity,
     inquired,
     jittered,
     listed,
     opened,
-    otp_said,
+    otp_result,
     paid,
     reasons,
     sequence_of,
     taken,
-    told,
 )
 
 LIMIT = T0 + 10 * SECOND
@@ -71,7 +71,7 @@ def test_a_pay_answer_says_what_the_customer_does_next(
 ) -> None:
     """Each action leads to its state, with its next action, and closes the operation."""
     held = opened(a_created(), Step.PAY, T0)
-    held = told(held, answered(held, paid(action), asked_at_ms=T0, action=shown), T0 + 1)
+    held = decided(held, answered(held, paid(action), asked_at_ms=T0, action=shown), T0 + 1)
     assert (held.record.state, held.next_action) == (state, shown)
     assert held.record.operation is None
     assert held.record.cf_payment_id == OURS
@@ -82,15 +82,15 @@ def test_a_pay_answer_says_what_the_customer_does_next(
 def test_a_pay_answer_without_an_id_leaves_the_outcome_unknown(action: str) -> None:
     """No attempt is known: the operation stays open and nothing moves."""
     held = opened(a_created(), Step.PAY, T0)
-    now = told(held, answered(held, paid(action, cf_payment_id=None), asked_at_ms=T0), T0 + 1)
+    now = decided(held, answered(held, paid(action, cf_payment_id=None), asked_at_ms=T0), T0 + 1)
     assert facts(now) == facts(held)
 
 
 def test_a_pay_answer_with_another_attempt_is_unclaimed_money() -> None:
     """A worker found one attempt, the answer names a second: a person looks."""
     lost = opened(a_created(), Step.PAY, T0)
-    held = told(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
-    held = told(held, answered(lost, paid(cf_payment_id=FOREIGN), asked_at_ms=T0), LIMIT)
+    held = decided(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
+    held = decided(held, answered(lost, paid(cf_payment_id=FOREIGN), asked_at_ms=T0), LIMIT)
     assert held.record.cf_payment_id == OURS
     assert reasons(held) == ["unclaimed_money"]
 
@@ -101,7 +101,7 @@ def test_a_pay_answer_with_another_attempt_is_unclaimed_money() -> None:
 def test_a_wrong_otp_uses_one_try_and_keeps_the_page() -> None:
     """The attempt stays alive where it is, and the refusal is one edge of the history."""
     held = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
-    plan = decide(held, answered(held, otp_said("FAILED"), asked_at_ms=T0), NATIVE, T0)
+    plan = decide(held, answered(held, otp_result("FAILED"), asked_at_ms=T0), NATIVE, T0)
     assert [w.trigger for w in plan.walked] == ["reject_otp"]
     assert plan.record.otp is not None
     assert plan.record.otp.submits_used == 1
@@ -112,7 +112,7 @@ def test_a_wrong_otp_uses_one_try_and_keeps_the_page() -> None:
 def test_an_accepted_otp_is_asked_about_at_once_and_proves_no_money() -> None:
     """The state stays, the turn is over, the wake is the first poll."""
     held = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
-    held = told(held, answered(held, otp_said("SUCCESS"), asked_at_ms=T0), T0 + 1)
+    held = decided(held, answered(held, otp_result("SUCCESS"), asked_at_ms=T0), T0 + 1)
     assert held.record.state is State.OTP_PENDING
     assert held.record.captured_amount is None
     assert held.next_action is None
@@ -123,7 +123,7 @@ def test_an_accepted_otp_is_asked_about_at_once_and_proves_no_money() -> None:
 def test_an_accepted_otp_with_its_money_captures_in_one_plan() -> None:
     """The fetch that follows at once walks hold and capture."""
     held = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
-    event = answered(held, otp_said("SUCCESS"), taken(), asked_at_ms=T0)
+    event = answered(held, otp_result("SUCCESS"), taken(), asked_at_ms=T0)
     plan = decide(held, event, NATIVE, T0 + 1)
     assert [w.trigger for w in plan.walked] == ["hold", "capture"]
     assert (plan.record.captured_amount, plan.record.wake_at_ms) == (AMOUNT, None)
@@ -133,8 +133,8 @@ def test_a_resend_moves_the_waiting_time_and_uses_one() -> None:
     """An accepted resend is an edge; a refused one uses the resend and moves nothing."""
     now_ms = T0 + 40 * SECOND
     held = opened(an_otp_page(), Step.RESEND_OTP, now_ms)
-    ok = told(held, answered(held, otp_said("SUCCESS"), asked_at_ms=now_ms), now_ms)
-    no = told(held, answered(held, otp_said("FAILED"), asked_at_ms=now_ms), now_ms)
+    ok = decided(held, answered(held, otp_result("SUCCESS"), asked_at_ms=now_ms), now_ms)
+    no = decided(held, answered(held, otp_result("FAILED"), asked_at_ms=now_ms), now_ms)
     assert ok.record.otp is not None
     assert no.record.otp is not None
     assert (ok.record.otp.resends_used, ok.record.otp.sent_at_ms) == (1, now_ms)
@@ -149,16 +149,16 @@ def test_an_unknown_or_foreign_otp_answer_changes_nothing(step: Step, status: st
     """The operation stays open until an inquiry decides."""
     now_ms = T0 + 40 * SECOND
     held = opened(an_otp_page(), step, now_ms)
-    for said in (otp_said(status), otp_said("SUCCESS", cf_payment_id=FOREIGN)):
-        now = told(held, answered(held, said, asked_at_ms=now_ms), now_ms + 1)
+    for result in (otp_result(status), otp_result("SUCCESS", cf_payment_id=FOREIGN)):
+        now = decided(held, answered(held, result, asked_at_ms=now_ms), now_ms + 1)
         assert facts(now) == facts(held)
 
 
 def test_a_late_accepted_otp_ends_the_turn_though_a_worker_closed_its_operation() -> None:
     """Our own answer is merged: accepted is accepted, and the try is not counted twice."""
     lost = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
-    held = told(lost, inquired(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
-    held = told(held, answered(lost, otp_said("SUCCESS"), asked_at_ms=T0), LIMIT + 1)
+    held = decided(lost, inquired(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
+    held = decided(held, answered(lost, otp_result("SUCCESS"), asked_at_ms=T0), LIMIT + 1)
     assert held.record.otp is not None
     assert (held.record.otp.accepted, held.record.otp.submits_used) == (True, 1)
     assert held.next_action is None
@@ -167,8 +167,8 @@ def test_a_late_accepted_otp_ends_the_turn_though_a_worker_closed_its_operation(
 def test_a_late_wrong_otp_is_not_counted_twice() -> None:
     """The lost answer used one try; when it comes after all it uses no other."""
     lost = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
-    held = told(lost, inquired(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
-    again = told(held, answered(lost, otp_said("FAILED"), asked_at_ms=T0), LIMIT + 1)
+    held = decided(lost, inquired(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
+    again = decided(held, answered(lost, otp_result("FAILED"), asked_at_ms=T0), LIMIT + 1)
     assert facts(again) == facts(held)
     assert held.next_action == AskOtp(BANK_PAGE)
 
@@ -176,10 +176,10 @@ def test_a_late_wrong_otp_is_not_counted_twice() -> None:
 def test_the_answer_of_one_step_never_closes_another() -> None:
     """The first submit was given up; its late answer leaves the second one open, uncounted."""
     lost = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
-    held = told(lost, inquired(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
+    held = decided(lost, inquired(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     held = opened(held, Step.SUBMIT_OTP, LIMIT)
-    for said in ("FAILED", "SUCCESS"):
-        now = told(held, answered(lost, otp_said(said), asked_at_ms=T0), LIMIT + 1)
+    for result in ("FAILED", "SUCCESS"):
+        now = decided(held, answered(lost, otp_result(result), asked_at_ms=T0), LIMIT + 1)
         assert now.record.operation == held.record.operation
         assert now.record.otp is not None
         assert now.record.otp.submits_used == 1
@@ -194,12 +194,12 @@ def test_a_lost_otp_call_counts_as_used_once_the_bank_still_waits(step: Step) ->
     start_ms = T0 + 40 * SECOND
     held = opened(an_otp_page(), step, start_ms)
     deadline_at_ms = start_ms + 10 * SECOND
-    early = told(
+    early = decided(
         held, inquired(entity("PENDING"), asked_at_ms=deadline_at_ms - 1), deadline_at_ms + SECOND
     )
     assert early.record.operation is not None
     assert early.record.otp == held.record.otp
-    late = told(
+    late = decided(
         held, inquired(entity("PENDING"), asked_at_ms=deadline_at_ms), deadline_at_ms + SECOND
     )
     assert late.record.operation is None
@@ -214,7 +214,7 @@ def test_the_third_lost_submit_leaves_nothing_to_do() -> None:
     for _ in range(3):
         held = opened(held, Step.SUBMIT_OTP, now_ms)
         now_ms += 11 * SECOND
-        held = told(held, inquired(entity("PENDING"), asked_at_ms=now_ms), now_ms)
+        held = decided(held, inquired(entity("PENDING"), asked_at_ms=now_ms), now_ms)
     assert (held.record.state, held.next_action) == (State.OTP_PENDING, None)
 
 
@@ -223,7 +223,7 @@ def test_out_of_tries_the_bank_is_polled_and_not_the_page_awaited() -> None:
     held = an_otp_page()
     for _ in range(3):
         held = opened(held, Step.SUBMIT_OTP, T0)
-        held = told(held, answered(held, otp_said("FAILED"), asked_at_ms=T0), T0)
+        held = decided(held, answered(held, otp_result("FAILED"), asked_at_ms=T0), T0)
     assert held.record.wake_at_ms is not None
     assert held.record.wake_at_ms <= T0 + jittered(5 * SECOND)
 
@@ -246,7 +246,7 @@ def test_a_capture_confirmed_at_once_closes_its_operation() -> None:
     """Captured, the gateway's amount, nothing left to ask."""
     held = a_capture(Decimal(4))
     done = taken(captured_amount=Decimal(4))
-    held = told(held, answered(held, done, asked_at_ms=T0), T0 + 1, PREAUTH)
+    held = decided(held, answered(held, done, asked_at_ms=T0), T0 + 1, PREAUTH)
     assert (held.record.state, held.record.captured_amount) == (State.CAPTURED, Decimal(4))
     assert held.record.operation is None
     assert held.record.wake_at_ms is None
@@ -258,14 +258,14 @@ def test_the_banks_pending_keeps_the_operation_open_with_a_wake(captured: bool) 
     """Accepted is not confirmed: also a captured payment is asked about until SUCCESS."""
     held = a_capture()
     event = answered(held, pending(is_captured=captured), asked_at_ms=T0)
-    held = told(held, event, T0 + 1, PREAUTH)
+    held = decided(held, event, T0 + 1, PREAUTH)
     assert held.record.state is (State.CAPTURED if captured else State.AUTHORIZED)
     assert held.record.operation is not None
     assert held.record.operation.accepted
     assert held.record.wake_at_ms is not None
     assert what_to_ask(held, T0 + 2) is Ask.PAYMENT
     done = taken(authorization_action="CAPTURE", authorization_status="SUCCESS")
-    held = told(held, inquired(done, asked_at_ms=T0 + 2), T0 + 3, PREAUTH)
+    held = decided(held, inquired(done, asked_at_ms=T0 + 2), T0 + 3, PREAUTH)
     assert held.record.state is State.CAPTURED
     assert (held.record.operation, held.record.wake_at_ms) == (None, None)
 
@@ -274,32 +274,32 @@ def test_the_banks_pending_keeps_the_operation_open_with_a_wake(captured: bool) 
 def test_a_void_is_voided_once_the_bank_says_so(confirmed: bool) -> None:
     """VOID + PENDING is still held, with the operation open; VOID + SUCCESS is released."""
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.VOID, T0, PREAUTH)
-    said = entity(
+    result = entity(
         authorization_action="VOID", authorization_status="SUCCESS" if confirmed else "PENDING"
     )
-    held = told(held, answered(held, said, asked_at_ms=T0), T0 + 1, PREAUTH)
+    held = decided(held, answered(held, result, asked_at_ms=T0), T0 + 1, PREAUTH)
     assert held.record.state is (State.VOIDED if confirmed else State.AUTHORIZED)
     assert (held.record.operation is None) is confirmed
     assert (held.record.wake_at_ms is None) is confirmed
 
 
-@pytest.mark.parametrize("said", [taken(cf_payment_id=FOREIGN), entity("VOID", cf_payment_id="")])
-def test_an_authorize_answer_about_another_attempt_proves_nothing(said: Observation) -> None:
+@pytest.mark.parametrize("result", [taken(cf_payment_id=FOREIGN), entity("VOID", cf_payment_id="")])
+def test_an_authorize_answer_about_another_attempt_proves_nothing(result: Observation) -> None:
     """The order's other attempt may have been captured; ours is still unknown."""
     held = a_capture()
-    now = told(held, answered(held, said, asked_at_ms=T0), T0 + 1, PREAUTH)
+    now = decided(held, answered(held, result, asked_at_ms=T0), T0 + 1, PREAUTH)
     assert facts(now) == facts(held)
 
 
 def test_an_answer_with_nothing_in_it_changes_nothing() -> None:
     """No observation, no change: the operation waits for its inquiry."""
     held = a_capture()
-    assert facts(told(held, answered(held, asked_at_ms=T0), T0 + 1, PREAUTH)) == facts(held)
+    assert facts(decided(held, answered(held, asked_at_ms=T0), T0 + 1, PREAUTH)) == facts(held)
 
 
 def test_a_capture_that_the_bank_voided_is_overtaken() -> None:
     """The bank's word closes the operation that can never succeed any more."""
-    held = told(a_capture(), inquired(entity("VOID"), asked_at_ms=LIMIT), LIMIT, PREAUTH)
+    held = decided(a_capture(), inquired(entity("VOID"), asked_at_ms=LIMIT), LIMIT, PREAUTH)
     assert (held.record.state, held.record.operation) == (State.VOIDED, None)
 
 
@@ -310,9 +310,9 @@ def test_a_lost_capture_is_sent_again_only_after_a_late_inquiry_that_shows_no_ac
     """Before the limit, or asked before it, nothing may be sent again; then the same bytes."""
     held = a_capture(Decimal(4))
     assert not resendable(held, LIMIT)
-    early = told(held, inquired(entity(), asked_at_ms=LIMIT - 1), LIMIT + SECOND, PREAUTH)
+    early = decided(held, inquired(entity(), asked_at_ms=LIMIT - 1), LIMIT + SECOND, PREAUTH)
     assert not resendable(early, LIMIT + SECOND)
-    shown = told(held, inquired(entity(), asked_at_ms=LIMIT), LIMIT + SECOND, PREAUTH)
+    shown = decided(held, inquired(entity(), asked_at_ms=LIMIT), LIMIT + SECOND, PREAUTH)
     assert resendable(shown, LIMIT + SECOND)
     plan = resend(shown, PREAUTH, LIMIT + SECOND)
     was, now = held.record.operation, plan.record.operation
@@ -341,18 +341,18 @@ def test_an_inquiry_that_does_not_show_an_untouched_hold_permits_no_second_sendi
     seen: Observation,
 ) -> None:
     """A foreign answer, an unknown status or an action under way is not "no action"."""
-    held = told(a_capture(), inquired(seen, asked_at_ms=LIMIT), LIMIT, PREAUTH)
+    held = decided(a_capture(), inquired(seen, asked_at_ms=LIMIT), LIMIT, PREAUTH)
     assert held.record.operation is not None
     assert not resendable(held, LIMIT + SECOND)
 
 
 def test_a_key_too_old_goes_to_a_person() -> None:
     """Within its life the key may be used, one millisecond later a review opens."""
-    held = told(a_capture(), inquired(entity(), asked_at_ms=LIMIT), LIMIT, PREAUTH)
+    held = decided(a_capture(), inquired(entity(), asked_at_ms=LIMIT), LIMIT, PREAUTH)
     assert resendable(held, T0 + KEY_LIFE_MS)
     assert not resendable(held, T0 + KEY_LIFE_MS + 1)
     late_ms = T0 + KEY_LIFE_MS + 1
-    held = told(held, inquired(entity(), asked_at_ms=late_ms), late_ms, PREAUTH)
+    held = decided(held, inquired(entity(), asked_at_ms=late_ms), late_ms, PREAUTH)
     assert reasons(held) == ["key_too_old"]
     assert held.record.operation is not None
     assert held.record.wake_at_ms is not None
@@ -378,11 +378,11 @@ def test_a_refused_step_had_no_effect_and_its_operation_closes(step: Step) -> No
     start = {Step.PAY: State.CREATED, Step.SUBMIT_OTP: State.OTP_PENDING}
     before = a_payment(start.get(step, State.AUTHORIZED), PREAUTH)
     held = opened(before, step, T0, PREAUTH)
-    now = told(held, Refused(sequence_of(held), "refused: request_failed"), T0, PREAUTH)
+    now = decided(held, Refused(sequence_of(held), "refused: request_failed"), T0, PREAUTH)
     assert facts(now)[:5] == facts(before)[:5]
     assert (now.record.operation, now.record.otp) == (None, before.record.otp)
     assert now.record.history[-1].text == "refused: request_failed"
-    stale = told(held, Refused(sequence_of(held) + 1, "of another step"), T0, PREAUTH)
+    stale = decided(held, Refused(sequence_of(held) + 1, "of another step"), T0, PREAUTH)
     assert stale.record.operation == held.record.operation
 
 
@@ -390,13 +390,13 @@ def test_a_call_that_is_over_may_be_asked_about_at_once() -> None:
     """Ended proves nothing: the operation stays, but nobody waits for its limit."""
     held = opened(a_created(), Step.PAY, T0)
     assert what_to_ask(held, T0 + SECOND) is Ask.NOTHING
-    held = told(held, Ended(1), T0 + SECOND)
+    held = decided(held, Ended(1), T0 + SECOND)
     assert held.record.operation is not None
     assert not in_flight(held, T0 + SECOND)
     assert what_to_ask(held, T0 + SECOND) is Ask.PAYMENTS
     assert held.record.wake_at_ms is not None
     assert held.record.wake_at_ms <= T0 + 3 * SECOND
-    other = told(held, Ended(2), T0 + SECOND)
+    other = decided(held, Ended(2), T0 + SECOND)
     assert other.record.operation == held.record.operation
 
 
@@ -408,17 +408,19 @@ def test_an_unclosed_operation_of_any_kind_is_reported_when_the_bank_owes_too_lo
         (a_payment(State.INITIATED), 0),
         (an_otp_page(), page_ends_ms),
     ):
-        before = told(held, TimePassed(), T0 + later_at_ms + DAY - 1)
+        before = decided(held, TimePassed(), T0 + later_at_ms + DAY - 1)
         assert reasons(before) == []
-        late = told(before, TimePassed(), T0 + later_at_ms + DAY)
+        late = decided(before, TimePassed(), T0 + later_at_ms + DAY)
         assert reasons(late) == ["no_answer"]
         assert late.record.wake_at_ms is not None
 
 
 def test_a_disputed_plan_opens_a_review_by_its_name() -> None:
     """What the store refused for another payment's sake goes to a person, once."""
-    held = told(
+    held = decided(
         a_created(), Disputed(ReviewReason.ATTEMPT_CLAIMED, "attempt 1 belongs to order_1.2"), T0
     )
-    held = told(held, Disputed(ReviewReason.ATTEMPT_CLAIMED, "attempt 1 belongs to order_1.2"), T0)
+    held = decided(
+        held, Disputed(ReviewReason.ATTEMPT_CLAIMED, "attempt 1 belongs to order_1.2"), T0
+    )
     assert reasons(held) == ["attempt_claimed"]

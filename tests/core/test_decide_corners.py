@@ -24,14 +24,14 @@ from tests.core.core_kit import (
     an_otp_page,
     answered,
     begun,
+    decided,
     entity,
     inquired,
     listed,
     opened,
-    otp_said,
+    otp_result,
     paid,
     reasons,
-    told,
 )
 
 LIMIT = T0 + 10 * SECOND
@@ -40,7 +40,7 @@ LIMIT = T0 + 10 * SECOND
 def test_a_list_asked_before_the_pay_began_proves_nothing_about_it() -> None:
     """An attempt in it was there before: it is somebody else's."""
     held = opened(a_created(), Step.PAY, T0)
-    held = told(held, listed(entity("PENDING"), asked_at_ms=T0 - 1), LIMIT)
+    held = decided(held, listed(entity("PENDING"), asked_at_ms=T0 - 1), LIMIT)
     assert (held.record.state, held.record.cf_payment_id) == (State.CREATED, None)
 
 
@@ -48,10 +48,10 @@ def test_a_given_up_pay_that_is_answered_beside_a_second_one_calls_a_person() ->
     """Two attempts, one payment: the first answer claims, and the review says why."""
     held = opened(a_created(), Step.PAY, T0)
     for asked_at_ms in (LIMIT, LIMIT + 15 * SECOND):
-        held = told(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
+        held = decided(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
     assert held.record.operation is None
     held = opened(held, Step.PAY, LIMIT + 20 * SECOND)
-    held = told(held, Answered(1, (paid(),), T0), LIMIT + 21 * SECOND)
+    held = decided(held, Answered(1, (paid(),), T0), LIMIT + 21 * SECOND)
     assert held.record.state is State.OTP_PENDING
     assert reasons(held) == ["unclaimed_money"]
 
@@ -61,9 +61,9 @@ def test_a_hold_past_its_end_calls_a_person() -> None:
     held = a_payment(State.AUTHORIZED, PREAUTH)
     ends_at_ms = held.record.hold_expires_at_ms
     assert ends_at_ms is not None
-    held = told(held, inquired(entity(), asked_at_ms=ends_at_ms - 1), ends_at_ms - 1, PREAUTH)
+    held = decided(held, inquired(entity(), asked_at_ms=ends_at_ms - 1), ends_at_ms - 1, PREAUTH)
     assert reasons(held) == []
-    held = told(held, inquired(entity(), asked_at_ms=ends_at_ms), ends_at_ms, PREAUTH)
+    held = decided(held, inquired(entity(), asked_at_ms=ends_at_ms), ends_at_ms, PREAUTH)
     assert reasons(held) == ["hold_lapsed"]
 
 
@@ -72,7 +72,7 @@ def test_nothing_is_done_to_a_hold_that_the_bank_is_already_acting_on(step: Step
     """Somebody's void is PENDING: a capture now could be executed beside it."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     pending = entity(authorization_action="VOID", authorization_status="PENDING")
-    held = told(held, inquired(pending, asked_at_ms=LIMIT), LIMIT, PREAUTH)
+    held = decided(held, inquired(pending, asked_at_ms=LIMIT), LIMIT, PREAUTH)
     assert held.record.operation is None
     with pytest.raises(IllegalStep, match="still confirming"):
         begun(held, step, LIMIT, PREAUTH)
@@ -82,11 +82,11 @@ def test_an_action_that_is_not_ours_is_asked_about_until_it_is_confirmed() -> No
     """No operation is open, and still the bank owes an answer: soon, not at the hold's end."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     pending = entity(authorization_action="VOID", authorization_status="PENDING")
-    held = told(held, inquired(pending, asked_at_ms=LIMIT), LIMIT, PREAUTH)
+    held = decided(held, inquired(pending, asked_at_ms=LIMIT), LIMIT, PREAUTH)
     assert held.record.wake_at_ms is not None
     assert held.record.wake_at_ms <= LIMIT + 60 * SECOND
     done = entity("VOID", authorization_action="VOID", authorization_status="SUCCESS")
-    held = told(held, inquired(done, asked_at_ms=LIMIT + SECOND), LIMIT + SECOND, PREAUTH)
+    held = decided(held, inquired(done, asked_at_ms=LIMIT + SECOND), LIMIT + SECOND, PREAUTH)
     assert (held.record.state, held.record.wake_at_ms) == (State.VOIDED, None)
 
 
@@ -95,8 +95,8 @@ def test_a_new_otp_is_not_sent_when_none_may_be_submitted() -> None:
     held = an_otp_page()
     for second in range(1, 4):
         held = opened(held, Step.SUBMIT_OTP, T0 + second * SECOND)
-        said = answered(held, otp_said("FAILED"), asked_at_ms=T0 + second * SECOND)
-        held = told(held, said, T0 + second * SECOND)
+        refused = answered(held, otp_result("FAILED"), asked_at_ms=T0 + second * SECOND)
+        held = decided(held, refused, T0 + second * SECOND)
     with pytest.raises(OtpLimit, match="no use"):
         begun(held, Step.RESEND_OTP, T0 + 60 * SECOND)
 
@@ -106,8 +106,8 @@ def test_a_step_whose_key_only_repeats_an_error_gets_the_next_number_and_key() -
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0 + SECOND, PREAUTH)
     first = held.record.operation
     assert first is not None
-    held = told(held, Ended(first.sequence, replayed=True), T0 + 2 * SECOND, PREAUTH)
-    held = told(held, inquired(entity(), asked_at_ms=LIMIT), LIMIT, PREAUTH)
+    held = decided(held, Ended(first.sequence, replayed=True), T0 + 2 * SECOND, PREAUTH)
+    held = decided(held, inquired(entity(), asked_at_ms=LIMIT), LIMIT, PREAUTH)
     again = after(resend(held, PREAUTH, LIMIT)).record.operation
     assert again is not None
     assert again.sequence == first.sequence + 1
@@ -123,7 +123,7 @@ def test_a_full_shelf_of_settled_reviews_makes_room_for_a_new_one() -> None:
         held, record=msgspec.structs.replace(held.record, reviews=settled)
     )
     late = LIMIT + SECOND
-    held = told(held, inquired(entity("FAILED"), asked_at_ms=late), late)
+    held = decided(held, inquired(entity("FAILED"), asked_at_ms=late), late)
     assert reasons(held) == ["contradicts_captured"]
     assert len(held.record.reviews) == 16
 
@@ -132,6 +132,8 @@ def test_somebody_elses_attempt_moves_nothing() -> None:
     """An answer about another id says nothing of ours, so the same question stays due."""
     held = leave_otp(an_otp_page(), NATIVE, T0).snapshot
     before = held.record
-    held = told(held, inquired(entity("FAILED", cf_payment_id=FOREIGN), asked_at_ms=LIMIT), LIMIT)
+    held = decided(
+        held, inquired(entity("FAILED", cf_payment_id=FOREIGN), asked_at_ms=LIMIT), LIMIT
+    )
     assert (held.record.state, held.record.asked_at_ms) == (before.state, before.asked_at_ms)
     assert held.record.wake_at_ms == before.wake_at_ms

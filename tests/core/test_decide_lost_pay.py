@@ -30,6 +30,7 @@ from tests.core.core_kit import (
     a_created,
     answered,
     begun,
+    decided,
     entity,
     listed,
     opened,
@@ -39,7 +40,6 @@ from tests.core.core_kit import (
     shipped,
     states_walked,
     taken,
-    told,
 )
 
 LIMIT = T0 + 10 * SECOND
@@ -53,13 +53,13 @@ def a_lost_pay(amount: Decimal | None = AMOUNT) -> Snapshot:
 def asked_twice(held: Snapshot, *seen: Observation) -> Snapshot:
     """Return the payment after two inquiries that count, 15 seconds apart."""
     for asked_at_ms in (LIMIT, LIMIT + 15 * SECOND):
-        held = told(held, listed(*seen, asked_at_ms=asked_at_ms), asked_at_ms)
+        held = decided(held, listed(*seen, asked_at_ms=asked_at_ms), asked_at_ms)
     return held
 
 
 def test_a_lost_pay_is_found_and_its_page_inferred() -> None:
     """Channel post was asked, so an OTP page is guessed, without a way out, and marked."""
-    held = told(a_lost_pay(), listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
+    held = decided(a_lost_pay(), listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, held.record.cf_payment_id) == (State.OTP_PENDING, OURS)
     assert held.record.otp is not None
     assert held.record.otp.inferred
@@ -70,7 +70,7 @@ def test_a_lost_pay_is_found_and_its_page_inferred() -> None:
 def test_a_lost_pay_on_another_channel_is_initiated_without_an_action() -> None:
     """What the customer has to do is gone for good."""
     lost = opened(a_created(), Step.PAY, T0, instrument=Instrument("card", "link", "1111"))
-    held = told(lost, listed(entity("PENDING", channel="link"), asked_at_ms=LIMIT), LIMIT)
+    held = decided(lost, listed(entity("PENDING", channel="link"), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, held.next_action) == (State.INITIATED, None)
 
 
@@ -86,7 +86,7 @@ def test_a_lost_pay_on_another_channel_is_initiated_without_an_action() -> None:
 def test_a_lost_pay_may_be_found_far_along(seen: Observation, state: State) -> None:
     """The machine walks every edge to where the attempt is."""
     late = LIMIT + 20 * SECOND
-    held = told(a_lost_pay(), listed(seen, asked_at_ms=late), late)
+    held = decided(a_lost_pay(), listed(seen, asked_at_ms=late), late)
     assert (held.record.state, held.record.operation) == (state, None)
     assert states_walked(held.record)[:2] == ["created", "initiated"]
     assert held.record.amount_held == AMOUNT
@@ -108,7 +108,7 @@ DIFFERENCES: list[dict[str, object]] = [
 def test_a_difference_never_rules_an_attempt_out(other: dict[str, object], status: str) -> None:
     """It may be ours all the same: the pay stays open and a person decides, no second pay."""
     seen = entity(status, cf_payment_id=FOREIGN, **other)
-    held = told(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT)
+    held = decided(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT)
     assert (held.record.cf_payment_id, reasons(held)) == (None, [])
     held = asked_twice(a_lost_pay(), seen)
     assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
@@ -121,8 +121,8 @@ def test_a_difference_never_rules_an_attempt_out(other: dict[str, object], statu
 def test_the_attempt_that_agrees_is_ours_beside_one_that_differs(other: dict[str, object]) -> None:
     """It is taken; the other one may be ours all the same, so a person looks before a next pay."""
     differs = entity("PENDING", cf_payment_id=FOREIGN, **other)
-    held = told(a_lost_pay(), listed(differs, asked_at_ms=LIMIT), LIMIT)
-    held = told(held, listed(differs, entity("PENDING"), asked_at_ms=LIMIT + 1), LIMIT + 1)
+    held = decided(a_lost_pay(), listed(differs, asked_at_ms=LIMIT), LIMIT)
+    held = decided(held, listed(differs, entity("PENDING"), asked_at_ms=LIMIT + 1), LIMIT + 1)
     assert (held.record.cf_payment_id, reasons(held)) == (OURS, ["ambiguous_attempt"])
     (review,) = held.record.open_reviews
     assert FOREIGN in review.detail
@@ -132,7 +132,7 @@ def test_the_attempt_that_agrees_is_ours_beside_one_that_differs(other: dict[str
 def test_another_attempt_that_took_nothing_leaves_the_one_that_agrees_alone() -> None:
     """An alive match beside a declined try: nothing of the order's can be paid twice."""
     declined = entity("FAILED", cf_payment_id=FOREIGN, last_four="2222")
-    held = told(a_lost_pay(), listed(declined, entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
+    held = decided(a_lost_pay(), listed(declined, entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.cf_payment_id, reasons(held)) == (OURS, [])
 
 
@@ -144,7 +144,7 @@ def test_a_declined_match_beside_another_attempt_is_not_taken_for_ours(
     late = LIMIT + 20 * SECOND
     declined = entity("FAILED", cf_payment_id=FOREIGN)
     seen = (declined, entity("PENDING", **other))
-    held = told(a_lost_pay(), listed(*seen, asked_at_ms=late), late)
+    held = decided(a_lost_pay(), listed(*seen, asked_at_ms=late), late)
     assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
     assert held.record.state is State.CREATED
 
@@ -152,17 +152,17 @@ def test_a_declined_match_beside_another_attempt_is_not_taken_for_ours(
 def test_a_declined_attempt_that_was_found_is_watched_for_a_later_one() -> None:
     """It was perhaps another try, with ours still on its way: that one is looked for all day."""
     late = LIMIT + 20 * SECOND
-    held = told(a_lost_pay(), listed(entity("FAILED"), asked_at_ms=late), late)
+    held = decided(a_lost_pay(), listed(entity("FAILED"), asked_at_ms=late), late)
     assert (held.record.state, held.record.pay_given_up_at_ms) == (State.FAILED, late)
     assert what_to_ask(held, late + 60 * SECOND) is Ask.PAYMENTS
     seen = (entity("FAILED"), taken(cf_payment_id=FOREIGN))
-    held = told(held, listed(*seen, asked_at_ms=late + 60 * SECOND), late + 60 * SECOND)
+    held = decided(held, listed(*seen, asked_at_ms=late + 60 * SECOND), late + 60 * SECOND)
     assert reasons(held) == ["unclaimed_money"]
 
 
 def test_an_attempt_that_is_listed_twice_is_one() -> None:
     """A page that overlaps the next one makes no second attempt."""
-    held = told(
+    held = decided(
         a_lost_pay(), listed(entity("PENDING"), entity("PENDING"), asked_at_ms=LIMIT), LIMIT
     )
     assert (held.record.cf_payment_id, reasons(held)) == (OURS, [])
@@ -188,7 +188,9 @@ def test_what_the_gateway_changes_by_itself_is_no_difference(
 ) -> None:
     """Fees, offers, other names, missing digits; and no clock but the gateway's own counts."""
     seen = entity("PENDING", **made_by_the_gateway)
-    assert told(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
+    assert (
+        decided(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
+    )
 
 
 #: The gateway's clock in the tests below: nothing like the store's.
@@ -212,7 +214,9 @@ def test_an_attempt_from_before_by_the_gateways_own_clock_is_not_ours(status: st
 def test_an_attempt_within_the_gateways_own_spread_of_clocks_may_be_ours() -> None:
     """Its machines' clocks differ: only what began well before is ruled out."""
     seen = entity("PENDING", began_at_ms=GATEWAY_T0 - 30 * SECOND)
-    assert told(a_timed_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
+    assert (
+        decided(a_timed_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
+    )
 
 
 @pytest.mark.parametrize("off_ms", [-3600 * SECOND, -900 * SECOND, 0, 900 * SECOND, 3600 * SECOND])
@@ -226,7 +230,7 @@ def test_the_stores_clock_changes_no_verdict(off_ms: int, old: bool) -> None:
     began_at_ms = T0 - 60 * SECOND if old else T0 + SECOND
     seen = entity("PENDING", began_at_ms=began_at_ms)
     for asked_at_ms in (at_ms + 10 * SECOND, at_ms + 25 * SECOND):
-        held = told(held, listed(seen, asked_at_ms=asked_at_ms), asked_at_ms)
+        held = decided(held, listed(seen, asked_at_ms=asked_at_ms), asked_at_ms)
     assert held.record.cf_payment_id == (None if old else OURS)
     assert (held.record.pay_given_up_at_ms is not None) is old
 
@@ -242,18 +246,20 @@ def test_an_attempt_known_before_or_claimed_elsewhere_is_not_ours() -> None:
     attempts = (Attempt(State.FAILED, "77"), Attempt(State.CREATED))
     held = Snapshot("order_1", 2, a_created().record, None, attempts)
     held = opened(held, Step.PAY, T0)
-    claimed = (Attempt(State.FAILED, "77"), Attempt(State.CREATED), Attempt(State.FAILED, "78"))
-    held = msgspec.structs.replace(held, attempts=claimed)
+    owned = (Attempt(State.FAILED, "77"), Attempt(State.CREATED), Attempt(State.FAILED, "78"))
+    held = msgspec.structs.replace(held, attempts=owned)
     seen = (entity("PENDING", cf_payment_id="77"), entity("PENDING", cf_payment_id="78"))
-    assert told(held, listed(*seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id is None
+    assert decided(held, listed(*seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id is None
     forgotten = msgspec.structs.replace(held, attempts=())
-    assert told(forgotten, listed(seen[0], asked_at_ms=LIMIT), LIMIT).record.cf_payment_id is None
+    assert (
+        decided(forgotten, listed(seen[0], asked_at_ms=LIMIT), LIMIT).record.cf_payment_id is None
+    )
 
 
 def test_two_matches_open_a_review_and_the_operation_stays() -> None:
     """Nobody guesses: no claim, no move, and no new pay, until a person resolves it."""
-    twin = entity("PENDING", cf_payment_id=FOREIGN)
-    held = told(a_lost_pay(), listed(entity("PENDING"), twin, asked_at_ms=LIMIT), LIMIT)
+    another = entity("PENDING", cf_payment_id=FOREIGN)
+    held = decided(a_lost_pay(), listed(entity("PENDING"), another, asked_at_ms=LIMIT), LIMIT)
     assert reasons(held) == ["ambiguous_attempt"]
     assert (held.record.state, held.record.cf_payment_id) == (State.CREATED, None)
     assert held.record.operation is not None
@@ -264,11 +270,11 @@ def test_two_matches_open_a_review_and_the_operation_stays() -> None:
 
 def test_only_two_inquiries_a_margin_apart_and_past_the_limit_mean_no_attempt() -> None:
     """Before the limit nothing counts; 15 s apart the second one frees the payment."""
-    held = told(a_lost_pay(), listed(asked_at_ms=LIMIT - 1), LIMIT + SECOND)
-    held = told(held, listed(asked_at_ms=LIMIT), LIMIT + SECOND)
-    again = told(held, listed(asked_at_ms=LIMIT + 15 * SECOND - 1), LIMIT + 20 * SECOND)
+    held = decided(a_lost_pay(), listed(asked_at_ms=LIMIT - 1), LIMIT + SECOND)
+    held = decided(held, listed(asked_at_ms=LIMIT), LIMIT + SECOND)
+    again = decided(held, listed(asked_at_ms=LIMIT + 15 * SECOND - 1), LIMIT + 20 * SECOND)
     assert again.record.operation is not None
-    held = told(again, listed(asked_at_ms=LIMIT + 15 * SECOND), LIMIT + 20 * SECOND)
+    held = decided(again, listed(asked_at_ms=LIMIT + 15 * SECOND), LIMIT + 20 * SECOND)
     assert (held.record.state, held.record.operation) == (State.CREATED, None)
     assert begun(held, Step.PAY, LIMIT + 20 * SECOND).record.sequence == 2
 
@@ -277,20 +283,20 @@ def test_the_same_empty_answer_twice_is_one_answer() -> None:
     """Repeating or reordering one inquiry never stands for two."""
     held = a_lost_pay()
     for asked_at_ms in (LIMIT, LIMIT, LIMIT - SECOND, LIMIT + SECOND):
-        held = told(held, listed(asked_at_ms=asked_at_ms), LIMIT + 60 * SECOND)
+        held = decided(held, listed(asked_at_ms=asked_at_ms), LIMIT + 60 * SECOND)
     assert held.record.operation is not None
 
 
 def test_a_call_that_broke_early_still_has_its_whole_time_limit_to_arrive() -> None:
     """Ended lets us ask at once, but "no attempt" is decided only past the call's own limit."""
     slow = shipped("native_otp", pay=PayRules(timeout_s=60))
-    held = told(opened(a_created(slow), Step.PAY, T0, slow), Ended(1), T0 + 100, slow)
+    held = decided(opened(a_created(slow), Step.PAY, T0, slow), Ended(1), T0 + 100, slow)
     for asked_at_ms in (T0 + 200, T0 + 20 * SECOND, T0 + 60 * SECOND - 1):
-        held = told(held, listed(asked_at_ms=asked_at_ms), asked_at_ms, slow)
+        held = decided(held, listed(asked_at_ms=asked_at_ms), asked_at_ms, slow)
     assert held.record.operation is not None
     for asked_at_ms in (T0 + 60 * SECOND, T0 + 75 * SECOND):
         assert held.record.operation is not None
-        held = told(held, listed(asked_at_ms=asked_at_ms), asked_at_ms, slow)
+        held = decided(held, listed(asked_at_ms=asked_at_ms), asked_at_ms, slow)
     assert held.record.operation is None
 
 
@@ -303,19 +309,19 @@ def test_the_wakes_of_a_lost_pay_lead_to_both_inquiries() -> None:
         if held.record.operation is None:
             break
         assert what_to_ask(held, now_ms) is Ask.PAYMENTS
-        held = told(held, listed(asked_at_ms=now_ms), now_ms)
+        held = decided(held, listed(asked_at_ms=now_ms), now_ms)
     assert held.record.operation is None
     assert held.record.updated_at_ms <= T0 + 60 * SECOND
 
 
-@pytest.mark.parametrize("claimed", [True, False])
-def test_the_real_answer_gives_an_inferred_page_its_way_out(claimed: bool) -> None:
+@pytest.mark.parametrize("found", [True, False])
+def test_the_real_answer_gives_an_inferred_page_its_way_out(found: bool) -> None:
     """A worker was faster, or not: the late answer ends in the same place, once."""
     lost = a_lost_pay()
-    held = told(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT) if claimed else lost
+    held = decided(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT) if found else lost
     event = answered(lost, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
     for _ in range(2):
-        held = told(held, event, LIMIT + 1)
+        held = decided(held, event, LIMIT + 1)
         assert (held.record.state, held.next_action) == (State.OTP_PENDING, AskOtp(BANK_PAGE))
         assert held.record.otp is not None
         assert not held.record.otp.inferred
@@ -325,9 +331,9 @@ def test_the_real_answer_gives_an_inferred_page_its_way_out(claimed: bool) -> No
 def test_the_real_answer_corrects_a_wrong_guess_of_a_page() -> None:
     """Post was asked, link was answered: the payment leaves the guessed page."""
     lost = a_lost_pay()
-    held = told(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
+    held = decided(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     away = Redirect("https://bank.example")
-    held = told(held, answered(lost, paid("link"), asked_at_ms=T0, action=away), LIMIT + 1)
+    held = decided(held, answered(lost, paid("link"), asked_at_ms=T0, action=away), LIMIT + 1)
     assert (held.record.state, held.next_action) == (State.INITIATED, away)
 
 
@@ -336,19 +342,19 @@ def test_the_real_answer_corrects_a_guess_of_no_page() -> None:
     plain = shipped("redirect")
     lost = opened(a_created(plain), Step.PAY, T0, plain, instrument=Instrument("emi", None, "1111"))
     seen = entity("PENDING", method="emi", channel=None)
-    held = told(lost, listed(seen, asked_at_ms=LIMIT), LIMIT, plain)
+    held = decided(lost, listed(seen, asked_at_ms=LIMIT), LIMIT, plain)
     assert held.record.state is State.INITIATED
     event = answered(lost, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
-    held = told(held, event, LIMIT + 1, plain)
+    held = decided(held, event, LIMIT + 1, plain)
     assert (held.record.state, held.next_action) == (State.OTP_PENDING, AskOtp(BANK_PAGE))
 
 
 def test_an_answer_after_the_money_moved_changes_nothing_but_the_claim() -> None:
     """The worker saw the money already: a late answer to pay brings no page back."""
     lost = a_lost_pay()
-    held = told(lost, listed(taken(), asked_at_ms=LIMIT), LIMIT)
+    held = decided(lost, listed(taken(), asked_at_ms=LIMIT), LIMIT)
     event = answered(lost, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
-    now = told(held, event, LIMIT + 1)
+    now = decided(held, event, LIMIT + 1)
     assert (now.record.state, now.next_action) == (State.CAPTURED, None)
     assert now.record.history == held.record.history
 
@@ -356,31 +362,31 @@ def test_an_answer_after_the_money_moved_changes_nothing_but_the_claim() -> None
 @pytest.mark.parametrize("status", ["EXPIRED", "TERMINATED"])
 def test_a_closed_order_fails_a_payment_that_has_no_attempt(status: str) -> None:
     """Only without an attempt and without an open pay; one edge, no attempt is pretended."""
-    held = told(a_created(), order_is(status, T0 + DAY), T0 + DAY)
+    held = decided(a_created(), order_is(status, T0 + DAY), T0 + DAY)
     assert (held.record.state, states_walked(held.record)) == (
         State.FAILED,
         ["created", "failed"],
     )
-    assert told(a_lost_pay(), order_is(status, T0 + DAY), T0 + DAY).record.state is State.CREATED
+    assert decided(a_lost_pay(), order_is(status, T0 + DAY), T0 + DAY).record.state is State.CREATED
 
 
 @pytest.mark.parametrize("status", ["ACTIVE", "TERMINATION_REQUESTED", "", "NEW_WORD"])
 def test_an_order_that_is_not_closed_fails_nothing(status: str) -> None:
     """The payment waits on, and is asked about again, at the order's expiry when known."""
-    held = told(a_created(), order_is(status, T0 + DAY, T0 + 9 * DAY), T0 + DAY)
+    held = decided(a_created(), order_is(status, T0 + DAY, T0 + 9 * DAY), T0 + DAY)
     assert held.record.state is State.CREATED
     assert held.record.wake_at_ms == T0 + 9 * DAY
-    held = told(held, order_is(status, T0 + 9 * DAY), T0 + 9 * DAY)
+    held = decided(held, order_is(status, T0 + 9 * DAY), T0 + 9 * DAY)
     assert held.record.wake_at_ms is not None
     assert held.record.wake_at_ms > T0 + 9 * DAY
 
 
 def test_an_order_paid_by_no_attempt_of_ours_is_unclaimed_money() -> None:
     """What arrived after a pay was given up is not forgotten: a person looks, no new pay."""
-    held = told(a_created(), order_is("PAID", T0 + DAY), T0 + DAY)
+    held = decided(a_created(), order_is("PAID", T0 + DAY), T0 + DAY)
     assert reasons(held) == ["unclaimed_money"]
     with pytest.raises(IllegalStep):
         begun(held, Step.PAY, T0 + DAY)
-    failed = told(a_created(), order_is("EXPIRED", T0 + DAY), T0 + DAY)
-    failed = told(failed, order_is("PAID", T0 + DAY + 1), T0 + DAY + 1)
+    failed = decided(a_created(), order_is("EXPIRED", T0 + DAY), T0 + DAY)
+    failed = decided(failed, order_is("PAID", T0 + DAY + 1), T0 + DAY + 1)
     assert reasons(failed) == ["unclaimed_money"]

@@ -29,15 +29,15 @@ from tests.core.core_kit import (
     a_payment,
     an_otp_page,
     answered,
+    decided,
     entity,
     inquired,
     jittered,
     opened,
-    otp_said,
+    otp_result,
     reasons,
     states_walked,
     taken,
-    told,
 )
 
 PROOFS = {
@@ -57,25 +57,25 @@ def money(held: Snapshot) -> tuple[Any, ...]:
 
 def seen(held: Snapshot, *observations: Observation, at_ms: int, asked_at_ms: int = -1) -> Snapshot:
     """Return an automatic payment after an inquiry."""
-    return told(
+    return decided(
         held, inquired(*observations, asked_at_ms=at_ms if asked_at_ms < 0 else asked_at_ms), at_ms
     )
 
 
-@pytest.mark.parametrize(("end", "says"), tuple(product(ENDS, PROOFS)))
-def test_a_contradicted_end_changes_nothing_and_opens_a_review(end: State, says: State) -> None:
+@pytest.mark.parametrize(("end", "proven"), tuple(product(ENDS, PROOFS)))
+def test_a_contradicted_end_changes_nothing_and_opens_a_review(end: State, proven: State) -> None:
     """Captured and voided have no way out, whatever is said later, however often."""
     held = a_payment(end)
     now = held
     for minute in (1, 2, 3):
-        now = seen(now, PROOFS[says], at_ms=T0 + minute * 60 * SECOND)
+        now = seen(now, PROOFS[proven], at_ms=T0 + minute * 60 * SECOND)
     assert money(now) == money(held)
     assert now.record.wake_at_ms is None
-    assert reasons(now) == ([] if says is end else [f"contradicts_{end}"])
+    assert reasons(now) == ([] if proven is end else [f"contradicts_{end}"])
 
 
 @pytest.mark.parametrize(
-    ("state", "says"),
+    ("state", "proven"),
     [
         (State.CAPTURED, State.AUTHORIZED),
         (State.CAPTURED, State.FAILED),
@@ -86,11 +86,11 @@ def test_a_contradicted_end_changes_nothing_and_opens_a_review(end: State, says:
     ],
 )
 def test_what_was_asked_before_the_last_move_proves_nothing_against_it(
-    state: State, says: State
+    state: State, proven: State
 ) -> None:
     """A stale answer changes neither state nor money and opens no review."""
     held = a_payment(state)
-    now = seen(held, PROOFS[says], at_ms=T0 + SECOND, asked_at_ms=T0 - 1)
+    now = seen(held, PROOFS[proven], at_ms=T0 + SECOND, asked_at_ms=T0 - 1)
     assert money(now) == money(held)
     assert reasons(now) == []
     if state not in ENDS:
@@ -115,22 +115,22 @@ def test_nothing_new_moves_nothing_in_any_state(state: State, status: str | None
     assert reasons(now) == []
 
 
-@pytest.mark.parametrize("says", [State.AUTHORIZED, State.CAPTURED, State.VOIDED])
-def test_money_after_a_failure_revives_loudly(says: State) -> None:
+@pytest.mark.parametrize("proven", [State.AUTHORIZED, State.CAPTURED, State.VOIDED])
+def test_money_after_a_failure_revives_loudly(proven: State) -> None:
     """A late authorization walks revive, drops the failure and opens a review."""
     failure = Failure("E1", "declined", "bank", "no")
     held = seen(an_otp_page(), entity("FAILED", failure=failure), at_ms=T0)
     assert held.record.failure == failure
-    plan = decide(held, inquired(PROOFS[says], asked_at_ms=T0 + HOUR), NATIVE, T0 + HOUR)
+    plan = decide(held, inquired(PROOFS[proven], asked_at_ms=T0 + HOUR), NATIVE, T0 + HOUR)
     assert plan.walked[0].trigger == "revive"
-    assert plan.record.state is says
+    assert plan.record.state is proven
     assert plan.record.failure is None
     assert "late_authorization" in reasons(plan.snapshot)
-    assert states_walked(plan.record)[-1] == says
+    assert states_walked(plan.record)[-1] == proven
 
 
 @pytest.mark.parametrize(
-    ("said", "asked", "payment_amount", "kept"),
+    ("reported", "asked", "payment_amount", "kept"),
     [
         (Decimal(3), Decimal(4), AMOUNT, Decimal(3)),
         (None, Decimal(4), AMOUNT, Decimal(4)),
@@ -139,16 +139,16 @@ def test_money_after_a_failure_revives_loudly(says: State) -> None:
     ],
 )
 def test_the_captured_amount_is_the_gateways_else_the_operations_else_the_payments(
-    said: Decimal | None, asked: Decimal | None, payment_amount: Decimal, kept: Decimal
+    reported: Decimal | None, asked: Decimal | None, payment_amount: Decimal, kept: Decimal
 ) -> None:
     """The first that is known, in that order; another one than was asked for is reviewed."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     if asked is not None:
         held = opened(held, Step.CAPTURE, T0, PREAUTH, amount=asked)
-    proof = taken(captured_amount=said, payment_amount=payment_amount)
-    held = told(held, inquired(proof, asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
+    proof = taken(captured_amount=reported, payment_amount=payment_amount)
+    held = decided(held, inquired(proof, asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
     assert held.record.captured_amount == kept
-    differs = said is not None and asked is not None and said != asked
+    differs = reported is not None and asked is not None and reported != asked
     assert reasons(held) == (["captured_amount_changed"] if differs else [])
 
 
@@ -159,7 +159,7 @@ def test_a_captured_amount_over_the_hold_is_not_believed(state: State) -> None:
     if state is State.CREATED:
         held = opened(held, Step.PAY, T0)
     event = Inquired((taken(captured_amount=Decimal(100)),), T0 + 1, everything=True)
-    held = told(held, event, T0 + 1)
+    held = decided(held, event, T0 + 1)
     assert (held.record.state, held.record.captured_amount) == (State.CAPTURED, AMOUNT)
     assert "captured_over_hold" in reasons(held)
 
@@ -178,7 +178,7 @@ def test_an_amount_that_nobody_knew_is_taken_when_it_is_first_said() -> None:
     """Captured without any amount: the first one that is said is adopted, within the hold."""
     held = opened(a_created(amount=None), Step.PAY, T0)
     bare = taken(payment_amount=None)
-    held = told(held, Inquired((bare,), T0 + 1, everything=True), T0 + 1)
+    held = decided(held, Inquired((bare,), T0 + 1, everything=True), T0 + 1)
     assert (held.record.state, held.record.captured_amount) == (State.CAPTURED, None)
     held = seen(held, taken(captured_amount=Decimal(4)), at_ms=T0 + 2)
     assert (held.record.captured_amount, held.record.amount_held) == (Decimal(4), AMOUNT)
@@ -189,7 +189,7 @@ def test_a_hold_learned_after_the_capture_is_never_less_than_what_was_taken() ->
     """100 was captured while the hold was unknown; a hold of 10.01 then is a review."""
     held = opened(a_created(amount=None), Step.PAY, T0)
     first = taken(captured_amount=Decimal(100), payment_amount=None)
-    held = told(held, Inquired((first,), T0 + 1, everything=True), T0 + 1)
+    held = decided(held, Inquired((first,), T0 + 1, everything=True), T0 + 1)
     held = seen(held, taken(), at_ms=T0 + 2)
     captured, amount_held = held.record.captured_amount, held.record.amount_held
     assert captured is not None
@@ -225,15 +225,17 @@ def test_the_hold_ends_by_the_gateways_word_else_by_the_flow_from_the_banks_time
     """`authorization.end_time` wins, also later; a card of unknown kind counts as debit."""
     page = an_otp_page(PREAUTH)
     paid_at_ms = T0 - HOUR
-    held = told(page, inquired(entity(paid_at_ms=paid_at_ms), asked_at_ms=T0), T0, PREAUTH)
+    held = decided(page, inquired(entity(paid_at_ms=paid_at_ms), asked_at_ms=T0), T0, PREAUTH)
     assert held.record.hold_expires_at_ms == paid_at_ms + 3 * DAY
     assert held.record.wake_at_ms == paid_at_ms + 3 * DAY - 21_600 * SECOND
-    said = entity(hold_expires_at_ms=T0 + 2 * DAY, paid_at_ms=paid_at_ms)
-    held = told(held, inquired(said, asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
+    reported = entity(hold_expires_at_ms=T0 + 2 * DAY, paid_at_ms=paid_at_ms)
+    held = decided(held, inquired(reported, asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
     assert held.record.hold_expires_at_ms == T0 + 2 * DAY
-    held = told(held, inquired(entity(paid_at_ms=paid_at_ms), asked_at_ms=T0 + 2), T0 + 2, PREAUTH)
+    held = decided(
+        held, inquired(entity(paid_at_ms=paid_at_ms), asked_at_ms=T0 + 2), T0 + 2, PREAUTH
+    )
     assert held.record.hold_expires_at_ms == T0 + 2 * DAY
-    future = told(page, inquired(entity(paid_at_ms=T0 + DAY), asked_at_ms=T0), T0, PREAUTH)
+    future = decided(page, inquired(entity(paid_at_ms=T0 + DAY), asked_at_ms=T0), T0, PREAUTH)
     assert future.record.hold_expires_at_ms == T0 + 3 * DAY
 
 
@@ -248,7 +250,7 @@ def test_an_automatic_flow_that_is_still_held_after_the_first_poll_is_reviewed()
     held = seen(held, entity(), at_ms=T0 + 5 * SECOND)
     assert (reasons(held), held.record.operation) == (["held_not_captured"], None)
     manual = a_payment(State.AUTHORIZED, PREAUTH)
-    manual = told(manual, inquired(entity(), asked_at_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
+    manual = decided(manual, inquired(entity(), asked_at_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
     assert reasons(manual) == []
 
 
@@ -256,10 +258,10 @@ def test_an_automatic_flow_that_is_still_held_after_the_first_poll_is_reviewed()
 def test_a_manual_flow_whose_money_was_taken_at_once_is_reviewed(state: State) -> None:
     """The merchant wanted a hold; the same from a hold of ours is what was wanted."""
     held = a_payment(state, PREAUTH)
-    held = told(held, inquired(taken(), asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
+    held = decided(held, inquired(taken(), asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
     assert "captured_without_hold" in reasons(held)
     held = a_payment(State.AUTHORIZED, PREAUTH)
-    held = told(held, inquired(taken(), asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
+    held = decided(held, inquired(taken(), asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
     assert reasons(held) == []
 
 
@@ -312,13 +314,13 @@ def test_a_hold_that_nears_its_end_is_asked_about_by_the_schedule() -> None:
     held, before_s = a_payment(State.AUTHORIZED, PREAUTH), 0
     act_ms = held.record.wake_at_ms
     assert act_ms is not None
-    held = told(held, inquired(entity(), asked_at_ms=act_ms), act_ms, PREAUTH)
+    held = decided(held, inquired(entity(), asked_at_ms=act_ms), act_ms, PREAUTH)
     for offset_s in (5, 10, 20, 60):
         now_ms = held.record.wake_at_ms
         assert now_ms is not None
         gap_ms, before_s = (offset_s - before_s) * SECOND, offset_s
         assert 0 <= now_ms - act_ms - offset_s * SECOND <= gap_ms // 10
-        held = told(held, inquired(entity(), asked_at_ms=now_ms), now_ms, PREAUTH)
+        held = decided(held, inquired(entity(), asked_at_ms=now_ms), now_ms, PREAUTH)
 
 
 def test_a_failed_payment_is_watched_for_late_money_and_then_let_go() -> None:
@@ -354,12 +356,12 @@ def test_the_history_is_capped_and_still_a_path_to_the_state() -> None:
 def a_sale() -> Snapshot:
     """Return a captured sale of six transitions: two wrong OTPs, then the right one."""
     held = an_otp_page()
-    for said in (("FAILED",), ("FAILED",), ("SUCCESS", "money")):
+    for reported in (("FAILED",), ("FAILED",), ("SUCCESS", "money")):
         held = opened(held, Step.SUBMIT_OTP, T0 + 20 * SECOND)
-        answer = [otp_said(said[0])]
-        if len(said) == 2:
+        answer = [otp_result(reported[0])]
+        if len(reported) == 2:
             answer.append(taken(captured_amount=AMOUNT))
-        held = told(held, answered(held, *answer, asked_at_ms=T0), T0 + 21 * SECOND)
+        held = decided(held, answered(held, *answer, asked_at_ms=T0), T0 + 21 * SECOND)
     return held
 
 
@@ -404,4 +406,4 @@ def test_time_alone_moves_no_state_and_no_money() -> None:
     for state in State:
         held = a_payment(state, PREAUTH)
         for now_ms in (T0, T0 + 400 * SECOND, T0 + 8 * DAY, T0 + 400 * DAY):
-            assert money(told(held, TimePassed(), now_ms, PREAUTH)) == money(held)
+            assert money(decided(held, TimePassed(), now_ms, PREAUTH)) == money(held)

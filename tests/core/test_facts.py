@@ -27,13 +27,13 @@ from tests.core.core_kit import (
     a_created,
     a_payment,
     answered,
+    decided,
     entity,
     inquired,
     listed,
     opened,
     reasons,
     taken,
-    told,
 )
 
 OTHER = Decimal("1.00")
@@ -59,7 +59,7 @@ def test_another_answer_amount_than_start_was_given_is_reviewed(status: str) -> 
     """With both values, whatever the attempt's state; the payment shows the gateway's."""
     held = a_payment(State.INITIATED)
     seen = entity(status, is_captured=True, payment_amount=OTHER, order_amount=OTHER)
-    held = told(held, inquired(seen, asked_at_ms=T0 + SECOND), T0 + SECOND)
+    held = decided(held, inquired(seen, asked_at_ms=T0 + SECOND), T0 + SECOND)
     assert reasons(held) == ["order_amount_differs"]
     assert str(AMOUNT) in the_detail(held)
     assert str(OTHER) in the_detail(held)
@@ -70,23 +70,23 @@ def test_another_answer_amount_than_start_was_given_is_reviewed(status: str) -> 
 def test_fees_and_offers_are_no_difference(paid_amount: Decimal) -> None:
     """What is paid of an order may differ from it; the order itself is the one that was meant."""
     seen = taken(payment_amount=paid_amount, order_amount=AMOUNT)
-    held = told(a_payment(State.INITIATED), inquired(seen, asked_at_ms=T0 + 1), T0 + 1)
+    held = decided(a_payment(State.INITIATED), inquired(seen, asked_at_ms=T0 + 1), T0 + 1)
     assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
     assert held.record.amount_held == paid_amount
 
 
 def test_a_payment_started_without_an_amount_takes_the_gateways_word() -> None:
     """There is nothing to contradict."""
-    held = told(a_lost_pay(None), listed(taken(order_amount=OTHER), asked_at_ms=LIMIT), LIMIT)
+    held = decided(a_lost_pay(None), listed(taken(order_amount=OTHER), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
 
 
 def test_another_currency_is_reviewed() -> None:
     """With both; the same one in other letters is the same."""
     held = a_payment(State.INITIATED)
-    same = told(held, inquired(taken(currency="inr"), asked_at_ms=T0 + 1), T0 + 1)
+    same = decided(held, inquired(taken(currency="inr"), asked_at_ms=T0 + 1), T0 + 1)
     assert reasons(same) == []
-    other = told(held, inquired(taken(currency="USD"), asked_at_ms=T0 + 1), T0 + 1)
+    other = decided(held, inquired(taken(currency="USD"), asked_at_ms=T0 + 1), T0 + 1)
     assert reasons(other) == ["currency_differs"]
     assert {"INR", "USD"} <= set(the_detail(other).replace(",", "").split())
 
@@ -94,27 +94,28 @@ def test_another_currency_is_reviewed() -> None:
 def test_a_lost_pay_and_an_adopted_attempt_go_through_the_same_check() -> None:
     """However a payment came by its attempt."""
     seen = taken(payment_amount=AMOUNT, order_amount=OTHER)
-    found = told(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT)
+    found = decided(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT)
     assert (found.record.cf_payment_id, reasons(found)) == (OURS, ["order_amount_differs"])
-    adopted = told(a_created(), Adopted(seen, T0, "n1"), T0)
+    adopted = decided(a_created(), Adopted(seen, T0, "n1"), T0)
     assert (adopted.record.state, reasons(adopted)) == (State.CAPTURED, ["order_amount_differs"])
 
 
 def test_the_order_itself_is_compared_before_anybody_has_paid() -> None:
     """A page that asks for the order learns of it in time."""
     event = OrderSeen("ACTIVE", T0, T0 + DAY, amount=OTHER, currency="INR", order_id="order_1")
-    assert reasons(told(a_created(), event, T0)) == ["order_amount_differs"]
+    assert reasons(decided(a_created(), event, T0)) == ["order_amount_differs"]
 
 
 def test_an_acknowledged_difference_is_not_reviewed_again() -> None:
     """A person has decided; the same fact is no news."""
     held = a_payment(State.INITIATED)
     event = inquired(taken(order_amount=OTHER), asked_at_ms=T0 + 1)
-    held = told(held, event, T0 + 1)
+    held = decided(held, event, T0 + 1)
     word = {"reason": "order_amount_differs", "actor": "desk", "note": "refunded"}
     held = acknowledge(held, NATIVE, T0 + 2, **word).snapshot
     assert (
-        reasons(told(held, inquired(taken(order_amount=OTHER), asked_at_ms=T0 + 3), T0 + 3)) == []
+        reasons(decided(held, inquired(taken(order_amount=OTHER), asked_at_ms=T0 + 3), T0 + 3))
+        == []
     )
 
 
@@ -141,7 +142,7 @@ def elsewhere(**fields: object) -> Observation:
 )
 def test_an_answer_about_another_answer_proves_nothing(held: Snapshot, event: Event) -> None:
     """No state, no attempt, no moment of the schedule; a person learns what came instead."""
-    after = told(held, event, LIMIT)
+    after = decided(held, event, LIMIT)
     same = ("state", "cf_payment_id", "amount_held", "captured_amount", "asked_at_ms", "operation")
     for name in same:
         assert getattr(after.record, name) == getattr(held.record, name), name
@@ -152,7 +153,7 @@ def test_an_answer_about_another_answer_proves_nothing(held: Snapshot, event: Ev
 def test_a_capture_answered_about_another_answer_stays_open() -> None:
     """What it did is not known: an inquiry decides."""
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0, PREAUTH)
-    held = told(held, answered(held, elsewhere(), asked_at_ms=T0), T0, PREAUTH)
+    held = decided(held, answered(held, elsewhere(), asked_at_ms=T0), T0, PREAUTH)
     assert held.record.state is State.AUTHORIZED
     assert held.record.operation is not None
 
@@ -160,7 +161,9 @@ def test_a_capture_answered_about_another_answer_stays_open() -> None:
 def test_a_list_with_another_answers_attempt_still_shows_ours() -> None:
     """What is about this order counts as always."""
     mixed = entity("PENDING", cf_payment_id="777", order_id=ELSEWHERE)
-    held = told(a_lost_pay(), listed(mixed, entity(order_id="order_1"), asked_at_ms=LIMIT), LIMIT)
+    held = decided(
+        a_lost_pay(), listed(mixed, entity(order_id="order_1"), asked_at_ms=LIMIT), LIMIT
+    )
     assert held.record.cf_payment_id == OURS
 
 
@@ -171,17 +174,17 @@ def test_a_list_with_another_answers_attempt_still_shows_ours() -> None:
 def test_a_hold_that_was_captured_in_the_dashboard_was_held_first(confirmed: str) -> None:
     """CAPTURE says so, whoever asked for it: no false `captured_without_hold`."""
     seen = taken(authorization_action="CAPTURE", authorization_status=confirmed)
-    held = told(
+    held = decided(
         a_payment(State.INITIATED, PREAUTH), inquired(seen, asked_at_ms=LIMIT), LIMIT, PREAUTH
     )
     assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
-    adopted = told(a_created(PREAUTH), Adopted(seen, T0, "n1"), T0, PREAUTH)
+    adopted = decided(a_created(PREAUTH), Adopted(seen, T0, "n1"), T0, PREAUTH)
     assert (adopted.record.state, reasons(adopted)) == (State.CAPTURED, [])
 
 
 def test_money_that_was_taken_at_once_is_still_reviewed() -> None:
     """Nothing shows a hold: the account does not hold money."""
-    held = told(
+    held = decided(
         a_payment(State.INITIATED, PREAUTH), inquired(taken(), asked_at_ms=LIMIT), LIMIT, PREAUTH
     )
     assert reasons(held) == ["captured_without_hold"]
@@ -194,9 +197,11 @@ def test_only_an_answer_asked_after_the_holds_end_shows_that_it_was_not_released
     assert ends_at_ms is not None
     late = opened(held, Step.CAPTURE, ends_at_ms + HOUR, PREAUTH)
     assert reasons(late) == []
-    early = told(held, inquired(entity(), asked_at_ms=ends_at_ms - 1), ends_at_ms + HOUR, PREAUTH)
+    early = decided(
+        held, inquired(entity(), asked_at_ms=ends_at_ms - 1), ends_at_ms + HOUR, PREAUTH
+    )
     assert reasons(early) == []
-    shown = told(held, inquired(entity(), asked_at_ms=ends_at_ms), ends_at_ms, PREAUTH)
+    shown = decided(held, inquired(entity(), asked_at_ms=ends_at_ms), ends_at_ms, PREAUTH)
     assert reasons(shown) == ["hold_lapsed"]
 
 
@@ -208,10 +213,10 @@ def test_an_order_that_the_gateway_does_not_know_is_reviewed(state: State) -> No
     """Not in its first minute, when not every machine of the gateway may know it yet."""
     held = a_payment(state, PREAUTH)
     wait_ms = held.record.otp.expires_at_ms - T0 if held.record.otp else 0
-    early = told(held, NotFound(T0 + wait_ms + 59 * SECOND), T0 + wait_ms + 59 * SECOND, PREAUTH)
+    early = decided(held, NotFound(T0 + wait_ms + 59 * SECOND), T0 + wait_ms + 59 * SECOND, PREAUTH)
     assert (early.record.state, reasons(early)) == (state, [])
     late_ms = T0 + wait_ms + 60 * SECOND
-    late = told(early, NotFound(late_ms), late_ms, PREAUTH)
+    late = decided(early, NotFound(late_ms), late_ms, PREAUTH)
     assert (late.record.state, reasons(late)) == (state, ["order_not_found"])
     assert "secret" in the_detail(late)
     assert late.record.asked_at_ms == late_ms
@@ -234,7 +239,7 @@ def test_what_is_adopted_happened_when_the_gateway_says() -> None:
             | {"created_at_ms": began_at_ms, "moved_at_ms": began_at_ms}
         ),
     )
-    adopted = told(old, Adopted(seen, T0, "n1"), T0).record
+    adopted = decided(old, Adopted(seen, T0, "n1"), T0).record
     assert adopted.moved_at_ms == paid_at_ms
     offsets = [entry.offset_ms for entry in adopted.history]
     assert offsets == [0, 40 * SECOND, 40 * SECOND, DAY]
@@ -244,7 +249,7 @@ def test_what_is_adopted_happened_when_the_gateway_says() -> None:
 def test_a_time_of_tomorrow_is_not_believed() -> None:
     """A gateway's clock that is ahead puts nothing into our future."""
     seen = taken(began_at_ms=T0 + DAY, paid_at_ms=T0 + DAY)
-    adopted = told(a_created(), Adopted(seen, T0, "n1"), T0).record
+    adopted = decided(a_created(), Adopted(seen, T0, "n1"), T0).record
     assert adopted.moved_at_ms == T0
 
 
@@ -254,7 +259,7 @@ def test_a_time_of_tomorrow_is_not_believed() -> None:
 def a_hold(card_kind: str | None = None) -> Snapshot:
     """Return a hold of the shipped preauth flow, first seen at T0."""
     held = a_payment(State.INITIATED, PREAUTH)
-    return told(held, inquired(entity(card_kind=card_kind), asked_at_ms=T0), T0, PREAUTH)
+    return decided(held, inquired(entity(card_kind=card_kind), asked_at_ms=T0), T0, PREAUTH)
 
 
 @pytest.mark.parametrize(("kind", "days"), [("debit", 3), ("credit", 7), ("prepaid", 3), (None, 3)])
@@ -267,12 +272,12 @@ def test_a_kind_that_is_learned_later_is_counted_from_the_same_beginning() -> No
     """And an end that the gateway names wins, now and ever after."""
     held = a_hold()
     seen = inquired(entity(card_kind="credit"), asked_at_ms=T0 + HOUR)
-    held = told(held, seen, T0 + HOUR, PREAUTH)
+    held = decided(held, seen, T0 + HOUR, PREAUTH)
     assert held.record.hold_expires_at_ms == T0 + 7 * DAY
     named = inquired(entity(hold_expires_at_ms=T0 + 2 * DAY), asked_at_ms=T0 + 2 * HOUR)
-    held = told(held, named, T0 + 2 * HOUR, PREAUTH)
+    held = decided(held, named, T0 + 2 * HOUR, PREAUTH)
     again = inquired(entity(card_kind="debit"), asked_at_ms=T0 + 3 * HOUR)
-    held = told(held, again, T0 + 3 * HOUR, PREAUTH)
+    held = decided(held, again, T0 + 3 * HOUR, PREAUTH)
     assert held.record.hold_expires_at_ms == T0 + 2 * DAY
 
 
@@ -284,7 +289,7 @@ def test_an_answer_about_another_attempt_of_the_order_is_reviewed_and_settles_no
     held = a_payment(State.AUTHORIZED, PREAUTH)
     act_ms = held.record.wake_at_ms
     assert act_ms is not None
-    held = told(held, inquired(taken(cf_payment_id="777"), asked_at_ms=act_ms), act_ms, PREAUTH)
+    held = decided(held, inquired(taken(cf_payment_id="777"), asked_at_ms=act_ms), act_ms, PREAUTH)
     assert (held.record.state, held.record.wake_at_ms) == (State.AUTHORIZED, act_ms)
     assert reasons(held) == ["other_answer"]
     assert "777" in the_detail(held)
@@ -295,14 +300,14 @@ def test_an_answer_about_another_attempt_of_the_order_is_reviewed_and_settles_no
 )
 def test_one_wrong_answer_does_not_keep_a_hold_from_its_end(first: Event) -> None:
     """The next good one is what the worker acts on."""
-    held = told(a_payment(State.AUTHORIZED, PREAUTH), first, T0 + HOUR, PREAUTH)
+    held = decided(a_payment(State.AUTHORIZED, PREAUTH), first, T0 + HOUR, PREAUTH)
     assert len(held.record.open_reviews) == 1
     act_ms = held.record.wake_at_ms
     assert act_ms is not None
     while act_ms < (held.record.hold_expires_at_ms or 0) - 6 * HOUR:
-        held = told(held, inquired(entity(), asked_at_ms=act_ms), act_ms, PREAUTH)
+        held = decided(held, inquired(entity(), asked_at_ms=act_ms), act_ms, PREAUTH)
         act_ms = held.record.wake_at_ms or 0
-    held = told(held, inquired(entity(), asked_at_ms=act_ms), act_ms, PREAUTH)
+    held = decided(held, inquired(entity(), asked_at_ms=act_ms), act_ms, PREAUTH)
     assert due_hold(held, PREAUTH, act_ms) is HoldEnd.VOID
 
 
@@ -311,33 +316,33 @@ def test_a_review_about_time_comes_back_after_it_was_acknowledged(reason: str) -
     """It is still true a day later, and without it nobody could end the payment."""
     held, now_ms = a_payment(State.INITIATED), T0 + DAY
     event: Event = NotFound(now_ms) if reason == "order_not_found" else TimePassed()
-    held = told(held, event, now_ms)
+    held = decided(held, event, now_ms)
     assert reason in reasons(held)
     for open_reason in reasons(held):
         held = acknowledge(
             held, NATIVE, now_ms, reason=open_reason, actor="ann", note="asked"
         ).snapshot
-    soon = told(held, event, now_ms + HOUR)
+    soon = decided(held, event, now_ms + HOUR)
     assert reason not in reasons(soon)
     late_ms = now_ms + DAY + HOUR
     later: Event = NotFound(late_ms) if reason == "order_not_found" else TimePassed()
-    assert reason in reasons(told(held, later, late_ms))
+    assert reason in reasons(decided(held, later, late_ms))
 
 
 def test_a_404_after_its_end_ends_the_watch_of_a_given_up_pay() -> None:
     """An order that the gateway does not know has no attempt that could still arrive."""
     held = a_lost_pay()
     for asked_at_ms in (LIMIT, LIMIT + 15 * SECOND):
-        held = told(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
+        held = decided(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
     over_ms = (held.record.pay_given_up_at_ms or 0) + DAY
-    assert told(held, NotFound(over_ms), over_ms).record.pay_given_up_at_ms is None
+    assert decided(held, NotFound(over_ms), over_ms).record.pay_given_up_at_ms is None
 
 
 def test_another_amount_than_a_capture_asked_for_is_reviewed() -> None:
     """The gateway's is shown, and the review has both."""
     asked = Decimal("4.20")
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0, PREAUTH, amount=asked)
-    held = told(held, inquired(taken(captured_amount=AMOUNT), asked_at_ms=LIMIT), LIMIT, PREAUTH)
+    held = decided(held, inquired(taken(captured_amount=AMOUNT), asked_at_ms=LIMIT), LIMIT, PREAUTH)
     assert held.record.captured_amount == AMOUNT
     assert reasons(held) == ["captured_amount_changed"]
     assert {"4.20", str(AMOUNT)} <= set(the_detail(held).replace(",", "").split())
@@ -346,7 +351,7 @@ def test_another_amount_than_a_capture_asked_for_is_reviewed() -> None:
 def test_what_was_paid_is_compared_where_the_order_shows_no_amount() -> None:
     """Nothing else is there to be compared."""
     seen = taken(payment_amount=OTHER)
-    held = told(a_payment(State.INITIATED), inquired(seen, asked_at_ms=LIMIT), LIMIT)
+    held = decided(a_payment(State.INITIATED), inquired(seen, asked_at_ms=LIMIT), LIMIT)
     assert reasons(held) == ["order_amount_differs"]
 
 
@@ -358,11 +363,11 @@ def test_the_noise_that_an_older_record_kept_blocks_no_capture() -> None:
     held = replace(held, record=record)
     assert amount_to_capture(held) == Decimal("1098.00")
     seen = entity(payment_amount=Decimal("1098.00"))
-    assert reasons(told(held, inquired(seen, asked_at_ms=LIMIT), LIMIT, PREAUTH)) == []
+    assert reasons(decided(held, inquired(seen, asked_at_ms=LIMIT), LIMIT, PREAUTH)) == []
 
 
 def test_an_empty_text_is_no_fact() -> None:
     """Some pages leave a field empty where others leave it out."""
     seen = taken(order_id="", currency="")
-    held = told(a_payment(State.INITIATED), inquired(seen, asked_at_ms=LIMIT), LIMIT)
+    held = decided(a_payment(State.INITIATED), inquired(seen, asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, reasons(held)) == (State.CAPTURED, [])

@@ -19,13 +19,13 @@ from tests.core.core_kit import (
     a_payment,
     after,
     answered,
+    decided,
     entity,
     inquired,
     listed,
     opened,
     reasons,
     taken,
-    told,
 )
 
 OURS = "77"
@@ -38,9 +38,9 @@ def noted(held: Snapshot, cf_payment_id: str = "", reported_state: str = "") -> 
     return msgspec.structs.replace(held, notice=Notice(LATER, about, reported_state))
 
 
-def a_strangers(observation: Observation) -> Observation:
+def foreign(observation: Observation) -> Observation:
     """Return what the gateway says of an attempt that no payment here has."""
-    return msgspec.structs.replace(observation, cf_payment_id="stranger")
+    return msgspec.structs.replace(observation, cf_payment_id="foreign")
 
 
 # whom to ask
@@ -55,7 +55,7 @@ def test_the_attempt_is_asked_for_when_the_notification_is_about_it(state: State
 @pytest.mark.parametrize("state", [state for state in State if state is not State.CREATED])
 def test_all_attempts_are_asked_for_when_it_is_about_another(state: State) -> None:
     """What a stranger's attempt did shows only there."""
-    assert what_to_ask(noted(a_payment(state), "stranger"), LATER) is Ask.PAYMENTS
+    assert what_to_ask(noted(a_payment(state), "foreign"), LATER) is Ask.PAYMENTS
 
 
 def test_all_attempts_are_asked_for_after_two_that_differ() -> None:
@@ -106,7 +106,7 @@ def test_the_same_news_from_a_step_answers_it() -> None:
     """A captured payment need not be asked whether it was captured."""
     page = a_payment(State.OTP_PENDING)
     held = noted(opened(page, Step.SUBMIT_OTP, T0), reported_state="captured")
-    seen = told(held, answered(held, taken(), asked_at_ms=T0), LATER)
+    seen = decided(held, answered(held, taken(), asked_at_ms=T0), LATER)
     assert (seen.record.state, seen.notice) == (State.CAPTURED, None)
 
 
@@ -114,7 +114,7 @@ def test_the_same_news_from_a_step_answers_it() -> None:
 def test_an_answer_without_news_is_quiet(state: State) -> None:
     """A version for it would cost the customer's own step its race."""
     event = inquired(entity("PENDING"), asked_at_ms=LATER)
-    held = noted(told(a_payment(state), event, LATER))
+    held = noted(decided(a_payment(state), event, LATER))
     assert decide(
         held, msgspec.structs.replace(event, notice_at_ms=LATER), NATIVE, LATER
     ).only_clears_notifications
@@ -152,19 +152,19 @@ def test_an_answer_that_counts_is_not_quiet() -> None:
 @pytest.mark.parametrize("state", [State.INITIATED, State.OTP_PENDING])
 def test_money_elsewhere_is_reviewed_while_ours_still_waits(state: State) -> None:
     """Once ours has its money too, nobody may ask for the others again."""
-    seen = told(
-        a_payment(state), listed(entity("PENDING"), a_strangers(taken()), asked_at_ms=LATER), LATER
+    seen = decided(
+        a_payment(state), listed(entity("PENDING"), foreign(taken()), asked_at_ms=LATER), LATER
     )
     assert reasons(seen) == ["two_holds"]
 
 
-@pytest.mark.parametrize("stranger", [entity(is_captured=False), taken()], ids=["held", "taken"])
+@pytest.mark.parametrize("other", [entity(is_captured=False), taken()], ids=["held", "taken"])
 @pytest.mark.parametrize("state", sorted(HOLDS))
-def test_money_on_two_attempts_is_reviewed(state: State, stranger: Observation) -> None:
+def test_money_on_two_attempts_is_reviewed(state: State, other: Observation) -> None:
     """The customer paid here and on another page: somebody must be told."""
     held = a_payment(state)
     ours = entity(is_captured=False) if state is State.AUTHORIZED else taken()
-    seen = told(held, listed(ours, a_strangers(stranger), asked_at_ms=LATER), LATER)
+    seen = decided(held, listed(ours, foreign(other), asked_at_ms=LATER), LATER)
     assert "two_holds" in reasons(seen)
 
 
@@ -172,21 +172,21 @@ def test_money_on_two_attempts_is_reviewed(state: State, stranger: Observation) 
 def test_an_attempt_that_took_nothing_is_nobodys_trouble(status: str) -> None:
     """Customers try more than once."""
     held = a_payment(State.CAPTURED)
-    seen = told(held, listed(taken(), a_strangers(entity(status)), asked_at_ms=LATER), LATER)
+    seen = decided(held, listed(taken(), foreign(entity(status)), asked_at_ms=LATER), LATER)
     assert reasons(seen) == []
 
 
 def test_what_another_payment_of_the_order_took_is_no_strangers() -> None:
     """The twins' own rule tells of it, and of both by name."""
     held = a_payment(State.CAPTURED)
-    other = Attempt(State.FAILED, "stranger")
+    other = Attempt(State.FAILED, "foreign")
     held = msgspec.structs.replace(held, attempts=(Attempt(State.CAPTURED, OURS), other))
-    seen = told(held, listed(taken(), a_strangers(taken()), asked_at_ms=LATER), LATER)
+    seen = decided(held, listed(taken(), foreign(taken()), asked_at_ms=LATER), LATER)
     assert reasons(seen) == []
 
 
 def test_the_same_stranger_is_reviewed_once() -> None:
     """What a person has acknowledged is not told again."""
     held = a_payment(State.CAPTURED)
-    event = listed(taken(), a_strangers(taken()), asked_at_ms=LATER)
-    assert reasons(told(told(held, event, LATER), event, LATER)) == ["two_holds"]
+    event = listed(taken(), foreign(taken()), asked_at_ms=LATER)
+    assert reasons(decided(decided(held, event, LATER), event, LATER)) == ["two_holds"]

@@ -8,7 +8,7 @@ import pytest
 
 from cfflow.core.chart import State
 from cfflow.core.observation import ROWS, Call, Observation, prove
-from tests.core.core_kit import entity, otp_said, paid, proven
+from tests.core.core_kit import entity, otp_result, paid, proven
 
 STATUSES = (
     "SUCCESS",
@@ -55,8 +55,8 @@ S = State
         (paid("link"), 8, S.INITIATED),
         (paid("form"), 8, S.INITIATED),
         (paid("custom"), 8, S.INITIATED),
-        (otp_said("SUCCESS"), 9, None),
-        (otp_said("FAILED"), 10, S.OTP_PENDING),
+        (otp_result("SUCCESS"), 9, None),
+        (otp_result("FAILED"), 10, S.OTP_PENDING),
     ],
 )
 def test_each_row_proves_its_state(observation: Observation, row: int, state: State | None) -> None:

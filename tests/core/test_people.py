@@ -211,8 +211,8 @@ def test_two_payments_with_money_are_reviewed_by_any_look(other: State) -> None:
     held = a_payment(State.AUTHORIZED, PREAUTH)
     ours = Attempt(State.AUTHORIZED, held.record.cf_payment_id or "")
     for state, reasons in ((other, ["two_holds"]), (State.FAILED, [])):
-        twin = msgspec.structs.replace(held, attempts=(ours, Attempt(state, "777")))
-        seen = decide(twin, Disputed(ReviewReason.NO_ANSWER, "x"), PREAUTH, LATER).record
+        both = msgspec.structs.replace(held, attempts=(ours, Attempt(state, "777")))
+        seen = decide(both, Disputed(ReviewReason.NO_ANSWER, "x"), PREAUTH, LATER).record
         found = [review for review in seen.open_reviews if review.reason == "two_holds"]
         assert [review.reason for review in found] == reasons
         assert all("777" in r.detail and ours.cf_payment_id in r.detail for r in found)

@@ -81,7 +81,7 @@ class Life(RuleBasedStateMachine):
         check(self.held, plan, event, self.flow, self.now_ms)
         self.held = plan.snapshot
 
-    def tell(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         """Decide an event and commit what it changes."""
         was = self.held.record.operation
         self.write(decide(self.held, event, self.flow, self.now_ms), event)
@@ -118,22 +118,22 @@ class Life(RuleBasedStateMachine):
         """Let a request arrive or not, and its answer come back or not."""
         sequence, asked_at_ms = operation.sequence, self.now_ms
         if fate == "refused":
-            self.tell(Refused(sequence, "refused"))
+            self.apply(Refused(sequence, "refused"))
             return
         if fate not in {"lost", "ended before"}:
-            said, shown = self.bank.serve(operation, self.ours, mood, asked_at_ms)
-            answer = Answered(sequence, (said,), asked_at_ms, shown)
+            result, shown = self.bank.serve(operation, self.ours, mood, asked_at_ms)
+            answer = Answered(sequence, (result,), asked_at_ms, shown)
             if fate == "answered":
-                self.tell(answer)
+                self.apply(answer)
             elif fate == "garbage":
-                junk = Observation(call=said.call, authenticate_status="?", payment_status="?")
-                self.tell(Answered(sequence, (junk,), asked_at_ms))
+                junk = Observation(call=result.call, authenticate_status="?", payment_status="?")
+                self.apply(Answered(sequence, (junk,), asked_at_ms))
             elif fate == "foreign" and operation.step is not Step.PAY:
-                self.tell(Answered(sequence, (self.lie_about("100", said.call),), asked_at_ms))
+                self.apply(Answered(sequence, (self.lie_about("100", result.call),), asked_at_ms))
             elif fate == "slow":
                 self.under_way.append(answer)
         if fate.startswith("ended"):
-            self.tell(Ended(sequence))
+            self.apply(Ended(sequence))
 
     def lie_about(self, name: str, call: Call) -> Observation:
         """Return an entity that says captured, whatever is true."""
@@ -176,7 +176,7 @@ class Life(RuleBasedStateMachine):
             self.bank.move(str(self.ours), to, self.now_ms)
 
     @rule(last_four=st.sampled_from(("1111", "2222")))
-    def somebody_else_pays(self, last_four: str) -> None:
+    def another_page_pays(self, last_four: str) -> None:
         """Another attempt on the same order, perhaps with the very same card."""
         if len(self.bank.attempts) < 6:
             self.bank.attempt(self.now_ms, last_four)
@@ -197,7 +197,7 @@ class Life(RuleBasedStateMachine):
         if late:
             self.under_way.append(event)
         else:
-            self.tell(event)
+            self.apply(event)
 
     @precondition(lambda self: self.under_way)
     @rule(which=st.integers(0, 50), keep=st.booleans())
@@ -205,7 +205,7 @@ class Life(RuleBasedStateMachine):
         """An old answer comes in, out of order and perhaps not for the last time."""
         which %= len(self.under_way)
         event = self.under_way[which] if keep else self.under_way.pop(which)
-        self.tell(event)
+        self.apply(event)
 
     @rule(
         status=st.sampled_from(STATUSES),
@@ -216,39 +216,39 @@ class Life(RuleBasedStateMachine):
         age_s=st.sampled_from((0, 0, 5, 400)),
         foreign=st.booleans(),
     )
-    def garbage(self, status: str | None, captured: bool | None, age_s: int, **said: Any) -> None:
+    def garbage(self, status: str | None, captured: bool | None, age_s: int, **fields: Any) -> None:
         """The gateway contradicts itself, or speaks of another attempt."""
-        name = "100" if said["foreign"] else self.ours
+        name = "100" if fields["foreign"] else self.ours
         seen = Observation(
             call=Call.FETCH_PAYMENT,
             cf_payment_id=name,
             payment_status=status,
             is_captured=captured,
-            authorization_action=said["action"],
-            authorization_status=said["confirmed"],
-            captured_amount=said["amounts"][0],
-            payment_amount=said["amounts"][1],
+            authorization_action=fields["action"],
+            authorization_status=fields["confirmed"],
+            captured_amount=fields["amounts"][0],
+            payment_amount=fields["amounts"][1],
         )
-        self.tell(Inquired((seen,), self.now_ms - age_s * SECOND))
+        self.apply(Inquired((seen,), self.now_ms - age_s * SECOND))
 
     @rule(status=st.sampled_from(("ACTIVE", "EXPIRED", "TERMINATED", "PAID", "OF_TOMORROW")))
     def order_seen(self, status: str) -> None:
         """Somebody fetched the order."""
-        self.tell(OrderSeen(status, self.now_ms))
+        self.apply(OrderSeen(status, self.now_ms))
 
     @rule(jump_s=st.sampled_from(JUMPS_S))
     def time_passes(self, jump_s: int) -> None:
         """Time goes on, and sometimes somebody looks at the clock."""
         self.now_ms += jump_s * SECOND
         if jump_s % 2:
-            self.tell(TimePassed())
+            self.apply(TimePassed())
 
     @rule()
     def wake(self) -> None:
         """A worker comes exactly when it is due, and asks."""
         if self.held.record.wake_at_ms is not None:
             self.now_ms = max(self.now_ms, self.held.record.wake_at_ms)
-            self.tell(self.asked())
+            self.apply(self.asked())
 
     def teardown(self) -> None:
         """From wherever it is: truthful answers at the wake times lead to an end."""
@@ -265,7 +265,7 @@ class Life(RuleBasedStateMachine):
             ask = what_to_ask(self.held, self.now_ms)
             assert ask is not Ask.NOTHING, "woken with nothing to ask"
             known = facts(self.held)
-            self.tell(self.asked())
+            self.apply(self.asked())
             later_at_ms = self.held.record.wake_at_ms
             learned = facts(self.held) != known
             asleep = later_at_ms is None or later_at_ms > self.now_ms
@@ -292,25 +292,27 @@ ENTITIES = st.builds(
     payment_amount=st.sampled_from(AMOUNTS),
     cf_payment_id=st.sampled_from((OURS, OURS, OURS, FOREIGN)),
 )
-TALES = st.lists(st.tuples(ENTITIES, st.sampled_from((0, 0, 0, 400))), min_size=1, max_size=4)
+OBSERVATIONS = st.lists(
+    st.tuples(ENTITIES, st.sampled_from((0, 0, 0, 400))), min_size=1, max_size=4
+)
 
 
 @given(
     state=st.sampled_from(tuple(State)),
     flow=st.sampled_from((NATIVE, PREAUTH)),
     step=st.sampled_from((None, *Step)),
-    tale=TALES,
+    observations=OBSERVATIONS,
 )
 @settings(max_examples=250, deadline=None)
-def test_no_tale_of_the_gateway_breaks_an_invariant(
-    state: State, flow: Flow, step: Step | None, tale: list[tuple[Observation, int]]
+def test_no_observations_break_an_invariant(
+    state: State, flow: Flow, step: Step | None, observations: list[tuple[Observation, int]]
 ) -> None:
     """Any few entities, in any state, with any open step: contradictory, foreign or stale."""
     held, now_ms = a_payment(state, flow), T0 + 31 * SECOND
     if step is not None:
         with suppress(IllegalStep, InvalidAmount):
             held = begun(held, step, now_ms, flow).snapshot
-    for seen, age_s in tale:
+    for seen, age_s in observations:
         now_ms += 6 * SECOND
         event = Inquired((seen,), now_ms - age_s * SECOND, everything=True)
         plan = decide(held, event, flow, now_ms)

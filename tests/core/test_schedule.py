@@ -27,14 +27,14 @@ from tests.core.core_kit import (
     a_payment,
     an_otp_page,
     answered,
+    decided,
     entity,
     inquired,
     listed,
     opened,
-    otp_said,
+    otp_result,
     reasons,
     sequence_of,
-    told,
 )
 from tests.core.schedule_model import grid
 
@@ -77,7 +77,7 @@ def a_captured_hold() -> Snapshot:
     seen = entity(
         call=Call.AUTHORIZE, authorization_action="CAPTURE", authorization_status="PENDING"
     )
-    return told(held, answered(held, seen, asked_at_ms=T0), T0, PREAUTH)
+    return decided(held, answered(held, seen, asked_at_ms=T0), T0, PREAUTH)
 
 
 def an_expired_page() -> Snapshot:
@@ -122,10 +122,10 @@ def looks(case: str, minutes: int, *, polls_every_s: int = 0) -> list[int]:
         wake_at_ms = held.record.wake_at_ms
         if wake_at_ms is not None and wake_at_ms <= now_ms and not in_flight(held, now_ms):
             seen.append(wake_at_ms)
-            held = told(held, bank(held, now_ms), now_ms, flow)
+            held = decided(held, bank(held, now_ms), now_ms, flow)
         polls = polls_every_s and tick % (polls_every_s * 10) == 0
         if polls and not in_flight(held, now_ms):
-            held = told(held, bank(held, now_ms), now_ms, flow)
+            held = decided(held, bank(held, now_ms), now_ms, flow)
     return seen
 
 
@@ -162,7 +162,7 @@ def test_five_questions_in_five_seconds_do_not_move_the_workers_look() -> None:
     held = a_payment(State.INITIATED)
     for second in range(1, 6):
         now_ms = T0 + second * SECOND
-        held = told(held, pending(held, now_ms), now_ms)
+        held = decided(held, pending(held, now_ms), now_ms)
     assert held.record.wake_at_ms is not None
     assert held.record.wake_at_ms <= T0 + 11 * SECOND
 
@@ -173,8 +173,8 @@ def test_hours_without_a_worker_are_settled_by_one_question() -> None:
     first_ms = held.record.wake_at_ms
     assert first_ms is not None
     now_ms = T0 + 5 * HOUR + 7 * MINUTES
-    assert told(held, TimePassed(), now_ms).record.wake_at_ms == first_ms
-    held = told(held, pending(held, now_ms), now_ms)
+    assert decided(held, TimePassed(), now_ms).record.wake_at_ms == first_ms
+    held = decided(held, pending(held, now_ms), now_ms)
     record = held.record
     expected = min(at for at in grid(record, NATIVE, record.since_at_ms) if at > now_ms)
     assert record.wake_at_ms == expected
@@ -186,7 +186,7 @@ def test_a_stale_answer_settles_no_moment() -> None:
     act_ms = held.record.wake_at_ms
     assert act_ms is not None
     stale = inquired(entity("FAILED"), asked_at_ms=T0 - SECOND)
-    held = told(held, stale, act_ms, PREAUTH)
+    held = decided(held, stale, act_ms, PREAUTH)
     assert (held.record.state, held.record.wake_at_ms) == (State.AUTHORIZED, act_ms)
 
 
@@ -200,9 +200,9 @@ def test_a_resend_and_a_renewal_leave_the_beginning_of_the_wait_alone() -> None:
         keys.add(operation.key)
         assert operation.began_at_ms == T0
         ended = Ended(operation.sequence, replayed=True, sends=operation.sends)
-        held = told(held, ended, now_ms + SECOND, PREAUTH)
+        held = decided(held, ended, now_ms + SECOND, PREAUTH)
         now_ms = max(held.record.wake_at_ms or 0, now_ms + SECOND)
-        held = told(held, untouched(held, now_ms), now_ms, PREAUTH)
+        held = decided(held, untouched(held, now_ms), now_ms, PREAUTH)
         if resendable(held, now_ms):
             held = resend(held, PREAUTH, now_ms).snapshot
     assert len(keys) > 5
@@ -217,7 +217,7 @@ def test_a_lost_void_is_sent_again_at_the_deadline_whoever_polls() -> None:
         now_ms = T0 + second * SECOND
         if in_flight(held, now_ms):
             continue
-        held = told(held, untouched(held, now_ms), now_ms, PREAUTH)
+        held = decided(held, untouched(held, now_ms), now_ms, PREAUTH)
         if resend_is_due(held, PREAUTH, now_ms):
             sent_s.append(second)
             held = resend(held, PREAUTH, now_ms).snapshot
@@ -231,25 +231,25 @@ def test_a_watch_ends_only_with_an_answer_asked_after_its_end() -> None:
     """Neither the clock alone nor an older question ends it."""
     held = a_payment(State.FAILED)
     ends_at_ms = T0 + NATIVE.end.late_watch_s * SECOND
-    late = told(held, TimePassed(), ends_at_ms + HOUR)
+    late = decided(held, TimePassed(), ends_at_ms + HOUR)
     assert late.record.wake_at_ms is not None
-    early = told(late, failed(late, ends_at_ms - 1), ends_at_ms + HOUR)
+    early = decided(late, failed(late, ends_at_ms - 1), ends_at_ms + HOUR)
     assert early.record.wake_at_ms == ends_at_ms
-    assert told(early, failed(early, ends_at_ms), ends_at_ms + HOUR).record.wake_at_ms is None
+    assert decided(early, failed(early, ends_at_ms), ends_at_ms + HOUR).record.wake_at_ms is None
 
 
 def test_a_given_up_pay_is_watched_until_a_whole_list_asked_after_the_watchs_end() -> None:
     """The order or one attempt does not show what may have arrived."""
     held = opened(a_created(), Step.PAY, T0)
     for asked_at_ms in (T0 + 10 * SECOND, T0 + 25 * SECOND):
-        held = told(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
+        held = decided(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
     pay_given_up_at_ms = held.record.pay_given_up_at_ms
     assert pay_given_up_at_ms is not None
     over_ms = pay_given_up_at_ms + DAY
     assert what_to_ask(held, over_ms) is Ask.PAYMENTS
-    held = told(held, OrderSeen("ACTIVE", over_ms, over_ms + DAY), over_ms)
+    held = decided(held, OrderSeen("ACTIVE", over_ms, over_ms + DAY), over_ms)
     assert held.record.pay_given_up_at_ms == pay_given_up_at_ms
-    held = told(held, listed(asked_at_ms=over_ms), over_ms)
+    held = decided(held, listed(asked_at_ms=over_ms), over_ms)
     assert (held.record.pay_given_up_at_ms, held.record.wake_at_ms) == (None, over_ms + DAY)
 
 
@@ -257,9 +257,9 @@ def test_a_sale_that_is_only_held_is_reviewed_by_an_answer_asked_after_the_first
     """An old answer that comes late says nothing about what the bank did since."""
     held = a_payment(State.AUTHORIZED)
     early = inquired(entity(is_captured=False), asked_at_ms=T0 + SECOND)
-    assert reasons(told(held, early, T0 + HOUR)) == []
+    assert reasons(decided(held, early, T0 + HOUR)) == []
     late = inquired(entity(is_captured=False), asked_at_ms=T0 + 5 * SECOND)
-    assert reasons(told(held, late, T0 + 5 * SECOND)) == ["held_not_captured"]
+    assert reasons(decided(held, late, T0 + 5 * SECOND)) == ["held_not_captured"]
 
 
 # the store's clock
@@ -268,9 +268,9 @@ def test_a_sale_that_is_only_held_is_reviewed_by_an_answer_asked_after_the_first
 def test_a_clock_that_goes_back_an_hour_leaves_no_payment_asleep() -> None:
     """The next decision counts its moments by the new clock."""
     held = a_payment(State.INITIATED)
-    held = told(held, pending(held, T0 + 6 * SECOND), T0 + 6 * SECOND)
+    held = decided(held, pending(held, T0 + 6 * SECOND), T0 + 6 * SECOND)
     back_ms = T0 - HOUR
-    held = told(held, pending(held, back_ms), back_ms)
+    held = decided(held, pending(held, back_ms), back_ms)
     assert held.record.wake_at_ms is not None
     assert back_ms < held.record.wake_at_ms <= back_ms + 6 * SECOND
 
@@ -283,22 +283,22 @@ def test_a_step_from_before_the_clock_went_back_is_asked_about_and_never_given_u
     back_ms = T0 - HOUR
     assert operation.status(back_ms) is OperationStatus.UNKNOWN
     assert what_to_ask(held, back_ms) is Ask.PAYMENTS
-    held = told(held, listed(asked_at_ms=back_ms), back_ms)
+    held = decided(held, listed(asked_at_ms=back_ms), back_ms)
     for after_s in (5, 9):
         asked_at_ms = back_ms + after_s * SECOND
-        held = told(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
+        held = decided(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
     assert held.record.operation is not None
     for after_s in (10, 25):
         asked_at_ms = back_ms + after_s * SECOND
-        held = told(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
+        held = decided(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
     assert held.record.pay_given_up_at_ms == back_ms + 25 * SECOND
 
 
 def test_an_answer_from_the_future_of_the_clock_undoes_nothing() -> None:
     """It was timed before the clock went back, so nobody knows how old it is."""
     back_ms = T0 - HOUR
-    held = told(a_payment(State.AUTHORIZED, PREAUTH), TimePassed(), back_ms, PREAUTH)
-    held = told(held, inquired(entity("FAILED"), asked_at_ms=T0), back_ms + SECOND, PREAUTH)
+    held = decided(a_payment(State.AUTHORIZED, PREAUTH), TimePassed(), back_ms, PREAUTH)
+    held = decided(held, inquired(entity("FAILED"), asked_at_ms=T0), back_ms + SECOND, PREAUTH)
     assert held.record.state is State.AUTHORIZED
 
 
@@ -309,7 +309,7 @@ def test_an_accepted_otp_starts_the_wait_for_the_money() -> None:
     """From the moment at which the bank said that it was right."""
     later = T0 + 100 * SECOND
     page = opened(an_otp_page(), Step.SUBMIT_OTP, later)
-    held = told(page, answered(page, otp_said("SUCCESS"), asked_at_ms=later), later + SECOND)
+    held = decided(page, answered(page, otp_result("SUCCESS"), asked_at_ms=later), later + SECOND)
     assert owed_since_at_ms(held.record) == later + SECOND
     assert held.record.wake_at_ms is not None
     assert held.record.wake_at_ms <= later + 7 * SECOND
@@ -321,7 +321,7 @@ def test_a_wrong_otp_and_a_resend_leave_the_page_its_time() -> None:
     for step, status in ((Step.SUBMIT_OTP, "FAILED"), (Step.RESEND_OTP, "SUCCESS")):
         at_ms = T0 + 40 * SECOND
         page = opened(held, step, at_ms)
-        held = told(page, answered(page, otp_said(status), asked_at_ms=at_ms), at_ms)
+        held = decided(page, answered(page, otp_result(status), asked_at_ms=at_ms), at_ms)
         assert held.record.wake_at_ms == T0 + 300 * SECOND
 
 
@@ -330,7 +330,7 @@ def test_a_lost_otp_counts_the_wait_from_when_it_was_sent() -> None:
     sent_at_ms = T0 + 30 * SECOND
     held = opened(an_otp_page(), Step.SUBMIT_OTP, sent_at_ms)
     asked_at_ms = sent_at_ms + 11 * SECOND
-    held = told(held, pending(held, asked_at_ms), asked_at_ms)
+    held = decided(held, pending(held, asked_at_ms), asked_at_ms)
     assert held.record.operation is None
     moments = grid(held.record, NATIVE, sent_at_ms)
     assert held.record.wake_at_ms == min(at for at in moments if at > asked_at_ms)
@@ -342,7 +342,7 @@ def test_a_refused_step_changes_no_moment_of_a_hold(step: Step) -> None:
     held = a_payment(State.AUTHORIZED, PREAUTH)
     tried = opened(held, step, T0 + HOUR, PREAUTH)
     assert tried.record.wake_at_ms == T0 + HOUR + 11 * SECOND
-    refused = told(tried, Refused(sequence_of(tried), "refused"), T0 + HOUR, PREAUTH)
+    refused = decided(tried, Refused(sequence_of(tried), "refused"), T0 + HOUR, PREAUTH)
     assert refused.record.wake_at_ms == held.record.wake_at_ms
     assert owed_since_at_ms(refused.record) == owed_since_at_ms(held.record)
 
@@ -352,6 +352,6 @@ def test_an_observation_of_another_attempt_counts_for_nothing() -> None:
     held = a_payment(State.INITIATED)
     other = Observation(call=Call.FETCH_PAYMENTS, cf_payment_id="777", payment_status="PENDING")
     now_ms = T0 + 6 * SECOND
-    assert told(held, Inquired((other,), now_ms, everything=True), now_ms).record.wake_at_ms == (
+    assert decided(held, Inquired((other,), now_ms, everything=True), now_ms).record.wake_at_ms == (
         held.record.wake_at_ms
     )

@@ -25,6 +25,7 @@ from tests.core.core_kit import (
     an_otp_page,
     answered,
     begun,
+    decided,
     entity,
     inquired,
     listed,
@@ -32,7 +33,6 @@ from tests.core.core_kit import (
     paid,
     reasons,
     taken,
-    told,
 )
 
 PAY, SUBMIT, RESEND = Step.PAY, Step.SUBMIT_OTP, Step.RESEND_OTP
@@ -160,7 +160,7 @@ def test_capture_and_void_are_refused_while_two_attempts_hold_money(step: Step) 
     """They name the order only: nobody knows which of the two the gateway would take."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     other = entity(cf_payment_id="777", is_captured=False)
-    held = told(held, listed(entity(), other, asked_at_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
+    held = decided(held, listed(entity(), other, asked_at_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
     assert reasons(held) == ["two_holds"]
     with pytest.raises(IllegalStep, match="two_holds"):
         begun(held, step, T0 + HOUR, PREAUTH)
@@ -172,7 +172,7 @@ def test_money_of_a_stranger_is_seen_in_every_state(state: State) -> None:
     held = a_payment(state)
     ours = (entity("PENDING", cf_payment_id=held.record.cf_payment_id),)
     seen = (*(ours if held.record.cf_payment_id else ()), taken(cf_payment_id="777"))
-    held = told(held, listed(*seen, asked_at_ms=T0 + SECOND), T0 + SECOND)
+    held = decided(held, listed(*seen, asked_at_ms=T0 + SECOND), T0 + SECOND)
     waits = state in {State.INITIATED, State.OTP_PENDING, State.AUTHORIZED, State.CAPTURED}
     assert reasons(held) == ["two_holds" if waits else "unclaimed_money"]
     assert attempt_of(held.record).bars & step_bit(PAY)
@@ -211,9 +211,9 @@ def test_a_late_answer_to_pay_does_not_open_the_way_for_the_otp() -> None:
     held = opened(a_created(), PAY, T0)
     record = msgspec.structs.replace(held.record, reviews=(Review("unclaimed_money", T0),))
     held = msgspec.structs.replace(held, record=record)
-    held = told(held, answered(held, paid(), asked_at_ms=T0), T0 + SECOND)
+    held = decided(held, answered(held, paid(), asked_at_ms=T0), T0 + SECOND)
     assert held.record.state is State.OTP_PENDING
     with pytest.raises(IllegalStep, match="unclaimed_money"):
         begun(held, SUBMIT, T0 + SECOND)
-    seen = told(held, inquired(entity("PENDING"), asked_at_ms=T0 + SECOND), T0 + SECOND)
+    seen = decided(held, inquired(entity("PENDING"), asked_at_ms=T0 + SECOND), T0 + SECOND)
     assert seen.record.state is State.OTP_PENDING

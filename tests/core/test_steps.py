@@ -38,14 +38,14 @@ from tests.core.core_kit import (
     an_otp_page,
     answered,
     begun,
+    decided,
     entity,
     inquired,
     opened,
-    otp_said,
+    otp_result,
     paid,
     sequence_of,
     shipped,
-    told,
 )
 
 HOME = {
@@ -100,7 +100,7 @@ def test_sequence_and_key_never_repeat() -> None:
         assert held.record.operation is not None
         assert sequence_of(held) == number
         keys.add(held.record.operation.key)
-        held = told(held, Refused(number, "refused: card_unsupported"), T0)
+        held = decided(held, Refused(number, "refused: card_unsupported"), T0)
     assert len(keys) == 3
     assert keys == {idempotency_key("order_1.1", Step.PAY, n, "n0") for n in (1, 2, 3)}
 
@@ -172,13 +172,13 @@ def test_money_that_nobody_claims_bars_a_new_pay(reason: str) -> None:
 def rejected(held: Snapshot, now_ms: int) -> Snapshot:
     """Submit a wrong OTP."""
     held = opened(held, Step.SUBMIT_OTP, now_ms)
-    return told(held, answered(held, otp_said("FAILED"), asked_at_ms=now_ms), now_ms)
+    return decided(held, answered(held, otp_result("FAILED"), asked_at_ms=now_ms), now_ms)
 
 
 def resent(held: Snapshot, now_ms: int) -> Snapshot:
     """Have the OTP sent again."""
     held = opened(held, Step.RESEND_OTP, now_ms)
-    return told(held, answered(held, otp_said("SUCCESS"), asked_at_ms=now_ms), now_ms)
+    return decided(held, answered(held, otp_result("SUCCESS"), asked_at_ms=now_ms), now_ms)
 
 
 def test_the_flow_limits_the_submissions() -> None:
@@ -241,7 +241,7 @@ def test_there_is_no_leaving_without_a_way_out(action: AskOtp | Redirect | None)
 def test_an_accepted_otp_ends_the_customers_turn() -> None:
     """No submit, resend or leave once it was accepted, though the money is not seen yet."""
     held = opened(an_otp_page(), Step.SUBMIT_OTP, LATER)
-    held = told(held, answered(held, otp_said("SUCCESS"), asked_at_ms=LATER), LATER)
+    held = decided(held, answered(held, otp_result("SUCCESS"), asked_at_ms=LATER), LATER)
     assert (held.record.state, held.next_action) == (State.OTP_PENDING, None)
     for step in (Step.SUBMIT_OTP, Step.RESEND_OTP):
         with pytest.raises(IllegalStep):
@@ -282,7 +282,7 @@ def test_a_hold_of_unknown_amount_needs_the_callers_amount() -> None:
     """Where nobody said how much is held, all of it is no amount."""
     held = an_otp_page()
     seen = entity(payment_amount=None)
-    held = told(held, inquired(seen, asked_at_ms=T0), T0)
+    held = decided(held, inquired(seen, asked_at_ms=T0), T0)
     assert held.record.amount_held is None
     with pytest.raises(InvalidAmount):
         begun(held, Step.CAPTURE, T0)
@@ -308,11 +308,11 @@ def test_why_names_exactly_the_steps_that_would_begin(state: State, names: set[s
 
 def test_the_turn_ends_on_the_page_by_time_alone_but_the_attempt_lives() -> None:
     """At the end of the page only `next_action` goes; inquiries go on."""
-    held = told(an_otp_page(), TimePassed(), T0 + 300 * SECOND)
+    held = decided(an_otp_page(), TimePassed(), T0 + 300 * SECOND)
     assert held.next_action is None
     assert held.record.state is State.OTP_PENDING
     assert held.record.wake_at_ms is not None
-    before = told(an_otp_page(), TimePassed(), T0 + 300 * SECOND - 1)
+    before = decided(an_otp_page(), TimePassed(), T0 + 300 * SECOND - 1)
     assert before.next_action == AskOtp(BANK_PAGE)
 
 
@@ -320,6 +320,6 @@ def test_no_step_writes_card_data_down() -> None:
     """Of a card only the last four digits reach the record."""
     plan = begun(a_created(), Step.PAY, T0, instrument=CARD)
     held = after(plan)
-    held = told(held, answered(held, paid(), asked_at_ms=T0), T0)
+    held = decided(held, answered(held, paid(), asked_at_ms=T0), T0)
     assert held.record.cf_payment_id == OURS
     assert b"1111" not in msgspec.msgpack.encode(held.record)

@@ -293,14 +293,14 @@ async def test_a_running_payment_keeps_the_rules_it_began_with(tmp_path: Any) ->
     own.write_text('name = "own"\nmethods = ["card"]\n[otp]\nsubmits_max = 1\n')
     async with open_shop(flows=[own]) as shop:
         payment, _ = await shop.at_otp(flow="own")
-        stranger = cfflow.connect(
+        without_file = cfflow.connect(
             store=shop.store,
             log=shop.events,
             client_id=shop.emulator.client_id,
             client_secret=shop.emulator.client_secret,
             environment=shop.emulator.base_url,
         )
-        async with stranger as cashier:
+        async with without_file as cashier:
             again = await cashier.get(payment.id)
             assert again.otp is not None
             assert again.otp.submits_left == 1

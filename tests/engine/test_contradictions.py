@@ -39,9 +39,9 @@ async def test_a_sale_of_another_amount_than_start_was_given_is_reviewed(shop: S
     payment = await shop.cashier.submit_otp(payment, OTP)
     assert (payment.state, str(payment.captured_amount)) == (State.CAPTURED, "1.00")
     assert payment.review == ("order_amount_differs",)
-    told = str(await shop.cashier.why(payment))
-    assert "170.00" in told
-    assert "1.00" in told
+    text = str(await shop.cashier.why(payment))
+    assert "170.00" in text
+    assert "1.00" in text
 
 
 async def test_a_lost_pay_of_another_amount_is_not_followed_by_a_second_one(shop: Shop) -> None:

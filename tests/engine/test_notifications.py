@@ -41,7 +41,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield started
 
 
-async def tell(shop: Shop, body: bytes, **headers: str) -> Receipt:
+async def notify(shop: Shop, body: bytes, **headers: str) -> Receipt:
     """Hand in a notification that the gateway signed now."""
     return await shop.cashier.on_webhook(signed(body, shop.store.now_ms(), **headers), body)
 
@@ -70,7 +70,7 @@ async def paid_twice(shop: Shop) -> tuple[Payment, str]:
     return await shop.cashier.pay(payment, session, card()), str(elsewhere.cf_payment_id)
 
 
-async def told(shop: Shop) -> list[FeedNotification]:
+async def in_feed(shop: Shop) -> list[FeedNotification]:
     """Return the notifications in the feed."""
     async with shop.cashier.events("test") as feed:
         found = []
@@ -85,7 +85,7 @@ async def told(shop: Shop) -> list[FeedNotification]:
 async def test_a_notification_is_answered_by_an_inquiry(shop: Shop) -> None:
     """The receipt names the payment; the next claim asks the gateway, whose word moves it."""
     payment, body = await approved(shop)
-    receipt = await tell(shop, body)
+    receipt = await notify(shop, body)
     assert receipt.payment_ids == (payment.id,)
     await Worker(shop.cashier).run_once()
     assert (await shop.cashier.get(payment.id)).state is State.CAPTURED
@@ -94,8 +94,8 @@ async def test_a_notification_is_answered_by_an_inquiry(shop: Shop) -> None:
 async def test_it_moves_no_money_facts_by_itself(shop: Shop) -> None:
     """The gateway says otherwise when it is asked, and only that counts."""
     payment = await by_upi(shop)
-    await tell(shop, event(payment.order_id, payment.cf_payment_id, "SUCCESS"))
-    await tell(shop, event(payment.order_id, payment.cf_payment_id, "FAILED", FAILED))
+    await notify(shop, event(payment.order_id, payment.cf_payment_id, "SUCCESS"))
+    await notify(shop, event(payment.order_id, payment.cf_payment_id, "FAILED", FAILED))
     await Worker(shop.cashier).run_once()
     assert (await shop.cashier.get(payment.id)).state is State.INITIATED
 
@@ -104,7 +104,7 @@ async def test_the_payment_in_the_customers_hand_stays_good(shop: Shop) -> None:
     """Neither it nor the inquiry after it is a version: the customer's step goes through."""
     payment, _ = await shop.at_otp()
     before = shop.performed("fetch_payment")
-    await tell(shop, event(payment.order_id, payment.cf_payment_id, "PENDING"))
+    await notify(shop, event(payment.order_id, payment.cf_payment_id, "PENDING"))
     await Worker(shop.cashier).run_once()
     assert shop.performed("fetch_payment") == before + 1
     payment = await shop.cashier.submit_otp(payment, "111000")
@@ -119,7 +119,7 @@ async def test_a_lost_pay_is_found_by_the_notification_about_it(shop: Shop) -> N
     with pytest.raises(cfflow.OutcomeUnknown):
         await shop.cashier.pay(payment, session, card())
     (attempt,) = await shop.cashier.gateway.fetch_payments(order_id)
-    await tell(shop, event(order_id, attempt.cf_payment_id))
+    await notify(shop, event(order_id, attempt.cf_payment_id))
     await Worker(shop.cashier).run_once()
     assert (await shop.cashier.get(payment.id)).cf_payment_id == str(attempt.cf_payment_id)
 
@@ -130,7 +130,7 @@ async def test_an_order_paid_on_another_page_is_noticed_at_once(shop: Shop) -> N
     payment = await shop.cashier.start("native_otp", order_id=order_id)
     method = UPI(channel="collect", upi_id="testsuccess@gocash")
     made = await shop.cashier.gateway.pay(session, method)
-    await tell(shop, event(order_id, made.cf_payment_id))
+    await notify(shop, event(order_id, made.cf_payment_id))
     await Worker(shop.cashier).run_once()
     ended = await shop.cashier.get(payment.id)
     assert (ended.state, ended.review) == (State.FAILED, ("unclaimed_money",))
@@ -141,7 +141,7 @@ async def test_a_customer_who_paid_twice_is_noticed(shop: Shop) -> None:
     payment, elsewhere = await paid_twice(shop)
     payment = await shop.cashier.submit_otp(payment, "111000")
     await shop.cashier.gateway.simulate(elsewhere, "SUCCESS")
-    await tell(shop, event(payment.order_id, elsewhere))
+    await notify(shop, event(payment.order_id, elsewhere))
     await Worker(shop.cashier).run_once()
     assert (await shop.cashier.get(payment.id)).review == ("two_holds",)
 
@@ -150,7 +150,7 @@ async def test_a_customer_who_paid_elsewhere_first_is_noticed_too(shop: Shop) ->
     """Ours is not completed: until a person closes the review no OTP is asked for or sent."""
     payment, elsewhere = await paid_twice(shop)
     await shop.cashier.gateway.simulate(elsewhere, "SUCCESS")
-    await tell(shop, event(payment.order_id, elsewhere))
+    await notify(shop, event(payment.order_id, elsewhere))
     await Worker(shop.cashier).run_once()
     for step in (
         shop.cashier.submit_otp(payment.id, "111000"),
@@ -176,7 +176,7 @@ async def test_a_question_about_ours_does_not_answer_one_about_a_strangers(shop:
     payment, elsewhere = await paid_twice(shop)
     for attempt in (str(payment.cf_payment_id), elsewhere):
         await shop.cashier.gateway.simulate(attempt, "SUCCESS")
-    await tell(shop, event(payment.order_id, elsewhere))
+    await notify(shop, event(payment.order_id, elsewhere))
     with pytest.raises(cfflow.GatewayRejected):
         # By id: read just now, with the notification beside it.
         await shop.cashier.submit_otp(payment.id, "111000")
@@ -189,7 +189,7 @@ async def test_what_is_known_already_costs_no_inquiry(shop: Shop) -> None:
     payment, _ = await shop.at_otp()
     payment = await shop.cashier.submit_otp(payment, "111000")
     before = shop.performed("fetch_payment")
-    receipt = await tell(shop, event(payment.order_id, payment.cf_payment_id))
+    receipt = await notify(shop, event(payment.order_id, payment.cf_payment_id))
     await Worker(shop.cashier).run_once()
     assert (receipt.payment_ids, shop.performed("fetch_payment")) == ((), before)
 
@@ -200,7 +200,7 @@ async def test_one_that_comes_during_a_step_waits_for_its_end(shop: Shop) -> Non
     shop.fault("authenticate", "delay_before", delay_s=0.2)
     submitting = asyncio.create_task(shop.cashier.submit_otp(payment, "000000"))
     await until(lambda: shop.received("authenticate"))
-    await tell(shop, event(payment.order_id, payment.cf_payment_id, "PENDING"))
+    await notify(shop, event(payment.order_id, payment.cf_payment_id, "PENDING"))
     before = shop.performed("fetch_payment")
     await Worker(shop.cashier).run_once()
     assert shop.performed("fetch_payment") == before
@@ -214,7 +214,7 @@ async def test_a_notification_that_cannot_be_answered_for_days_is_still_tried(sh
     payment, body = await approved(shop)
     worker = Worker(shop.cashier)
     worker._failures[payment.id] = 5_000
-    await tell(shop, body)
+    await notify(shop, body)
     shop.fault("fetch_payment", "status_before", status=404)
     await worker.run_once()
     assert await shop.store.lease(10, 1_000) == []
@@ -229,10 +229,10 @@ async def test_a_notification_that_cannot_be_answered_for_days_is_still_tried(sh
 async def test_one_is_told_in_the_feed_once_however_often_it_comes(shop: Shop) -> None:
     """Within a day, under any key: the feed is for handlers, the wake is for the money."""
     payment, body = await approved(shop)
-    receipts = [await tell(shop, body, x_idempotency_key=key) for key in ("k1", "k1", "k2")]
+    receipts = [await notify(shop, body, x_idempotency_key=key) for key in ("k1", "k1", "k2")]
     assert [receipt.duplicate for receipt in receipts] == [False, True, True]
     assert [receipt.payment_ids for receipt in receipts] == [(payment.id,)] * 3
-    assert [item.cf_payment_id for item in await told(shop)] == [payment.cf_payment_id]
+    assert [item.cf_payment_id for item in await in_feed(shop)] == [payment.cf_payment_id]
 
 
 async def test_after_a_day_it_is_told_again_under_the_same_content_id(shop: Shop) -> None:
@@ -244,7 +244,7 @@ async def test_after_a_day_it_is_told_again_under_the_same_content_id(shop: Shop
         shop.pass_time(pause_s)
         receipts.append(await shop.cashier.on_webhook(headers, body))
     assert [receipt.duplicate for receipt in receipts] == [False, True, False]
-    first, again = await told(shop)
+    first, again = await in_feed(shop)
     assert (first.content_id, first.id) != (again.content_id, again.id)
     assert first.content_id == again.content_id is not None
     assert first.cf_payment_id == again.cf_payment_id == payment.cf_payment_id
@@ -253,9 +253,9 @@ async def test_after_a_day_it_is_told_again_under_the_same_content_id(shop: Shop
 async def test_another_event_under_the_key_of_the_first_is_told_too(shop: Shop) -> None:
     """The key is not signed: it cannot have a genuine event dropped."""
     bodies = [event(bank_reference=reference) for reference in ("1", "2")]
-    receipts = [await tell(shop, body, x_idempotency_key="k1") for body in bodies]
+    receipts = [await notify(shop, body, x_idempotency_key="k1") for body in bodies]
     assert [receipt.duplicate for receipt in receipts] == [False, False]
-    assert len({item.content_id for item in await told(shop)}) == 2
+    assert len({item.content_id for item in await in_feed(shop)}) == 2
 
 
 @pytest.mark.parametrize("order_id", ["WO#10027", "x" * 50])
@@ -263,9 +263,9 @@ async def test_another_systems_payment_is_acknowledged_and_handed_to_the_feed(
     shop: Shop, order_id: str
 ) -> None:
     """With its own data; a refusal would have the gateway send it again for nothing."""
-    receipt = await tell(shop, event(order_id, 77))
+    receipt = await notify(shop, event(order_id, 77))
     assert (receipt.order_id, receipt.cf_payment_id, receipt.payment_ids) == (None, None, ())
-    (item,) = await told(shop)
+    (item,) = await in_feed(shop)
     assert (item.type, item.order_id) == ("PAYMENT_SUCCESS_WEBHOOK", None)
     assert item.data["order"]["order_id"] == order_id
 
@@ -273,18 +273,18 @@ async def test_another_systems_payment_is_acknowledged_and_handed_to_the_feed(
 async def test_one_that_names_no_attempt_wakes_no_payment(shop: Shop) -> None:
     """Its order has one that waits; nothing says that it is about this one."""
     payment = await by_upi(shop)
-    receipt = await tell(shop, event(payment.order_id, None))
+    receipt = await notify(shop, event(payment.order_id, None))
     assert (receipt.order_id, receipt.payment_ids) == (payment.order_id, ())
-    (item,) = await told(shop)
+    (item,) = await in_feed(shop)
     assert (item.order_id, item.data["payment"]["cf_payment_id"]) == (payment.order_id, None)
 
 
 async def test_an_unknown_event_is_acknowledged_and_handed_to_the_feed(shop: Shop) -> None:
     """With its data, amounts exact, for whoever knows what it means."""
     body = b'{"type": "REFUND_STATUS_WEBHOOK", "data": {"refund": {"refund_amount": 1.10}}}'
-    receipt = await tell(shop, body)
+    receipt = await notify(shop, body)
     assert (receipt.type, receipt.payment_ids) == ("REFUND_STATUS_WEBHOOK", ())
-    (item,) = await told(shop)
+    (item,) = await in_feed(shop)
     assert str(item.data["refund"]["refund_amount"]) == "1.10"
 
 
@@ -293,15 +293,15 @@ async def test_what_is_refused_touches_nothing(shop: Shop) -> None:
     payment, body = await approved(shop)
     with pytest.raises(InvalidSignature):
         await shop.cashier.on_webhook(signed(body, shop.store.now_ms(), secret="x"), body)
-    assert (await shop.store.lease(10, 1_000), await told(shop)) == ([], [])
-    assert not (await tell(shop, body)).duplicate
+    assert (await shop.store.lease(10, 1_000), await in_feed(shop)) == ([], [])
+    assert not (await notify(shop, body)).duplicate
     assert payment.state is State.INITIATED
 
 
 async def test_every_notification_is_in_the_log_with_its_fate(shop: Shop) -> None:
     """Accepted with whom it woke, refused with the reason, and never a signature."""
     payment, body = await approved(shop)
-    await tell(shop, body)
+    await notify(shop, body)
     with pytest.raises(InvalidSignature):
         await shop.cashier.on_webhook({}, body)
     (accepted,) = shop.events.named("webhook.accepted")
@@ -359,7 +359,7 @@ async def test_a_worker_asks_with_its_next_lease(
     await until(lambda: leases)
     before = len(leases)
     assert leases == [0] * before, "the payment was due before its notification"
-    await tell(live, body)
+    await notify(live, body)
     await until(lambda: live.captured(payment))
     # One lease may have been under way when the notification was stored.
     assert 1 in leases[before : before + 2]
@@ -372,5 +372,5 @@ async def test_a_store_that_is_down_refuses_so_that_it_comes_again(server: Serve
     async with open_shop(store=RedisStore(server.url, deadline_s=0.3)) as shop:
         server.kill()
         with pytest.raises(cfflow.StoreUnavailable) as refused:
-            await tell(shop, event())
+            await notify(shop, event())
         assert refused.value.safe_to_retry

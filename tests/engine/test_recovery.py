@@ -173,9 +173,9 @@ async def test_an_acknowledged_review_is_closed_with_a_name_and_a_reason(shop: S
     now = await shop.cashier.acknowledge(payment, "ambiguous_attempt", **WHO)
     assert (now.review, now.state) == ((), payment.state)
     assert await shop.cashier.find(review=True) == []
-    told = str(await shop.cashier.why(payment))
-    assert "asha" in told
-    assert WHO["note"] in told
+    text = str(await shop.cashier.why(payment))
+    assert "asha" in text
+    assert WHO["note"] in text
 
 
 async def test_what_was_acknowledged_is_not_reported_again(shop: Shop) -> None:

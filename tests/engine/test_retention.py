@@ -250,15 +250,15 @@ async def _live(store: AgingStore, order_id: str, number: int) -> None:
 def sizes(server: Server) -> tuple[int, int, list[tuple[int, int]]]:
     """Return how many keys and bytes there are, marks aside; and each mark's bytes and life."""
     keys = total = 0
-    marks = []
+    markers = []
     with server.client() as client:
         for key in client.scan_iter(count=1_000):
             used = client.memory_usage(key)
             if b":o:" in key and client.hlen(key) == 1:
-                marks.append((used, client.pttl(key)))
+                markers.append((used, client.pttl(key)))
             else:
                 keys, total = keys + 1, total + used
-    return keys, total, marks
+    return keys, total, markers
 
 
 async def test_a_purged_order_leaves_no_key_but_the_mark_of_one_that_was_paid(
@@ -292,11 +292,11 @@ async def test_a_store_that_runs_for_months_does_not_grow(
     for day in range(1, DAYS + 1):
         await a_day(store, retention, day)
         seen[day] = sizes(valkey_server) if day in {DAYS // 2, DAYS} else (0, 0, [])
-    (_, used, _), (keys, used_later, marks) = seen[DAYS // 2], seen[DAYS]
+    (_, used, _), (keys, used_later, markers) = seen[DAYS // 2], seen[DAYS]
     living = (KEPT_DAYS - 1) * ORDERS
     assert keys <= living + KINDS * store.keys.partitions + 1
     assert used_later <= 1.1 * used
-    assert len(marks) == (DAYS * ORDERS - living) // 2
-    assert all(size <= 300 and 0 < life_ms <= PAID_MARKER_MS for size, life_ms in marks)
+    assert len(markers) == (DAYS * ORDERS - living) // 2
+    assert all(size <= 300 and 0 < life_ms <= PAID_MARKER_MS for size, life_ms in markers)
     assert len(await store.list(_everything())) == living * 3 // 2
     await store.aclose()

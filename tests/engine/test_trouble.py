@@ -232,18 +232,18 @@ async def test_a_rate_limit_has_no_effect_and_says_when_to_try_again(shop: Shop)
 async def test_wrong_credentials_change_nothing(shop: Shop) -> None:
     """401 is about the configuration: the payment stays as it was."""
     held = await shop.held()
-    async with open_shop_on(shop, client_secret="wrong") as stranger:
+    async with open_shop_on(shop, client_secret="wrong") as misconfigured:
         with pytest.raises(GatewayAuthError):
-            await stranger.capture(held)
+            await misconfigured.capture(held)
     assert (await shop.cashier.capture(held.id)).state is State.CAPTURED
 
 
 async def test_a_gateway_that_is_not_there_was_not_sent_anything(shop: Shop) -> None:
     """Connection refused: the operation closes and the step may be repeated at once."""
     held = await shop.held()
-    async with open_shop_on(shop, environment="http://127.0.0.1:9/pg") as stranger:
+    async with open_shop_on(shop, environment="http://127.0.0.1:9/pg") as misconfigured:
         with pytest.raises(GatewayUnavailable) as absent:
-            await stranger.capture(held)
+            await misconfigured.capture(held)
     assert not absent.value.money_may_have_moved
     assert payment_in(absent.value).operation is None
     assert (await shop.cashier.capture(payment_in(absent.value))).state is State.CAPTURED

@@ -226,9 +226,9 @@ async def test_one_payment_that_cannot_be_processed_is_not_in_the_way_of_others(
     report = await worker.run_once()
     assert (report.leased, report.errors) == (2, 1)
     assert (await shop.cashier.get(fine)).state is State.CAPTURED
-    (told,) = shop.events.named("worker.failed")
-    assert told["payment_id"] == broken.id
-    assert "flow" in told["reason"]
+    (logged,) = shop.events.named("worker.failed")
+    assert logged["payment_id"] == broken.id
+    assert "flow" in logged["reason"]
     assert (await worker.run_once()).leased == 2
 
 
@@ -293,9 +293,9 @@ async def test_two_payments_of_one_order_that_took_money_are_both_reviewed(shop:
         now = await shop.cashier.get(payment)
         assert now.state is State.CAPTURED
         assert "two_holds" in now.review
-        told = str(await shop.cashier.why(payment))
-        assert (first.cf_payment_id or "?") in told
-        assert (second.cf_payment_id or "?") in told
+        text = str(await shop.cashier.why(payment))
+        assert (first.cf_payment_id or "?") in text
+        assert (second.cf_payment_id or "?") in text
 
 
 # many workers, and the end of one
