@@ -1,4 +1,4 @@
-"""A bank that knows the truth, and what a plan may never do: for the random tests."""
+"""A bank that has the true state of each attempt, and the rules that every plan must keep."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ORDER_LIVES_MS = 3 * DAY
 
 @dataclass
 class Attempt:
-    """What the bank knows of one attempt; `truth` is never decided, only shown in an entity."""
+    """One attempt in the bank's books; cfflow sees `truth` only in an entity."""
 
     since_at_ms: int
     truth: str = "waiting"
@@ -58,7 +58,7 @@ class Bank:
         return name
 
     def move(self, name: str, to: str, now_ms: int) -> None:
-        """Change the truth about an attempt, where a bank could."""
+        """Change the true state of an attempt, where a bank could do so."""
         known = self.attempts[name]
         ways = {
             ("waiting", "approve"): "held" if self.manual else "captured",
@@ -74,7 +74,7 @@ class Bank:
             known.truth, known.since_at_ms = ways[known.truth, to], now_ms
 
     def entity(self, name: str, now_ms: int, call: Call = Call.FETCH_PAYMENT) -> Observation:
-        """Return the truth as a payment entity; what waits or is held for too long ends."""
+        """Return the true state as an entity; end an attempt that waits or is held too long."""
         known = self.attempts[name]
         if known.truth == "waiting" and now_ms - known.since_at_ms > 3 * DAY:
             known.truth = "failed"
@@ -101,7 +101,7 @@ class Bank:
         return tuple(self.entity(name, now_ms, Call.FETCH_PAYMENTS) for name in self.attempts)
 
     def order(self, now_ms: int, t0_ms: int) -> OrderSeen:
-        """Return the order as it is."""
+        """Return the order in its present state."""
         is_paid = any(known.truth == "captured" for known in self.attempts.values())
         closed = "EXPIRED" if now_ms - t0_ms >= ORDER_LIVES_MS else "ACTIVE"
         return OrderSeen("PAID" if is_paid else closed, now_ms, t0_ms + ORDER_LIVES_MS)

@@ -38,7 +38,7 @@ STEPS = tuple(Step)
 
 
 def jittered(interval_ms: int) -> int:
-    """Return the longest that an interval of the schedule becomes by its jitter: a tenth more."""
+    """Return the longest form of an interval of the schedule: its jitter adds up to a tenth."""
     return interval_ms + interval_ms // 10
 
 
@@ -70,7 +70,7 @@ PREAUTH = shipped("preauth")
 
 
 def proven(o: Observation) -> tuple[int, State | None]:
-    """Return row and state by a second reading of gateway.md#proof, not by the code's table."""
+    """Return row and state by gateway.md#proof, read a second time, independent of the code."""
     asked = (o.authorization_action, o.authorization_status)
     match o.call:
         case Call.AUTHORIZE | Call.FETCH_PAYMENT | Call.FETCH_PAYMENTS:
@@ -103,7 +103,7 @@ def states_walked(record: Record) -> list[str]:
 
 
 def entity(status: str | None = "SUCCESS", **fields: Any) -> Observation:
-    """Return a payment entity of our attempt, as a fetch answers it."""
+    """Return a payment entity of our attempt, as a fetch returns it."""
     plain: dict[str, Any] = {
         "call": Call.FETCH_PAYMENT,
         "cf_payment_id": OURS,
@@ -128,7 +128,7 @@ def paid(action: str = "post", **fields: Any) -> Observation:
 
 
 def otp_result(status: str, **fields: Any) -> Observation:
-    """Return an answer to authenticate."""
+    """Return the gateway's result of an authenticate call."""
     plain: dict[str, Any] = {
         "call": Call.AUTHENTICATE,
         "cf_payment_id": OURS,
@@ -175,7 +175,7 @@ def opened(held: Snapshot, step: Step, now_ms: int, flow: Flow = NATIVE, **more:
 
 
 def begun(held: Snapshot, step: Step, now_ms: int, flow: Flow = NATIVE, **more: Any) -> Plan:
-    """Return the plan of a step, or raise what the step raises."""
+    """Return the plan of a step, or raise the step's error."""
     if step is Step.PAY:
         return begin_pay(held, flow, now_ms, more.get("instrument", CARD))
     if step is Step.SUBMIT_OTP:
@@ -208,14 +208,14 @@ def sequence_of(held: Snapshot) -> int:
 
 
 def an_otp_page(flow: Flow = NATIVE) -> Snapshot:
-    """Return a payment in otp_pending since T0, with the way out known."""
+    """Return a payment in otp_pending since T0, with the address of the bank's page."""
     held = opened(a_created(flow), Step.PAY, T0, flow)
     event = answered(held, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
     return decided(held, event, T0, flow)
 
 
 def a_payment(state: State, flow: Flow = NATIVE) -> Snapshot:
-    """Return a payment that came into `state` at T0, by answers only."""
+    """Return a payment that reached `state` at T0 by the gateway's answers only."""
     if state is State.CREATED:
         return a_created(flow)
     if state is State.INITIATED:

@@ -1,7 +1,7 @@
-"""The rule of the next look, read a second time: every moment listed, none calculated ahead.
+"""A second, independent version of the schedule: it lists every moment, and predicts none.
 
 Slow and plain on purpose. `schedule.py` finds the next moment by arithmetic; here all moments
-up to a horizon are written down and the first one after the last inquiry is taken.
+up to a horizon are listed, and the first one after the last inquiry is taken.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def since(record: Record) -> int:
 
 
 def expected_wake(record: Record, flow: Flow) -> int | None:
-    """Return the earliest moment later than the last inquiry, None where there is none."""
+    """Return the earliest moment later than the last inquiry, or None."""
     moments = [*_own(record, flow)]
     if record.pay_given_up_at_ms is not None and not _is_sending(record):
         moments += [record.pay_given_up_at_ms + DAY_MS, *grid(record, flow, since(record))]
@@ -48,16 +48,16 @@ def expected_wake(record: Record, flow: Flow) -> int | None:
 
 
 def since_may_change(was: Record, record: Record) -> bool:
-    """Say whether something has happened by which a wait begins anew."""
+    """Return whether something has happened that starts a new wait."""
     was_accepted = was.operation is not None and was.operation.accepted
     now_accepted = record.operation is not None and record.operation.accepted
     before, after = was.otp, record.otp
     turn_moved = before is not None and after is not None and before != after
-    a_persons_word = was.abandoned != record.abandoned or _closed(was) != _closed(record)
+    a_persons_decision = was.abandoned != record.abandoned or _closed(was) != _closed(record)
     moved = record.state is not was.state or record.moved_at_ms != was.moved_at_ms
     accepted = now_accepted and not was_accepted
     given_up = record.pay_given_up_at_ms != was.pay_given_up_at_ms
-    return moved or accepted or given_up or turn_moved or a_persons_word
+    return moved or accepted or given_up or turn_moved or a_persons_decision
 
 
 def _closed(record: Record) -> int:

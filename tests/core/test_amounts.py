@@ -1,4 +1,4 @@
-"""Amounts that callers pass: one strict form of text, exact decimals, and no other error."""
+"""Amounts that callers pass: one strict text form, exact decimals, and only InvalidAmount."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ WRONG_TEXTS = [
 
 
 class Word(StrEnum):
-    """A text that is no amount, as a member of an enum."""
+    """A text that is not an amount, as a member of an enum."""
 
     TEN = "ten"
 
@@ -99,7 +99,7 @@ class Size(IntEnum):
 
 
 class Masked(str):
-    """A text that shows itself as an amount."""
+    """An object whose `str()` is an amount."""
 
     __slots__ = ()
 
@@ -108,7 +108,7 @@ class Masked(str):
 
 
 class Bad:
-    """An object that cannot be shown."""
+    """An object whose `str()` raises an error."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
@@ -153,13 +153,13 @@ WRONG_OBJECTS: list[object] = [
 
 
 def named(values: list[Any]) -> list[str]:
-    """Return a name for each value; not every one can be shown."""
+    """Return a name for each value; the `str()` of some values fails."""
     return [f"{type(value).__name__}{n}" for n, value in enumerate(values)]
 
 
 @pytest.mark.parametrize(("value", "exact"), RIGHT)
 def test_an_amount_has_exactly_two_decimals(value: object, exact: str) -> None:
-    """Ints, strings and decimals come out exact."""
+    """Ints, strings and decimals give exact decimals."""
     assert str(amount_of(value)) == exact
 
 
@@ -192,7 +192,7 @@ def test_what_is_no_amount_is_refused(value: object) -> None:
     )
 )
 def test_a_text_is_refused_or_is_its_own_number(text: str) -> None:
-    """What is taken has the one form and the value that it shows."""
+    """An accepted text has the one form, and its value is the number that it shows."""
     try:
         amount = amount_of(text)
     except InvalidAmount:

@@ -1,4 +1,4 @@
-"""The chart: its edges, what is no edge, and the walks along it."""
+"""The chart: which edges it has, which it has not, and the walks along it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEAD_ENDS = {"captured", "voided", "failed"}
 
 
 def reaches(source: str, target: str) -> bool:
-    """Say whether the hand-written chart leads there without passing through a dead end."""
+    """Return whether the hand-written chart leads there without passing through a dead end."""
     seen, here = {source}, [source]
     while here:
         state = here.pop()
@@ -31,7 +31,7 @@ def reaches(source: str, target: str) -> bool:
 
 
 def test_the_code_has_the_edges_of_the_design_and_no_others() -> None:
-    """The table, and the machine made of it, are the design's chart."""
+    """The table, and the state machine built from it, are the chart of the design."""
     wanted = {(t, a, b) for t, edges in CHART.items() for a, b in edges.items()}
     assert {(str(t), str(a), str(b)) for t, a, b in EDGES} == wanted
     assert len(EDGES) == len(wanted) == 14
@@ -82,7 +82,7 @@ def test_each_walk_is_legal_and_never_passes_through_an_end(
 
 
 def test_nothing_leads_out_of_captured_and_voided() -> None:
-    """The two final states have no edge at all, and failed has only the loud one."""
+    """The two final states have no edge at all; failed has only `revive`."""
     assert {State.CAPTURED, State.VOIDED} == FINAL
     out = {state: {t for t, a, _ in EDGES if a is state} for state in State}
     assert out[State.CAPTURED] == out[State.VOIDED] == set()
@@ -98,7 +98,7 @@ def test_a_captured_sale_seen_at_the_otp_page_walks_hold_and_capture() -> None:
     assert walk(State.CREATED, State.FAILED) == (Trigger.INITIATE, Trigger.FAIL)
 
 
-def test_one_plain_machine_serves_all_and_knows_no_model() -> None:
+def test_one_machine_serves_all_payments_and_has_no_model() -> None:
     """No model is registered, nothing queues, no automatic trigger, condition or callback."""
     for state in State:
         walk(State.CREATED, State.CAPTURED)

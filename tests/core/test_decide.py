@@ -48,7 +48,7 @@ LIMIT = T0 + 10 * SECOND
 
 
 def facts(held: Snapshot) -> tuple[Any, ...]:
-    """Return what an answer may change of a payment's state, money and open step."""
+    """Return the fields of state, money and open step that an answer may change."""
     r = held.record
     money = (r.state, r.amount_held, r.captured_amount, r.cf_payment_id, r.hold_expires_at_ms)
     return (*money, r.operation, r.otp, r.failure, held.next_action)
@@ -66,7 +66,7 @@ def facts(held: Snapshot) -> tuple[Any, ...]:
         ("custom", ApproveInApp("qrcode", {"qrcode": "x"}), State.INITIATED),
     ],
 )
-def test_a_pay_answer_says_what_the_customer_does_next(
+def test_a_pay_answer_leads_to_the_customers_next_action(
     action: str, shown: NextAction, state: State
 ) -> None:
     """Each action leads to its state, with its next action, and closes the operation."""
@@ -80,14 +80,14 @@ def test_a_pay_answer_says_what_the_customer_does_next(
 
 @pytest.mark.parametrize("action", ["post", "link"])
 def test_a_pay_answer_without_an_id_leaves_the_outcome_unknown(action: str) -> None:
-    """No attempt is known: the operation stays open and nothing moves."""
+    """No attempt is known: the operation stays open and the state does not change."""
     held = opened(a_created(), Step.PAY, T0)
     now = decided(held, answered(held, paid(action, cf_payment_id=None), asked_at_ms=T0), T0 + 1)
     assert facts(now) == facts(held)
 
 
 def test_a_pay_answer_with_another_attempt_is_unclaimed_money() -> None:
-    """A worker found one attempt, the answer names a second: a person looks."""
+    """A worker found one attempt, the answer names a second: a person checks."""
     lost = opened(a_created(), Step.PAY, T0)
     held = decided(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     held = decided(held, answered(lost, paid(cf_payment_id=FOREIGN), asked_at_ms=T0), LIMIT)
@@ -99,7 +99,7 @@ def test_a_pay_answer_with_another_attempt_is_unclaimed_money() -> None:
 
 
 def test_a_wrong_otp_uses_one_try_and_keeps_the_page() -> None:
-    """The attempt stays alive where it is, and the refusal is one edge of the history."""
+    """The attempt stays open in its state, and the refusal is one edge of the history."""
     held = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
     plan = decide(held, answered(held, otp_result("FAILED"), asked_at_ms=T0), NATIVE, T0)
     assert [w.trigger for w in plan.walked] == ["reject_otp"]
@@ -130,7 +130,7 @@ def test_an_accepted_otp_with_its_money_captures_in_one_plan() -> None:
 
 
 def test_a_resend_moves_the_waiting_time_and_uses_one() -> None:
-    """An accepted resend is an edge; a refused one uses the resend and moves nothing."""
+    """An accepted resend is an edge; a refused one uses a resend and changes no state."""
     now_ms = T0 + 40 * SECOND
     held = opened(an_otp_page(), Step.RESEND_OTP, now_ms)
     ok = decided(held, answered(held, otp_result("SUCCESS"), asked_at_ms=now_ms), now_ms)
@@ -155,7 +155,7 @@ def test_an_unknown_or_foreign_otp_answer_changes_nothing(step: Step, status: st
 
 
 def test_a_late_accepted_otp_ends_the_turn_though_a_worker_closed_its_operation() -> None:
-    """Our own answer is merged: accepted is accepted, and the try is not counted twice."""
+    """Our own late answer is merged: the OTP is accepted, and the try is not counted twice."""
     lost = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
     held = decided(lost, inquired(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     held = decided(held, answered(lost, otp_result("SUCCESS"), asked_at_ms=T0), LIMIT + 1)
@@ -165,7 +165,7 @@ def test_a_late_accepted_otp_ends_the_turn_though_a_worker_closed_its_operation(
 
 
 def test_a_late_wrong_otp_is_not_counted_twice() -> None:
-    """The lost answer used one try; when it comes after all it uses no other."""
+    """The lost answer used one try; when it arrives later, it uses no second one."""
     lost = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
     held = decided(lost, inquired(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     again = decided(held, answered(lost, otp_result("FAILED"), asked_at_ms=T0), LIMIT + 1)
@@ -190,7 +190,7 @@ def test_the_answer_of_one_step_never_closes_another() -> None:
 
 @pytest.mark.parametrize("step", [Step.SUBMIT_OTP, Step.RESEND_OTP])
 def test_a_lost_otp_call_counts_as_used_once_the_bank_still_waits(step: Step) -> None:
-    """Only an inquiry asked past the limit closes it, whatever the clock says at its answer."""
+    """Only an inquiry that was asked past the limit closes it, whenever its answer arrives."""
     start_ms = T0 + 40 * SECOND
     held = opened(an_otp_page(), step, start_ms)
     deadline_at_ms = start_ms + 10 * SECOND
@@ -209,7 +209,7 @@ def test_a_lost_otp_call_counts_as_used_once_the_bank_still_waits(step: Step) ->
 
 
 def test_the_third_lost_submit_leaves_nothing_to_do() -> None:
-    """A lost try is a try: after three of them there is no next action."""
+    """A lost try counts: after three of them there is no next action."""
     held, now_ms = an_otp_page(), T0
     for _ in range(3):
         held = opened(held, Step.SUBMIT_OTP, now_ms)
@@ -219,7 +219,7 @@ def test_the_third_lost_submit_leaves_nothing_to_do() -> None:
 
 
 def test_out_of_tries_the_bank_is_polled_and_not_the_page_awaited() -> None:
-    """Nobody types any more, so inquiries go on at once by the flow's schedule."""
+    """The customer's turn is over, so inquiries follow the flow's schedule at once."""
     held = an_otp_page()
     for _ in range(3):
         held = opened(held, Step.SUBMIT_OTP, T0)
@@ -243,7 +243,7 @@ def pending(action: str = "CAPTURE", **fields: Any) -> Observation:
 
 
 def test_a_capture_confirmed_at_once_closes_its_operation() -> None:
-    """Captured, the gateway's amount, nothing left to ask."""
+    """Captured, with the gateway's amount, and no further inquiry."""
     held = a_capture(Decimal(4))
     done = taken(captured_amount=Decimal(4))
     held = decided(held, answered(held, done, asked_at_ms=T0), T0 + 1, PREAUTH)
@@ -255,7 +255,7 @@ def test_a_capture_confirmed_at_once_closes_its_operation() -> None:
 
 @pytest.mark.parametrize("captured", [False, True])
 def test_the_banks_pending_keeps_the_operation_open_with_a_wake(captured: bool) -> None:
-    """Accepted is not confirmed: also a captured payment is asked about until SUCCESS."""
+    """Accepted is not confirmed: a captured payment too is asked about until SUCCESS."""
     held = a_capture()
     event = answered(held, pending(is_captured=captured), asked_at_ms=T0)
     held = decided(held, event, T0 + 1, PREAUTH)
@@ -271,7 +271,7 @@ def test_the_banks_pending_keeps_the_operation_open_with_a_wake(captured: bool) 
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
-def test_a_void_is_voided_once_the_bank_says_so(confirmed: bool) -> None:
+def test_a_void_is_voided_once_the_bank_confirms_it(confirmed: bool) -> None:
     """VOID + PENDING is still held, with the operation open; VOID + SUCCESS is released."""
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.VOID, T0, PREAUTH)
     result = entity(
@@ -298,7 +298,7 @@ def test_an_answer_with_nothing_in_it_changes_nothing() -> None:
 
 
 def test_a_capture_that_the_bank_voided_is_overtaken() -> None:
-    """The bank's word closes the operation that can never succeed any more."""
+    """A confirmed void closes the capture, which can never succeed any more."""
     held = decided(a_capture(), inquired(entity("VOID"), asked_at_ms=LIMIT), LIMIT, PREAUTH)
     assert (held.record.state, held.record.operation) == (State.VOIDED, None)
 
@@ -307,7 +307,7 @@ def test_a_capture_that_the_bank_voided_is_overtaken() -> None:
 
 
 def test_a_lost_capture_is_sent_again_only_after_a_late_inquiry_that_shows_no_action() -> None:
-    """Before the limit, or asked before it, nothing may be sent again; then the same bytes."""
+    """Not before the limit, nor by an inquiry asked before it; then the same bytes are sent."""
     held = a_capture(Decimal(4))
     assert not resendable(held, LIMIT)
     early = decided(held, inquired(entity(), asked_at_ms=LIMIT - 1), LIMIT + SECOND, PREAUTH)
@@ -347,7 +347,7 @@ def test_an_inquiry_that_does_not_show_an_untouched_hold_permits_no_second_sendi
 
 
 def test_a_key_too_old_goes_to_a_person() -> None:
-    """Within its life the key may be used, one millisecond later a review opens."""
+    """The key may be used within its life; one millisecond later a review opens."""
     held = decided(a_capture(), inquired(entity(), asked_at_ms=LIMIT), LIMIT, PREAUTH)
     assert resendable(held, T0 + KEY_LIFE_MS)
     assert not resendable(held, T0 + KEY_LIFE_MS + 1)
@@ -360,7 +360,7 @@ def test_a_key_too_old_goes_to_a_person() -> None:
 
 @pytest.mark.parametrize("step", [Step.PAY, Step.SUBMIT_OTP, Step.RESEND_OTP])
 def test_pay_and_otp_calls_are_never_sent_again(step: Step) -> None:
-    """Not when asked, not when old: their keys are not to be relied on."""
+    """Not when asked, not when old: the gateway may not keep their keys."""
     held = a_created() if step is Step.PAY else an_otp_page()
     held = opened(held, step, T0 + 40 * SECOND)
     for now_ms in (T0 + 40 * SECOND, T0 + HOUR, T0 + DAY):
@@ -374,7 +374,7 @@ def test_pay_and_otp_calls_are_never_sent_again(step: Step) -> None:
 
 @pytest.mark.parametrize("step", [Step.PAY, Step.SUBMIT_OTP, Step.CAPTURE, Step.VOID])
 def test_a_refused_step_had_no_effect_and_its_operation_closes(step: Step) -> None:
-    """State, money and tries are as before; the history says why."""
+    """State, money and tries are as before; the history has the reason."""
     start = {Step.PAY: State.CREATED, Step.SUBMIT_OTP: State.OTP_PENDING}
     before = a_payment(start.get(step, State.AUTHORIZED), PREAUTH)
     held = opened(before, step, T0, PREAUTH)
@@ -387,7 +387,7 @@ def test_a_refused_step_had_no_effect_and_its_operation_closes(step: Step) -> No
 
 
 def test_a_call_that_is_over_may_be_asked_about_at_once() -> None:
-    """Ended proves nothing: the operation stays, but nobody waits for its limit."""
+    """An ended call proves nothing: the operation stays open, but its limit is not awaited."""
     held = opened(a_created(), Step.PAY, T0)
     assert what_to_ask(held, T0 + SECOND) is Ask.NOTHING
     held = decided(held, Ended(1), T0 + SECOND)
@@ -401,7 +401,7 @@ def test_a_call_that_is_over_may_be_asked_about_at_once() -> None:
 
 
 def test_an_unclosed_operation_of_any_kind_is_reported_when_the_bank_owes_too_long() -> None:
-    """After the flow's patience a person looks, and asking goes on."""
+    """After the flow's patience a review is opened, and the inquiries go on."""
     page_ends_ms = NATIVE.otp.expires_after_s * SECOND
     for held, later_at_ms in (
         (opened(a_created(), Step.PAY, T0), 0),
@@ -416,7 +416,7 @@ def test_an_unclosed_operation_of_any_kind_is_reported_when_the_bank_owes_too_lo
 
 
 def test_a_disputed_plan_opens_a_review_by_its_name() -> None:
-    """What the store refused for another payment's sake goes to a person, once."""
+    """A commit that the store refused because of another payment opens one review."""
     held = decided(
         a_created(), Disputed(ReviewReason.ATTEMPT_CLAIMED, "attempt 1 belongs to order_1.2"), T0
     )

@@ -1,4 +1,4 @@
-"""Corners that only a strange day reaches: late pays, lapsed holds, used-up keys and pages."""
+"""Rare cases: late pays, lapsed holds, used-up keys and pages."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ LIMIT = T0 + 10 * SECOND
 
 
 def test_a_list_asked_before_the_pay_began_proves_nothing_about_it() -> None:
-    """An attempt in it was there before: it is somebody else's."""
+    """The list is older than the pay: an attempt in it belongs to another caller."""
     held = opened(a_created(), Step.PAY, T0)
     held = decided(held, listed(entity("PENDING"), asked_at_ms=T0 - 1), LIMIT)
     assert (held.record.state, held.record.cf_payment_id) == (State.CREATED, None)
 
 
 def test_a_given_up_pay_that_is_answered_beside_a_second_one_calls_a_person() -> None:
-    """Two attempts, one payment: the first answer claims, and the review says why."""
+    """Two attempts for one payment: the first answer is taken, and the review gives the reason."""
     held = opened(a_created(), Step.PAY, T0)
     for asked_at_ms in (LIMIT, LIMIT + 15 * SECOND):
         held = decided(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
@@ -57,7 +57,7 @@ def test_a_given_up_pay_that_is_answered_beside_a_second_one_calls_a_person() ->
 
 
 def test_a_hold_past_its_end_calls_a_person() -> None:
-    """The bank should have released it; somebody must look what it did."""
+    """The bank should have released it; a person must check what the bank did."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     ends_at_ms = held.record.hold_expires_at_ms
     assert ends_at_ms is not None
@@ -69,7 +69,7 @@ def test_a_hold_past_its_end_calls_a_person() -> None:
 
 @pytest.mark.parametrize("step", [Step.CAPTURE, Step.VOID])
 def test_nothing_is_done_to_a_hold_that_the_bank_is_already_acting_on(step: Step) -> None:
-    """Somebody's void is PENDING: a capture now could be executed beside it."""
+    """A void that is not ours is PENDING: the bank could carry out a capture beside it."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     pending = entity(authorization_action="VOID", authorization_status="PENDING")
     held = decided(held, inquired(pending, asked_at_ms=LIMIT), LIMIT, PREAUTH)
@@ -79,7 +79,7 @@ def test_nothing_is_done_to_a_hold_that_the_bank_is_already_acting_on(step: Step
 
 
 def test_an_action_that_is_not_ours_is_asked_about_until_it_is_confirmed() -> None:
-    """No operation is open, and still the bank owes an answer: soon, not at the hold's end."""
+    """No operation is open, but the bank owes a result: ask soon, not at the hold's end."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     pending = entity(authorization_action="VOID", authorization_status="PENDING")
     held = decided(held, inquired(pending, asked_at_ms=LIMIT), LIMIT, PREAUTH)
@@ -91,7 +91,7 @@ def test_an_action_that_is_not_ours_is_asked_about_until_it_is_confirmed() -> No
 
 
 def test_a_new_otp_is_not_sent_when_none_may_be_submitted() -> None:
-    """With all submissions used a resend would only annoy."""
+    """All submissions are used, so the customer could not use a new OTP."""
     held = an_otp_page()
     for second in range(1, 4):
         held = opened(held, Step.SUBMIT_OTP, T0 + second * SECOND)
@@ -102,7 +102,7 @@ def test_a_new_otp_is_not_sent_when_none_may_be_submitted() -> None:
 
 
 def test_a_step_whose_key_only_repeats_an_error_gets_the_next_number_and_key() -> None:
-    """The stored error would come back for a day; the hold is untouched, so a new key is safe."""
+    """The gateway repeats a stored error for a day; the hold is untouched, so a new key is safe."""
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0 + SECOND, PREAUTH)
     first = held.record.operation
     assert first is not None
@@ -115,8 +115,8 @@ def test_a_step_whose_key_only_repeats_an_error_gets_the_next_number_and_key() -
     assert (again.body, again.api_version, again.replayed) == (first.body, first.api_version, False)
 
 
-def test_a_full_shelf_of_settled_reviews_makes_room_for_a_new_one() -> None:
-    """What somebody has acknowledged goes first; a new reason is never dropped."""
+def test_settled_reviews_make_room_for_a_new_one() -> None:
+    """Acknowledged reviews are dropped first; a new reason is never dropped."""
     held = a_payment(State.CAPTURED)
     settled = tuple(Review(f"reason_{n}", T0, "", "asha", "", T0) for n in range(16))
     held = msgspec.structs.replace(
@@ -129,7 +129,7 @@ def test_a_full_shelf_of_settled_reviews_makes_room_for_a_new_one() -> None:
 
 
 def test_somebody_elses_attempt_moves_nothing() -> None:
-    """An answer about another id says nothing of ours, so the same question stays due."""
+    """An answer about another id proves nothing about ours, so the same inquiry stays due."""
     held = leave_otp(an_otp_page(), NATIVE, T0).snapshot
     before = held.record
     held = decided(

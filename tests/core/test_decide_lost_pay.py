@@ -58,7 +58,7 @@ def asked_twice(held: Snapshot, *seen: Observation) -> Snapshot:
 
 
 def test_a_lost_pay_is_found_and_its_page_inferred() -> None:
-    """Channel post was asked, so an OTP page is guessed, without a way out, and marked."""
+    """The pay asked for channel post: the OTP page is inferred and has no address of the bank."""
     held = decided(a_lost_pay(), listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, held.record.cf_payment_id) == (State.OTP_PENDING, OURS)
     assert held.record.otp is not None
@@ -68,7 +68,7 @@ def test_a_lost_pay_is_found_and_its_page_inferred() -> None:
 
 
 def test_a_lost_pay_on_another_channel_is_initiated_without_an_action() -> None:
-    """What the customer has to do is gone for good."""
+    """The next action was in the lost answer, and the gateway does not repeat it."""
     lost = opened(a_created(), Step.PAY, T0, instrument=Instrument("card", "link", "1111"))
     held = decided(lost, listed(entity("PENDING", channel="link"), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, held.next_action) == (State.INITIATED, None)
@@ -84,7 +84,7 @@ def test_a_lost_pay_on_another_channel_is_initiated_without_an_action() -> None:
     ],
 )
 def test_a_lost_pay_may_be_found_far_along(seen: Observation, state: State) -> None:
-    """The machine walks every edge to where the attempt is."""
+    """The payment walks every edge to the state of the attempt."""
     late = LIMIT + 20 * SECOND
     held = decided(a_lost_pay(), listed(seen, asked_at_ms=late), late)
     assert (held.record.state, held.record.operation) == (state, None)
@@ -92,7 +92,7 @@ def test_a_lost_pay_may_be_found_far_along(seen: Observation, state: State) -> N
     assert held.record.amount_held == AMOUNT
 
 
-#: How an attempt may differ from what was asked for, in what both sides show.
+#: How an attempt may differ from the pay, in the fields that both show.
 DIFFERENCES: list[dict[str, object]] = [
     {"method": "upi"},
     {"payment_amount": Decimal(99)},
@@ -106,7 +106,7 @@ DIFFERENCES: list[dict[str, object]] = [
 @pytest.mark.parametrize("other", DIFFERENCES)
 @pytest.mark.parametrize("status", ["PENDING", "FAILED", "SUCCESS"])
 def test_a_difference_never_rules_an_attempt_out(other: dict[str, object], status: str) -> None:
-    """It may be ours all the same: the pay stays open and a person decides, no second pay."""
+    """It may still be ours: the pay stays open, a person decides, and no second pay is sent."""
     seen = entity(status, cf_payment_id=FOREIGN, **other)
     held = decided(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT)
     assert (held.record.cf_payment_id, reasons(held)) == (None, [])
@@ -119,7 +119,7 @@ def test_a_difference_never_rules_an_attempt_out(other: dict[str, object], statu
 
 @pytest.mark.parametrize("other", DIFFERENCES)
 def test_the_attempt_that_agrees_is_ours_beside_one_that_differs(other: dict[str, object]) -> None:
-    """It is taken; the other one may be ours all the same, so a person looks before a next pay."""
+    """It is taken; the other one may be ours too, so a person checks before the next pay."""
     differs = entity("PENDING", cf_payment_id=FOREIGN, **other)
     held = decided(a_lost_pay(), listed(differs, asked_at_ms=LIMIT), LIMIT)
     held = decided(held, listed(differs, entity("PENDING"), asked_at_ms=LIMIT + 1), LIMIT + 1)
@@ -130,7 +130,7 @@ def test_the_attempt_that_agrees_is_ours_beside_one_that_differs(other: dict[str
 
 
 def test_another_attempt_that_took_nothing_leaves_the_one_that_agrees_alone() -> None:
-    """An alive match beside a declined try: nothing of the order's can be paid twice."""
+    """An open match beside a declined try: no attempt of the order can be paid twice."""
     declined = entity("FAILED", cf_payment_id=FOREIGN, last_four="2222")
     held = decided(a_lost_pay(), listed(declined, entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.cf_payment_id, reasons(held)) == (OURS, [])
@@ -140,7 +140,7 @@ def test_another_attempt_that_took_nothing_leaves_the_one_that_agrees_alone() ->
 def test_a_declined_match_beside_another_attempt_is_not_taken_for_ours(
     other: dict[str, object],
 ) -> None:
-    """The declined try may be the customer's older one, and ours the attempt that differs."""
+    """The declined try may be an older one of the customer, and ours the one that differs."""
     late = LIMIT + 20 * SECOND
     declined = entity("FAILED", cf_payment_id=FOREIGN)
     seen = (declined, entity("PENDING", **other))
@@ -150,7 +150,7 @@ def test_a_declined_match_beside_another_attempt_is_not_taken_for_ours(
 
 
 def test_a_declined_attempt_that_was_found_is_watched_for_a_later_one() -> None:
-    """It was perhaps another try, with ours still on its way: that one is looked for all day."""
+    """It may be another try, with our pay still on its way: cfflow looks for that one all day."""
     late = LIMIT + 20 * SECOND
     held = decided(a_lost_pay(), listed(entity("FAILED"), asked_at_ms=late), late)
     assert (held.record.state, held.record.pay_given_up_at_ms) == (State.FAILED, late)
@@ -161,7 +161,7 @@ def test_a_declined_attempt_that_was_found_is_watched_for_a_later_one() -> None:
 
 
 def test_an_attempt_that_is_listed_twice_is_one() -> None:
-    """A page that overlaps the next one makes no second attempt."""
+    """Two pages of the list can overlap; an attempt on both of them is still one."""
     held = decided(
         a_lost_pay(), listed(entity("PENDING"), entity("PENDING"), asked_at_ms=LIMIT), LIMIT
     )
@@ -186,25 +186,25 @@ def test_an_attempt_that_is_listed_twice_is_one() -> None:
 def test_what_the_gateway_changes_by_itself_is_no_difference(
     made_by_the_gateway: dict[str, object],
 ) -> None:
-    """Fees, offers, other names, missing digits; and no clock but the gateway's own counts."""
+    """Fees, offers, other names, missing digits; only the gateway's own clock counts."""
     seen = entity("PENDING", **made_by_the_gateway)
     assert (
         decided(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
     )
 
 
-#: The gateway's clock in the tests below: nothing like the store's.
+#: The gateway's clock in the tests below; it is far from the store's clock.
 GATEWAY_T0 = T0 - 900 * SECOND
 
 
 def a_timed_pay() -> Snapshot:
-    """Return a lost pay that was written down when the gateway's clock showed GATEWAY_T0."""
+    """Return a lost pay that was stored when the gateway's clock showed GATEWAY_T0."""
     return begin_pay(a_created(), NATIVE, T0, CARD, gateway_at_ms=GATEWAY_T0).snapshot
 
 
 @pytest.mark.parametrize("status", ["PENDING", "FAILED", "SUCCESS"])
 def test_an_attempt_from_before_by_the_gateways_own_clock_is_not_ours(status: str) -> None:
-    """With the same card and all; the pay is given up, and may be made again."""
+    """Even with the same card: the pay is given up, and may be made again."""
     old = entity(status, cf_payment_id=FOREIGN, began_at_ms=GATEWAY_T0 - 32 * SECOND)
     held = asked_twice(a_timed_pay(), old)
     assert held.record.operation is None
@@ -212,7 +212,7 @@ def test_an_attempt_from_before_by_the_gateways_own_clock_is_not_ours(status: st
 
 
 def test_an_attempt_within_the_gateways_own_spread_of_clocks_may_be_ours() -> None:
-    """Its machines' clocks differ: only what began well before is ruled out."""
+    """The gateway's machines differ in their clocks: only a much older attempt is ruled out."""
     seen = entity("PENDING", began_at_ms=GATEWAY_T0 - 30 * SECOND)
     assert (
         decided(a_timed_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id == OURS
@@ -222,7 +222,7 @@ def test_an_attempt_within_the_gateways_own_spread_of_clocks_may_be_ours() -> No
 @pytest.mark.parametrize("off_ms", [-3600 * SECOND, -900 * SECOND, 0, 900 * SECOND, 3600 * SECOND])
 @pytest.mark.parametrize("old", [False, True])
 def test_the_stores_clock_changes_no_verdict(off_ms: int, old: bool) -> None:
-    """It stands ahead or behind by any amount: ours is found, and an older one ruled out."""
+    """However far it is ahead or behind: ours is found, and an older attempt is ruled out."""
     at_ms = T0 + off_ms
     record = msgspec.structs.replace(a_created().record, created_at_ms=at_ms, since_at_ms=at_ms)
     held = msgspec.structs.replace(a_created(), record=record)
@@ -235,14 +235,14 @@ def test_the_stores_clock_changes_no_verdict(off_ms: int, old: bool) -> None:
     assert (held.record.pay_given_up_at_ms is not None) is old
 
 
-def test_an_attempt_on_another_channel_alone_is_not_adopted_silently() -> None:
-    """The bank may answer link where post was asked: perhaps ours, so a person looks."""
+def test_an_attempt_on_another_channel_opens_a_review() -> None:
+    """The bank may answer link where post was asked: it may be ours, so a person checks."""
     held = asked_twice(a_lost_pay(), entity("PENDING", channel="link"))
     assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
 
 
-def test_an_attempt_known_before_or_claimed_elsewhere_is_not_ours() -> None:
-    """Neither what was frozen with the pay nor what another payment claimed since."""
+def test_an_attempt_of_before_or_of_another_payment_is_not_ours() -> None:
+    """Attempts that were there before the pay, or that another payment has, are not ours."""
     attempts = (Attempt(State.FAILED, "77"), Attempt(State.CREATED))
     held = Snapshot("order_1", 2, a_created().record, None, attempts)
     held = opened(held, Step.PAY, T0)
@@ -257,7 +257,7 @@ def test_an_attempt_known_before_or_claimed_elsewhere_is_not_ours() -> None:
 
 
 def test_two_matches_open_a_review_and_the_operation_stays() -> None:
-    """Nobody guesses: no claim, no move, and no new pay, until a person resolves it."""
+    """cfflow does not guess: no attempt, no move and no new pay until a person resolves it."""
     another = entity("PENDING", cf_payment_id=FOREIGN)
     held = decided(a_lost_pay(), listed(entity("PENDING"), another, asked_at_ms=LIMIT), LIMIT)
     assert reasons(held) == ["ambiguous_attempt"]
@@ -269,7 +269,7 @@ def test_two_matches_open_a_review_and_the_operation_stays() -> None:
 
 
 def test_only_two_inquiries_a_margin_apart_and_past_the_limit_mean_no_attempt() -> None:
-    """Before the limit nothing counts; 15 s apart the second one frees the payment."""
+    """Before the limit no inquiry counts; the second one, 15 s later, frees the payment."""
     held = decided(a_lost_pay(), listed(asked_at_ms=LIMIT - 1), LIMIT + SECOND)
     held = decided(held, listed(asked_at_ms=LIMIT), LIMIT + SECOND)
     again = decided(held, listed(asked_at_ms=LIMIT + 15 * SECOND - 1), LIMIT + 20 * SECOND)
@@ -280,7 +280,7 @@ def test_only_two_inquiries_a_margin_apart_and_past_the_limit_mean_no_attempt() 
 
 
 def test_the_same_empty_answer_twice_is_one_answer() -> None:
-    """Repeating or reordering one inquiry never stands for two."""
+    """One inquiry that is repeated or reordered never counts as two."""
     held = a_lost_pay()
     for asked_at_ms in (LIMIT, LIMIT, LIMIT - SECOND, LIMIT + SECOND):
         held = decided(held, listed(asked_at_ms=asked_at_ms), LIMIT + 60 * SECOND)
@@ -301,7 +301,7 @@ def test_a_call_that_broke_early_still_has_its_whole_time_limit_to_arrive() -> N
 
 
 def test_the_wakes_of_a_lost_pay_lead_to_both_inquiries() -> None:
-    """Whoever asks at each wake and sees nothing is done after a few inquiries."""
+    """A caller who asks at each wake and finds no attempt is done after a few inquiries."""
     held = a_lost_pay()
     for _ in range(4):
         now_ms = held.record.wake_at_ms
@@ -316,7 +316,7 @@ def test_the_wakes_of_a_lost_pay_lead_to_both_inquiries() -> None:
 
 @pytest.mark.parametrize("found", [True, False])
 def test_the_real_answer_gives_an_inferred_page_its_way_out(found: bool) -> None:
-    """A worker was faster, or not: the late answer ends in the same place, once."""
+    """Whether a worker was faster or not, the late answer leads to the same state, once."""
     lost = a_lost_pay()
     held = decided(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT) if found else lost
     event = answered(lost, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
@@ -329,7 +329,7 @@ def test_the_real_answer_gives_an_inferred_page_its_way_out(found: bool) -> None
 
 
 def test_the_real_answer_corrects_a_wrong_guess_of_a_page() -> None:
-    """Post was asked, link was answered: the payment leaves the guessed page."""
+    """Post was asked, link was answered: the payment leaves the inferred page."""
     lost = a_lost_pay()
     held = decided(lost, listed(entity("PENDING"), asked_at_ms=LIMIT), LIMIT)
     away = Redirect("https://bank.example")
@@ -338,7 +338,7 @@ def test_the_real_answer_corrects_a_wrong_guess_of_a_page() -> None:
 
 
 def test_the_real_answer_corrects_a_guess_of_no_page() -> None:
-    """No channel was asked, so none was guessed; post was answered, and the page opens."""
+    """No channel was asked, so no page was inferred; the answer is post, and the page opens."""
     plain = shipped("redirect")
     lost = opened(a_created(plain), Step.PAY, T0, plain, instrument=Instrument("emi", None, "1111"))
     seen = entity("PENDING", method="emi", channel=None)
@@ -349,8 +349,8 @@ def test_the_real_answer_corrects_a_guess_of_no_page() -> None:
     assert (held.record.state, held.next_action) == (State.OTP_PENDING, AskOtp(BANK_PAGE))
 
 
-def test_an_answer_after_the_money_moved_changes_nothing_but_the_claim() -> None:
-    """The worker saw the money already: a late answer to pay brings no page back."""
+def test_an_answer_after_the_money_moved_adds_only_the_attempt() -> None:
+    """The worker has seen the money: a late answer to pay does not open the page again."""
     lost = a_lost_pay()
     held = decided(lost, listed(taken(), asked_at_ms=LIMIT), LIMIT)
     event = answered(lost, paid(), asked_at_ms=T0, action=AskOtp(BANK_PAGE))
@@ -361,7 +361,7 @@ def test_an_answer_after_the_money_moved_changes_nothing_but_the_claim() -> None
 
 @pytest.mark.parametrize("status", ["EXPIRED", "TERMINATED"])
 def test_a_closed_order_fails_a_payment_that_has_no_attempt(status: str) -> None:
-    """Only without an attempt and without an open pay; one edge, no attempt is pretended."""
+    """Only without an attempt and without an open pay; one edge, and no invented attempt."""
     held = decided(a_created(), order_is(status, T0 + DAY), T0 + DAY)
     assert (held.record.state, states_walked(held.record)) == (
         State.FAILED,
@@ -372,7 +372,7 @@ def test_a_closed_order_fails_a_payment_that_has_no_attempt(status: str) -> None
 
 @pytest.mark.parametrize("status", ["ACTIVE", "TERMINATION_REQUESTED", "", "NEW_WORD"])
 def test_an_order_that_is_not_closed_fails_nothing(status: str) -> None:
-    """The payment waits on, and is asked about again, at the order's expiry when known."""
+    """The payment keeps waiting; the next inquiry is at the order's expiry if that is known."""
     held = decided(a_created(), order_is(status, T0 + DAY, T0 + 9 * DAY), T0 + DAY)
     assert held.record.state is State.CREATED
     assert held.record.wake_at_ms == T0 + 9 * DAY
@@ -382,7 +382,7 @@ def test_an_order_that_is_not_closed_fails_nothing(status: str) -> None:
 
 
 def test_an_order_paid_by_no_attempt_of_ours_is_unclaimed_money() -> None:
-    """What arrived after a pay was given up is not forgotten: a person looks, no new pay."""
+    """The order was paid after its pay was given up: a person checks, and no new pay is sent."""
     held = decided(a_created(), order_is("PAID", T0 + DAY), T0 + DAY)
     assert reasons(held) == ["unclaimed_money"]
     with pytest.raises(IllegalStep):

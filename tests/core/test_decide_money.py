@@ -1,4 +1,4 @@
-"""Money facts: nothing goes back, nothing stale is believed, what is odd is reviewed."""
+"""Money facts: no step back, no effect of stale answers, a review for contradictions."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def seen(held: Snapshot, *observations: Observation, at_ms: int, asked_at_ms: in
 
 @pytest.mark.parametrize(("end", "proven"), tuple(product(ENDS, PROOFS)))
 def test_a_contradicted_end_changes_nothing_and_opens_a_review(end: State, proven: State) -> None:
-    """Captured and voided have no way out, whatever is said later, however often."""
+    """Captured and voided are final, whatever later answers show and however often."""
     held = a_payment(end)
     now = held
     for minute in (1, 2, 3):
@@ -99,7 +99,7 @@ def test_what_was_asked_before_the_last_move_proves_nothing_against_it(
 
 
 def test_a_stale_answer_that_is_further_along_is_still_true() -> None:
-    """Money taken stays taken: an old answer about it is no less a proof."""
+    """Captured money stays captured: an old answer about it is still a proof."""
     now = seen(a_payment(State.AUTHORIZED), taken(), at_ms=T0 + SECOND, asked_at_ms=T0 - 1)
     assert now.record.state is State.CAPTURED
 
@@ -116,7 +116,7 @@ def test_nothing_new_moves_nothing_in_any_state(state: State, status: str | None
 
 
 @pytest.mark.parametrize("proven", [State.AUTHORIZED, State.CAPTURED, State.VOIDED])
-def test_money_after_a_failure_revives_loudly(proven: State) -> None:
+def test_money_after_a_failure_revives_and_opens_a_review(proven: State) -> None:
     """A late authorization walks revive, drops the failure and opens a review."""
     failure = Failure("E1", "declined", "bank", "no")
     held = seen(an_otp_page(), entity("FAILED", failure=failure), at_ms=T0)
@@ -141,7 +141,7 @@ def test_money_after_a_failure_revives_loudly(proven: State) -> None:
 def test_the_captured_amount_is_the_gateways_else_the_operations_else_the_payments(
     reported: Decimal | None, asked: Decimal | None, payment_amount: Decimal, kept: Decimal
 ) -> None:
-    """The first that is known, in that order; another one than was asked for is reviewed."""
+    """The first known one in that order; one that differs from the request is reviewed."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     if asked is not None:
         held = opened(held, Step.CAPTURE, T0, PREAUTH, amount=asked)
@@ -153,8 +153,8 @@ def test_the_captured_amount_is_the_gateways_else_the_operations_else_the_paymen
 
 
 @pytest.mark.parametrize("state", [State.CREATED, State.OTP_PENDING, State.AUTHORIZED])
-def test_a_captured_amount_over_the_hold_is_not_believed(state: State) -> None:
-    """The reference page's 100 of 10.01: captured, but not that much, and reviewed."""
+def test_a_captured_amount_over_the_hold_is_not_stored(state: State) -> None:
+    """The reference page shows 100 of 10.01: captured, but not that amount, and reviewed."""
     held = a_payment(state)
     if state is State.CREATED:
         held = opened(held, Step.PAY, T0)
@@ -174,8 +174,8 @@ def test_a_captured_amount_never_changes_once_it_is_known() -> None:
     assert (silent.record.captured_amount, reasons(silent)) == (Decimal(4), [])
 
 
-def test_an_amount_that_nobody_knew_is_taken_when_it_is_first_said() -> None:
-    """Captured without any amount: the first one that is said is adopted, within the hold."""
+def test_an_unknown_captured_amount_is_stored_when_it_is_first_reported() -> None:
+    """Captured without an amount: the first reported amount is taken, up to the hold."""
     held = opened(a_created(amount=None), Step.PAY, T0)
     bare = taken(payment_amount=None)
     held = decided(held, Inquired((bare,), T0 + 1, everything=True), T0 + 1)
@@ -201,7 +201,7 @@ def test_a_hold_learned_after_the_capture_is_never_less_than_what_was_taken() ->
 def test_no_captured_amount_of_any_origin_is_over_the_gateways_hold(
     payment_amount: Decimal,
 ) -> None:
-    """Neither the amount asked for nor the order's own stands in for a hold that is smaller."""
+    """A hold that is smaller than the request or the order counts with its own amount."""
     page = seen(an_otp_page(), entity(payment_amount=None), at_ms=T0)
     proof = taken(payment_amount=payment_amount)
     asked = opened(page, Step.CAPTURE, T0, amount=Decimal(4))
@@ -212,7 +212,7 @@ def test_no_captured_amount_of_any_origin_is_over_the_gateways_hold(
 
 
 def test_the_amount_held_is_the_gateways_and_is_fixed_once_held() -> None:
-    """Fees make it differ from the order's; after the hold another one is a review."""
+    """Fees make it differ from the order's amount; a later, different one is a review."""
     other = Decimal("10.31")
     held = seen(an_otp_page(), entity(payment_amount=other), at_ms=T0)
     assert held.record.amount_held == other
@@ -221,7 +221,7 @@ def test_the_amount_held_is_the_gateways_and_is_fixed_once_held() -> None:
     assert "amount_changed" in reasons(now)
 
 
-def test_the_hold_ends_by_the_gateways_word_else_by_the_flow_from_the_banks_time() -> None:
+def test_the_hold_ends_at_the_gateways_time_else_by_the_flow_from_the_banks_time() -> None:
     """`authorization.end_time` wins, also later; a card of unknown kind counts as debit."""
     page = an_otp_page(PREAUTH)
     paid_at_ms = T0 - HOUR
@@ -240,7 +240,7 @@ def test_the_hold_ends_by_the_gateways_word_else_by_the_flow_from_the_banks_time
 
 
 def test_an_automatic_flow_that_is_still_held_after_the_first_poll_is_reviewed() -> None:
-    """Not at the proof, not before the first poll; and nobody captures it unasked."""
+    """Not at the proof, not before the first poll; and cfflow does not capture it unasked."""
     held = seen(an_otp_page(), entity(is_captured=False), at_ms=T0)
     assert reasons(held) == []
     assert held.record.wake_at_ms is not None
@@ -256,7 +256,7 @@ def test_an_automatic_flow_that_is_still_held_after_the_first_poll_is_reviewed()
 
 @pytest.mark.parametrize("state", [State.INITIATED, State.OTP_PENDING, State.FAILED])
 def test_a_manual_flow_whose_money_was_taken_at_once_is_reviewed(state: State) -> None:
-    """The merchant wanted a hold; the same from a hold of ours is what was wanted."""
+    """The merchant wanted a hold; a capture out of our own hold is what was wanted."""
     held = a_payment(state, PREAUTH)
     held = decided(held, inquired(taken(), asked_at_ms=T0 + 1), T0 + 1, PREAUTH)
     assert "captured_without_hold" in reasons(held)
@@ -266,7 +266,7 @@ def test_a_manual_flow_whose_money_was_taken_at_once_is_reviewed(state: State) -
 
 
 def test_an_inquiry_answered_about_another_attempt_proves_nothing_about_ours() -> None:
-    """Neither state nor money move, and the next question waits its turn."""
+    """Neither state nor money change, and the next inquiry keeps its time."""
     held = an_otp_page()
     now = seen(held, taken(cf_payment_id=FOREIGN), at_ms=T0 + SECOND)
     assert money(now) == money(held)
@@ -310,7 +310,7 @@ def test_the_polls_follow_the_flows_schedule_and_repeat_its_last() -> None:
 
 
 def test_a_hold_that_nears_its_end_is_asked_about_by_the_schedule() -> None:
-    """Asleep until it is time to act; from then on the polls never stop or stand still."""
+    """No inquiry until it is time to act; from then on the polls never stop."""
     held, before_s = a_payment(State.AUTHORIZED, PREAUTH), 0
     act_ms = held.record.wake_at_ms
     assert act_ms is not None
@@ -375,7 +375,7 @@ def test_a_sale_of_six_transitions_is_stored_in_less_than_400_bytes() -> None:
 
 
 def test_the_blob_opens_with_schema_version_and_token_behind_a_header_of_three_bytes() -> None:
-    """The script in the store reads those three by position."""
+    """The script in the store reads these three by their position."""
     for state in State:
         record = msgspec.structs.replace(a_payment(state).record, token="tok")
         blob = msgspec.msgpack.encode(record)
@@ -402,7 +402,7 @@ def test_what_is_no_payment_id_is_not_split(text: str) -> None:
 
 
 def test_time_alone_moves_no_state_and_no_money() -> None:
-    """Whatever the clock says, only an answer of the gateway proves anything."""
+    """Time that passes proves nothing; only an answer of the gateway does."""
     for state in State:
         held = a_payment(state, PREAUTH)
         for now_ms in (T0, T0 + 400 * SECOND, T0 + 8 * DAY, T0 + 400 * DAY):

@@ -1,4 +1,4 @@
-"""Facts that contradict what the merchant told `start`, or that are about another order."""
+"""Facts that contradict the arguments of `start`, or that are about another order."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def the_detail(held: Snapshot) -> str:
 
 @pytest.mark.parametrize("status", ["SUCCESS", "PENDING", "FAILED", "VOID"])
 def test_another_answer_amount_than_start_was_given_is_reviewed(status: str) -> None:
-    """With both values, whatever the attempt's state; the payment shows the gateway's."""
+    """The review has both values, in every state; the payment shows the gateway's."""
     held = a_payment(State.INITIATED)
     seen = entity(status, is_captured=True, payment_amount=OTHER, order_amount=OTHER)
     held = decided(held, inquired(seen, asked_at_ms=T0 + SECOND), T0 + SECOND)
@@ -68,21 +68,21 @@ def test_another_answer_amount_than_start_was_given_is_reviewed(status: str) -> 
 
 @pytest.mark.parametrize("paid_amount", [AMOUNT + 2, AMOUNT - 2])
 def test_fees_and_offers_are_no_difference(paid_amount: Decimal) -> None:
-    """What is paid of an order may differ from it; the order itself is the one that was meant."""
+    """The amount paid may differ from the order's; the order's amount is the one compared."""
     seen = taken(payment_amount=paid_amount, order_amount=AMOUNT)
     held = decided(a_payment(State.INITIATED), inquired(seen, asked_at_ms=T0 + 1), T0 + 1)
     assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
     assert held.record.amount_held == paid_amount
 
 
-def test_a_payment_started_without_an_amount_takes_the_gateways_word() -> None:
-    """There is nothing to contradict."""
+def test_a_payment_started_without_an_amount_takes_the_gateways_amount() -> None:
+    """Without an amount from `start` there is no contradiction."""
     held = decided(a_lost_pay(None), listed(taken(order_amount=OTHER), asked_at_ms=LIMIT), LIMIT)
     assert (held.record.state, reasons(held)) == (State.CAPTURED, [])
 
 
 def test_another_currency_is_reviewed() -> None:
-    """With both; the same one in other letters is the same."""
+    """The review has both; the same currency in other letter case is the same."""
     held = a_payment(State.INITIATED)
     same = decided(held, inquired(taken(currency="inr"), asked_at_ms=T0 + 1), T0 + 1)
     assert reasons(same) == []
@@ -92,7 +92,7 @@ def test_another_currency_is_reviewed() -> None:
 
 
 def test_a_lost_pay_and_an_adopted_attempt_go_through_the_same_check() -> None:
-    """However a payment came by its attempt."""
+    """For a lost pay and for an adopted attempt alike."""
     seen = taken(payment_amount=AMOUNT, order_amount=OTHER)
     found = decided(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT)
     assert (found.record.cf_payment_id, reasons(found)) == (OURS, ["order_amount_differs"])
@@ -101,18 +101,18 @@ def test_a_lost_pay_and_an_adopted_attempt_go_through_the_same_check() -> None:
 
 
 def test_the_order_itself_is_compared_before_anybody_has_paid() -> None:
-    """A page that asks for the order learns of it in time."""
+    """A page that fetches the order finds the difference before the customer pays."""
     event = OrderSeen("ACTIVE", T0, T0 + DAY, amount=OTHER, currency="INR", order_id="order_1")
     assert reasons(decided(a_created(), event, T0)) == ["order_amount_differs"]
 
 
 def test_an_acknowledged_difference_is_not_reviewed_again() -> None:
-    """A person has decided; the same fact is no news."""
+    """A person has decided; the same fact opens no second review."""
     held = a_payment(State.INITIATED)
     event = inquired(taken(order_amount=OTHER), asked_at_ms=T0 + 1)
     held = decided(held, event, T0 + 1)
-    word = {"reason": "order_amount_differs", "actor": "desk", "note": "refunded"}
-    held = acknowledge(held, NATIVE, T0 + 2, **word).snapshot
+    decision = {"reason": "order_amount_differs", "actor": "desk", "note": "refunded"}
+    held = acknowledge(held, NATIVE, T0 + 2, **decision).snapshot
     assert (
         reasons(decided(held, inquired(taken(order_amount=OTHER), asked_at_ms=T0 + 3), T0 + 3))
         == []
@@ -141,7 +141,7 @@ def elsewhere(**fields: object) -> Observation:
     ids=["one", "list", "lost pay", "adopted", "order"],
 )
 def test_an_answer_about_another_answer_proves_nothing(held: Snapshot, event: Event) -> None:
-    """No state, no attempt, no moment of the schedule; a person learns what came instead."""
+    """No state, attempt or moment of the schedule changes; the review names the other order."""
     after = decided(held, event, LIMIT)
     same = ("state", "cf_payment_id", "amount_held", "captured_amount", "asked_at_ms", "operation")
     for name in same:
@@ -151,7 +151,7 @@ def test_an_answer_about_another_answer_proves_nothing(held: Snapshot, event: Ev
 
 
 def test_a_capture_answered_about_another_answer_stays_open() -> None:
-    """What it did is not known: an inquiry decides."""
+    """The outcome of the step is unknown: an inquiry decides."""
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0, PREAUTH)
     held = decided(held, answered(held, elsewhere(), asked_at_ms=T0), T0, PREAUTH)
     assert held.record.state is State.AUTHORIZED
@@ -159,7 +159,7 @@ def test_a_capture_answered_about_another_answer_stays_open() -> None:
 
 
 def test_a_list_with_another_answers_attempt_still_shows_ours() -> None:
-    """What is about this order counts as always."""
+    """Facts about this order count as always."""
     mixed = entity("PENDING", cf_payment_id="777", order_id=ELSEWHERE)
     held = decided(
         a_lost_pay(), listed(mixed, entity(order_id="order_1"), asked_at_ms=LIMIT), LIMIT
@@ -172,7 +172,7 @@ def test_a_list_with_another_answers_attempt_still_shows_ours() -> None:
 
 @pytest.mark.parametrize("confirmed", ["SUCCESS", "PENDING"])
 def test_a_hold_that_was_captured_in_the_dashboard_was_held_first(confirmed: str) -> None:
-    """CAPTURE says so, whoever asked for it: no false `captured_without_hold`."""
+    """CAPTURE proves it, whoever requested it: no false `captured_without_hold`."""
     seen = taken(authorization_action="CAPTURE", authorization_status=confirmed)
     held = decided(
         a_payment(State.INITIATED, PREAUTH), inquired(seen, asked_at_ms=LIMIT), LIMIT, PREAUTH
@@ -183,7 +183,7 @@ def test_a_hold_that_was_captured_in_the_dashboard_was_held_first(confirmed: str
 
 
 def test_money_that_was_taken_at_once_is_still_reviewed() -> None:
-    """Nothing shows a hold: the account does not hold money."""
+    """The gateway shows no hold: this account does not hold money."""
     held = decided(
         a_payment(State.INITIATED, PREAUTH), inquired(taken(), asked_at_ms=LIMIT), LIMIT, PREAUTH
     )
@@ -191,7 +191,7 @@ def test_money_that_was_taken_at_once_is_still_reviewed() -> None:
 
 
 def test_only_an_answer_asked_after_the_holds_end_shows_that_it_was_not_released() -> None:
-    """A refused capture is no such answer, and neither is the clock."""
+    """A refused capture proves no release, and neither does the clock."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     ends_at_ms = held.record.hold_expires_at_ms
     assert ends_at_ms is not None
@@ -210,7 +210,7 @@ def test_only_an_answer_asked_after_the_holds_end_shows_that_it_was_not_released
 
 @pytest.mark.parametrize("state", [State.INITIATED, State.OTP_PENDING, State.AUTHORIZED])
 def test_an_order_that_the_gateway_does_not_know_is_reviewed(state: State) -> None:
-    """Not in its first minute, when not every machine of the gateway may know it yet."""
+    """Not in its first minute, because not every machine of the gateway may have it yet."""
     held = a_payment(state, PREAUTH)
     wait_ms = held.record.otp.expires_at_ms - T0 if held.record.otp else 0
     early = decided(held, NotFound(T0 + wait_ms + 59 * SECOND), T0 + wait_ms + 59 * SECOND, PREAUTH)
@@ -225,8 +225,8 @@ def test_an_order_that_the_gateway_does_not_know_is_reviewed(state: State) -> No
 # adopted attempts keep the gateway's times
 
 
-def test_what_is_adopted_happened_when_the_gateway_says() -> None:
-    """Yesterday's capture stays yesterday's; that it was adopted now stands in the history."""
+def test_an_adopted_payment_has_the_gateways_times() -> None:
+    """Yesterday's capture keeps its time; the history has the time of the adoption."""
     began_at_ms, paid_at_ms = T0 - DAY, T0 - DAY + 40 * SECOND
     seen = taken(began_at_ms=began_at_ms, paid_at_ms=paid_at_ms)
     held = a_created()
@@ -246,8 +246,8 @@ def test_what_is_adopted_happened_when_the_gateway_says() -> None:
     assert adopted.history[-1].text == "adopted from the gateway's list"
 
 
-def test_a_time_of_tomorrow_is_not_believed() -> None:
-    """A gateway's clock that is ahead puts nothing into our future."""
+def test_a_time_in_the_future_is_not_stored() -> None:
+    """When the gateway's clock is ahead, cfflow stores the present time instead."""
     seen = taken(began_at_ms=T0 + DAY, paid_at_ms=T0 + DAY)
     adopted = decided(a_created(), Adopted(seen, T0, "n1"), T0).record
     assert adopted.moved_at_ms == T0
@@ -263,13 +263,13 @@ def a_hold(card_kind: str | None = None) -> Snapshot:
 
 
 @pytest.mark.parametrize(("kind", "days"), [("debit", 3), ("credit", 7), ("prepaid", 3), (None, 3)])
-def test_a_hold_lasts_as_its_kind_of_card_says(kind: str | None, days: int) -> None:
-    """The shorter where it is not known: looking early costs nothing, a lapsed hold does."""
+def test_how_long_a_hold_lasts_depends_on_the_kind_of_card(kind: str | None, days: int) -> None:
+    """The shorter life where the kind is unknown: an early look is free, a lapsed hold is not."""
     assert a_hold(card_kind=kind).record.hold_expires_at_ms == T0 + days * DAY
 
 
 def test_a_kind_that_is_learned_later_is_counted_from_the_same_beginning() -> None:
-    """And an end that the gateway names wins, now and ever after."""
+    """An end that the gateway names wins, and stays."""
     held = a_hold()
     seen = inquired(entity(card_kind="credit"), asked_at_ms=T0 + HOUR)
     held = decided(held, seen, T0 + HOUR, PREAUTH)
@@ -285,7 +285,7 @@ def test_a_kind_that_is_learned_later_is_counted_from_the_same_beginning() -> No
 
 
 def test_an_answer_about_another_attempt_of_the_order_is_reviewed_and_settles_nothing() -> None:
-    """Asked about ours, answered with another one: nothing may be sent because of it."""
+    """The answer is about an attempt that was not asked for: no step may be sent because of it."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     act_ms = held.record.wake_at_ms
     assert act_ms is not None
@@ -299,7 +299,7 @@ def test_an_answer_about_another_attempt_of_the_order_is_reviewed_and_settles_no
     "first", [NotFound(T0 + HOUR), inquired(elsewhere(), asked_at_ms=T0 + HOUR)]
 )
 def test_one_wrong_answer_does_not_keep_a_hold_from_its_end(first: Event) -> None:
-    """The next good one is what the worker acts on."""
+    """The worker acts on the next correct answer."""
     held = decided(a_payment(State.AUTHORIZED, PREAUTH), first, T0 + HOUR, PREAUTH)
     assert len(held.record.open_reviews) == 1
     act_ms = held.record.wake_at_ms
@@ -313,7 +313,7 @@ def test_one_wrong_answer_does_not_keep_a_hold_from_its_end(first: Event) -> Non
 
 @pytest.mark.parametrize("reason", ["order_not_found", "no_answer"])
 def test_a_review_about_time_comes_back_after_it_was_acknowledged(reason: str) -> None:
-    """It is still true a day later, and without it nobody could end the payment."""
+    """It is still true a day later, and without the review no person could end the payment."""
     held, now_ms = a_payment(State.INITIATED), T0 + DAY
     event: Event = NotFound(now_ms) if reason == "order_not_found" else TimePassed()
     held = decided(held, event, now_ms)
@@ -349,7 +349,7 @@ def test_another_amount_than_a_capture_asked_for_is_reviewed() -> None:
 
 
 def test_what_was_paid_is_compared_where_the_order_shows_no_amount() -> None:
-    """Nothing else is there to be compared."""
+    """The order has no amount, so the paid amount is compared."""
     seen = taken(payment_amount=OTHER)
     held = decided(a_payment(State.INITIATED), inquired(seen, asked_at_ms=LIMIT), LIMIT)
     assert reasons(held) == ["order_amount_differs"]

@@ -18,7 +18,7 @@ MANUAL = 'name = "a"\ncapture = "manual"\nmethods = ["card"]\n'
 
 @pytest.mark.parametrize("path", sorted(FLOWS_DIR.glob("*.toml")), ids=lambda p: p.stem)
 def test_each_shipped_flow_parses_under_its_own_name(path: object) -> None:
-    """What ships can be used, is named like its file and says what it is for."""
+    """Each shipped flow can be used, is named like its file and describes its purpose."""
     name = str(path).rpartition("/")[2].removesuffix(".toml")
     flow = parse((FLOWS_DIR / f"{name}.toml").read_bytes(), file=name)
     assert flow.name == name
@@ -50,7 +50,7 @@ def test_native_otp_has_its_documented_values() -> None:
 
 
 def test_what_a_flow_leaves_out_has_the_documented_defaults() -> None:
-    """A flow of two lines is the native one without its words."""
+    """A flow of two lines equals the native one except for its description."""
     short, full = parse(BASE.encode()), parse((FLOWS_DIR / "native_otp.toml").read_bytes())
     assert (short.pay, short.otp, short.poll) == (full.pay, full.otp, full.poll)
     assert short.end == full.end
@@ -161,7 +161,7 @@ _LINES = st.lists(
 @given(st.one_of(st.binary(max_size=200), _LINES.map("\n".join).map(str.encode)))
 @settings(max_examples=150, deadline=None)
 def test_any_bytes_give_a_flow_or_a_flow_error(text: bytes) -> None:
-    """No bytes raise anything else."""
+    """No bytes raise any other error."""
     try:
         flow = parse(text)
     except FlowError:
@@ -169,7 +169,7 @@ def test_any_bytes_give_a_flow_or_a_flow_error(text: bytes) -> None:
     assert isinstance(flow, Flow)
 
 
-#: The channels of each method in each shipped flow, the one for a caller who names none first.
+#: The channels of each method in each shipped flow; the default one comes first.
 SHIPPED_CHANNELS = {
     "native_otp": {"card": ("post", "link")},
     "preauth": {"card": ("post", "link")},
@@ -187,7 +187,7 @@ def test_each_shipped_flow_permits_its_documented_channels(name: str) -> None:
 
 
 def test_a_method_without_an_entry_keeps_its_usual_channels() -> None:
-    """So does every method of a flow text of an older version, which has no such table."""
+    """So does every method of a flow text of an older version, which has no channels table."""
     usual: dict[str, tuple[str, ...]] = dict.fromkeys(facts.METHODS, ("link",))
     usual |= {"card": ("post", "link"), "emi": ("link", "post")}
     usual |= {"upi": ("collect", "link", "qrcode")}
@@ -221,17 +221,15 @@ KINDS = (None, "credit", "debit", "prepaid", "upi", "gift")
     ],
     ids=["a number", "one kind", "two kinds", "every kind", "no table", "nothing about time"],
 )
-def test_a_hold_lasts_as_its_kind_says_or_as_the_shortest(
-    table: str, seconds: tuple[int, ...]
-) -> None:
-    """What is not known or not named counts as the kind that ends first."""
+def test_a_hold_lasts_by_its_kind_or_by_the_shortest(table: str, seconds: tuple[int, ...]) -> None:
+    """An unknown or missing kind counts as the kind that ends first."""
     rules = parse((MANUAL + table).encode()).hold_rules
     assert tuple(rules.lasts_s(kind) for kind in KINDS) == seconds
     assert rules.expires_after_s == min(seconds)
 
 
 def test_the_shipped_holds_last_as_documented() -> None:
-    """Cards by their kind; a mandate, whose own end wins, seven days."""
+    """Cards by their kind; a mandate seven days, unless it has an end of its own."""
     preauth = parse((FLOWS_DIR / "preauth.toml").read_bytes()).hold_rules
     mandate = parse((FLOWS_DIR / "upi_mandate.toml").read_bytes()).hold_rules
     assert [preauth.lasts_s(kind) for kind in ("debit", "credit", None)] == [
@@ -243,7 +241,7 @@ def test_the_shipped_holds_last_as_documented() -> None:
 
 
 def test_the_digest_follows_the_text() -> None:
-    """Same text, same digest; any other byte, another: a payment keeps the rules it has."""
+    """Same text, same digest; any other byte gives another: a payment keeps its rules."""
     one, same, other = parse(BASE.encode()), parse(BASE.encode()), parse(BASE.encode() + b"#\n")
     assert one.digest == same.digest
     assert one.digest != other.digest
@@ -253,7 +251,7 @@ def test_the_digest_follows_the_text() -> None:
 
 
 def test_a_text_that_version_0_1_stored_keeps_its_payments_running() -> None:
-    """Its intervals could repeat, and it knew one life of a hold for all kinds of card."""
+    """Its intervals could repeat, and it had one life of a hold for all kinds of card."""
     text = (
         b'name = "old"\ncapture = "manual"\nmethods = ["card"]\n'
         b"[poll]\nafter_s = [5, 5, 10]\n[hold]\nact_before_expiry_s = 300000\n"

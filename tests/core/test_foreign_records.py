@@ -1,4 +1,4 @@
-"""Records that a newer version, or a broken disk, has written: shown as far as they can be."""
+"""Records written by a newer version or damaged on disk: shown as far as possible."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ def with_entry(kind: EntryKind, code: int, by: int) -> Snapshot:
 
 @pytest.mark.parametrize("code", [-1, 99])
 @pytest.mark.parametrize("kind", [EntryKind.TRANSITION, EntryKind.OPERATION])
-def test_a_word_that_nobody_here_knows_is_a_question_mark(kind: EntryKind, code: int) -> None:
-    """The rest of the history is worth reading."""
+def test_an_unknown_code_is_shown_as_a_question_mark(kind: EntryKind, code: int) -> None:
+    """The rest of the history can still be read."""
     line = history_of(with_entry(kind, code, 99))[-1]
     assert line.what.startswith("?")
 
 
-def test_an_edge_that_the_chart_has_not_leads_nowhere() -> None:
-    """The state stays what the edges before it made."""
+def test_a_missing_edge_is_an_error() -> None:
+    """The state stays the one that the edges before it lead to."""
     line = history_of(with_entry(EntryKind.TRANSITION, 0, -1))[-1]
     assert (line.from_state, line.to_state) == (State.INITIATED, State.INITIATED)
 
 
 @pytest.mark.parametrize("at_ms", [2**63, -(2**63)])
 def test_a_time_that_no_calendar_has_is_shown_as_the_nearest(at_ms: int) -> None:
-    """A person can still look at the payment."""
+    """A person can still read the payment."""
     assert moment(at_ms).year in {1, 9999}
 
 
 @pytest.mark.parametrize("change", [{"polls": -1}, {"state": "lost"}, {"schema": "one"}])
 def test_a_record_that_makes_no_sense_is_the_stores_error(change: dict[str, Any]) -> None:
-    """Out of the tree, so that a worker puts it back and goes on."""
+    """It is an error of the package, so a worker puts the payment back and goes on."""
     record = msgspec.structs.replace(a_payment(State.INITIATED).record, **change)
     with pytest.raises(StoreError):
         decode_record(encode_record(record))

@@ -66,7 +66,7 @@ def test_each_row_proves_its_state(observation: Observation, row: int, state: St
 
 @pytest.mark.parametrize("call", ENTITIES)
 @pytest.mark.parametrize("status", STATUSES)
-def test_each_combination_of_entity_fields_proves_what_the_table_says(
+def test_each_combination_of_entity_fields_proves_the_state_of_the_table(
     call: Call, status: str | None
 ) -> None:
     """First match wins over all combinations, whichever call brought the entity."""
@@ -92,7 +92,7 @@ def test_the_earlier_row_wins_where_several_match() -> None:
 
 @pytest.mark.parametrize("call", [c for c in Call if c not in ENTITIES])
 def test_only_a_payment_entity_is_read_by_the_entity_rows(call: Call) -> None:
-    """The words of an entity on any other answer prove no money."""
+    """Entity fields on any other answer prove no money."""
     seen = Observation(call=call, payment_status="SUCCESS", is_captured=True)
     assert prove(seen).state is None
     assert prove(seen)[:2] == proven(seen) == (0, None)
@@ -106,12 +106,12 @@ def test_an_unknown_authenticate_status_proves_nothing(status: str | None) -> No
 
 @pytest.mark.parametrize("action", ["post", "link", None])
 def test_a_pay_answer_without_an_id_proves_no_attempt(action: str | None) -> None:
-    """Whatever the action says: without a cf_payment_id no attempt is known to exist."""
+    """Without a cf_payment_id no attempt is known to exist, whatever the action is."""
     assert prove(Observation(call=Call.PAY, action=action))[:2] == (0, None)
 
 
-def test_summary_and_brief_tell_the_proving_fields_in_the_gateways_words() -> None:
-    """`why` and the history quote what decided, and an empty answer says so."""
+def test_summary_and_brief_have_the_proving_fields_in_the_gateways_words() -> None:
+    """`why` and the history quote the proving fields; an empty answer is named as empty."""
     seen = entity(is_captured=False, authorization_action="CAPTURE", authorization_status=None)
     assert seen.summary() == "payment_status=SUCCESS is_captured=false authorization=CAPTURE+?"
     assert seen.brief() == "SUCCESS CAPTURE+?"

@@ -1,4 +1,4 @@
-"""A person's word and a hold's end: who may say what, where, and what a worker does by itself."""
+"""A person's decision and the end of a hold: what is allowed, and what a worker does alone."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def reviewed(state: State, reason: str = "no_answer", flow: Flow = NATIVE) -> Sn
     return decide(a_payment(state, flow), Disputed(BY_NAME[reason], "test"), flow, LATER).snapshot
 
 
-def word(held: Snapshot, state: State, amount: Decimal | None = None) -> Plan:
-    """Return the plan of somebody's word for where a payment is."""
+def resolution(held: Snapshot, state: State, amount: Decimal | None = None) -> Plan:
+    """Return the plan of a person's decision about the state of a payment."""
     return resolve(held, NATIVE, LATER, state=state, amount=amount, actor="asha", note="by phone")
 
 
 def reachable(held: Snapshot, target: State) -> bool:
-    """Say whether a person may name this state: the chart leads there, and it can live there."""
+    """Return whether a person may choose this state: the chart leads there, and it is usable."""
     record = held.record
     no_attempt = target is State.INITIATED and record.cf_payment_id is None
     no_page = target is State.OTP_PENDING and record.otp is None
@@ -48,16 +48,16 @@ def reachable(held: Snapshot, target: State) -> bool:
 
 
 @pytest.mark.parametrize(("source", "target"), list(product(State, State)))
-def test_a_word_leads_only_where_the_chart_does(source: State, target: State) -> None:
-    """The history stays a path; there is no way out of a final state, whoever asks."""
+def test_a_decision_leads_only_where_the_chart_does(source: State, target: State) -> None:
+    """The history stays a path; no caller can leave a final state."""
     held = reviewed(source)
     possible = resolvable_states(held)
     assert (target in possible) is (source is not target and reachable(held, target))
     if source is not target and not reachable(held, target):
         with pytest.raises(IllegalStep):
-            word(held, target)
+            resolution(held, target)
         return
-    record = word(held, target).record
+    record = resolution(held, target).record
     here = record.history_from or State.CREATED
     for line in record.history:
         if line.kind == EntryKind.TRANSITION:
@@ -67,9 +67,9 @@ def test_a_word_leads_only_where_the_chart_does(source: State, target: State) ->
     assert record.operation is None
 
 
-def test_a_word_is_kept_with_who_said_it_and_why() -> None:
+def test_a_decision_is_stored_with_its_actor_and_note() -> None:
     """In the review that it closes, and in the history."""
-    record = word(reviewed(State.AUTHORIZED), State.CAPTURED).record
+    record = resolution(reviewed(State.AUTHORIZED), State.CAPTURED).record
     (review,) = record.reviews
     assert (review.actor, review.note, review.acknowledged_at_ms) == ("asha", "by phone", LATER)
     assert record.history[-1].text == "resolved as captured by asha"
@@ -77,35 +77,35 @@ def test_a_word_is_kept_with_who_said_it_and_why() -> None:
 
 
 @pytest.mark.parametrize("amount", [Decimal("10.02"), Decimal(0), Decimal(-1)])
-def test_no_word_takes_more_than_the_hold_or_nothing(amount: Decimal) -> None:
+def test_no_decision_captures_zero_or_more_than_the_hold(amount: Decimal) -> None:
     """`0 < captured <= held`, also by hand."""
     with pytest.raises(InvalidAmount):
-        word(reviewed(State.AUTHORIZED), State.CAPTURED, amount)
+        resolution(reviewed(State.AUTHORIZED), State.CAPTURED, amount)
 
 
 def test_an_amount_without_a_capture_makes_no_sense() -> None:
-    """It would be kept nowhere."""
+    """No field could store it."""
     with pytest.raises(InvalidInput):
-        word(reviewed(State.AUTHORIZED), State.VOIDED, AMOUNT)
+        resolution(reviewed(State.AUTHORIZED), State.VOIDED, AMOUNT)
 
 
 @pytest.mark.parametrize("state", State)
-def test_without_a_review_nobody_is_asked(state: State) -> None:
-    """The gateway's word decides."""
+def test_without_a_review_no_decision_is_taken(state: State) -> None:
+    """Without a review the gateway's answers decide."""
     with pytest.raises(IllegalStep):
-        word(a_payment(state), State.FAILED)
+        resolution(a_payment(state), State.FAILED)
 
 
 def test_a_step_on_its_way_is_waited_for() -> None:
-    """Its answer may come any moment; a word over it would race with the money."""
+    """Its answer may come at any moment; a decision over it would race with the money."""
     held = begun(reviewed(State.AUTHORIZED, flow=PREAUTH), Step.CAPTURE, LATER, PREAUTH).snapshot
     with pytest.raises(Conflict):
-        word(held, State.CAPTURED)
+        resolution(held, State.CAPTURED)
 
 
 @pytest.mark.parametrize("state", State)
 def test_only_an_open_payment_is_abandoned_and_only_once(state: State) -> None:
-    """What is over has freed its order already."""
+    """A payment that is over no longer blocks its order."""
     held = a_payment(state)
     if state not in OPEN:
         with pytest.raises(IllegalStep):
@@ -129,7 +129,7 @@ def test_the_customer_of_an_abandoned_payment_gets_no_further(step: Step) -> Non
 
 
 def test_an_acknowledged_fact_is_not_reported_again_and_another_one_is() -> None:
-    """Word for word: a new detail is a new fact."""
+    """The texts are compared: a new detail is a new fact."""
     held = reviewed(State.AUTHORIZED)
     held = acknowledge(held, NATIVE, LATER, reason="no_answer", actor="asha", note="known").snapshot
     same = decide(held, Disputed(ReviewReason.NO_ANSWER, "test"), NATIVE, LATER).record
@@ -160,7 +160,7 @@ def with_record(held: Snapshot, **fields: object) -> Snapshot:
 
 
 def test_a_hold_ends_by_its_flow_and_not_before_its_time() -> None:
-    """Six hours before the end; `authorization.end_time`, kept as the hold's end, wins."""
+    """Six hours before the end; `authorization.end_time`, stored as the hold's end, wins."""
     held = a_payment(State.AUTHORIZED, ENDS)
     ends_at_ms = held.record.hold_expires_at_ms
     assert ends_at_ms is not None
@@ -171,7 +171,7 @@ def test_a_hold_ends_by_its_flow_and_not_before_its_time() -> None:
 
 
 def test_an_abandoned_hold_ends_at_once_by_its_own_rule() -> None:
-    """Whether the flow captures by itself or not."""
+    """Whether the flow captures automatically or not."""
     held = with_record(a_payment(State.AUTHORIZED, ENDS), abandoned=True)
     assert due_hold(held, ENDS, T0 + 1) is HoldEnd.REVIEW
     automatic = with_record(a_payment(State.AUTHORIZED), abandoned=True)
@@ -181,7 +181,7 @@ def test_an_abandoned_hold_ends_at_once_by_its_own_rule() -> None:
 @pytest.mark.parametrize(
     "reason", ["two_holds", "other_attempt", "step_refused", "hold_ends_soon", "unclaimed_money"]
 )
-def test_a_worker_keeps_its_hands_off_what_a_person_looks_at(reason: str) -> None:
+def test_a_worker_leaves_a_hold_with_an_open_review_alone(reason: str) -> None:
     """Until the review is acknowledged."""
     held = reviewed(State.AUTHORIZED, reason, ENDS)
     late_ms = T0 + 7 * DAY - HOUR
@@ -192,7 +192,7 @@ def test_a_worker_keeps_its_hands_off_what_a_person_looks_at(reason: str) -> Non
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.AUTHORIZED])
 def test_only_held_money_ends_as_a_hold(state: State) -> None:
-    """In every other state there is nothing to capture or to void."""
+    """In every other state there is no hold to capture or to void."""
     held = with_record(a_payment(state, ENDS), hold_expires_at_ms=T0, abandoned=True)
     assert due_hold(held, ENDS, T0 + 8 * DAY) is None
 
@@ -207,7 +207,7 @@ def test_a_hold_that_the_bank_works_on_is_left_alone() -> None:
 
 @pytest.mark.parametrize("other", [State.AUTHORIZED, State.CAPTURED])
 def test_two_payments_with_money_are_reviewed_by_any_look(other: State) -> None:
-    """The review names both attempts; a twin without money is none."""
+    """The review names both attempts; a sibling without money opens none."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     ours = Attempt(State.AUTHORIZED, held.record.cf_payment_id or "")
     for state, reasons in ((other, ["two_holds"]), (State.FAILED, [])):
@@ -219,7 +219,7 @@ def test_two_payments_with_money_are_reviewed_by_any_look(other: State) -> None:
 
 
 def test_a_short_mandate_does_not_end_when_it_begins() -> None:
-    """Of two hours the last half hour is the worker's, whatever the flow keeps back."""
+    """The worker gets the last half hour of two hours, even if the flow reserves more."""
     held = with_record(a_payment(State.AUTHORIZED, ENDS), hold_expires_at_ms=T0 + 2 * HOUR)
     began_at_ms = held.record.moved_at_ms
     quarter_ms = (T0 + 2 * HOUR - began_at_ms) // 4
@@ -228,6 +228,6 @@ def test_a_short_mandate_does_not_end_when_it_begins() -> None:
 
 
 def test_late_money_is_not_taken_by_the_clock() -> None:
-    """The customer was told that it failed: whether to take it is a person's decision."""
+    """The customer saw a failure: a person decides whether to take the money."""
     held = reviewed(State.AUTHORIZED, "late_authorization", ENDS)
     assert due_hold(held, ENDS, T0 + 7 * DAY - HOUR) is HoldEnd.REVIEW

@@ -1,4 +1,4 @@
-"""Random lives of a payment: whatever happens in whatever order, the invariants hold.
+"""Random lives of a payment: in any order of events the invariants hold.
 
 Steps legal and illegal, answers that are right, wrong, foreign, garbage or lost, inquiries
 that are late, repeated and reordered, attempts of others, lies, and jumps of time. After
@@ -92,7 +92,7 @@ class Life(RuleBasedStateMachine):
 
     @property
     def ours(self) -> str | None:
-        """The attempt of ours, once it is claimed."""
+        """The id of our attempt, once the payment has one."""
         return self.held.record.cf_payment_id
 
     @rule(
@@ -102,7 +102,7 @@ class Life(RuleBasedStateMachine):
         amount=st.sampled_from(AMOUNTS),
     )
     def step(self, step: Step, fate: str, mood: str, amount: Decimal | None) -> None:
-        """Try a step; when it is legal, its request meets its fate."""
+        """Try a step; when it is legal, its request gets this fate."""
         try:
             plan = begun(self.held, step, self.now_ms, self.flow, amount=amount)
         except (IllegalStep, OtpLimit, InvalidAmount):
@@ -136,7 +136,7 @@ class Life(RuleBasedStateMachine):
             self.apply(Ended(sequence))
 
     def lie_about(self, name: str, call: Call) -> Observation:
-        """Return an entity that says captured, whatever is true."""
+        """Return an entity that is captured, whatever the bank's true state is."""
         return Observation(
             call=call,
             cf_payment_id=name,
@@ -148,7 +148,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def leave(self) -> None:
-        """The customer takes the way out, where there is one."""
+        """The customer goes to the bank's page, where there is one."""
         try:
             self.write(leave_otp(self.held, self.flow, self.now_ms))
         except (IllegalStep, OtpLimit):
@@ -169,7 +169,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(to=st.sampled_from(MOVES), which=st.integers(0, 3))
     def bank_moves(self, to: str, which: int) -> None:
-        """The bank decides something that nobody asked about."""
+        """The bank changes the state of an attempt without a request."""
         names = list(self.bank.attempts)
         self.bank.move(names[which % len(names)], to, self.now_ms)
         if self.ours in self.bank.attempts:
@@ -192,7 +192,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(late=st.booleans())
     def inquire(self, late: bool) -> None:
-        """Ask; the answer comes now or whenever it likes."""
+        """Ask; the answer is applied now or at any later time."""
         event = self.asked()
         if late:
             self.under_way.append(event)
@@ -202,7 +202,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.under_way)
     @rule(which=st.integers(0, 50), keep=st.booleans())
     def arrives(self, which: int, keep: bool) -> None:
-        """An old answer comes in, out of order and perhaps not for the last time."""
+        """An old answer is applied, out of order and perhaps more than once."""
         which %= len(self.under_way)
         event = self.under_way[which] if keep else self.under_way.pop(which)
         self.apply(event)
@@ -217,7 +217,7 @@ class Life(RuleBasedStateMachine):
         foreign=st.booleans(),
     )
     def garbage(self, status: str | None, captured: bool | None, age_s: int, **fields: Any) -> None:
-        """The gateway contradicts itself, or speaks of another attempt."""
+        """The gateway contradicts itself, or its answer is about another attempt."""
         name = "100" if fields["foreign"] else self.ours
         seen = Observation(
             call=Call.FETCH_PAYMENT,
@@ -233,12 +233,12 @@ class Life(RuleBasedStateMachine):
 
     @rule(status=st.sampled_from(("ACTIVE", "EXPIRED", "TERMINATED", "PAID", "OF_TOMORROW")))
     def order_seen(self, status: str) -> None:
-        """Somebody fetched the order."""
+        """A caller fetched the order."""
         self.apply(OrderSeen(status, self.now_ms))
 
     @rule(jump_s=st.sampled_from(JUMPS_S))
     def time_passes(self, jump_s: int) -> None:
-        """Time goes on, and sometimes somebody looks at the clock."""
+        """Time passes, and sometimes a decision is made by the clock alone."""
         self.now_ms += jump_s * SECOND
         if jump_s % 2:
             self.apply(TimePassed())

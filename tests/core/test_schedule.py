@@ -1,4 +1,4 @@
-"""The schedule goes by time: however often anybody asks, a worker looks at the same moments."""
+"""The schedule depends on time only: extra inquiries do not move the worker's moments."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.core.schedule_model import grid
 
 MINUTES = 60 * SECOND
 
-#: What the bank answers while it still owes the result, by the question that is asked.
+#: What the bank answers to each kind of inquiry while it still owes the result.
 Bank = Callable[[Snapshot, int], Inquired]
 
 
@@ -51,7 +51,7 @@ def pending(held: Snapshot, now_ms: int) -> Inquired:
 
 
 def untouched(held: Snapshot, now_ms: int) -> Inquired:
-    """Answer a list in which the hold is as it was."""
+    """Answer with a list in which the hold is unchanged."""
     return listed(entity(cf_payment_id=held.record.cf_payment_id or ""), asked_at_ms=now_ms)
 
 
@@ -67,7 +67,7 @@ def failed(held: Snapshot, now_ms: int) -> Inquired:
 
 
 def unmatched(held: Snapshot, now_ms: int) -> Inquired:
-    """Answer a list in which no attempt of ours is."""
+    """Answer with a list that does not contain our attempt."""
     return listed(asked_at_ms=now_ms)
 
 
@@ -81,7 +81,7 @@ def a_captured_hold() -> Snapshot:
 
 
 def an_expired_page() -> Snapshot:
-    """Return a payment whose OTP page has run out, at its end."""
+    """Return a payment at the moment at which its OTP page expires."""
     return an_otp_page()
 
 
@@ -110,10 +110,10 @@ CASES: dict[str, tuple[Callable[[], Snapshot], Bank, Flow]] = {
 
 
 def looks(case: str, minutes: int, *, polls_every_s: int = 0) -> list[int]:
-    """Return when a worker looked, beside a status page that asks every so many seconds.
+    """Return when a worker looked, while a status page asks every so many seconds.
 
     Time goes in steps of a tenth of a second, and the worker looks as soon as it is due. It
-    sends nothing: what is looked at is when.
+    sends nothing: the test compares only the times.
     """
     begin, bank, flow = CASES[case]
     held, seen = begin(), []
@@ -148,7 +148,7 @@ def test_a_status_page_that_refreshes_every_second_moves_no_look(case: str) -> N
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_looks_are_the_same_with_and_without_a_status_page(case: str) -> None:
-    """The page's questions come between the worker's, and take none away."""
+    """The page's inquiries come between the worker's, and replace none of them."""
     alone = looks(case, 10)
     if case == "lost pay":
         # The page's question may be the second one that counts, so the pay is given up sooner.
@@ -158,7 +158,7 @@ def test_the_looks_are_the_same_with_and_without_a_status_page(case: str) -> Non
 
 
 def test_five_questions_in_five_seconds_do_not_move_the_workers_look() -> None:
-    """What a page asks is settled; what is due later stays due."""
+    """A moment that the page's inquiry has settled is over; a later one stays due."""
     held = a_payment(State.INITIATED)
     for second in range(1, 6):
         now_ms = T0 + second * SECOND
@@ -168,7 +168,7 @@ def test_five_questions_in_five_seconds_do_not_move_the_workers_look() -> None:
 
 
 def test_hours_without_a_worker_are_settled_by_one_question() -> None:
-    """What was missed stays due until somebody asks; then the grid goes on from where it was."""
+    """A missed moment stays due until an inquiry; then the schedule goes on unchanged."""
     held = a_payment(State.INITIATED)
     first_ms = held.record.wake_at_ms
     assert first_ms is not None
@@ -181,7 +181,7 @@ def test_hours_without_a_worker_are_settled_by_one_question() -> None:
 
 
 def test_a_stale_answer_settles_no_moment() -> None:
-    """It was asked before the last move, so the same question stays due."""
+    """It was asked before the last move, so the same inquiry stays due."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     act_ms = held.record.wake_at_ms
     assert act_ms is not None
@@ -191,7 +191,7 @@ def test_a_stale_answer_settles_no_moment() -> None:
 
 
 def test_a_resend_and_a_renewal_leave_the_beginning_of_the_wait_alone() -> None:
-    """A gateway that answers 500 again and again renews the key, and still a person is called."""
+    """A gateway that answers 500 again and again renews the key, but the review still opens."""
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.VOID, T0, PREAUTH)
     now_ms, keys = T0, set()
     while now_ms < T0 + DAY + HOUR:
@@ -210,7 +210,7 @@ def test_a_resend_and_a_renewal_leave_the_beginning_of_the_wait_alone() -> None:
 
 
 def test_a_lost_void_is_sent_again_at_the_deadline_whoever_polls() -> None:
-    """And then once after each moment of the schedule, so ever more rarely."""
+    """Then once after each moment of the schedule, so more and more rarely."""
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.VOID, T0, PREAUTH)
     sent_s = []
     for second in range(1, 1300):
@@ -228,7 +228,7 @@ def test_a_lost_void_is_sent_again_at_the_deadline_whoever_polls() -> None:
 
 
 def test_a_watch_ends_only_with_an_answer_asked_after_its_end() -> None:
-    """Neither the clock alone nor an older question ends it."""
+    """Neither time alone nor an older inquiry ends it."""
     held = a_payment(State.FAILED)
     ends_at_ms = T0 + NATIVE.end.late_watch_s * SECOND
     late = decided(held, TimePassed(), ends_at_ms + HOUR)
@@ -239,7 +239,7 @@ def test_a_watch_ends_only_with_an_answer_asked_after_its_end() -> None:
 
 
 def test_a_given_up_pay_is_watched_until_a_whole_list_asked_after_the_watchs_end() -> None:
-    """The order or one attempt does not show what may have arrived."""
+    """Only the list can show an attempt that arrived late; the order or one attempt cannot."""
     held = opened(a_created(), Step.PAY, T0)
     for asked_at_ms in (T0 + 10 * SECOND, T0 + 25 * SECOND):
         held = decided(held, listed(asked_at_ms=asked_at_ms), asked_at_ms)
@@ -254,7 +254,7 @@ def test_a_given_up_pay_is_watched_until_a_whole_list_asked_after_the_watchs_end
 
 
 def test_a_sale_that_is_only_held_is_reviewed_by_an_answer_asked_after_the_first_moment() -> None:
-    """An old answer that comes late says nothing about what the bank did since."""
+    """An old answer that comes late proves nothing about what the bank did since."""
     held = a_payment(State.AUTHORIZED)
     early = inquired(entity(is_captured=False), asked_at_ms=T0 + SECOND)
     assert reasons(decided(held, early, T0 + HOUR)) == []
@@ -276,7 +276,7 @@ def test_a_clock_that_goes_back_an_hour_leaves_no_payment_asleep() -> None:
 
 
 def test_a_step_from_before_the_clock_went_back_is_asked_about_and_never_given_up_early() -> None:
-    """How long its call has been on its way is not known: it gets its whole time again."""
+    """How long its call has been on its way is unknown: it gets its whole time again."""
     held = opened(a_created(), Step.PAY, T0)
     operation = held.record.operation
     assert operation is not None
@@ -295,7 +295,7 @@ def test_a_step_from_before_the_clock_went_back_is_asked_about_and_never_given_u
 
 
 def test_an_answer_from_the_future_of_the_clock_undoes_nothing() -> None:
-    """It was timed before the clock went back, so nobody knows how old it is."""
+    """It was timed before the clock went back, so its age is unknown."""
     back_ms = T0 - HOUR
     held = decided(a_payment(State.AUTHORIZED, PREAUTH), TimePassed(), back_ms, PREAUTH)
     held = decided(held, inquired(entity("FAILED"), asked_at_ms=T0), back_ms + SECOND, PREAUTH)
@@ -306,7 +306,7 @@ def test_an_answer_from_the_future_of_the_clock_undoes_nothing() -> None:
 
 
 def test_an_accepted_otp_starts_the_wait_for_the_money() -> None:
-    """From the moment at which the bank said that it was right."""
+    """The wait starts when the bank accepts the OTP."""
     later = T0 + 100 * SECOND
     page = opened(an_otp_page(), Step.SUBMIT_OTP, later)
     held = decided(page, answered(page, otp_result("SUCCESS"), asked_at_ms=later), later + SECOND)
@@ -326,7 +326,7 @@ def test_a_wrong_otp_and_a_resend_leave_the_page_its_time() -> None:
 
 
 def test_a_lost_otp_counts_the_wait_from_when_it_was_sent() -> None:
-    """It may have been right: then the bank has owed an answer since."""
+    """The OTP may have been right: then the bank owes a result from the call on."""
     sent_at_ms = T0 + 30 * SECOND
     held = opened(an_otp_page(), Step.SUBMIT_OTP, sent_at_ms)
     asked_at_ms = sent_at_ms + 11 * SECOND
@@ -338,7 +338,7 @@ def test_a_lost_otp_counts_the_wait_from_when_it_was_sent() -> None:
 
 @pytest.mark.parametrize("step", [Step.CAPTURE, Step.VOID])
 def test_a_refused_step_changes_no_moment_of_a_hold(step: Step) -> None:
-    """Without effect it is as if it had never been opened."""
+    """A refused step has no effect on the schedule."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     tried = opened(held, step, T0 + HOUR, PREAUTH)
     assert tried.record.wake_at_ms == T0 + HOUR + 11 * SECOND
@@ -348,7 +348,7 @@ def test_a_refused_step_changes_no_moment_of_a_hold(step: Step) -> None:
 
 
 def test_an_observation_of_another_attempt_counts_for_nothing() -> None:
-    """A list without ours settles no moment of ours."""
+    """A list without our attempt settles no moment of this payment."""
     held = a_payment(State.INITIATED)
     other = Observation(call=Call.FETCH_PAYMENTS, cf_payment_id="777", payment_status="PENDING")
     now_ms = T0 + 6 * SECOND

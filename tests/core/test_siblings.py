@@ -1,4 +1,4 @@
-"""What a payment's situation bars to the other payments of its order: a cell for every pair."""
+"""Which steps a payment's situation bars for the other payments of its order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def an_operation(step: Step) -> Operation:
 
 
 def sibling(state: State, *, step: Step | None = None, review: str = "") -> Attempt:
-    """Return what the order's entry says of another payment in this situation."""
+    """Return the order's entry for another payment in this situation."""
     record = msgspec.structs.replace(
         a_created().record,
         state=state,
@@ -109,7 +109,7 @@ def test_every_cell_of_the_table(situation: str, step: Step) -> None:
 
 @pytest.mark.parametrize("state", [State.AUTHORIZED, State.CAPTURED])
 def test_beside_money_every_step_is_barred(state: State) -> None:
-    """The entry says so for the store, and nothing is offered."""
+    """The order's entry bars it in the store as well, and it is not among the allowed steps."""
     attempt = sibling(state)
     assert all(attempt.bars & step_bit(step) for step in Step)
     for step in Step:
@@ -120,7 +120,7 @@ def test_beside_money_every_step_is_barred(state: State) -> None:
 
 
 def test_an_entry_of_an_older_version_bars_by_its_state_and_its_review() -> None:
-    """It has no bits yet; what it has is enough for the two that cost money."""
+    """The entry has no bits yet; its fields are enough for the two steps that cost money."""
     alive = Attempt(State.OTP_PENDING, "77")
     blocking = Attempt(State.CREATED, "", abandoned=False, blocks=True)
     assert why_barred(beside(a_payment(State.AUTHORIZED, PREAUTH), alive), CAPTURE)
@@ -129,7 +129,7 @@ def test_an_entry_of_an_older_version_bars_by_its_state_and_its_review() -> None
 
 @pytest.mark.parametrize("reason", ["ambiguous_attempt", "unclaimed_money", "two_holds"])
 def test_its_own_review_bars_what_can_take_money(reason: str) -> None:
-    """Until a person closes it: also the way to the bank's page."""
+    """Until a person closes the review; the way to the bank's page is barred too."""
     for step in (PAY, SUBMIT):
         held = ready_for(step)
         record = msgspec.structs.replace(held.record, reviews=(Review(reason, T0),))
@@ -157,7 +157,7 @@ def test_acknowledging_another_payments_review_does_not_open_the_way() -> None:
 
 @pytest.mark.parametrize("step", [CAPTURE, VOID])
 def test_capture_and_void_are_refused_while_two_attempts_hold_money(step: Step) -> None:
-    """They name the order only: nobody knows which of the two the gateway would take."""
+    """They name only the order: it is unknown which of the two the gateway would take."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     other = entity(cf_payment_id="777", is_captured=False)
     held = decided(held, listed(entity(), other, asked_at_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
@@ -167,8 +167,8 @@ def test_capture_and_void_are_refused_while_two_attempts_hold_money(step: Step) 
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_money_of_a_stranger_is_seen_in_every_state(state: State) -> None:
-    """Also in one that has no money of its own: the order is paid, and no pay goes out."""
+def test_money_of_a_foreign_attempt_is_seen_in_every_state(state: State) -> None:
+    """Also in a state without money of its own: the order is paid, and no pay is sent."""
     held = a_payment(state)
     ours = (entity("PENDING", cf_payment_id=held.record.cf_payment_id),)
     seen = (*(ours if held.record.cf_payment_id else ()), taken(cf_payment_id="777"))
@@ -187,7 +187,7 @@ def a_hold_beside(attempt: Attempt) -> Snapshot:
 
 
 def test_the_workers_void_waits_for_another_attempt_until_the_holds_last_hour() -> None:
-    """Then it is a person's: neither waiting nor acting is safe any more."""
+    """Then a person decides: neither to wait nor to act is safe any more."""
     held = a_hold_beside(sibling(State.OTP_PENDING))
     ends_at_ms = held.record.hold_expires_at_ms
     assert ends_at_ms is not None
@@ -199,7 +199,7 @@ def test_the_workers_void_waits_for_another_attempt_until_the_holds_last_hour() 
 
 
 def test_an_abandoned_hold_waits_in_the_same_way() -> None:
-    """Its void names the order as well."""
+    """Its void names only the order as well."""
     held = a_hold_beside(sibling(State.CREATED, step=PAY))
     record = msgspec.structs.replace(held.record, abandoned=True)
     held = msgspec.structs.replace(held, record=record)
@@ -207,7 +207,7 @@ def test_an_abandoned_hold_waits_in_the_same_way() -> None:
 
 
 def test_a_late_answer_to_pay_does_not_open_the_way_for_the_otp() -> None:
-    """A stranger's money is known before our own pay is even answered."""
+    """The money of a foreign attempt is seen before our own pay is answered."""
     held = opened(a_created(), PAY, T0)
     record = msgspec.structs.replace(held.record, reviews=(Review("unclaimed_money", T0),))
     held = msgspec.structs.replace(held, record=record)

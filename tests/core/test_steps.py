@@ -1,4 +1,4 @@
-"""Steps: when one may begin, what is written down for it, and what no step may do."""
+"""Steps: when one may begin, what is stored for it, and what no step may do."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ LATER = T0 + 31 * SECOND
 
 @pytest.mark.parametrize(("state", "step"), tuple(product(State, STEPS)))
 def test_each_step_begins_only_in_its_own_state(state: State, step: Step) -> None:
-    """In its state a step is written down; in every other one it is refused."""
+    """A step is stored in its own state, and refused in every other one."""
     held = a_payment(state)
     if HOME[step] is not state:
         with pytest.raises(IllegalStep, match=r"order_1\.1"):
@@ -83,7 +83,7 @@ def test_each_step_begins_only_in_its_own_state(state: State, step: Step) -> Non
 
 @pytest.mark.parametrize(("first", "second"), tuple(product(STEPS, STEPS)))
 def test_no_step_begins_while_another_is_open(first: Step, second: Step) -> None:
-    """One operation at a time, of whatever kind; leaving the OTP page waits too."""
+    """One operation at a time, of whatever kind; to leave the OTP page must wait too."""
     held = opened(a_payment(HOME[first]), first, LATER)
     with pytest.raises(IllegalStep):
         begun(held, second, LATER)
@@ -93,7 +93,7 @@ def test_no_step_begins_while_another_is_open(first: Step, second: Step) -> None
 
 
 def test_sequence_and_key_never_repeat() -> None:
-    """A refused pay is followed by another number, another key."""
+    """The pay after a refused pay has another number and another key."""
     held, keys = a_created(), set()
     for number in (1, 2, 3):
         held = opened(held, Step.PAY, T0)
@@ -106,7 +106,7 @@ def test_sequence_and_key_never_repeat() -> None:
 
 
 def test_a_key_is_a_uuid_made_from_the_step_s_name() -> None:
-    """Always the same for the same step, and never the same for two."""
+    """The same step always has the same key, and two steps never share one."""
     keys = [
         idempotency_key(payment, step, sequence, nonce)
         for payment, step, sequence, nonce in product(
@@ -141,7 +141,7 @@ def test_a_pay_is_listed_as_allowed_whatever_channels_the_flow_has(name: str) ->
     assert "pay" in allowed_steps(a_created(), shipped(name), T0)
 
 
-def test_a_pay_freezes_what_tells_whose_attempt_it_is_and_no_body() -> None:
+def test_a_pay_freezes_what_identifies_its_attempt_and_no_body() -> None:
     """Method, channel, amount, last four, the order's known ids; never a request body."""
     attempts = (Attempt(State.FAILED, "77"), Attempt(State.CREATED))
     held = Snapshot("order_1", 2, a_created().record, None, attempts)
@@ -158,7 +158,7 @@ def test_a_pay_takes_only_the_flows_methods() -> None:
 
 
 @pytest.mark.parametrize("reason", ["ambiguous_attempt", "unclaimed_money"])
-def test_money_that_nobody_claims_bars_a_new_pay(reason: str) -> None:
+def test_unclaimed_money_bars_a_new_pay(reason: str) -> None:
     """While such a review is open the order takes no pay; acknowledged, it does."""
     review = Review(reason, T0)
     record = msgspec.structs.replace(a_created().record, reviews=(review,))
@@ -182,7 +182,7 @@ def resent(held: Snapshot, now_ms: int) -> Snapshot:
 
 
 def test_the_flow_limits_the_submissions() -> None:
-    """Three wrong OTPs, then no fourth, no time to try again, and nothing to do."""
+    """After three wrong OTPs there is no fourth try and no next action."""
     held = an_otp_page()
     for _ in range(3):
         assert held.next_action == AskOtp(BANK_PAGE)
@@ -239,7 +239,7 @@ def test_there_is_no_leaving_without_a_way_out(action: AskOtp | Redirect | None)
 
 
 def test_an_accepted_otp_ends_the_customers_turn() -> None:
-    """No submit, resend or leave once it was accepted, though the money is not seen yet."""
+    """After an accepted OTP no submit, resend or leave, even before the money is seen."""
     held = opened(an_otp_page(), Step.SUBMIT_OTP, LATER)
     held = decided(held, answered(held, otp_result("SUCCESS"), asked_at_ms=LATER), LATER)
     assert (held.record.state, held.next_action) == (State.OTP_PENDING, None)
@@ -259,7 +259,7 @@ def test_a_capture_over_the_hold_or_of_no_amount_is_never_written_down(amount: s
 
 
 def test_a_capture_takes_the_hold_or_the_part_asked_for() -> None:
-    """Without an amount all of it; the frozen body and the operation agree."""
+    """Without an amount the whole hold; the frozen body and the operation agree."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     for asked, exact in ((None, AMOUNT), (Decimal(4), Decimal("4.00")), (AMOUNT, AMOUNT)):
         plan = begun(held, Step.CAPTURE, T0, PREAUTH, amount=asked)
@@ -271,7 +271,7 @@ def test_a_capture_takes_the_hold_or_the_part_asked_for() -> None:
 
 
 def test_a_void_has_no_amount_and_asks_to_be_the_sole_holder() -> None:
-    """A void is always whole, and names only the order like a capture."""
+    """A void is always for the whole hold, and names only the order, as a capture does."""
     plan = begun(a_payment(State.AUTHORIZED, PREAUTH), Step.VOID, T0, PREAUTH)
     assert plan.record.operation is not None
     assert plan.record.operation.amount is None
@@ -279,7 +279,7 @@ def test_a_void_has_no_amount_and_asks_to_be_the_sole_holder() -> None:
 
 
 def test_a_hold_of_unknown_amount_needs_the_callers_amount() -> None:
-    """Where nobody said how much is held, all of it is no amount."""
+    """When the held amount is unknown, "all of it" is not an amount."""
     held = an_otp_page()
     seen = entity(payment_amount=None)
     held = decided(held, inquired(seen, asked_at_ms=T0), T0)
@@ -302,7 +302,7 @@ def test_a_hold_of_unknown_amount_needs_the_callers_amount() -> None:
     ],
 )
 def test_why_names_exactly_the_steps_that_would_begin(state: State, names: set[str]) -> None:
-    """What `why` permits is what the steps permit."""
+    """`why` lists exactly the steps that can begin."""
     assert set(allowed_steps(a_payment(state), NATIVE, LATER)) == names | {"refresh"}
 
 
