@@ -128,7 +128,7 @@ def test_settled_reviews_make_room_for_a_new_one() -> None:
     assert len(held.record.reviews) == 16
 
 
-def test_somebody_elses_attempt_moves_nothing() -> None:
+def test_another_callers_attempt_changes_nothing() -> None:
     """An answer about another id proves nothing about ours, so the same inquiry stays due."""
     held = leave_otp(an_otp_page(), NATIVE, T0).snapshot
     before = held.record

@@ -55,7 +55,7 @@ def the_detail(held: Snapshot) -> str:
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "PENDING", "FAILED", "VOID"])
-def test_another_answer_amount_than_start_was_given_is_reviewed(status: str) -> None:
+def test_another_order_amount_than_start_was_given_is_reviewed(status: str) -> None:
     """The review has both values, in every state; the payment shows the gateway's."""
     held = a_payment(State.INITIATED)
     seen = entity(status, is_captured=True, payment_amount=OTHER, order_amount=OTHER)
@@ -92,7 +92,7 @@ def test_another_currency_is_reviewed() -> None:
 
 
 def test_a_lost_pay_and_an_adopted_attempt_go_through_the_same_check() -> None:
-    """For a lost pay and for an adopted attempt alike."""
+    """Both compare the order's amount, and both open a review."""
     seen = taken(payment_amount=AMOUNT, order_amount=OTHER)
     found = decided(a_lost_pay(), listed(seen, asked_at_ms=LIMIT), LIMIT)
     assert (found.record.cf_payment_id, reasons(found)) == (OURS, ["order_amount_differs"])
@@ -100,7 +100,7 @@ def test_a_lost_pay_and_an_adopted_attempt_go_through_the_same_check() -> None:
     assert (adopted.record.state, reasons(adopted)) == (State.CAPTURED, ["order_amount_differs"])
 
 
-def test_the_order_itself_is_compared_before_anybody_has_paid() -> None:
+def test_the_order_itself_is_compared_before_it_is_paid() -> None:
     """A page that fetches the order finds the difference before the customer pays."""
     event = OrderSeen("ACTIVE", T0, T0 + DAY, amount=OTHER, currency="INR", order_id="order_1")
     assert reasons(decided(a_created(), event, T0)) == ["order_amount_differs"]
@@ -140,7 +140,7 @@ def elsewhere(**fields: object) -> Observation:
     ],
     ids=["one", "list", "lost pay", "adopted", "order"],
 )
-def test_an_answer_about_another_answer_proves_nothing(held: Snapshot, event: Event) -> None:
+def test_an_answer_about_another_order_proves_nothing(held: Snapshot, event: Event) -> None:
     """No state, attempt or moment of the schedule changes; the review names the other order."""
     after = decided(held, event, LIMIT)
     same = ("state", "cf_payment_id", "amount_held", "captured_amount", "asked_at_ms", "operation")
@@ -150,7 +150,7 @@ def test_an_answer_about_another_answer_proves_nothing(held: Snapshot, event: Ev
     assert ELSEWHERE in the_detail(after)
 
 
-def test_a_capture_answered_about_another_answer_stays_open() -> None:
+def test_a_capture_answered_about_another_order_stays_open() -> None:
     """The outcome of the step is unknown: an inquiry decides."""
     held = opened(a_payment(State.AUTHORIZED, PREAUTH), Step.CAPTURE, T0, PREAUTH)
     held = decided(held, answered(held, elsewhere(), asked_at_ms=T0), T0, PREAUTH)
@@ -158,7 +158,7 @@ def test_a_capture_answered_about_another_answer_stays_open() -> None:
     assert held.record.operation is not None
 
 
-def test_a_list_with_another_answers_attempt_still_shows_ours() -> None:
+def test_a_list_with_another_orders_attempt_still_shows_ours() -> None:
     """Facts about this order count as always."""
     mixed = entity("PENDING", cf_payment_id="777", order_id=ELSEWHERE)
     held = decided(

@@ -161,7 +161,7 @@ def test_money_elsewhere_is_reviewed_while_ours_still_waits(state: State) -> Non
 @pytest.mark.parametrize("other", [entity(is_captured=False), taken()], ids=["held", "taken"])
 @pytest.mark.parametrize("state", sorted(HOLDS))
 def test_money_on_two_attempts_is_reviewed(state: State, other: Observation) -> None:
-    """The customer paid here and on another page: a person must know it."""
+    """The customer paid here and on another page: a review must open."""
     held = a_payment(state)
     ours = entity(is_captured=False) if state is State.AUTHORIZED else taken()
     seen = decided(held, listed(ours, foreign(other), asked_at_ms=LATER), LATER)

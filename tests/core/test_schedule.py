@@ -338,7 +338,7 @@ def test_a_lost_otp_counts_the_wait_from_when_it_was_sent() -> None:
 
 @pytest.mark.parametrize("step", [Step.CAPTURE, Step.VOID])
 def test_a_refused_step_changes_no_moment_of_a_hold(step: Step) -> None:
-    """A refused step has no effect on the schedule."""
+    """After the refusal the schedule is as if the step had never been opened."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
     tried = opened(held, step, T0 + HOUR, PREAUTH)
     assert tried.record.wake_at_ms == T0 + HOUR + 11 * SECOND

@@ -11,6 +11,6 @@ from tests.engine.shop import Shop, open_shop
 
 @pytest.fixture
 async def shop() -> AsyncIterator[Shop]:
-    """A shop whose payments live in memory and whose clocks stand still."""
+    """A shop with a store in memory and clocks that only the test moves."""
     async with open_shop() as opened:
         yield opened

@@ -23,7 +23,7 @@ OTP = "111000"
 
 
 class Events:
-    """A log that keeps what it is told."""
+    """A log that keeps all events and warnings."""
 
     def __init__(self) -> None:
         self.kept: list[tuple[str, dict[str, Any]]] = []
@@ -54,7 +54,7 @@ def card(number: str = "4111111111111111", channel: Literal["link", "post"] = "p
 
 
 class Shop:
-    """What a test needs of a merchant: orders, payments up to a state, the bank's books."""
+    """What a test needs of a merchant: orders, payments up to a state, the bank's ledger."""
 
     def __init__(
         self,
@@ -98,11 +98,11 @@ class Shop:
         return await self.cashier.submit_otp(payment, OTP)
 
     def fault(self, call: Any, kind: Any, **rest: Any) -> None:
-        """Let the next such call go wrong."""
+        """Make the next such call fail in this way."""
         self.emulator.faults.add(Fault(call=call, kind=kind, **rest))
 
     def effects(self, order_id: str) -> list[str]:
-        """Return what the bank's ledger says of an order."""
+        """Return the ledger of the bank for an order."""
         return [entry.effect for entry in self.emulator.bank.ledger_of(order_id)]
 
     def performed(self, call: str) -> int:

@@ -1,4 +1,4 @@
-"""Notifications as the gateway signs them, for tests that need one out of its hands."""
+"""Notifications with the gateway's signature, for tests that make their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must never be sent: each gets its own clear error out of the tree."""
+"""Input that must never be sent: each kind gets its own clear error of the package."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_an_order_id_out_of_form_is_refused(shop: Shop, order_id: Any) -> 
 
 
 async def test_an_unknown_flow_is_refused_with_the_known_ones(shop: Shop) -> None:
-    """The error lists the flows that there are."""
+    """The error lists the existing flows."""
     with pytest.raises(FlowError, match="native_otp, preauth"):
         await shop.cashier.start("naitve_otp", order_id="order_1")
 
@@ -56,7 +56,7 @@ async def test_a_missing_amount_never_takes_the_whole_hold(shop: Shop) -> None:
     """A misspelt form field gives None: refused before the store is read, nothing is sent."""
     held = await shop.held("5000.00")
     missing: Any = {"amuont": "4200"}.get("amount")
-    for target in (held, held.id, "order_of_nobody.1"):
+    for target in (held, held.id, "order_unknown.1"):
         with pytest.raises(InvalidAmount, match="leave the argument out"):
             await shop.cashier.capture(target, missing)
         with pytest.raises(InvalidAmount):
@@ -69,7 +69,7 @@ async def test_a_missing_amount_never_takes_the_whole_hold(shop: Shop) -> None:
 
 @pytest.mark.parametrize("amount", ["170.01", "1000"])
 async def test_more_than_the_hold_is_refused_before_any_call(shop: Shop, amount: str) -> None:
-    """The hold is known, so the gateway need not be asked."""
+    """The amount held is known, so no call to the gateway is needed."""
     held = await shop.held("170.00")
     with pytest.raises(InvalidAmount, match=r"170\.00 held"):
         await shop.cashier.capture(held, amount)
@@ -79,7 +79,7 @@ async def test_more_than_the_hold_is_refused_before_any_call(shop: Shop, amount:
 
 @pytest.mark.parametrize("otp", ["", "123", "123456789", "11100a", " 111000", "١٢٣٤٥٦", 111000])
 async def test_an_otp_out_of_form_is_refused_and_not_repeated(shop: Shop, otp: Any) -> None:
-    """4 to 8 digits; the error does not say what was typed."""
+    """4 to 8 digits; the error does not contain the input."""
     payment, _ = await shop.at_otp()
     with pytest.raises(InvalidInput) as refused:
         await shop.cashier.submit_otp(payment, otp)
@@ -89,7 +89,7 @@ async def test_an_otp_out_of_form_is_refused_and_not_repeated(shop: Shop, otp: A
 
 @pytest.mark.parametrize("session", ["", "   ", None, "x" * 2000])
 async def test_an_empty_session_is_refused(shop: Shop, session: Any) -> None:
-    """Nothing is written down for a pay that cannot be sent."""
+    """No operation is stored for a pay that cannot be sent."""
     order_id, _ = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id)
     with pytest.raises(InvalidInput, match="payment_session_id"):
@@ -110,8 +110,8 @@ async def test_a_method_that_the_flow_does_not_take_is_refused(shop: Shop) -> No
 @pytest.mark.parametrize(
     "payment_id", ["", "order_1", "order_1.0", "order_1.x", "a.1", None, "order_9.1"]
 )
-async def test_a_payment_that_is_not_there_is_said_so(shop: Shop, payment_id: Any) -> None:
-    """A text that is no id and an id that nobody has end alike."""
+async def test_a_missing_payment_is_an_error(shop: Shop, payment_id: Any) -> None:
+    """A text that is not an id, and an id without a payment, raise the same error."""
     with pytest.raises(PaymentNotFound):
         await shop.cashier.get(payment_id)
 
@@ -198,20 +198,20 @@ async def test_starting_twice_finds_the_same_payment(shop: Shop) -> None:
     "metadata", [{"a": object()}, {"a": "x" * 3000}, {1: "a"}], ids=["object", "large", "key"]
 )
 async def test_metadata_is_small_plain_data(shop: Shop, metadata: Any) -> None:
-    """It lives inside the record, so it has a limit."""
+    """It is stored inside the record, so its size has a limit."""
     with pytest.raises(InvalidInput, match="metadata"):
         await shop.cashier.start("native_otp", order_id="order_1", metadata=metadata)
 
 
 async def test_metadata_comes_back(shop: Shop) -> None:
-    """What the caller noted is there on every payment that is read."""
+    """The caller's metadata is on every payment that is read."""
     noted = {"cart": 17, "lines": ["tea", "cake"]}
     started = await shop.cashier.start("native_otp", order_id="order_1", metadata=noted)
     assert started.metadata == (await shop.cashier.get("order_1.1")).metadata == noted
 
 
 async def test_an_old_version_is_a_conflict(shop: Shop) -> None:
-    """Across HTTP only an id travels: the version protects the button pressed twice."""
+    """A web page sends only an id: the version protects a button that is pressed twice."""
     payment, _ = await shop.at_otp()
     await shop.cashier.submit_otp(payment.id, "999999", expected_version=payment.version)
     with pytest.raises(Conflict):
@@ -220,7 +220,7 @@ async def test_an_old_version_is_a_conflict(shop: Shop) -> None:
 
 
 def test_missing_settings_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One error says what is missing and which variable gives it."""
+    """One error lists all missing settings and their environment variables."""
     for variable, _ in VARIABLES.values():
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(ConfigError) as missing:
@@ -246,7 +246,7 @@ def test_an_unknown_setting_is_python_s_own_error() -> None:
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(setting: str, value: str, named: str) -> None:
-    """Checked when the program starts, not at the first payment; a secret is not shown."""
+    """Checked when the program starts, not at the first payment; no secret is in the error."""
     given = {
         "redis_url": "redis://127.0.0.1",
         "client_id": "id",
@@ -260,7 +260,7 @@ def test_a_setting_that_cannot_be_is_refused(setting: str, value: str, named: st
 
 
 async def test_find_refuses_what_it_cannot_find(shop: Shop) -> None:
-    """An unknown state or an absurd limit is the caller's mistake."""
+    """An unknown state or an impossible limit is an error of the caller."""
     with pytest.raises(InvalidInput, match="states are"):
         await shop.cashier.find(state="paid")
     with pytest.raises(InvalidInput, match="limit"):
@@ -312,9 +312,9 @@ async def test_what_no_json_can_hold_is_refused_before_it_is_written_down(shop: 
     """Half of a surrogate pair in a name: nothing is sent, and the payment stays free."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id)
-    odd = Card(card_number="4111111111111111", card_holder_name="A\ud800", card_cvv="123")
+    malformed = Card(card_number="4111111111111111", card_holder_name="A\ud800", card_cvv="123")
     with pytest.raises(InvalidInput):
-        await shop.cashier.pay(payment, session, odd)
+        await shop.cashier.pay(payment, session, malformed)
     with pytest.raises(InvalidInput):
         await shop.cashier.pay(payment, "session_\ud800", card())
     assert (await shop.cashier.pay(payment, session, card())).state is State.OTP_PENDING
@@ -324,13 +324,13 @@ async def test_what_no_json_can_hold_is_refused_before_it_is_written_down(shop: 
     "asked", [{"older_than": float("nan")}, {"older_than": "x"}, {"limit": "x"}]
 )
 async def test_find_refuses_arguments_of_another_kind(shop: Shop, asked: Any) -> None:
-    """A mistyped filter is said so, out of the tree."""
+    """A mistyped filter raises an error of the package."""
     with pytest.raises(InvalidInput):
         await shop.cashier.find(**asked)
 
 
 async def test_a_payment_that_was_rebuilt_still_carries_its_version(shop: Shop) -> None:
-    """Pickled and back, the button pressed twice is still a Conflict."""
+    """After pickling, a button pressed twice is still a Conflict."""
     payment, _ = await shop.at_otp()
     rebuilt = pickle.loads(pickle.dumps(payment))  # noqa: S301  our own bytes
     await shop.cashier.submit_otp(payment, "999999")

@@ -1,4 +1,4 @@
-"""Channels: what a flow permits is enforced, and what a caller leaves out comes from it."""
+"""Channels: a flow's permitted channels are enforced, and its first one is the default."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_pay_goes_over_the_channel_of_its_flow(
 async def test_a_channel_that_the_flow_does_not_permit_is_refused(
     shop: Shop, method: PaymentMethod, by_id: bool
 ) -> None:
-    """Nothing is sent and nothing is written; the same payment can be paid rightly."""
+    """No request is sent and no change is stored; the same payment can still be paid."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("redirect", order_id=order_id)
     with pytest.raises(IllegalStep, match="over post, only over link") as refused:
@@ -73,15 +73,15 @@ async def test_a_channel_that_the_flow_does_not_permit_is_refused(
 
 
 @pytest.mark.parametrize("channel", ["app", "", "POST", 7])
-async def test_a_channel_that_the_gateway_has_not_got_is_refused(shop: Shop, channel: Any) -> None:
-    """A misspelt or empty one is an IllegalStep too, and not the flow's own."""
+async def test_a_channel_unknown_to_the_gateway_is_refused(shop: Shop, channel: Any) -> None:
+    """A misspelt or empty channel is an IllegalStep too; the flow's default does not replace it."""
     with pytest.raises(IllegalStep, match=f"over {channel}, only over post, link"):
         await paid(shop, "native_otp", Card(channel=channel, **PLAIN))
     assert shop.performed("pay") == 0
 
 
 async def test_a_saved_card_goes_over_the_channel_of_its_flow(shop: Shop) -> None:
-    """The flow's channel is in what is sent, and in what is looked for when the answer is lost."""
+    """The flow's channel is sent, and a lost answer is searched for with it."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("redirect", order_id=order_id)
     shop.fault("pay", "lost_before")
@@ -92,16 +92,16 @@ async def test_a_saved_card_goes_over_the_channel_of_its_flow(shop: Shop) -> Non
     assert (operation.method, operation.channel) == ("card", "link")
 
 
-async def test_the_gateways_own_client_knows_no_flow(shop: Shop) -> None:
-    """A card without a channel is sent as post, as ever."""
+async def test_the_gateways_own_client_uses_no_flow(shop: Shop) -> None:
+    """A card without a channel is sent as post, as before."""
     order_id, session = await shop.order()
     answer = await shop.cashier.gateway.pay(session, Card(**PLAIN))
     assert (answer.channel, answer.action) == ("post", "post")
     assert len(shop.emulator.bank.attempts_of(order_id)) == 1
 
 
-async def test_a_flow_of_ones_own_orders_its_channels(tmp_path: Path) -> None:
-    """The first one listed is for a caller who names none."""
+async def test_a_merchants_own_flow_orders_its_channels(tmp_path: Path) -> None:
+    """The first one listed is the default."""
     text = 'name = "mine"\nmethods = ["card"]\n[channels]\ncard = ["link", "post"]\n'
     file = tmp_path / "mine.toml"
     file.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the gateway shows and the merchant did not mean, through the whole of cfflow."""
+"""What the gateway shows and the merchant did not intend, through the whole of cfflow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def asked_twice(shop: Shop, payment: cfflow.Payment) -> cfflow.Payment:
 
 
 async def test_a_sale_of_another_amount_than_start_was_given_is_reviewed(shop: Shop) -> None:
-    """The customer pays what the gateway's order says, and a person learns of both values."""
+    """The customer pays the amount of the gateway's order, and the review has both amounts."""
     order_id, session = await shop.order("1.00")
     payment = await shop.cashier.start("native_otp", order_id=order_id, amount="170.00")
     payment = await shop.cashier.pay(payment, session, card())
@@ -45,9 +45,9 @@ async def test_a_sale_of_another_amount_than_start_was_given_is_reviewed(shop: S
 
 
 async def test_a_lost_pay_of_another_amount_is_not_followed_by_a_second_one(shop: Shop) -> None:
-    """The order is of 1.30 where start was given 1.31: the attempt may be ours all the same."""
+    """The order is of 1.30, start was given 1.31: the attempt may still be ours."""
     payment = await lost_pay(shop, "lost_after", of="1.30", started_with="1.31")
-    # The order's own session pays it a second time, if anybody lets it.
+    # The order's own session would pay it a second time if a second pay were allowed.
     payment = await asked_twice(shop, payment)
     assert payment.review == ("ambiguous_attempt",)
     with pytest.raises(cfflow.CfflowError):
@@ -58,7 +58,7 @@ async def test_a_lost_pay_of_another_amount_is_not_followed_by_a_second_one(shop
 @pytest.mark.parametrize("ahead_s", [-3600.0, 900.0])
 @pytest.mark.parametrize("kind", ["lost_before", "lost_after"])
 async def test_a_store_whose_clock_is_wrong_changes_no_verdict(kind: str, ahead_s: float) -> None:
-    """An older attempt with the same card stands beside: only the gateway's clock tells."""
+    """An older attempt has the same card: only the gateway's clock separates the two."""
     clock = FakeClock()
     async with open_shop(clock=clock) as shop:
         clock.now_ms = round((shop.emulator.clock.now() + ahead_s) * 1000)
@@ -78,7 +78,7 @@ async def test_a_store_whose_clock_is_wrong_changes_no_verdict(kind: str, ahead_
 
 
 async def test_an_order_of_another_account_is_reviewed_and_can_be_ended(shop: Shop) -> None:
-    """The gateway answers 404 for ever; a person's word ends the payment, with their name."""
+    """The gateway always answers 404; a person's decision ends the payment, with their name."""
     payment, _ = await shop.at_otp()
     shop.fault("fetch_payment", "status_before", status=404, count=None)
     worker = Worker(shop.cashier)
@@ -97,7 +97,7 @@ async def test_an_order_of_another_account_is_reviewed_and_can_be_ended(shop: Sh
 
 
 async def test_a_worker_sends_nothing_because_of_an_order_that_is_not_known(shop: Shop) -> None:
-    """At a hold's time to act the gateway answers 404; the next good answer lets it be voided."""
+    """The gateway answers 404 when the hold is due; after the next good answer it is voided."""
     held = await shop.held()
     shop.fault("fetch_payment", "status_before", status=404)
     shop.pass_time(7 * 86_400 - 6 * 3_600 + 1)
@@ -111,7 +111,7 @@ async def test_a_worker_sends_nothing_because_of_an_order_that_is_not_known(shop
 
 
 async def test_a_upi_payment_is_never_resolved_to_an_otp_page(shop: Shop) -> None:
-    """It has none; and where no other state can be reached, `resolve` is not offered."""
+    """UPI has no OTP page; where no other state can be reached, `resolve` is not offered."""
     order_id, session = await shop.order("10.00")
     payment = await shop.cashier.start("upi", order_id=order_id, amount="11.00")
     method = cfflow.UPI(channel="collect", upi_id="me@gocash")
@@ -126,7 +126,7 @@ async def test_a_upi_payment_is_never_resolved_to_an_otp_page(shop: Shop) -> Non
 
 
 async def test_adopting_under_a_flow_that_does_not_take_the_method_is_refused(shop: Shop) -> None:
-    """Nothing is written; a second flow beside it takes the card, each attempt its own."""
+    """No payment is stored; a second flow takes the card, and each attempt gets its own."""
     order_id, session = await shop.order("10.00")
     await shop.cashier.gateway.pay(session, card())
     await shop.cashier.gateway.pay(session, cfflow.UPI(channel="collect", upi_id="me@gocash"))
@@ -138,7 +138,7 @@ async def test_adopting_under_a_flow_that_does_not_take_the_method_is_refused(sh
 
 
 async def test_an_adopted_payment_is_as_old_as_its_attempt(shop: Shop) -> None:
-    """Yesterday's capture is not today's; that it was adopted stands in its history."""
+    """Yesterday's capture keeps its date; its history has the adoption."""
     order_id, session = await shop.order("10.00")
     paid = await shop.cashier.gateway.pay(session, card())
     await shop.cashier.gateway.simulate(str(paid.cf_payment_id), "SUCCESS")

@@ -101,7 +101,7 @@ async def test_leaving_the_otp_page_leads_to_the_bank(shop: Shop) -> None:
 
 
 async def test_native_otp_is_best_effort(shop: Shop) -> None:
-    """A bank without native OTP answers with a redirect, which is followed all the same."""
+    """A bank without native OTP answers with a redirect, and the payment follows it."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id)
     sent = await shop.cashier.pay(payment, session, card("5105105105105100"))
@@ -110,7 +110,7 @@ async def test_native_otp_is_best_effort(shop: Shop) -> None:
 
 
 async def test_a_hold_is_captured_in_part(shop: Shop) -> None:
-    """Held now, taken later, the rest released: one capture of the amount asked for."""
+    """Held now, captured later, the rest released: one capture of the requested amount."""
     payment = await shop.held("5000.00")
     assert payment.state is State.AUTHORIZED
     assert payment.hold_expires_at is not None
@@ -121,7 +121,7 @@ async def test_a_hold_is_captured_in_part(shop: Shop) -> None:
 
 
 async def test_a_hold_is_voided_whole(shop: Shop) -> None:
-    """A void releases the hold and is the end."""
+    """A void releases the hold and ends the payment."""
     voided = await shop.cashier.void(await shop.held())
     assert (voided.state, voided.captured_amount) == (State.VOIDED, None)
     assert shop.effects(voided.order_id)[-1] == "voided"
@@ -201,7 +201,7 @@ async def test_a_mandate_by_link_or_qr_code_goes_from_the_app_to_the_money(
 
 
 async def test_the_sandboxs_hold_over_link_is_captured(shop: Shop) -> None:
-    """Order note `preauth_transaction` and channel `link`: the way to try a hold there."""
+    """Order note `preauth_transaction` and channel `link`: how to test a hold in the sandbox."""
     order = await shop.cashier.gateway.create_order(
         "5000.00", CUSTOMER, order_note="preauth_transaction"
     )
@@ -237,7 +237,7 @@ async def test_what_leaves_the_page_is_a_redirect(
     assert (await shop.cashier.refresh(sent)).state is State.CAPTURED
 
 
-async def test_an_attempt_that_fails_says_why(shop: Shop) -> None:
+async def test_a_failed_attempt_has_its_error_code(shop: Shop) -> None:
     """A failed attempt keeps the gateway's error code; the order may be tried again."""
     payment, session = await shop.at_otp()
     await shop.cashier.gateway.simulate(payment.cf_payment_id or "", "FAILED")

@@ -1,4 +1,4 @@
-"""When a worker looks, seen from outside: status pages, siblings, and hours without a worker."""
+"""When a worker looks, seen from outside: status pages, siblings, hours without a worker."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ async def test_a_status_page_does_not_keep_the_worker_from_looking(shop: Shop) -
 
 
 async def test_a_busy_sibling_moves_no_look(shop: Shop) -> None:
-    """One payment of the order is asked about and stepped on; the other keeps its moments."""
-    quiet = await waiting(shop)
-    await shop.cashier.abandon(quiet)
-    before = await wake_at_ms(shop, quiet)
-    session = (await shop.cashier.gateway.fetch_order(quiet.order_id)).payment_session_id
+    """One payment of the order gets inquiries and steps; the other keeps its moments."""
+    idle = await waiting(shop)
+    await shop.cashier.abandon(idle)
+    before = await wake_at_ms(shop, idle)
+    session = (await shop.cashier.gateway.fetch_order(idle.order_id)).payment_session_id
     assert session is not None
-    busy = await shop.cashier.start("native_otp", order_id=quiet.order_id, amount="170.00")
+    busy = await shop.cashier.start("native_otp", order_id=idle.order_id, amount="170.00")
     busy = await shop.cashier.pay(busy, session, card("4706131211212123"))
     for _ in range(4):
         shop.pass_time(1)
         busy = await shop.cashier.refresh(busy)
     busy = await shop.cashier.submit_otp(busy, "222222")
     assert busy.state is State.OTP_PENDING
-    assert await wake_at_ms(shop, quiet) == before
+    assert await wake_at_ms(shop, idle) == before
 
 
 async def test_after_hours_without_a_worker_one_inquiry_settles_what_was_missed(
     shop: Shop,
 ) -> None:
-    """Not one for each moment that went by."""
+    """One inquiry, not one for each moment that passed."""
     payment = await waiting(shop)
     shop.pass_time(5 * 3600)
     before = shop.performed("fetch_payment")

@@ -30,7 +30,7 @@ def primary(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def replicas(primary: Server, tmp_path: Path) -> Iterator[Sequence[Server]]:
-    """Two replicas that have all that it has."""
+    """Two replicas with all the data of the server."""
     pair = [Server(primary.binary, tmp_path / name) for name in ("first", "second")]
     try:
         for replica in pair:
@@ -64,7 +64,7 @@ async def pay(shop: Shop) -> Payment:
 async def test_a_step_that_enough_replicas_have_is_sent(
     replicas: Sequence[Server], shop_with: Open
 ) -> None:
-    """One of two hangs: one is enough, and no step waits for the other."""
+    """One of two hangs: one is enough, and no step waits for the other one."""
     async with shop_with(1, PATIENT_S) as shop:
         replicas[1].pause()
         async with asyncio.timeout(PATIENT_S / 2):
@@ -93,7 +93,7 @@ async def test_a_step_that_too_few_replicas_have_is_not_sent(
 async def test_a_pay_and_an_otp_are_not_sent_either(
     replicas: Sequence[Server], shop_with: Open
 ) -> None:
-    """Every step that may move money is written down where it will be found."""
+    """Every step that may move money waits for the replicas."""
     async with shop_with(2) as shop:
         paying = await pay(shop)
         order_id, session = await shop.order()
@@ -124,7 +124,7 @@ async def test_what_sends_nothing_waits_for_no_replica(
 
 
 async def test_without_any_replica_no_step_is_sent(primary: Server, shop_with: Open) -> None:
-    """A shop that wants two copies gets none done while there is one."""
+    """A shop that requires copies sends no step while the server has no replica."""
     assert primary.run("INFO", "replication")["connected_slaves"] == 0
     async with shop_with(1) as shop:
         with pytest.raises(StoreUnavailable, match="too few replicas"):
@@ -135,7 +135,7 @@ async def test_without_any_replica_no_step_is_sent(primary: Server, shop_with: O
 async def test_a_lost_script_and_a_lost_answer_change_nothing(
     primary: Server, replicas: Sequence[Server]
 ) -> None:
-    """Sent again, the step is waited for on the connection on which it was written down."""
+    """A step that is sent again waits for its replicas on the connection that wrote it."""
     assert len(replicas) == 2
     async with (
         Proxy(primary.port).running() as name,
@@ -150,10 +150,10 @@ async def test_a_lost_script_and_a_lost_answer_change_nothing(
         assert (shop.performed("authorize"), name.cut) == (1, 1)
 
 
-async def test_a_lost_answer_counts_no_replica_that_has_not_got_it(
+async def test_a_lost_answer_counts_only_replicas_that_have_the_step(
     primary: Server, replicas: Sequence[Server]
 ) -> None:
-    """The step is in already when it is sent again; one replica still hangs, and that counts."""
+    """The step is already stored when it is sent again, but one replica lacks it: refused."""
     async with (
         Proxy(primary.port).running() as name,
         open_shop(store=RedisStore(name.url, min_replicas=2)) as shop,
@@ -167,7 +167,7 @@ async def test_a_lost_answer_counts_no_replica_that_has_not_got_it(
 
 
 async def test_a_cluster_cannot_promise_it(cluster_url: str) -> None:
-    """Its client may ask another node than the one that wrote: refused at the start."""
+    """Its client may ask a node other than the one that wrote: refused at the start."""
     with pytest.raises(ConfigError, match="min_replicas"):
         await RedisStore(cluster_url, min_replicas=1).open()
 
@@ -175,14 +175,14 @@ async def test_a_cluster_cannot_promise_it(cluster_url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "count"), [("embedded:", 1), ("redis://127.0.0.1", -1), ("redis://127.0.0.1", "1")]
 )
-def test_a_number_that_nobody_can_keep_is_refused(url: str, count: int) -> None:
+def test_an_impossible_number_of_replicas_is_refused(url: str, count: int) -> None:
     """Checked when the program starts, not at the first payment."""
     with pytest.raises(ConfigError, match="min_replicas"):
         connected(url, count)
 
 
 async def test_connect_takes_it_as_a_setting(primary: Server) -> None:
-    """`connect(min_replicas=...)` is all that a shop has to say."""
+    """`connect(min_replicas=...)` is the only setting that a shop needs."""
     async with connected(primary.url, 1) as cashier:
         payment = await cashier.start("native_otp", order_id="order_1")
         with pytest.raises(StoreUnavailable, match="too few replicas"):

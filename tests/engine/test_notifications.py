@@ -1,4 +1,4 @@
-"""Notifications in: accepted once the wake is committed, and answered by an inquiry."""
+"""Incoming notifications: accepted once the wake is committed, settled by an inquiry."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 async def notify(shop: Shop, body: bytes, **headers: str) -> Receipt:
-    """Hand in a notification that the gateway signed now."""
+    """Deliver a notification that the gateway signed now."""
     return await shop.cashier.on_webhook(signed(body, shop.store.now_ms(), **headers), body)
 
 
@@ -55,7 +55,7 @@ async def by_upi(shop: Shop) -> Payment:
 
 
 async def approved(shop: Shop) -> tuple[Payment, bytes]:
-    """Return a payment whose money the bank has taken, and what the gateway says of it."""
+    """Return a payment whose money the bank has taken, and the gateway's event about it."""
     payment = await by_upi(shop)
     await shop.cashier.gateway.simulate(str(payment.cf_payment_id), "SUCCESS")
     return payment, event(payment.order_id, payment.cf_payment_id)
@@ -79,11 +79,11 @@ async def in_feed(shop: Shop) -> list[FeedNotification]:
     return [item for item in found if isinstance(item, FeedNotification)]
 
 
-# what it does
+# what a notification does
 
 
 async def test_a_notification_is_answered_by_an_inquiry(shop: Shop) -> None:
-    """The receipt names the payment; the next claim asks the gateway, whose word moves it."""
+    """The receipt names the payment; the next lease asks the gateway, and its answer counts."""
     payment, body = await approved(shop)
     receipt = await notify(shop, body)
     assert receipt.payment_ids == (payment.id,)
@@ -92,7 +92,7 @@ async def test_a_notification_is_answered_by_an_inquiry(shop: Shop) -> None:
 
 
 async def test_it_moves_no_money_facts_by_itself(shop: Shop) -> None:
-    """The gateway says otherwise when it is asked, and only that counts."""
+    """The gateway's answer to the inquiry is another one, and only that one counts."""
     payment = await by_upi(shop)
     await notify(shop, event(payment.order_id, payment.cf_payment_id, "SUCCESS"))
     await notify(shop, event(payment.order_id, payment.cf_payment_id, "FAILED", FAILED))
@@ -100,8 +100,8 @@ async def test_it_moves_no_money_facts_by_itself(shop: Shop) -> None:
     assert (await shop.cashier.get(payment.id)).state is State.INITIATED
 
 
-async def test_the_payment_in_the_customers_hand_stays_good(shop: Shop) -> None:
-    """Neither it nor the inquiry after it is a version: the customer's step goes through."""
+async def test_a_notification_makes_no_new_version(shop: Shop) -> None:
+    """Neither it nor its inquiry makes a new version, so the customer's step has no Conflict."""
     payment, _ = await shop.at_otp()
     before = shop.performed("fetch_payment")
     await notify(shop, event(payment.order_id, payment.cf_payment_id, "PENDING"))
@@ -112,7 +112,7 @@ async def test_the_payment_in_the_customers_hand_stays_good(shop: Shop) -> None:
 
 
 async def test_a_lost_pay_is_found_by_the_notification_about_it(shop: Shop) -> None:
-    """Nobody knew of an attempt; the notification's is looked for among all of the order."""
+    """The payment has no attempt; the notification's is searched for in the order's list."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id)
     shop.fault("pay", "lost_after")
@@ -125,7 +125,7 @@ async def test_a_lost_pay_is_found_by_the_notification_about_it(shop: Shop) -> N
 
 
 async def test_an_order_paid_on_another_page_is_noticed_at_once(shop: Shop) -> None:
-    """Its payment here was never sent; the order is asked for, long before it expires."""
+    """Its pay was never sent here; the order is fetched long before it expires."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id)
     method = UPI(channel="collect", upi_id="testsuccess@gocash")
@@ -137,7 +137,7 @@ async def test_an_order_paid_on_another_page_is_noticed_at_once(shop: Shop) -> N
 
 
 async def test_a_customer_who_paid_twice_is_noticed(shop: Shop) -> None:
-    """The second attempt is nobody's here; the payment that took money is reviewed."""
+    """No payment here has the second attempt; the payment that took money is reviewed."""
     payment, elsewhere = await paid_twice(shop)
     payment = await shop.cashier.submit_otp(payment, "111000")
     await shop.cashier.gateway.simulate(elsewhere, "SUCCESS")
@@ -147,7 +147,7 @@ async def test_a_customer_who_paid_twice_is_noticed(shop: Shop) -> None:
 
 
 async def test_a_customer_who_paid_elsewhere_first_is_noticed_too(shop: Shop) -> None:
-    """Ours is not completed: until a person closes the review no OTP is asked for or sent."""
+    """Until a person closes the review, no OTP of our attempt is asked for or sent."""
     payment, elsewhere = await paid_twice(shop)
     await shop.cashier.gateway.simulate(elsewhere, "SUCCESS")
     await notify(shop, event(payment.order_id, elsewhere))
@@ -171,8 +171,10 @@ async def test_a_customer_who_paid_elsewhere_first_is_noticed_too(shop: Shop) ->
     assert (payment.state, payment.review) == (State.CAPTURED, ())
 
 
-async def test_a_question_about_ours_does_not_answer_one_about_a_strangers(shop: Shop) -> None:
-    """A refused step asks about its own attempt at once; the worker still asks for the list."""
+async def test_an_inquiry_about_ours_does_not_settle_a_foreign_one(
+    shop: Shop,
+) -> None:
+    """A refused step asks about its own attempt; the worker still asks for the list."""
     payment, elsewhere = await paid_twice(shop)
     for attempt in (str(payment.cf_payment_id), elsewhere):
         await shop.cashier.gateway.simulate(attempt, "SUCCESS")
@@ -185,7 +187,7 @@ async def test_a_question_about_ours_does_not_answer_one_about_a_strangers(shop:
 
 
 async def test_what_is_known_already_costs_no_inquiry(shop: Shop) -> None:
-    """After a sale whose end we saw: the gateway's rate limit is for others."""
+    """The end of the sale was seen: no call of the gateway's rate limit is spent on it."""
     payment, _ = await shop.at_otp()
     payment = await shop.cashier.submit_otp(payment, "111000")
     before = shop.performed("fetch_payment")
@@ -195,7 +197,7 @@ async def test_what_is_known_already_costs_no_inquiry(shop: Shop) -> None:
 
 
 async def test_one_that_comes_during_a_step_waits_for_its_end(shop: Shop) -> None:
-    """A step on its way is not asked about; its outcome leaves the notification due."""
+    """A step on its way gets no inquiry; after its outcome the notification is still due."""
     payment, _ = await shop.at_otp()
     shop.fault("authenticate", "delay_before", delay_s=0.2)
     submitting = asyncio.create_task(shop.cashier.submit_otp(payment, "000000"))
@@ -210,7 +212,7 @@ async def test_one_that_comes_during_a_step_waits_for_its_end(shop: Shop) -> Non
 
 
 async def test_a_notification_that_cannot_be_answered_for_days_is_still_tried(shop: Shop) -> None:
-    """The pauses grow to their longest and stay there; the gateway is not asked ever faster."""
+    """The pauses grow to a longest one: the gateway is not asked faster and faster."""
     payment, body = await approved(shop)
     worker = Worker(shop.cashier)
     worker._failures[payment.id] = 5_000
@@ -223,11 +225,11 @@ async def test_a_notification_that_cannot_be_answered_for_days_is_still_tried(sh
     assert (await shop.cashier.get(payment.id)).state is State.CAPTURED
 
 
-# what is told
+# what is in the feed
 
 
-async def test_one_is_told_in_the_feed_once_however_often_it_comes(shop: Shop) -> None:
-    """Within a day, under any key: the feed is for handlers, the wake is for the money."""
+async def test_one_is_in_the_feed_once_however_often_it_comes(shop: Shop) -> None:
+    """Within a day, under any key. The wake is still set each time, because of the money."""
     payment, body = await approved(shop)
     receipts = [await notify(shop, body, x_idempotency_key=key) for key in ("k1", "k1", "k2")]
     assert [receipt.duplicate for receipt in receipts] == [False, True, True]
@@ -235,8 +237,8 @@ async def test_one_is_told_in_the_feed_once_however_often_it_comes(shop: Shop) -
     assert [item.cf_payment_id for item in await in_feed(shop)] == [payment.cf_payment_id]
 
 
-async def test_after_a_day_it_is_told_again_under_the_same_content_id(shop: Shop) -> None:
-    """So that a handler can drop it: the gateway's dashboard sends any event again."""
+async def test_after_a_day_it_is_in_the_feed_again_under_the_same_content_id(shop: Shop) -> None:
+    """With the content id a handler can drop it: the dashboard can send any event again."""
     payment, body = await approved(shop)
     headers = signed(body, shop.store.now_ms())
     receipts = []
@@ -250,8 +252,8 @@ async def test_after_a_day_it_is_told_again_under_the_same_content_id(shop: Shop
     assert first.cf_payment_id == again.cf_payment_id == payment.cf_payment_id
 
 
-async def test_another_event_under_the_key_of_the_first_is_told_too(shop: Shop) -> None:
-    """The key is not signed: it cannot have a genuine event dropped."""
+async def test_another_event_under_the_key_of_the_first_is_in_the_feed_too(shop: Shop) -> None:
+    """The key is not signed, so it must not make a genuine event a duplicate."""
     bodies = [event(bank_reference=reference) for reference in ("1", "2")]
     receipts = [await notify(shop, body, x_idempotency_key="k1") for body in bodies]
     assert [receipt.duplicate for receipt in receipts] == [False, False]
@@ -262,7 +264,7 @@ async def test_another_event_under_the_key_of_the_first_is_told_too(shop: Shop) 
 async def test_another_systems_payment_is_acknowledged_and_handed_to_the_feed(
     shop: Shop, order_id: str
 ) -> None:
-    """With its own data; a refusal would have the gateway send it again for nothing."""
+    """With its own data; after a refusal the gateway would send it again without use."""
     receipt = await notify(shop, event(order_id, 77))
     assert (receipt.order_id, receipt.cf_payment_id, receipt.payment_ids) == (None, None, ())
     (item,) = await in_feed(shop)
@@ -271,7 +273,7 @@ async def test_another_systems_payment_is_acknowledged_and_handed_to_the_feed(
 
 
 async def test_one_that_names_no_attempt_wakes_no_payment(shop: Shop) -> None:
-    """Its order has one that waits; nothing says that it is about this one."""
+    """Its order has a payment that waits, but no field links the event to that payment."""
     payment = await by_upi(shop)
     receipt = await notify(shop, event(payment.order_id, None))
     assert (receipt.order_id, receipt.payment_ids) == (payment.order_id, ())
@@ -280,7 +282,7 @@ async def test_one_that_names_no_attempt_wakes_no_payment(shop: Shop) -> None:
 
 
 async def test_an_unknown_event_is_acknowledged_and_handed_to_the_feed(shop: Shop) -> None:
-    """With its data, amounts exact, for whoever knows what it means."""
+    """With its data and exact amounts, for a handler that understands it."""
     body = b'{"type": "REFUND_STATUS_WEBHOOK", "data": {"refund": {"refund_amount": 1.10}}}'
     receipt = await notify(shop, body)
     assert (receipt.type, receipt.payment_ids) == ("REFUND_STATUS_WEBHOOK", ())
@@ -289,7 +291,7 @@ async def test_an_unknown_event_is_acknowledged_and_handed_to_the_feed(shop: Sho
 
 
 async def test_what_is_refused_touches_nothing(shop: Shop) -> None:
-    """No wake, no feed, no mark: the real one that follows is no duplicate."""
+    """No wake, no feed, no marker: the genuine one that follows is not a duplicate."""
     payment, body = await approved(shop)
     with pytest.raises(InvalidSignature):
         await shop.cashier.on_webhook(signed(body, shop.store.now_ms(), secret="x"), body)
@@ -298,8 +300,8 @@ async def test_what_is_refused_touches_nothing(shop: Shop) -> None:
     assert payment.state is State.INITIATED
 
 
-async def test_every_notification_is_in_the_log_with_its_fate(shop: Shop) -> None:
-    """Accepted with whom it woke, refused with the reason, and never a signature."""
+async def test_every_notification_is_in_the_log_with_its_result(shop: Shop) -> None:
+    """Accepted with the payments it woke, refused with the reason; never with a signature."""
     payment, body = await approved(shop)
     await notify(shop, body)
     with pytest.raises(InvalidSignature):
@@ -314,7 +316,7 @@ async def test_every_notification_is_in_the_log_with_its_fate(shop: Shop) -> Non
 
 
 async def test_secrets_beside_the_client_secret_are_good_while_they_are_configured() -> None:
-    """So that no notification is lost while one is replaced."""
+    """No notification is lost while a secret is replaced."""
     async with open_shop(webhook_secrets=["the next secret"]) as shop:
         for secret in (SECRET, "the next secret"):
             body = event()
@@ -330,8 +332,8 @@ async def test_the_tolerance_is_the_merchants_to_set() -> None:
             await shop.cashier.on_webhook(signed(body, shop.store.now_ms() - 61_000), body)
 
 
-async def test_an_orchestrator_without_secrets_says_so() -> None:
-    """One made by hand has none: that is no forgery."""
+async def test_an_orchestrator_without_secrets_raises_a_config_error() -> None:
+    """An orchestrator made by hand has no secrets: the error is not "forged"."""
     async with running_emulator() as emulator:
         connected = cfflow.connect(
             store=MemoryStore(),
@@ -368,7 +370,7 @@ async def test_a_worker_asks_with_its_next_lease(
 
 
 async def test_a_store_that_is_down_refuses_so_that_it_comes_again(server: Server) -> None:
-    """503: nothing was committed, and the gateway sends it once more."""
+    """The gateway gets a 503: nothing was committed, and it sends the notification again."""
     async with open_shop(store=RedisStore(server.url, deadline_s=0.3)) as shop:
         server.kill()
         with pytest.raises(cfflow.StoreUnavailable) as refused:

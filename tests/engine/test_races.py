@@ -1,4 +1,4 @@
-"""Many at once: one of them wins, and the gateway hears of one."""
+"""Many callers at once: one of them wins, and the gateway gets one call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cfflow.store.protocol import load_payment
 from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import OTP, Shop, card, open_shop, until
 
-#: So many tasks press the same button at once.
+#: The number of tasks that press the same button at once.
 CROWD = 200
 
 
@@ -32,12 +32,12 @@ async def outcomes(*steps: Awaitable[Payment]) -> Counter[str]:
 
 
 def by_hand_or_id(payment: Payment) -> Iterator[Payment | str]:
-    """Yield what a crowd passes: half of it the payment in hand, half only its id."""
+    """Yield the argument of each task: half pass the payment as read, half only its id."""
     return islice(cycle((payment, payment.id)), CROWD)
 
 
 def one_won(ended: Counter[str]) -> None:
-    """One step was carried out; all others were told that nothing was sent."""
+    """One step was carried out; all others got an error that nothing was sent."""
     assert ended["done"] == 1
     assert set(ended) <= {"done", Conflict.__name__, IllegalStep.__name__}
     assert ended.total() == CROWD
@@ -53,7 +53,7 @@ async def test_two_callers_on_one_snapshot_are_one_call(real_shop: Shop) -> None
 
 
 async def test_the_same_otp_200_times_is_one_call(real_shop: Shop) -> None:
-    """The bank hears of one submission, and takes the money once."""
+    """The bank gets one submission, and takes the money once."""
     payment, _ = await real_shop.at_otp()
     submit = real_shop.cashier.submit_otp
     one_won(await outcomes(*(submit(one, OTP) for one in by_hand_or_id(payment))))
@@ -63,7 +63,7 @@ async def test_the_same_otp_200_times_is_one_call(real_shop: Shop) -> None:
 
 
 async def test_200_resends_that_come_too_soon_are_no_call(real_shop: Shop) -> None:
-    """All of them are told when to try again; the customer's phone stays silent."""
+    """All errors have the time of the next try; the customer gets no message."""
     payment, _ = await real_shop.at_otp()
     resend = real_shop.cashier.resend_otp
     ended = await outcomes(*(resend(one) for one in by_hand_or_id(payment)))
@@ -85,7 +85,7 @@ async def test_200_captures_and_voids_of_one_hold_are_one_effect(
 
 
 async def test_200_starts_of_one_order_are_one_payment(real_shop: Shop) -> None:
-    """start is idempotent however many call it at once."""
+    """start is idempotent, however many callers there are at once."""
     order_id, _ = await real_shop.order()
     started = await asyncio.gather(
         *(real_shop.cashier.start("native_otp", order_id=order_id) for _ in range(CROWD))
@@ -95,7 +95,7 @@ async def test_200_starts_of_one_order_are_one_payment(real_shop: Shop) -> None:
 
 
 async def test_200_pays_of_one_payment_are_one_attempt(real_shop: Shop) -> None:
-    """The customer's card is asked for once."""
+    """The gateway gets one pay."""
     order_id, session = await real_shop.order()
     payment = await real_shop.cashier.start("native_otp", order_id=order_id)
     pay = real_shop.cashier.pay
@@ -105,7 +105,7 @@ async def test_200_pays_of_one_payment_are_one_attempt(real_shop: Shop) -> None:
 
 
 async def test_an_answer_is_merged_into_what_a_faster_inquiry_wrote(real_shop: Shop) -> None:
-    """The pay's own answer comes late: its way to the bank is kept all the same."""
+    """The pay's own answer comes late: the address of the bank's page is still stored."""
     order_id, session = await real_shop.order()
     payment = await real_shop.cashier.start("native_otp", order_id=order_id, amount="170")
     real_shop.fault("pay", "delay_after", delay_s=0.5)

@@ -17,11 +17,11 @@ from cfflow.testing import FakeClock, MemoryStore
 from cfflow.testing.conformance.helpers import a_plan
 from tests.engine.shop import CUSTOMER, OTP, Events
 
-#: More than the gateway answers in a minute.
+#: More calls than the gateway allows in a minute.
 OPEN = 160
 #: The gateway's own limits of calls per minute in production.
 LIMITS = {"fetch_payment": 130, "fetch_payments": 100, "fetch_order": 400}
-#: So often the checkout asks, in seconds of a clock that only the test moves.
+#: How often the checkout asks, in seconds of a clock that only the test moves.
 STEP_S = 2.0
 
 CARD = {

@@ -54,7 +54,7 @@ async def ambiguous(shop: Shop) -> tuple[Payment, str]:
 
 
 async def test_an_order_that_redis_lost_is_rebuilt_from_the_gateway(shop: Shop) -> None:
-    """Each attempt becomes a payment in the order in which they began, with its own words."""
+    """Each attempt becomes a payment, oldest first, with the gateway's own fields."""
     order_id, session = await shop.order()
     ids = [
         await attempt(shop, order_id, session, "FAILED"),
@@ -69,7 +69,7 @@ async def test_an_order_that_redis_lost_is_rebuilt_from_the_gateway(shop: Shop) 
 
 
 async def test_adopting_twice_changes_nothing(shop: Shop) -> None:
-    """Idempotent: the second call finds every attempt claimed."""
+    """Idempotent: at the second call every attempt has its payment."""
     order_id, session = await shop.order()
     await attempt(shop, order_id, session, "SUCCESS")
     first = await shop.cashier.adopt(order_id, flow="native_otp")
@@ -80,15 +80,15 @@ async def test_adopting_twice_changes_nothing(shop: Shop) -> None:
 
 
 async def test_adopting_an_order_without_attempts_invents_nothing(shop: Shop) -> None:
-    """No attempt, no payment; and an order that the gateway does not know is its refusal."""
+    """Without an attempt there is no payment; an order unknown to the gateway is an error."""
     order_id, _ = await shop.order()
     assert await shop.cashier.adopt(order_id, flow="native_otp") == []
     with pytest.raises(cfflow.GatewayRejected):
         await shop.cashier.adopt("order_unknown", flow="native_otp")
 
 
-async def test_a_payment_that_waits_takes_the_attempt_that_redis_forgot(shop: Shop) -> None:
-    """Rolled back to before the pay: the same payment claims it, no second one is begun."""
+async def test_a_payment_that_waits_takes_the_attempt_that_redis_lost(shop: Shop) -> None:
+    """Rolled back to before the pay: the same payment takes it, no second one is begun."""
     order_id, session = await shop.order()
     await shop.cashier.start("native_otp", order_id=order_id)
     ours = await attempt(shop, order_id, session, "SUCCESS")
@@ -97,7 +97,7 @@ async def test_a_payment_that_waits_takes_the_attempt_that_redis_forgot(shop: Sh
 
 
 async def test_an_adopted_hold_can_be_captured(shop: Shop) -> None:
-    """The flow that the caller named holds for it, and its steps work as for any other."""
+    """It follows the flow that the caller named, and its steps work as for any other."""
     order_id, session = await shop.order(hold=True)
     cf_payment_id = await attempt(shop, order_id, session)
     await shop.cashier.gateway.authenticate(cf_payment_id, OTP)
@@ -108,13 +108,13 @@ async def test_an_adopted_hold_can_be_captured(shop: Shop) -> None:
 
 
 async def test_nothing_is_adopted_while_a_pay_is_open(shop: Shop) -> None:
-    """One of the attempts may be that pay's own: that is found out first."""
+    """One of the attempts may belong to that pay: it must be decided first."""
     payment, _ = await ambiguous(shop)
     with pytest.raises(cfflow.Conflict, match="pay is open"):
         await shop.cashier.adopt(payment.order_id, flow="native_otp")
 
 
-async def test_after_a_persons_word_the_attempts_of_an_ambiguous_pay_are_adopted(
+async def test_after_a_persons_decision_the_attempts_of_an_ambiguous_pay_are_adopted(
     shop: Shop,
 ) -> None:
     """`resolve` closes the pay; then `adopt` gives every attempt a payment."""
@@ -131,7 +131,7 @@ async def test_after_a_persons_word_the_attempts_of_an_ambiguous_pay_are_adopted
 async def test_an_abandoned_payment_frees_the_order_and_takes_no_more_customers(
     shop: Shop,
 ) -> None:
-    """The next start begins another payment; the old page works no more."""
+    """The next start begins another payment; the old page accepts no step."""
     payment, session = await shop.at_otp()
     payment = await shop.cashier.abandon(payment)
     assert payment.next_action is None
@@ -155,7 +155,7 @@ async def test_a_payment_with_an_open_pay_cannot_be_abandoned(shop: Shop) -> Non
 
 
 async def test_an_abandoned_payment_is_watched_to_its_end(shop: Shop) -> None:
-    """Money that comes after all is seen."""
+    """Money that arrives later is seen."""
     payment, _ = await shop.at_otp()
     await shop.cashier.abandon(payment)
     await shop.cashier.gateway.simulate(payment.cf_payment_id or "", "SUCCESS")
@@ -179,7 +179,7 @@ async def test_an_acknowledged_review_is_closed_with_a_name_and_a_reason(shop: S
 
 
 async def test_what_was_acknowledged_is_not_reported_again(shop: Shop) -> None:
-    """The same fact, word for word, calls nobody twice."""
+    """The same fact with the same text opens no second review."""
     payment, _ = await ambiguous(shop)
     await shop.cashier.acknowledge(payment, "ambiguous_attempt", **WHO)
     shop.pass_time(60)
@@ -191,7 +191,7 @@ async def test_what_was_acknowledged_is_not_reported_again(shop: Shop) -> None:
     [{"actor": "", "note": "x"}, {"actor": "x", "note": " "}, {"actor": "x" * 501, "note": "x"}],
 )
 async def test_a_decision_needs_a_name_and_a_reason(shop: Shop, wrong: dict[str, str]) -> None:
-    """Neither may be empty; nothing changes without them."""
+    """Neither may be empty; without them nothing changes."""
     payment, _ = await ambiguous(shop)
     with pytest.raises(cfflow.InvalidInput):
         await shop.cashier.acknowledge(payment, "ambiguous_attempt", **wrong)
@@ -200,14 +200,14 @@ async def test_a_decision_needs_a_name_and_a_reason(shop: Shop, wrong: dict[str,
 
 
 async def test_only_an_open_review_can_be_acknowledged(shop: Shop) -> None:
-    """The error names those that are open."""
+    """The error lists the open reviews."""
     payment, _ = await ambiguous(shop)
     with pytest.raises(cfflow.InvalidInput, match="ambiguous_attempt"):
         await shop.cashier.acknowledge(payment, "no_answer", **WHO)
 
 
 async def test_a_person_resolves_a_payment_along_the_chart(shop: Shop) -> None:
-    """The path is walked edge by edge, the open step and the reviews are closed."""
+    """Every edge of the path is walked; the open step and the reviews are closed."""
     payment, _ = await ambiguous(shop)
     now = await shop.cashier.resolve(payment, State.CAPTURED, amount="150.00", **WHO)
     assert (now.state, now.captured_amount) == (State.CAPTURED, Decimal("150.00"))
@@ -217,7 +217,7 @@ async def test_a_person_resolves_a_payment_along_the_chart(shop: Shop) -> None:
 
 
 async def test_a_resolved_pay_can_be_paid_again(shop: Shop) -> None:
-    """A person's word that no attempt is ours makes the payment ready for the customer."""
+    """When a person decides that no attempt is ours, the customer can pay again."""
     payment, session = await ambiguous(shop)
     payment = await shop.cashier.resolve(payment, "created", **WHO)
     payment = await shop.cashier.pay(payment, session, card())
@@ -234,10 +234,10 @@ async def test_a_resolved_pay_can_be_paid_again(shop: Shop) -> None:
         ("paid", LEFT_OUT, cfflow.InvalidInput),
     ],
 )
-async def test_a_word_that_makes_no_sense_is_refused(
+async def test_an_impossible_decision_is_refused(
     shop: Shop, state: str, amount: Any, error: type[cfflow.CfflowError]
 ) -> None:
-    """More than the hold, nothing, None, an amount without a capture, a state that is none."""
+    """More than the hold, zero, None, an amount without a capture, an unknown state."""
     payment, _ = await ambiguous(shop)
     with pytest.raises(error):
         await shop.cashier.resolve(payment, state, amount=amount, **WHO)
@@ -245,13 +245,13 @@ async def test_a_word_that_makes_no_sense_is_refused(
 
 
 async def test_nothing_is_resolved_without_an_open_review(shop: Shop) -> None:
-    """The gateway's word decides; a person's only where it left a question."""
+    """The gateway's answers decide; a person decides only where a review is open."""
     held = await shop.held()
     with pytest.raises(cfflow.IllegalStep, match="no review is open"):
         await shop.cashier.resolve(held, "captured", **WHO)
 
 
-async def test_nobody_leads_out_of_a_final_state(shop: Shop) -> None:
+async def test_no_decision_leads_out_of_a_final_state(shop: Shop) -> None:
     """Not even a person: a captured payment stays captured."""
     payment, _ = await ambiguous(shop)
     await shop.cashier.resolve(payment, "captured", **WHO)
@@ -271,8 +271,8 @@ async def _contradict(shop: Shop, payment: Payment) -> None:
     )
 
 
-async def test_an_unresolved_review_keeps_the_whole_order_from_a_new_pay(shop: Shop) -> None:
-    """Also a later payment of it: the first one's lost pay may be its second attempt."""
+async def test_an_unresolved_review_bars_a_new_pay_of_the_order(shop: Shop) -> None:
+    """For a later payment too: the first one's lost pay may be its second attempt."""
     first, session = await ambiguous(shop)
     first = await shop.cashier.resolve(first, "created", **WHO)
     first = await shop.cashier.pay(first, session, card())
@@ -299,7 +299,7 @@ async def _dispute(shop: Shop, payment: Payment) -> None:
 
 
 async def test_after_a_restart_a_step_is_preceded_by_one_inquiry(shop: Shop) -> None:
-    """And by none before the next step: what was asked once is known."""
+    """One inquiry before the first step, none before the next one: it was just asked."""
     assert isinstance(shop.store, MemoryStore)
     held = await shop.held()
     shop.pass_time(1)
@@ -310,8 +310,8 @@ async def test_after_a_restart_a_step_is_preceded_by_one_inquiry(shop: Shop) -> 
     assert shop.performed("fetch_payment") - asked == 1
 
 
-async def test_a_capture_that_the_store_forgot_is_found_and_not_repeated(shop: Shop) -> None:
-    """The bank's own word comes first: the step is refused, the money is taken once."""
+async def test_a_capture_that_the_store_lost_is_found_and_not_repeated(shop: Shop) -> None:
+    """The inquiry comes first: the step is refused, and the money is taken once."""
     assert isinstance(shop.store, MemoryStore)
     held = await shop.held()
     await shop.cashier.gateway.authorize(held.order_id, b'{"action":"CAPTURE","amount":170}')
@@ -323,8 +323,8 @@ async def test_a_capture_that_the_store_forgot_is_found_and_not_repeated(shop: S
     assert shop.effects(held.order_id).count("captured") == 1
 
 
-async def test_a_pay_that_the_store_forgot_is_not_made_again(shop: Shop) -> None:
-    """An attempt that lives on the order, and that nobody here knows, calls a person."""
+async def test_a_pay_that_the_store_lost_is_not_made_again(shop: Shop) -> None:
+    """An open attempt of the order that no payment here has opens a review."""
     assert isinstance(shop.store, MemoryStore)
     order_id, session = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id)
@@ -338,7 +338,7 @@ async def test_a_pay_that_the_store_forgot_is_not_made_again(shop: Shop) -> None
 async def test_an_order_that_is_started_anew_after_a_restart_is_asked_about_first(
     shop: Shop,
 ) -> None:
-    """Its first start may be among what was lost; minutes later nothing is asked any more."""
+    """Its first start may be lost; some minutes later no inquiry is made any more."""
     assert isinstance(shop.store, MemoryStore)
     shop.store.restarted()
     lost, session = await shop.order()
@@ -353,7 +353,7 @@ async def test_an_order_that_is_started_anew_after_a_restart_is_asked_about_firs
 
 
 async def test_after_a_restart_no_key_comes_again(shop: Shop) -> None:
-    """The forgotten step's number is used again, so the nonce is a new one."""
+    """The forgotten step's number is used again, so the payment gets a new nonce."""
     assert isinstance(shop.store, MemoryStore)
     held = await shop.held()
     before = await load_payment(shop.cashier.store, held.order_id, 1)
@@ -364,13 +364,13 @@ async def test_after_a_restart_no_key_comes_again(shop: Shop) -> None:
     assert after.record.nonce != before.record.nonce
 
 
-# what outlives a payment that seemed over
+# late money of a payment that seemed over
 
 
 async def test_a_pay_that_was_given_up_is_looked_for_after_another_one_took_the_money(
     shop: Shop,
 ) -> None:
-    """The worker finds the late attempt by itself, on a payment that is captured."""
+    """The worker finds the late attempt, on a payment that is already captured."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id, amount="170.00")
     shop.fault("pay", "lost_before")
@@ -394,7 +394,7 @@ async def test_a_pay_that_was_given_up_is_looked_for_after_another_one_took_the_
     assert (await load_payment(shop.cashier.store, order_id, 1)).record.wake_at_ms is None
 
 
-async def test_an_abandoned_payment_adopts_nobodys_attempt(shop: Shop) -> None:
+async def test_an_abandoned_payment_takes_no_other_payments_attempt(shop: Shop) -> None:
     """A hold that belongs to a lost second payment is not voided as the first one's."""
     order_id, session = await shop.order(hold=True)
     first = await shop.cashier.start("preauth", order_id=order_id)
@@ -411,8 +411,10 @@ async def test_an_abandoned_payment_adopts_nobodys_attempt(shop: Shop) -> None:
     assert "voided" not in shop.effects(order_id)
 
 
-async def test_an_abandoned_payment_whose_order_another_one_paid_ends_quietly(shop: Shop) -> None:
-    """No false alarm, and it is not asked about for ever."""
+async def test_an_abandoned_payment_of_an_order_paid_by_another_ends(
+    shop: Shop,
+) -> None:
+    """No false review, and the inquiries end."""
     order_id, session = await shop.order()
     first = await shop.cashier.abandon(await shop.cashier.start("native_otp", order_id=order_id))
     second = await shop.cashier.start("native_otp", order_id=order_id)

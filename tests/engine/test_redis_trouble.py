@@ -1,6 +1,6 @@
-"""Redis fails in the middle of a capture: it ends in the truth, or in one clear error.
+"""Redis fails in the middle of a capture: the result is the true state or one clear error.
 
-The bank has acted, or not; its ledger is compared with what the payment says in the end.
+The bank has acted, or not; its ledger is compared with the final state of the payment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import OTP, Shop, card, open_shop, until
 from tests.ports.servers import Proxy, Server, free_port, running, valkey_binary
 
-#: A flow whose steps are on their way for a second only: then somebody may ask.
+#: A flow whose steps are on their way for one second only: then inquiries may begin.
 HASTY = 'name = "hasty"\ncapture = "manual"\nmethods = ["card"]\n[pay]\ntimeout_s = 1\n'
 
 
@@ -46,20 +46,20 @@ async def shop(server: Server, flow: Path) -> AsyncIterator[Shop]:
 
 @pytest.fixture
 async def proxy(server: Server) -> AsyncIterator[Proxy]:
-    """A way to the server on which answers and requests get lost."""
+    """A proxy to the server that can lose requests and answers."""
     async with Proxy(server.port).running() as listening:
         yield listening
 
 
 @pytest.fixture
 async def far_shop(proxy: Proxy, flow: Path) -> AsyncIterator[Shop]:
-    """A shop on the far end of that way, with little patience."""
+    """A shop behind that proxy, with short time limits."""
     async with open_shop(store=RedisStore(proxy.url, deadline_s=1.0), flows=[flow]) as opened:
         yield opened
 
 
 async def hold(shop: Shop) -> Payment:
-    """Return a payment of the hasty flow whose money the bank holds."""
+    """Return a payment of the flow with the short limit whose money the bank holds."""
     order_id, session = await shop.order(hold=True)
     payment = await shop.cashier.start("hasty", order_id=order_id, amount="170.00")
     paying = await shop.cashier.pay(payment, session, card())
@@ -75,7 +75,7 @@ async def capturing(shop: Shop, held: Payment) -> asyncio.Task[Payment]:
 
 
 async def settled(shop: Shop, held: Payment) -> State:
-    """Ask until the open step is settled, and return where the payment is then."""
+    """Ask until the open step is settled, and return the payment."""
     await until(lambda: has_no_open_step(shop, held))
     return (await shop.cashier.get(held)).state
 
@@ -103,7 +103,7 @@ def captures(shop: Shop, held: Payment) -> int:
     return shop.effects(held.order_id).count("captured")
 
 
-# it is back in time
+# it comes back in time
 
 
 async def test_a_restart_in_the_middle_of_a_step_is_not_noticed(shop: Shop, server: Server) -> None:
@@ -119,7 +119,7 @@ async def test_a_restart_in_the_middle_of_a_step_is_not_noticed(shop: Shop, serv
 async def test_a_script_lost_in_the_middle_of_a_step_is_sent_again(
     shop: Shop, server: Server
 ) -> None:
-    """NOSCRIPT for the outcome: nothing is asked, nothing is done twice."""
+    """NOSCRIPT for the outcome: no second inquiry and no second call."""
     held = await hold(shop)
     step = await capturing(shop, held)
     asked = shop.performed("fetch_payment")
@@ -129,7 +129,7 @@ async def test_a_script_lost_in_the_middle_of_a_step_is_sent_again(
 
 
 async def test_a_server_that_loads_its_data_is_waited_for(shop: Shop, server: Server) -> None:
-    """LOADING is no answer to an outcome, but it passes."""
+    """LOADING is not an answer to a commit, but it passes."""
     held = await hold(shop)
     for i in range(60):
         # Longer than what it loads between two looks at its connections.
@@ -171,13 +171,13 @@ async def fails_to_save(server: Server) -> Callable[[], object]:
 
 
 async def hangs(server: Server) -> Callable[[], object]:
-    """Its connections stay, and nothing comes back."""
+    """Its connections stay open, and no reply comes."""
     server.pause()
     return server.resume
 
 
 async def misses_replicas(server: Server) -> Callable[[], object]:
-    """NOREPLICAS: the server itself is told to take no writes alone."""
+    """NOREPLICAS: the server itself is configured to refuse writes without replicas."""
     server.run("CONFIG", "SET", "min-replicas-to-write", "1")
     return lambda: server.run("CONFIG", "SET", "min-replicas-to-write", "0")
 
@@ -192,7 +192,7 @@ REFUSALS = [becomes_a_replica, runs_full, fails_to_save, hangs, misses_replicas]
 async def test_an_outcome_that_cannot_be_written_down_is_found_later(
     far_shop: Shop, server: Server, fails: Fails
 ) -> None:
-    """The money moved: the error says that it may have, the step stays open, the truth comes."""
+    """The money moved: the error reports that it may have, and the step stays open."""
     held = await hold(far_shop)
     step = await capturing(far_shop, held)
     mend = await fails(server)
@@ -208,7 +208,7 @@ async def test_an_outcome_that_cannot_be_written_down_is_found_later(
 async def test_a_step_that_cannot_be_written_down_is_not_sent(
     far_shop: Shop, server: Server, fails: Fails
 ) -> None:
-    """No money moves, and when the server is well again the same call simply works."""
+    """No money moves, and when the server works again, the same call succeeds."""
     held = await hold(far_shop)
     mend = await fails(server)
     with pytest.raises(StoreUnavailable) as failed:
@@ -228,7 +228,7 @@ async def test_a_step_that_cannot_be_written_down_is_not_sent(
 async def test_a_step_whose_commits_are_cut_off_is_done_once(
     far_shop: Shop, proxy: Proxy, what: str, times: int
 ) -> None:
-    """Written down or not, nobody knows: sent again under its token, and in once."""
+    """It is unknown whether it was stored: it is sent again under its token, and stored once."""
     held = await hold(far_shop)
     setattr(proxy, what, times)
     captured = await far_shop.cashier.capture(held)
@@ -240,7 +240,7 @@ async def test_a_step_whose_commits_are_cut_off_is_done_once(
 async def test_an_outcome_whose_commit_is_cut_off_is_in_once(
     far_shop: Shop, proxy: Proxy, what: str
 ) -> None:
-    """As before the call, so behind it."""
+    """The same after the call as before it."""
     held = await hold(far_shop)
     step = await capturing(far_shop, held)
     setattr(proxy, what, 2)
@@ -253,7 +253,7 @@ async def test_an_outcome_whose_commit_is_cut_off_is_in_once(
 async def test_a_step_whose_commit_never_gets_an_answer_is_not_sent(
     far_shop: Shop, proxy: Proxy, what: str
 ) -> None:
-    """It may be in the store: then it is found there, asked about, and sent once."""
+    """It may be in the store: then an inquiry finds it there, and it is sent once."""
     held = await hold(far_shop)
     setattr(proxy, what, 1_000)
     with pytest.raises(StoreUnavailable) as failed:
@@ -270,7 +270,7 @@ async def test_a_step_whose_commit_never_gets_an_answer_is_not_sent(
 async def test_an_outcome_whose_commit_never_gets_an_answer_is_found_later(
     far_shop: Shop, proxy: Proxy, what: str
 ) -> None:
-    """The error says that the money may have moved, and it has, once."""
+    """The error reports that the money may have moved; it has moved, once."""
     held = await hold(far_shop)
     step = await capturing(far_shop, held)
     setattr(proxy, what, 1_000)
@@ -285,10 +285,10 @@ async def test_an_outcome_whose_commit_never_gets_an_answer_is_found_later(
 # a failover
 
 
-async def test_a_step_that_a_failover_forgot_while_it_ran_is_not_forgotten(
+async def test_a_step_that_a_failover_lost_while_it_ran_is_recovered(
     server: Server, proxy: Proxy, flow: Path, tmp_path: Path
 ) -> None:
-    """Written down on the old primary, its outcome goes to one that never heard of it."""
+    """The step was stored on the old primary; its outcome goes to one that has no such step."""
     with running(Server(server.binary, tmp_path / "next")) as successor:
         async with open_shop(store=RedisStore(proxy.url), flows=[flow]) as shop:
             held = await hold(shop)
@@ -302,10 +302,10 @@ async def test_a_step_that_a_failover_forgot_while_it_ran_is_not_forgotten(
             assert captures(shop, held) == 1
 
 
-async def test_a_pay_that_a_failover_forgot_while_it_ran_is_claimed_by_its_answer(
+async def test_a_pay_that_a_failover_lost_while_it_ran_is_recovered_by_its_answer(
     server: Server, proxy: Proxy, flow: Path, tmp_path: Path
 ) -> None:
-    """The answer names the attempt; the payment takes it, and asks for the OTP."""
+    """The answer has the attempt; the payment takes it, and the OTP is asked for."""
     with running(Server(server.binary, tmp_path / "next")) as successor:
         async with open_shop(store=RedisStore(proxy.url), flows=[flow]) as shop:
             order_id, session = await shop.order(hold=True)

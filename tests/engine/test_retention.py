@@ -1,4 +1,4 @@
-"""The end of an order: what has been over for long enough goes, and nothing else ever does."""
+"""The end of an order: an order that has been over for long enough goes, and no other."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AgingStore(RedisStore):
 
 
 class AgingMemory(MemoryStore):
-    """The same in memory."""
+    """The same store in memory."""
 
     def __init__(self) -> None:
         super().__init__(FakeClock())
@@ -90,7 +90,7 @@ async def purged(retention: Retention) -> int:
 async def test_an_order_goes_when_its_retention_is_over_and_not_before(
     store: Aging, retention: Retention, state: State
 ) -> None:
-    """Counted from the last that was written of it, to the day."""
+    """Counted from the last write of the order, exact to the day."""
     await ended(store, "order_1", state)
     store.skip(FLOW.end.retention_s - 60)
     assert await purged(retention) == 0
@@ -103,7 +103,7 @@ async def test_an_order_goes_when_its_retention_is_over_and_not_before(
 async def test_a_purged_order_can_be_paid_anew_unless_it_was_paid(
     store: Aging, retention: Retention
 ) -> None:
-    """What took money leaves a mark; what did not leaves nothing."""
+    """An order that took money leaves a marker; any other leaves no key."""
     await ended(store, "order_1", State.FAILED)
     await ended(store, "order_2", State.FAILED)
     await ended(store, "order_2", State.CAPTURED)
@@ -115,7 +115,7 @@ async def test_a_purged_order_can_be_paid_anew_unless_it_was_paid(
 
 
 async def test_an_order_with_an_open_review_stays(store: Aging, retention: Retention) -> None:
-    """A person has yet to look at it, however long that takes; then it goes in its time."""
+    """A person has yet to close it, however long that takes; then the retention counts."""
     snapshot = await ended(store, "order_1", State.CAPTURED, reviews=REVIEW)
     store.skip(10 * FLOW.end.retention_s)
     assert await purged(retention) == 0
@@ -135,7 +135,7 @@ async def test_a_payment_that_will_be_looked_at_stays(store: Aging, retention: R
 
 
 async def test_an_order_stays_for_its_youngest_payment(store: Aging, retention: Retention) -> None:
-    """All of them go at once, or none."""
+    """All payments of an order go at once, or none."""
     for state in (State.FAILED, State.VOIDED):
         await ended(store, "order_1", state)
     store.skip(FLOW.end.retention_s + 1)
@@ -150,7 +150,7 @@ async def test_an_order_stays_for_its_youngest_payment(store: Aging, retention: 
     assert await ids(store) == []
 
 
-async def test_what_may_not_go_is_not_in_the_way_of_what_may(
+async def test_orders_that_must_stay_do_not_block_those_that_may_go(
     store: Aging, retention: Retention
 ) -> None:
     """Forty old orders with a review, all of one millisecond, before twenty without one."""
@@ -168,7 +168,7 @@ async def test_what_may_not_go_is_not_in_the_way_of_what_may(
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_of_many_orders_exactly_those_go_that_are_wholly_over(
+async def test_exactly_the_orders_that_are_wholly_over_are_purged(
     store: Aging, retention: Retention, seed: int
 ) -> None:
     """Whatever states, ages, reviews and wake times they have, however small the pages are."""
@@ -190,7 +190,7 @@ async def test_of_many_orders_exactly_those_go_that_are_wholly_over(
 
 
 async def _drawn(store: Aging, order_id: str, chance: random.Random) -> bool:
-    """Give an order one more payment of some kind, and say whether it is over."""
+    """Give an order one more payment of some kind, and return whether it is over."""
     kind = chance.choice(["failed", "failed", "voided", "voided", "wake", "review"])
     state = State.VOIDED if kind == "voided" else State.FAILED
     wake_at_ms = store.now_ms() + 10**12 if kind == "wake" else None
@@ -248,7 +248,7 @@ async def _live(store: AgingStore, order_id: str, number: int) -> None:
 
 
 def sizes(server: Server) -> tuple[int, int, list[tuple[int, int]]]:
-    """Return how many keys and bytes there are, marks aside; and each mark's bytes and life."""
+    """Return the number of keys and bytes without markers; and each marker's bytes and life."""
     keys = total = 0
     markers = []
     with server.client() as client:
@@ -261,10 +261,10 @@ def sizes(server: Server) -> tuple[int, int, list[tuple[int, int]]]:
     return keys, total, markers
 
 
-async def test_a_purged_order_leaves_no_key_but_the_mark_of_one_that_was_paid(
+async def test_a_purged_order_leaves_no_key_but_the_marker_of_a_paid_one(
     redis_url: str, valkey_server: Server
 ) -> None:
-    """The flow's text is there for the next orders; of the order itself, one small key or none."""
+    """The flow's text stays for the next orders; of the order itself one small key or none."""
     store = AgingStore(redis_url)
     await store.open()
     await begin(store, "order_1")
@@ -283,7 +283,7 @@ async def test_a_purged_order_leaves_no_key_but_the_mark_of_one_that_was_paid(
 async def test_a_store_that_runs_for_months_does_not_grow(
     redis_url: str, valkey_server: Server, tmp_path: Path
 ) -> None:
-    """Thousands of orders come and go: what is kept is the last days' and a mark a paid order."""
+    """Thousands of orders pass: the last days' orders stay, and a marker for each paid order."""
     (tmp_path / "short.toml").write_bytes(SHORT.source)
     store = AgingStore(redis_url, feed_max=16)
     await store.open()

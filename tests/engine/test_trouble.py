@@ -38,7 +38,7 @@ NEVER_DONE = ["lost_before", "status_before"]
 async def test_a_capture_whose_answer_is_lost_is_found_and_not_repeated(
     shop: Shop, kind: str
 ) -> None:
-    """The bank captured, nobody heard: unknown at first, then captured, by one inquiry."""
+    """The bank captured, the answer is lost: unknown at first, then captured by one inquiry."""
     held = await shop.held()
     shop.fault("authorize", kind)
     with pytest.raises(OutcomeUnknown) as unknown:
@@ -55,7 +55,7 @@ async def test_a_capture_whose_answer_is_lost_is_found_and_not_repeated(
 async def test_a_capture_that_never_arrived_is_sent_again_under_its_key(
     shop: Shop, kind: str
 ) -> None:
-    """Asked again by the caller: an inquiry first, then the same key and body, one effect."""
+    """Called again: an inquiry first, then the same key and body, and one effect."""
     held = await shop.held()
     shop.fault("authorize", kind)
     with pytest.raises(OutcomeUnknown):
@@ -83,7 +83,7 @@ async def test_another_step_waits_until_an_open_one_is_decided(shop: Shop) -> No
 
 
 async def test_a_lost_pay_is_found_by_what_was_frozen(shop: Shop) -> None:
-    """The attempt is claimed; its OTP page is inferred, without a way to the bank."""
+    """The payment takes the attempt; its OTP page is inferred, without the bank's address."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id, amount="170")
     shop.fault("pay", "lost_after")
@@ -120,7 +120,7 @@ async def test_a_pay_that_never_arrived_takes_two_inquiries_a_margin_apart(shop:
 
 
 async def test_a_lost_otp_answer_is_asked_for(shop: Shop) -> None:
-    """The bank took the OTP and the money: the inquiry says so."""
+    """The bank took the OTP and the money: the inquiry shows it."""
     payment, _ = await shop.at_otp()
     shop.fault("authenticate", "lost_after")
     with pytest.raises(OutcomeUnknown):
@@ -130,7 +130,7 @@ async def test_a_lost_otp_answer_is_asked_for(shop: Shop) -> None:
 
 
 async def test_a_lost_otp_that_changed_nothing_counts_as_a_try(shop: Shop) -> None:
-    """Nobody knows whether the bank counted it, so we do."""
+    """It is unknown whether the bank counted the try, so cfflow counts it."""
     payment, _ = await shop.at_otp()
     shop.fault("authenticate", "lost_before")
     with pytest.raises(OutcomeUnknown):
@@ -142,7 +142,7 @@ async def test_a_lost_otp_that_changed_nothing_counts_as_a_try(shop: Shop) -> No
 
 
 async def test_the_money_is_not_lost_when_only_the_fetch_after_the_otp_fails(shop: Shop) -> None:
-    """The OTP was accepted; until the money is seen there is nothing more to type."""
+    """The OTP was accepted; until the money is seen the customer has nothing to type."""
     payment, _ = await shop.at_otp()
     shop.fault("fetch_payment", "lost_before")
     accepted = await shop.cashier.submit_otp(payment, OTP)
@@ -153,7 +153,7 @@ async def test_the_money_is_not_lost_when_only_the_fetch_after_the_otp_fails(sho
 
 
 async def test_a_step_on_its_way_is_left_alone(shop: Shop) -> None:
-    """Within its time limit an open operation is neither asked about nor stepped over."""
+    """Within its time limit an open operation gets no inquiry and no second step."""
     held = await shop.held()
     shop.fault("authorize", "delay_before", delay_s=0.4)
     slow = asyncio.create_task(shop.cashier.capture(held))
@@ -169,7 +169,7 @@ async def test_a_step_on_its_way_is_left_alone(shop: Shop) -> None:
 
 
 async def test_a_gateway_that_hangs_is_given_up_at_the_time_limit(tmp_path: Any) -> None:
-    """The flow's timeout_s ends the call; what it did is unknown."""
+    """The flow's timeout_s ends the call; its effect is unknown."""
     flow = tmp_path / "hasty.toml"
     flow.write_text(
         'name = "hasty"\ncapture = "manual"\nmethods = ["card"]\n[pay]\ntimeout_s = 0.3\n'
@@ -188,7 +188,7 @@ async def test_a_gateway_that_hangs_is_given_up_at_the_time_limit(tmp_path: Any)
 
 
 async def test_a_cancelled_step_leaves_its_operation_open(shop: Shop) -> None:
-    """A client that hangs up is a crash like any other."""
+    """A client that disconnects is handled like a crash."""
     held = await shop.held()
     shop.fault("authorize", "delay_after", delay_s=5)
     step = asyncio.create_task(shop.cashier.capture(held))
@@ -203,7 +203,7 @@ async def test_a_cancelled_step_leaves_its_operation_open(shop: Shop) -> None:
 
 
 async def test_a_refused_pay_leaves_the_payment_ready(shop: Shop) -> None:
-    """The gateway's code and message reach the caller; nothing stays open."""
+    """The error has the gateway's code and message; no operation stays open."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id)
     with pytest.raises(GatewayRejected) as refused:
@@ -217,7 +217,7 @@ async def test_a_refused_pay_leaves_the_payment_ready(shop: Shop) -> None:
     assert (await shop.cashier.pay(payment_in(refused.value), session, card())).cf_payment_id
 
 
-async def test_a_rate_limit_has_no_effect_and_says_when_to_try_again(shop: Shop) -> None:
+async def test_a_rate_limit_has_no_effect_and_has_the_time_to_try_again(shop: Shop) -> None:
     """429 comes before the effect: the operation closes, the caller waits."""
     held = await shop.held()
     shop.fault("authorize", "status_before", status=429)
@@ -249,8 +249,8 @@ async def test_a_gateway_that_is_not_there_was_not_sent_anything(shop: Shop) -> 
     assert (await shop.cashier.capture(payment_in(absent.value))).state is State.CAPTURED
 
 
-async def test_what_the_gateway_already_knows_is_fetched_before_it_is_refused(shop: Shop) -> None:
-    """The caller gets "already processed", with the payment as it really is."""
+async def test_a_step_that_the_gateway_has_already_processed_is_fetched_first(shop: Shop) -> None:
+    """The error is "already processed", with the true state of the payment."""
     payment, _ = await shop.at_otp()
     await shop.cashier.gateway.simulate(payment.cf_payment_id or "", "SUCCESS")
     with pytest.raises(GatewayRejected) as refused:
@@ -270,7 +270,7 @@ def open_shop_on(shop: Shop, **changes: str) -> cfflow.Orchestrator:
 
 
 class PausedStore(MemoryStore):
-    """A store behind whose commits this process sleeps: the clock runs on."""
+    """A store whose process sleeps after each commit while the clock runs on."""
 
     pause_s = 0.0
 
@@ -283,7 +283,7 @@ class PausedStore(MemoryStore):
 
 
 async def test_a_process_that_was_paused_does_not_send() -> None:
-    """More than two seconds after its commit, somebody else may have given the step up."""
+    """More than two seconds after its commit, another process may have given the step up."""
     clock = FakeClock()
     store = PausedStore(clock)
     async with open_shop(store=store, clock=clock) as shop:
@@ -297,12 +297,12 @@ async def test_a_process_that_was_paused_does_not_send() -> None:
 
 
 class DyingStore(MemoryStore):
-    """A store that dies before the n-th commit from now."""
+    """A store that fails before the n-th commit from now."""
 
     dies_in = 0
 
     async def commit(self, plan: Plan) -> Committed:
-        """Commit, or be gone."""
+        """Commit, or fail."""
         if self.dies_in:
             self.dies_in -= 1
             if not self.dies_in:
@@ -310,8 +310,8 @@ class DyingStore(MemoryStore):
         return await super().commit(plan)
 
 
-async def test_a_store_that_dies_before_the_step_stops_it() -> None:
-    """Not written down, not sent."""
+async def test_a_store_that_fails_before_the_step_stops_it() -> None:
+    """A step that is not stored is not sent."""
     clock = FakeClock()
     store = DyingStore(clock)
     async with open_shop(store=store, clock=clock) as shop:
@@ -323,8 +323,8 @@ async def test_a_store_that_dies_before_the_step_stops_it() -> None:
         assert shop.performed("authorize") == 0
 
 
-async def test_a_store_that_dies_after_the_call_leaves_the_operation_behind() -> None:
-    """The money moved and could not be written down: said so, and found by an inquiry."""
+async def test_a_store_that_fails_after_the_call_leaves_the_operation_open() -> None:
+    """The money moved and could not be stored: the error reports it, an inquiry finds it."""
     clock = FakeClock()
     store = DyingStore(clock)
     async with open_shop(store=store, clock=clock) as shop:
@@ -339,7 +339,7 @@ async def test_a_store_that_dies_after_the_call_leaves_the_operation_behind() ->
 
 
 async def test_the_fourth_otp_is_not_sent(shop: Shop) -> None:
-    """Past the limit the customer's turn is over; the gateway's word ends the attempt."""
+    """Past the limit the customer's turn is over; only an inquiry ends the attempt."""
     payment, _ = await shop.at_otp()
     for _ in range(3):
         payment = await shop.cashier.submit_otp(payment, "999999")
@@ -350,7 +350,7 @@ async def test_the_fourth_otp_is_not_sent(shop: Shop) -> None:
 
 
 async def test_an_expired_otp_page_takes_no_otp(shop: Shop) -> None:
-    """The page's five minutes are the flow's own clock; the attempt itself lives on."""
+    """The page's five minutes are the flow's own clock; the attempt itself stays open."""
     payment, _ = await shop.at_otp()
     shop.clock.advance(300)
     with pytest.raises(OtpLimit, match="expired"):
@@ -359,7 +359,7 @@ async def test_an_expired_otp_page_takes_no_otp(shop: Shop) -> None:
     assert shop.performed("authenticate") == 0
 
 
-async def test_a_resend_too_early_says_when(shop: Shop) -> None:
+async def test_a_resend_too_early_gets_the_time_of_the_next_one(shop: Shop) -> None:
     """Thirty seconds between two sendings, two resends at the most."""
     payment, _ = await shop.at_otp()
     with pytest.raises(OtpLimit) as early:
@@ -375,7 +375,7 @@ async def test_a_resend_too_early_says_when(shop: Shop) -> None:
 
 
 async def test_two_holds_of_one_order_are_not_captured_blindly(shop: Shop) -> None:
-    """Capture names the order: with two holds nobody knows which one it takes."""
+    """Capture names the order: with two holds it is unknown which one it takes."""
     first, session = await shop.at_otp(flow="preauth")
     await shop.cashier.gateway.simulate(first.cf_payment_id or "", "FAILED")
     failed = await shop.cashier.refresh(first)
@@ -393,7 +393,7 @@ async def test_two_holds_of_one_order_are_not_captured_blindly(shop: Shop) -> No
 
 
 async def test_an_order_that_closed_unpaid_fails_its_payment(shop: Shop) -> None:
-    """created → failed needs the gateway's word: the order has expired, nobody paid."""
+    """created → failed needs the gateway's answer: the order has expired and is unpaid."""
     order_id, _ = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id)
     assert await shop.cashier.refresh(payment) == payment
@@ -417,7 +417,7 @@ async def test_a_stored_error_does_not_block_a_capture_for_ever(shop: Shop) -> N
 
 
 async def test_a_refused_resend_is_no_proof_about_the_first_call(shop: Shop) -> None:
-    """The second call was refused while the first one acted: the bank's word is asked for."""
+    """The second call was refused while the first one acted: an inquiry decides."""
     held = await shop.held()
     shop.fault("authorize", "lost_before")
     with pytest.raises(OutcomeUnknown) as lost:
@@ -432,7 +432,7 @@ async def test_a_refused_resend_is_no_proof_about_the_first_call(shop: Shop) -> 
 async def test_a_resend_that_is_refused_with_the_hold_untouched_closes_the_step(
     shop: Shop,
 ) -> None:
-    """Neither call acted: the operation closes and the caller may decide anew."""
+    """Neither call acted: the operation closes and the caller may decide again."""
     held = await shop.held()
     shop.fault("authorize", "lost_before")
     with pytest.raises(OutcomeUnknown) as lost:
@@ -451,7 +451,7 @@ async def test_a_resend_that_is_refused_with_the_hold_untouched_closes_the_step(
 
 
 async def test_only_the_same_capture_can_be_sent_again(shop: Shop) -> None:
-    """Another amount under the same key would be another wish: refused, nothing sent."""
+    """Another amount under the same key would be another request: refused, nothing is sent."""
     held = await shop.held()
     shop.fault("authorize", "lost_before")
     with pytest.raises(OutcomeUnknown) as lost:
@@ -476,8 +476,8 @@ async def test_a_resend_goes_under_the_version_that_was_frozen(shop: Shop) -> No
     assert opened.record.operation.body == b'{"action":"CAPTURE","amount":100.00}'
 
 
-async def test_a_paused_resend_says_nothing_about_the_first_call() -> None:
-    """Not sent this time; what the first call did is still unknown, so no void may start."""
+async def test_a_paused_resend_proves_nothing_about_the_first_call() -> None:
+    """It was not sent this time; the first call's effect is still unknown, so no void starts."""
     clock = FakeClock()
     store = PausedStore(clock)
     async with open_shop(store=store, clock=clock) as shop:
@@ -495,7 +495,7 @@ async def test_a_paused_resend_says_nothing_about_the_first_call() -> None:
 
 
 async def test_no_step_starts_beside_a_sibling_that_took_money(shop: Shop) -> None:
-    """The order is paid by its first attempt after all: the second one's OTP is not sent."""
+    """The order is paid by its first attempt: the second attempt's OTP is not sent."""
     first, session = await shop.at_otp()
     await shop.cashier.gateway.simulate(first.cf_payment_id or "", "FAILED")
     failed = await shop.cashier.refresh(first)
@@ -509,8 +509,8 @@ async def test_no_step_starts_beside_a_sibling_that_took_money(shop: Shop) -> No
     assert shop.performed("authenticate") == 0
 
 
-async def test_a_capture_that_took_another_attempt_is_said_so_at_once(shop: Shop) -> None:
-    """The order has a hold that is not ours: the answer names it, a person is called."""
+async def test_a_capture_that_took_another_attempt_is_reported_at_once(shop: Shop) -> None:
+    """The order has a hold that is not ours: the answer names it, and a review opens."""
     payment, session = await shop.at_otp(flow="preauth")
     other = await shop.cashier.gateway.pay(session, card())
     held = await shop.cashier.submit_otp(payment, OTP)
@@ -527,7 +527,7 @@ async def test_a_capture_that_took_another_attempt_is_said_so_at_once(shop: Shop
 async def test_an_attempt_that_arrives_after_its_pay_was_given_up_calls_a_person(
     shop: Shop,
 ) -> None:
-    """Two pays were asked for, both reached the bank: the one that nobody claimed is reported."""
+    """Two pays were requested and both reached the bank: the one that was given up is reported."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id, amount="170")
     shop.fault("pay", "lost_before")
@@ -547,7 +547,7 @@ async def test_an_attempt_that_arrives_after_its_pay_was_given_up_calls_a_person
 
 
 async def test_why_names_the_way_out_of_a_capture_that_did_not_arrive(shop: Shop) -> None:
-    """The open step shows its amount, and `why` says that the same call repeats it."""
+    """The open step shows its amount, and `why` explains that the same call repeats it."""
     held = await shop.held()
     shop.fault("authorize", "lost_before")
     with pytest.raises(OutcomeUnknown):

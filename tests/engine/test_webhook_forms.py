@@ -1,4 +1,4 @@
-"""A signed webhook is never refused for what it says: every field in every form of JSON."""
+"""A signed webhook is never refused for its content: every field in every JSON form."""
 
 from __future__ import annotations
 
@@ -105,14 +105,14 @@ EVENTS: Final[dict[str, Any]] = {
 }
 PAYMENT_EVENTS: Final = {"success", "failed", "dropped"}
 
-#: Where each other event names its order, by hand.
+#: Where each other event has its order id, written by hand.
 ORDER_AT: Final[dict[str, Path]] = {
     "charges": ("data", "order", "order_id"),
     "refund": ("data", "refund", "order_id"),
     "auto refund": ("data", "auto_refund", "order_id"),
     "dispute": ("data", "order_details", "order_id"),
 }
-#: An id of an attempt in each form that can be read.
+#: The id of an attempt in each form that can be read.
 IDS: Final = {"0": "0", "16381": "16381", "-1": "-1", '"text"': "text"}
 
 PLACES: Final = [
@@ -124,7 +124,7 @@ PLACES: Final = [
 
 
 def read(body: Any) -> Notification:
-    """Return what a signed body says; the feed can keep it and hand it out again."""
+    """Return the notification of a signed body; the feed can store it and return it."""
     raw = json.dumps(body).encode()
     found = VERIFIER.read(signed(raw, NOW_MS), raw, NOW_MS)
     handed = _item("0:1-1:1", encode_notification(found, NOW_MS))
@@ -142,7 +142,7 @@ def readings(name: str, path: Path) -> Iterator[tuple[str, Any, Notification]]:
 
 
 def wanted_of_payment(path: Path, form: str) -> tuple[str, str, str]:
-    """Return the order, the attempt and what is known of it, by hand."""
+    """Return the order, the attempt and its reported state, written by hand."""
     match path:
         case ("data",) | ("data", "order"):
             return "", "", ""
@@ -160,7 +160,7 @@ def wanted_of_payment(path: Path, form: str) -> tuple[str, str, str]:
 
 
 def wanted_of_other(name: str, path: Path, form: str) -> tuple[str, str, str]:
-    """Return the same of an event that is about no attempt."""
+    """Return the same for an event that is not about an attempt."""
     named_at = ORDER_AT.get(name)
     if named_at is None:
         return "", "", ""
@@ -170,10 +170,10 @@ def wanted_of_other(name: str, path: Path, form: str) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize(("name", "path"), PLACES)
-def test_a_field_of_any_form_is_accepted_and_changes_only_what_it_says(
+def test_a_field_of_any_form_is_accepted_and_changes_only_its_own_value(
     name: str, path: Path
 ) -> None:
-    """What names an attempt is about it; all else is handed on with its own data."""
+    """An event that names an attempt is about it; any other goes to the feed with its data."""
     seen = list(readings(name, path))
     assert [form for form, _, _ in seen] == list(FORMS) and len(FORMS) > 5
     for form, data, found in seen:
@@ -188,7 +188,7 @@ def test_a_field_of_any_form_is_accepted_and_changes_only_what_it_says(
 @pytest.mark.parametrize("name", sorted(EVENTS))
 @pytest.mark.parametrize("form", sorted(set(FORMS) - {'"text"'}))
 def test_a_type_out_of_form_is_malformed(name: str, form: str) -> None:
-    """Nothing else of an event is: without it nobody could tell what came."""
+    """Only the type is required: without it the event cannot be identified."""
     with pytest.raises(InvalidSignature) as refused:
         read(changed(EVENTS[name], ("type",), FORMS[form]))
     assert refused.value.reason == "malformed"
@@ -196,7 +196,7 @@ def test_a_type_out_of_form_is_malformed(name: str, form: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(EVENTS))
 def test_a_type_that_is_new_is_accepted(name: str) -> None:
-    """Event types appear without notice."""
+    """The gateway adds event types without notice."""
     assert read(changed(EVENTS[name], ("type",), "text")).type == "text"
 
 

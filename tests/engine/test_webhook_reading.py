@@ -1,4 +1,4 @@
-"""Reading a notification: what is believed, what is refused, and for which reason."""
+"""Reading a notification: what is accepted, what is refused, and for which reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAY_MS = 24 * HOUR_MS
 
 
 def verifier(*others: str, tolerance_s: float | None = None) -> Verifier:
-    """Return one that knows the account's secret, and these."""
+    """Return a verifier with the account's secret and these other ones."""
     return Verifier([Sealed(secret) for secret in (SECRET, *others)], tolerance_s=tolerance_s)
 
 
@@ -32,7 +32,7 @@ def read(body: bytes, headers: Headers | None = None, *others: str) -> Notificat
 
 
 def message(headers: dict[str, str]) -> Any:
-    """Return headers as `http.server` has them: no `Mapping`, and still a mapping."""
+    """Return headers as `http.server` has them: a mapping that is not a `Mapping`."""
     found = HTTPMessage()
     for name, value in headers.items():
         found[name] = value
@@ -40,24 +40,24 @@ def message(headers: dict[str, str]) -> Any:
 
 
 def reason(headers: Headers, body: bytes) -> str:
-    """Return why this one is refused."""
+    """Return the reason of the refusal."""
     with pytest.raises(InvalidSignature) as refused:
         verifier().read(headers, body, NOW_MS)
     return refused.value.reason
 
 
-# who said it
+# who signed it
 
 
 def test_what_the_gateway_signed_is_read() -> None:
-    """The order, the attempt, and in which state it would be no news."""
+    """The order, the attempt, and the state that the event reports."""
     found = read(event("order_8123", "9911", "SUCCESS"))
     assert (found.order_id, found.cf_payment_id) == ("order_8123", "9911")
     assert found.reported_state == "captured"
 
 
 def test_the_raw_bytes_are_what_is_signed() -> None:
-    """`170.00` written anew is `170.0`: another text, and another signature."""
+    """`170.00` parsed and written again is `170.0`: another text, and another signature."""
     body = event().replace(b"170.0", b"170.00")
     again = json.dumps(json.loads(body)).encode()
     assert again != body
@@ -76,7 +76,7 @@ def test_the_raw_bytes_are_what_is_signed() -> None:
     ids=["nonsense", "not ASCII", "another time", "of another body", "another secret"],
 )
 def test_anything_else_is_forged(spoil: object) -> None:
-    """One bit of the time, the body or the secret, and it is somebody else's word."""
+    """One changed bit of the time, the body or the secret makes it a forgery."""
     assert callable(spoil)
     assert reason(spoil(signed(event(), NOW_MS)), event()) == "forged"
 
@@ -90,7 +90,7 @@ def test_while_a_secret_is_replaced_both_are_good() -> None:
 
 @pytest.mark.parametrize("secrets", [[], [""], [SECRET, ""]])
 def test_an_empty_secret_is_no_secret(secrets: list[str]) -> None:
-    """Everybody could sign with it."""
+    """Any caller could sign with an empty secret."""
     with pytest.raises(ConfigError, match="secret"):
         Verifier([Sealed(secret) for secret in secrets])
 
@@ -102,7 +102,7 @@ def test_a_tolerance_that_makes_no_sense_is_refused(tolerance_s: float) -> None:
         Verifier([Sealed(SECRET)], tolerance_s=tolerance_s)
 
 
-# how it comes
+# how it arrives
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,14 @@ def test_headers_come_as_frameworks_have_them(headers: Headers) -> None:
 
 @pytest.mark.parametrize("name", ["X-Webhook-Signature", "X-Webhook-Timestamp"])
 def test_a_header_that_is_missing_is_named(name: str) -> None:
-    """A proxy that drops headers is found by the log."""
+    """The log shows which header a proxy drops."""
     headers = signed(event(), NOW_MS)
     del headers[name]
     assert reason(headers, event()) == "missing_header"
 
 
 @pytest.mark.parametrize("stamp", ["soon", "1760000000.5", "-1760000000000", "１７６０" * 3, "1"])
-def test_a_time_that_is_no_time_is_refused(stamp: str) -> None:
+def test_a_malformed_time_is_refused(stamp: str) -> None:
     """Milliseconds since the epoch, in digits."""
     headers = signed(event(), NOW_MS) | {"X-Webhook-Timestamp": stamp}
     assert reason(headers, event()) == "bad_timestamp"
@@ -138,7 +138,7 @@ def test_a_time_that_is_no_time_is_refused(stamp: str) -> None:
 
 @pytest.mark.parametrize("off_ms", [-30 * DAY_MS, -HOUR_MS - 1, 0, HOUR_MS + 1, 30 * DAY_MS])
 def test_what_is_signed_is_accepted_at_any_age(off_ms: int) -> None:
-    """A person may have the gateway send one again days later, and it moves no money."""
+    """A person can have the gateway send it again days later, and it moves no money."""
     assert read(event(), signed(event(), NOW_MS + off_ms)).order_id == "order_1"
 
 
@@ -146,7 +146,7 @@ def test_what_is_signed_is_accepted_at_any_age(off_ms: int) -> None:
 def test_a_tolerance_that_is_given_has_one_signed_long_ago_or_far_ahead_refused(
     off_ms: int,
 ) -> None:
-    """For a merchant who wants it so."""
+    """Only for a merchant who sets a tolerance."""
     headers = signed(event(), NOW_MS + off_ms)
     with pytest.raises(InvalidSignature) as refused:
         verifier(tolerance_s=3600).read(headers, event(), NOW_MS)
@@ -160,8 +160,8 @@ def test_within_the_tolerance_it_is_accepted(off_ms: int) -> None:
     assert verifier(tolerance_s=3600).read(headers, event(), NOW_MS).order_id == "order_1"
 
 
-def test_a_forged_one_is_not_told_that_it_is_stale() -> None:
-    """The signature comes first: a stranger learns nothing about our clock."""
+def test_a_forged_stale_one_is_refused_as_forged() -> None:
+    """The signature is checked first: an attacker learns nothing about our clock."""
     headers = signed(event(), NOW_MS - 2 * HOUR_MS, secret="another secret")
     with pytest.raises(InvalidSignature) as refused:
         verifier(tolerance_s=3600).read(headers, event(), NOW_MS)
@@ -174,20 +174,20 @@ def test_what_is_too_long_is_not_even_hashed() -> None:
 
 
 @pytest.mark.parametrize("body", ["{}", {"type": "x"}, None])
-def test_a_body_that_was_decoded_is_no_raw_body(body: object) -> None:
+def test_a_decoded_body_is_a_mistake_of_the_checkout(body: object) -> None:
     """It is a mistake in the checkout's code, not a notification."""
     with pytest.raises(InvalidInput, match="raw body"):
         verifier().read({}, body, NOW_MS)  # type: ignore[arg-type]  # the mistake in question
 
 
 @pytest.mark.parametrize("headers", [None, 5, ["x"], [("one", "two", "three")]])
-def test_headers_that_are_none_are_a_mistake_too(headers: object) -> None:
-    """Told as one, and not as a forgery."""
+def test_headers_that_are_not_headers_are_a_mistake_too(headers: object) -> None:
+    """The error names the mistake, and is not "forged"."""
     with pytest.raises(InvalidInput, match="headers"):
         verifier().read(headers, b"{}", NOW_MS)  # type: ignore[arg-type]  # the mistake in question
 
 
-# what it says
+# what it contains
 
 
 @pytest.mark.parametrize(
@@ -203,18 +203,18 @@ def test_headers_that_are_none_are_a_mistake_too(headers: object) -> None:
     ],
 )
 def test_a_status_reports_a_state(status: str, state: str) -> None:
-    """A success event may still say PENDING; that is always worth an inquiry."""
+    """A success event may still have the status PENDING; it always needs an inquiry."""
     assert read(event(status=status)).reported_state == state
 
 
 @pytest.mark.parametrize("kind", sorted(facts.PAYMENT_EVENTS))
 def test_a_payment_event_keeps_no_personal_data(kind: str) -> None:
-    """Names, phones and UPI ids stay out of the feed: an inquiry tells what is needed."""
+    """Names, phones and UPI ids stay out of the feed: an inquiry returns what is needed."""
     assert read(event(kind=kind)).data is None
 
 
 def test_an_attempts_id_comes_as_number_or_as_text() -> None:
-    """Version 2022-09-01 writes numbers, and nothing else of it differs."""
+    """Version 2022-09-01 has numbers, and is otherwise the same."""
     assert read(event(cf_payment_id=9911)).cf_payment_id == "9911"
 
 
@@ -237,19 +237,19 @@ def test_an_attempts_id_comes_as_number_or_as_text() -> None:
     ],
 )
 def test_any_other_event_is_handed_on_as_it_is(data: bytes, order_id: str) -> None:
-    """Refunds, settlements, disputes: nobody here reads them, somebody else may."""
+    """Refunds, settlements, disputes: cfflow does not read them, a handler may."""
     found = read(b'{"type": "OTHER_WEBHOOK", "data": ' + data + b"}")
     assert (found.data, found.order_id, found.cf_payment_id) == (data, order_id, "")
 
 
 def test_an_event_may_have_no_data() -> None:
-    """It is told with none."""
+    """The event goes to the feed without data."""
     found = read(b'{"type": "OTHER_WEBHOOK"}')
     assert (found.type, found.order_id, found.data) == ("OTHER_WEBHOOK", "", b"null")
 
 
 def test_half_an_emoji_does_not_make_an_event_malformed() -> None:
-    """A name that was cut inside one; the feed's reader sees a replacement character."""
+    """A name that was cut inside an emoji; the feed has a replacement character instead."""
     body = b'{"type": "OTHER_WEBHOOK", "data": {"name": "Asha \\ud83d"}}'
     assert json.loads(read(body).data or b"") == {"name": "Asha \ufffd"}
     about = event(customer_note="\ud83d")
@@ -258,7 +258,7 @@ def test_half_an_emoji_does_not_make_an_event_malformed() -> None:
 
 @pytest.mark.parametrize("number", [b"1e-99999999999999999999", b"9" * 5000])
 def test_data_that_no_reader_of_the_feed_could_read_is_left_out(number: bytes) -> None:
-    """The event is told all the same: only its data is missing."""
+    """The event still goes to the feed: only its data is missing."""
     found = read(b'{"type": "OTHER_WEBHOOK", "data": {"a": ' + number + b"}}")
     assert (found.type, found.data) == ("OTHER_WEBHOOK", None)
 
@@ -282,7 +282,7 @@ def test_data_that_no_reader_of_the_feed_could_read_is_left_out(number: bytes) -
 def test_a_payment_event_that_names_no_attempt_is_handed_on(
     kind: str, data: object, order_id: str
 ) -> None:
-    """With its own data, for whoever reads the feed; a refusal would be retried for nothing."""
+    """With its own data, for readers of the feed; a refusal would only cause retries."""
     body = json.dumps({"type": kind, "data": data}).encode()
     found = read(body)
     assert (found.type, found.order_id, found.cf_payment_id) == (kind, order_id, "")
@@ -292,7 +292,7 @@ def test_a_payment_event_that_names_no_attempt_is_handed_on(
 
 @pytest.mark.parametrize("order_id", ["WO#10027", "x" * 50, "x", "", "order:{1}", "order 1"])
 def test_a_payment_event_of_another_systems_order_is_handed_on(order_id: str) -> None:
-    """Its order id has not our form, so no payment here is meant."""
+    """Its order id has not our form, so it is not about a payment here."""
     found = read(event(order_id=order_id))
     assert (found.order_id, found.cf_payment_id, found.reported_state) == ("", "", "")
     assert json.loads(found.data or b"")["order"]["order_id"] == order_id
@@ -308,7 +308,7 @@ def test_a_payment_event_without_a_readable_attempt_keeps_its_order(attempt: obj
 
 @pytest.mark.parametrize("status", [None, 7, [], {"a": 1}])
 def test_a_status_of_another_form_is_worth_an_inquiry(status: object) -> None:
-    """It is about an attempt, and says nothing that is known already."""
+    """It is about an attempt, and its status reports no known state."""
     found = read(event(payment_status=status))
     assert (found.order_id, found.cf_payment_id, found.reported_state) == ("order_1", "77", "")
 
@@ -332,20 +332,20 @@ def test_a_status_of_another_form_is_worth_an_inquiry(status: object) -> None:
         b'{"type": "OTHER_WEBHOOK", "data": ' + b"[" * 60_000 + b"}",
     ],
 )
-def test_what_is_no_event_is_malformed_even_when_signed(body: bytes) -> None:
-    """No JSON object, or without a type: nothing of it goes into a key, a log or the feed."""
+def test_a_signed_body_that_is_not_an_event_is_malformed(body: bytes) -> None:
+    """Not a JSON object, or without a type: no part of it gets into a key, a log or the feed."""
     assert reason(signed(body, NOW_MS), body) == "malformed"
 
 
-def test_a_refusal_quotes_nothing_of_the_body() -> None:
-    """Whatever a stranger writes into it comes back to nobody's log."""
-    body = event(kind="a secret of somebody's")
+def test_a_refusal_quotes_no_part_of_the_body() -> None:
+    """The body can be an attacker's: no part of it may get into a log."""
+    body = event(kind="a secret of a customer")
     with pytest.raises(InvalidSignature) as refused:
         read(body)
-    assert "somebody" not in f"{refused.value} {refused.value.__cause__} {refused.value.reason}"
+    assert "customer" not in f"{refused.value} {refused.value.__cause__} {refused.value.reason}"
 
 
-# what is the same again
+# what is a duplicate
 
 
 def test_what_happens_again_at_another_time_is_no_duplicate() -> None:
@@ -356,7 +356,7 @@ def test_what_happens_again_at_another_time_is_no_duplicate() -> None:
 
 
 def test_the_same_body_has_the_same_content_id_whenever_it_comes() -> None:
-    """Under another time, another secret and another key: it is the same event."""
+    """With another time, another secret and another key it is the same event."""
     first = read(event()).content_id
     later = signed(event(), NOW_MS + 30 * DAY_MS, secret="the next secret", x_idempotency_key="k")
     assert read(event(), later, "the next secret").content_id == first
@@ -365,7 +365,7 @@ def test_the_same_body_has_the_same_content_id_whenever_it_comes() -> None:
 
 @pytest.mark.parametrize("key", ["k1", "", None])
 def test_a_key_that_is_not_signed_makes_no_duplicate(key: str | None) -> None:
-    """With another event's key anybody could have a genuine event dropped."""
+    """Else an attacker could use another event's key to have a genuine event dropped."""
     bodies = event(bank_reference="1"), event(bank_reference="2")
     given: list[Any] = [{**signed(body, NOW_MS), "x-idempotency-key": key} for body in bodies]
     first, other = (read(*each) for each in zip(bodies, given, strict=True))

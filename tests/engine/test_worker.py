@@ -1,4 +1,4 @@
-"""The worker: what is due is asked about, ended as the flow says, and never forgotten."""
+"""The worker: it asks about what is due, ends holds by the flow, and drops no payment."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ async def everything_purged(shop: Shop) -> bool:
     return not await shop.cashier.find(limit=1)
 
 
-# what it does by itself
+# what it does alone
 
 
 @pytest.mark.parametrize("kind", ["lost_after", "lost_before", "status_before"])
 async def test_a_capture_of_unknown_outcome_ends_captured_once(shop: Shop, kind: str) -> None:
-    """Whether or not the bank had acted: one capture in its books, and nobody was called."""
+    """Whether or not the bank had acted: one capture in its ledger, and no review."""
     payment = await shop.held()
     await lost(shop, payment, kind)
     worker = Worker(shop.cashier)
@@ -104,7 +104,7 @@ async def test_a_capture_that_reached_the_bank_is_not_sent_again(shop: Shop) -> 
 
 
 async def test_a_lost_pay_is_found_by_the_worker(shop: Shop) -> None:
-    """The customer is asked for the OTP although nobody saw the answer to pay."""
+    """The customer is asked for the OTP although the answer to pay is lost."""
     order_id, session = await shop.order()
     payment = await shop.cashier.start("native_otp", order_id=order_id, amount="170.00")
     shop.fault("pay", "lost_after")
@@ -117,7 +117,7 @@ async def test_a_lost_pay_is_found_by_the_worker(shop: Shop) -> None:
 
 
 async def test_an_otp_page_that_ran_out_ends_the_customers_turn(shop: Shop) -> None:
-    """The attempt lives on and is asked about; only the next action goes."""
+    """The attempt stays open and gets inquiries; only the next action ends."""
     payment, _ = await shop.at_otp()
     shop.pass_time(301)
     await Worker(shop.cashier).run_once()
@@ -133,10 +133,10 @@ async def test_an_otp_page_that_ran_out_ends_the_customers_turn(shop: Shop) -> N
     ("flow", "state", "effect"),
     [("ends_void", State.VOIDED, "voided"), ("ends_capture", State.CAPTURED, "captured")],
 )
-async def test_a_hold_ends_before_it_lapses_as_the_flow_says(
+async def test_a_hold_ends_before_it_lapses_by_its_flow(
     shop: Shop, flow: str, state: State, effect: str
 ) -> None:
-    """Not a second too early, and without anybody's call."""
+    """Not a second too early, and without a call of the merchant."""
     payment = await held(shop, flow)
     worker = Worker(shop.cashier)
     shop.pass_time(3600 - 600 - 1)
@@ -149,7 +149,7 @@ async def test_a_hold_ends_before_it_lapses_as_the_flow_says(
 
 
 async def test_a_hold_whose_flow_wants_a_person_is_reviewed_in_time(shop: Shop) -> None:
-    """The money stays held, the review says so once, and asking goes on."""
+    """The money stays held, one review opens, and the inquiries go on."""
     payment = await held(shop, "ends_review")
     worker = Worker(shop.cashier)
     for _ in range(4):
@@ -161,7 +161,7 @@ async def test_a_hold_whose_flow_wants_a_person_is_reviewed_in_time(shop: Shop) 
 
 
 async def test_a_refused_end_of_a_hold_calls_a_person_and_is_not_tried_for_ever(shop: Shop) -> None:
-    """One refused void, one review; until somebody acknowledges it no other void is sent."""
+    """One refused void, one review; until a person acknowledges it no other void is sent."""
     payment = await held(shop, "ends_void")
     shop.emulator.faults.add(Fault(call="authorize", kind="status_before", status=400))
     worker = Worker(shop.cashier)
@@ -180,10 +180,10 @@ async def test_a_refused_end_of_a_hold_calls_a_person_and_is_not_tried_for_ever(
     ("flow", "state", "reviews"),
     [("ends_void", State.VOIDED, ()), ("ends_capture", State.AUTHORIZED, ("hold_ends_soon",))],
 )
-async def test_an_abandoned_hold_ends_as_the_flow_says(
+async def test_an_abandoned_hold_ends_by_its_flow(
     shop: Shop, flow: str, state: State, reviews: Sequence[str]
 ) -> None:
-    """Voided at the schedule's first moment, or a person is told; never captured."""
+    """Voided at the schedule's first moment, or reviewed; never captured."""
     payment = await held(shop, flow)
     await shop.cashier.abandon(payment)
     shop.pass_time(6)
@@ -192,11 +192,11 @@ async def test_an_abandoned_hold_ends_as_the_flow_says(
     assert (now.state, now.review) == (state, reviews)
 
 
-# what goes wrong
+# what fails
 
 
 async def test_a_gateway_that_is_down_loses_nothing_and_makes_no_hot_loop(shop: Shop) -> None:
-    """Each try is put back with a growing pause; once the gateway answers, the truth is in."""
+    """Each try is put back with a growing pause; once the gateway answers, the state is true."""
     payment = await shop.held()
     await lost(shop, payment, "lost_after")
     shop.fault("fetch_payments", "lost_before", count=4)
@@ -214,8 +214,8 @@ async def test_a_gateway_that_is_down_loses_nothing_and_makes_no_hot_loop(shop: 
     assert len(shop.events.named("worker.failed")) == 4
 
 
-async def test_one_payment_that_cannot_be_processed_is_not_in_the_way_of_others(shop: Shop) -> None:
-    """Its flow is gone; it is logged with a reason and put back, the other one is tended."""
+async def test_one_payment_that_cannot_be_processed_does_not_block_others(shop: Shop) -> None:
+    """Its flow is missing; it is logged with a reason and put back; the other one is handled."""
     broken, fine = await shop.held(), await shop.held()
     for payment in (broken, fine):
         await lost(shop, payment, "lost_after")
@@ -247,7 +247,7 @@ async def _spoil(store: MemoryStore, payment: Payment) -> None:
 async def test_a_gateway_that_owes_an_answer_for_too_long_is_reviewed_even_while_down(
     shop: Shop,
 ) -> None:
-    """The flow's limit does not wait for the gateway to come back."""
+    """The flow's limit does not wait until the gateway is back."""
     payment = await shop.held()
     await lost(shop, payment, "lost_after")
     shop.fault("fetch_payments", "lost_before", count=10_000)
@@ -276,7 +276,7 @@ async def test_a_failed_payment_is_watched_for_late_money_and_then_left_alone(sh
 
 
 async def test_two_payments_of_one_order_that_took_money_are_both_reviewed(shop: Shop) -> None:
-    """Each review names both attempts; the first one is woken although it was at its end."""
+    """Each review names both attempts; the first one is woken although it was final."""
     order_id, session = await shop.order()
     first = await shop.cashier.pay(
         await shop.cashier.start("native_otp", order_id=order_id), session, _card()
@@ -302,7 +302,7 @@ async def test_two_payments_of_one_order_that_took_money_are_both_reviewed(shop:
 
 
 async def test_many_workers_share_what_is_due(shop: Shop) -> None:
-    """Each payment is asked about once, whoever takes it."""
+    """Each payment gets one inquiry, whichever worker leases it."""
     payments = [await shop.held() for _ in range(12)]
     for payment in payments:
         await lost(shop, payment, "lost_after")
@@ -315,8 +315,8 @@ async def test_many_workers_share_what_is_due(shop: Shop) -> None:
         assert (await shop.cashier.get(payment)).state is State.CAPTURED
 
 
-async def test_a_worker_that_is_stopped_finishes_what_it_has_in_hand(shop: Shop) -> None:
-    """SIGTERM: no new claim, the slow inquiry ends, and its answer is committed."""
+async def test_a_worker_that_is_stopped_finishes_its_inquiry(shop: Shop) -> None:
+    """SIGTERM: no new lease, the slow inquiry ends, and its answer is committed."""
     payment = await shop.held()
     await lost(shop, payment, "lost_after")
     shop.pass_time(15)
@@ -352,7 +352,7 @@ async def test_an_idle_worker_sees_what_falls_due_with_its_next_lease(
 
 
 async def test_a_store_that_is_down_stops_no_worker(shop: Shop) -> None:
-    """It says so, waits, and goes on when the store is back."""
+    """It logs the failure, waits, and goes on when the store is back."""
     payment = await shop.held()
     await lost(shop, payment, "lost_after")
     shop.pass_time(15)
@@ -378,13 +378,13 @@ async def test_a_store_that_is_down_stops_no_worker(shop: Shop) -> None:
     "wrong", [{"concurrency": 0}, {"lease_s": 0.5}, {"idle_s": 0}, {"idle_s": 2}]
 )
 async def test_settings_that_make_no_sense_are_refused(shop: Shop, wrong: dict[str, Any]) -> None:
-    """At once, and as an error of the tree."""
+    """At once, and as an error of the package."""
     with pytest.raises(cfflow.ConfigError):
         Worker(shop.cashier, **wrong)
 
 
 async def test_a_payment_of_an_order_that_the_gateway_does_not_know_ends(shop: Shop) -> None:
-    """Started before its order was made, or under other credentials: not asked about for ever."""
+    """Started before its order existed, or under other credentials: the inquiries end."""
     payment = await shop.cashier.start("native_otp", order_id="never_was")
     worker = Worker(shop.cashier)
     shop.pass_time(3600)
@@ -428,7 +428,7 @@ async def test_a_hold_whose_end_is_answered_without_effect_is_tried_ever_more_ra
 
 
 async def test_a_failed_payment_that_cannot_be_asked_about_ends_with_its_watch(shop: Shop) -> None:
-    """The gateway does not know it any more: its late watch ends all the same."""
+    """The gateway has lost the order: its late watch still ends."""
     payment, _ = await shop.at_otp()
     await shop.cashier.gateway.simulate(payment.cf_payment_id or "", "FAILED")
     await shop.cashier.refresh(payment)
