@@ -66,23 +66,23 @@ def main() -> None:
     plan = QUICK if parser.parse_args().quick else FULL
     began_s = time.perf_counter()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        _tell("the native OTP sale")
+        _print("the native OTP sale")
         sold = runner.run(sale.measure(plan.sales))
-        _tell("decoding")
+        _print("decoding")
         decoded = decode.measure(plan.decode_rounds, plan.decode_answers)
-        _tell(f"the memory of {plan.payments:,} payments")
+        _print(f"the memory of {plan.payments:,} payments")
         taken = runner.run(memory.measure(plan.payments, plan.payments_seconds_max))
-        _tell(f"the recovery of {plan.interrupted:,} interrupted payments")
+        _print(f"the recovery of {plan.interrupted:,} interrupted payments")
         found = runner.run(reconcile.measure_reconciling(plan.interrupted))
-        _tell(f"claims among {plan.sleeping:,} sleeping payments")
-        claims = runner.run(reconcile.measure_claims(plan.sleeping))
-        _tell(f"{plan.notifications:,} notifications")
-        noted = runner.run(notices.measure(plan.notifications, plan.asked))
-    measured = Measured(sold, decoded, taken, found, claims, noted)
+        _print(f"leases among {plan.sleeping:,} sleeping payments")
+        leases = runner.run(reconcile.measure_leases(plan.sleeping))
+        _print(f"{plan.notifications:,} notifications")
+        notified = runner.run(notices.measure(plan.notifications, plan.asked))
+    measured = Measured(sold, decoded, taken, found, leases, notified)
     print_report(measured, took_s=time.perf_counter() - began_s)
 
 
-def _tell(what: str) -> None:
+def _print(what: str) -> None:
     """Say on standard error what takes so long; the table alone goes to standard output."""
     print(f"measuring {what} ...", file=sys.stderr, flush=True)
 

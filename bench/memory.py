@@ -142,8 +142,8 @@ class _BatchingLink(RedisLink):
                 for _, _, answer in batch:
                     answer.set_exception(error)
                 continue
-            for (_, _, answer), told in zip(batch, found, strict=True):
-                answer.set_result(told)
+            for (_, _, answer), reply in zip(batch, found, strict=True):
+                answer.set_result(reply)
 
 
 class BatchingStore(RedisStore):
@@ -183,10 +183,10 @@ async def _live(store: RedisStore, flow: Flow, number: int) -> Record:
 def _deeds(attempt: str, began_at_ms: int) -> Iterator[Deed]:
     """Pay, a wrong OTP, a resend, the right OTP: each opened, then answered."""
     instrument = Instrument("card", "post", "1111")
-    paid = _said(Call.PAY, attempt, action="post", method="card", channel="post")
-    wrong = _said(Call.AUTHENTICATE, attempt, authenticate_status="FAILED")
-    right = _said(Call.AUTHENTICATE, attempt, authenticate_status="SUCCESS")
-    taken = _said(
+    paid = _observed(Call.PAY, attempt, action="post", method="card", channel="post")
+    wrong = _observed(Call.AUTHENTICATE, attempt, authenticate_status="FAILED")
+    right = _observed(Call.AUTHENTICATE, attempt, authenticate_status="SUCCESS")
+    taken = _observed(
         Call.FETCH_PAYMENT,
         attempt,
         payment_status="SUCCESS",
@@ -196,10 +196,10 @@ def _deeds(attempt: str, began_at_ms: int) -> Iterator[Deed]:
     )
     sequences = itertools.count(1)
 
-    def answered(*said: Observation, asks: AskOtp | None = None) -> Callable[..., Plan]:
+    def answered(*seen: Observation, asks: AskOtp | None = None) -> Callable[..., Plan]:
         sequence = next(sequences)
         return lambda held, flow, now_ms: decide(
-            held, Answered(sequence, said, now_ms - 200, asks), flow, now_ms
+            held, Answered(sequence, seen, now_ms - 200, asks), flow, now_ms
         )
 
     yield 200, lambda held, flow, now_ms: begin_pay(held, flow, now_ms, instrument)
@@ -212,7 +212,7 @@ def _deeds(attempt: str, began_at_ms: int) -> Iterator[Deed]:
     yield 64_900, answered(right, taken)
 
 
-def _said(call: Call, attempt: str, **fields: Any) -> Observation:
+def _observed(call: Call, attempt: str, **fields: Any) -> Observation:
     return Observation(
         call=call, cf_payment_id=attempt, request_id="0123456789abcdef0123456789abcdef", **fields
     )

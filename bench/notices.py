@@ -86,7 +86,7 @@ async def _acknowledged(
 
 
 async def _asked(orchestrator: Orchestrator, payments: Sequence[Payment]) -> list[float]:
-    """Let the bank take each payment's money, tell of it, and wait until it is captured."""
+    """Let the bank take each payment's money, notify, and wait until it is captured."""
     worker = Worker(orchestrator)
     working = asyncio.create_task(worker.run(signals=False))
     waits_ms = []

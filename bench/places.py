@@ -18,7 +18,7 @@ from cfflow.store.embedded import EmbeddedServer
 
 __all__ = ["LOOP", "embedded_valkey", "loop_factory", "machine", "server_at"]
 
-#: Users are told to install uvloop where it exists, so everybody who runs here runs on it.
+#: Users are told to install uvloop where it exists, so the benchmark runs on it.
 LOOP: Final = "uvloop" if find_spec("uvloop") else "asyncio"
 
 _LIBRARIES: Final = ("httpx", "redis", "msgspec", "structlog", "transitions")

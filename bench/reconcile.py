@@ -1,10 +1,10 @@
-"""How fast workers find the truth after a crash, and what a claim costs in a large store.
+"""How fast workers settle payments after a crash, and what a lease costs in a large store.
 
 Reconciling: so many processes died with an OTP on its way; the bank has taken each payment's
 money. One worker, no rate budget, asks about all of them; the emulator counts the inquiries
 and runs in a process of its own.
 
-Claiming: a store full of payments that sleep, a few that are due. A claim must not care.
+Leasing: a store full of payments that sleep, a few that are due. It must not slow a lease down.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from cfflow.store.catalog import Catalog
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing.conformance.helpers import a_plan
 
-__all__ = ["Claims", "Reconciled", "measure_claims", "measure_reconciling"]
+__all__ = ["Leases", "Reconciled", "measure_leases", "measure_reconciling"]
 
 _AT_ONCE: Final = 256
-_CLAIMS: Final = 400
+_LEASES: Final = 400
 _DUE: Final = 2_000
 _LEASE_MS: Final = 60_000
-_CLAIM_LIMIT: Final = 64
+_LEASE_LIMIT: Final = 64
 
 
 class Reconciled(NamedTuple):
@@ -62,8 +62,8 @@ class Reconciled(NamedTuple):
         return self.payments / self.took_s
 
 
-class Claims(NamedTuple):
-    """What a claim costs while so many payments sleep, and what they take together."""
+class Leases(NamedTuple):
+    """What a lease costs while so many payments sleep, and what they take together."""
 
     sleeping: int
     p50_ms: float
@@ -86,7 +86,7 @@ async def measure_reconciling(payments: int) -> Reconciled:
             began_s, cpu_s = time.perf_counter(), time.process_time()
             running = asyncio.create_task(worker.run(signals=False))
             while (await orchestrator.store.overdue()).count:
-                # It ends when nothing is due; the server has no way to tell us so.
+                # It ends when nothing is due; the server cannot notify us of that.
                 await asyncio.sleep(0.2)
             worker.stop()
             report = await running
@@ -171,24 +171,24 @@ def _record(flow: Flow, at_ms: int, number: int) -> Record:
     )
 
 
-async def measure_claims(sleeping: int) -> Claims:
-    """Fill a store with payments that sleep, add a few that are due, and time claims."""
+async def measure_leases(sleeping: int) -> Leases:
+    """Fill a store with payments that sleep, add a few that are due, and time leases."""
     async with embedded_valkey() as url:
         await _sleep(url, sleeping)
         store = RedisStore(url)
         await store.open()
         took_ms = []
         try:
-            for _ in range(_CLAIMS):
+            for _ in range(_LEASES):
                 began_s = time.perf_counter()
-                await store.lease(_CLAIM_LIMIT, _LEASE_MS)
+                await store.lease(_LEASE_LIMIT, _LEASE_MS)
                 took_ms.append((time.perf_counter() - began_s) * 1000)
         finally:
             await store.aclose()
         async with Redis.from_url(url) as client:
             used_b = int((await client.info("memory"))["used_memory"])
     cuts = statistics.quantiles(took_ms, n=100)
-    return Claims(sleeping, statistics.median(took_ms), cuts[98], used_b)
+    return Leases(sleeping, statistics.median(took_ms), cuts[98], used_b)
 
 
 async def _sleep(url: str, sleeping: int) -> None:

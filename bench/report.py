@@ -9,7 +9,7 @@ from bench.decode import Decoded
 from bench.memory import Memory
 from bench.notices import Notified
 from bench.places import machine
-from bench.reconcile import Claims, Reconciled
+from bench.reconcile import Leases, Reconciled
 from bench.sale import BARE, CONTENDERS, ENGINE, FLOOR, STOCK, Result
 
 __all__ = ["Measured", "print_report"]
@@ -19,7 +19,7 @@ _OF_STOCK_MIN: Final = 1.5
 _OF_SDK_MIN: Final = 100
 _BYTES_MAX: Final = 800
 _RECONCILED_MIN: Final = 1_000
-_CLAIM_MS_MAX: Final = 5.0
+_LEASE_MS_MAX: Final = 5.0
 _STORE_B_MAX: Final = 1_000_000_000
 _ACKNOWLEDGED_MS_MAX: Final = 5.0
 _ASKED_MS_MAX: Final = 500.0
@@ -39,7 +39,7 @@ class Measured(NamedTuple):
     decoded: Decoded
     memory: Memory
     reconciled: Reconciled
-    claims: Claims
+    leases: Leases
     notified: Notified
 
 
@@ -58,12 +58,12 @@ def print_report(measured: Measured, *, took_s: float) -> None:
     _print_sale(measured.sold)
     _print_decode(measured.decoded)
     _print_memory(measured.memory)
-    _print_recovery(measured.reconciled, measured.claims)
+    _print_recovery(measured.reconciled, measured.leases)
     _print_notified(measured.notified)
     print("aims")
     for aim in (
         *_aims(*measured[:3]),
-        *_recovery_aims(measured.reconciled, measured.claims),
+        *_recovery_aims(measured.reconciled, measured.leases),
         *_notified_aims(measured.notified),
     ):
         print(f"  {'PASS' if aim.met else 'MISS'}  {aim.text:<58}{aim.reached:>12}")
@@ -108,16 +108,16 @@ def _print_memory(memory: Memory) -> None:
     print()
 
 
-def _print_recovery(found: Reconciled, claims: Claims) -> None:
+def _print_recovery(found: Reconciled, leases: Leases) -> None:
     print(f"recovery of {found.payments:,} payments whose process died, one worker, no rate budget")
     cpu_us = found.cpu_s / found.payments * 1_000_000
     for what, value in (
         ("payments a second", f"{found.per_s:,.0f}"),
         ("CPU us each, the worker's process", f"{cpu_us:,.0f}"),
         ("inquiries at the gateway", f"{found.inquiries:,}"),
-        (f"a claim while {claims.sleeping:,} sleep, ms at p50", f"{claims.p50_ms:.2f}"),
-        ("the same at p99", f"{claims.p99_ms:.2f}"),
-        ("memory of the server then, MB", f"{claims.used_b / 1e6:,.0f}"),
+        (f"a lease while {leases.sleeping:,} sleep, ms at p50", f"{leases.p50_ms:.2f}"),
+        ("the same at p99", f"{leases.p99_ms:.2f}"),
+        ("memory of the server then, MB", f"{leases.used_b / 1e6:,.0f}"),
     ):
         print(f"  {what:<74}{value:>9}")
     print()
@@ -142,15 +142,15 @@ def _notified_aims(notified: Notified) -> Iterator[Aim]:
     yield Aim(text, f"{notified.asked_max_ms:.0f}", notified.asked_max_ms <= _ASKED_MS_MAX)
 
 
-def _recovery_aims(found: Reconciled, claims: Claims) -> Iterator[Aim]:
+def _recovery_aims(found: Reconciled, leases: Leases) -> Iterator[Aim]:
     once = found.inquiries == found.payments
     yield Aim("recovery: one inquiry a payment", f"{found.inquiries / found.payments:.2f}", once)
     text = f"recovery: at least {_RECONCILED_MIN:,} payments a second"
     yield Aim(text, f"{found.per_s:,.0f}", found.per_s >= _RECONCILED_MIN)
-    text = f"claim among {claims.sleeping:,}: at most {_CLAIM_MS_MAX:g} ms at p99"
-    yield Aim(text, f"{claims.p99_ms:.2f}", claims.p99_ms <= _CLAIM_MS_MAX)
-    text = f"memory of {claims.sleeping:,} payments: under {_STORE_B_MAX / 1e9:g} GB"
-    yield Aim(text, f"{claims.used_b / 1e9:.2f}", claims.used_b < _STORE_B_MAX)
+    text = f"lease among {leases.sleeping:,}: at most {_LEASE_MS_MAX:g} ms at p99"
+    yield Aim(text, f"{leases.p99_ms:.2f}", leases.p99_ms <= _LEASE_MS_MAX)
+    text = f"memory of {leases.sleeping:,} payments: under {_STORE_B_MAX / 1e9:g} GB"
+    yield Aim(text, f"{leases.used_b / 1e9:.2f}", leases.used_b < _STORE_B_MAX)
 
 
 def _aims(sold: Result, decoded: Decoded, memory: Memory) -> Iterator[Aim]:

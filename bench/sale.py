@@ -155,7 +155,7 @@ async def _run(sell: Sell, orders: Sequence[Order], at_once: int, seconds_max: f
             if time.perf_counter() > ends_s:
                 return
 
-    # What somebody else left behind is not collected on this contender's time.
+    # What another contender left behind is not collected on this contender's time.
     gc.collect()
     cpu_s, began_s = time.process_time(), time.perf_counter()
     ends_s = began_s + seconds_max

@@ -38,9 +38,7 @@ _CONTENT_ID_B: Final = 16
 _REPORTED_STATES: Final[Mapping[str, State]] = {
     "SUCCESS": State.CAPTURED,
     "VOID": State.VOIDED,
-    "FAILED": State.FAILED,
-    "USER_DROPPED": State.FAILED,
-    "CANCELLED": State.FAILED,
+    **dict.fromkeys(facts.STATUSES_WITHOUT_MONEY, State.FAILED),
 }
 
 

@@ -98,6 +98,18 @@ OTHER_METHOD_NAMES: Final[Mapping[str, str]] = {
 #: The methods that hold money for a later capture: gateway.md#holds.
 METHODS_WITH_HOLDS: Final = frozenset({"card", "upi"})
 
+# gateway.md#proof
+
+#: An attempt in one of these took no money, so far: gateway.md#late-money.
+STATUSES_WITHOUT_MONEY: Final = frozenset({"FAILED", "USER_DROPPED", "CANCELLED"})
+#: An order in one of these takes no further attempt.
+CLOSED_ORDER_STATUSES: Final = frozenset({"EXPIRED", "TERMINATED"})
+
+#: The gateway shows times in whole seconds.
+TIME_RESOLUTION_MS: Final = 1_000
+#: Not published. The gateway is many machines: their clocks may differ by as much.
+CLOCK_SPREAD_MS: Final = 30_000
+
 # gateway.md#authenticate
 
 #: Not published. Banks send 4 to 8 digits; the sandbox takes 111000.

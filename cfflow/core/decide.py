@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.core.absorb import absorb, compare_order, own
 from cfflow.core.actions import NextAction
 from cfflow.core.answers import (
@@ -311,7 +312,7 @@ def _order_seen(draft: Draft, event: OrderSeen) -> None:
     # The order may be made after its payment was started, but not at any later time.
     give_up_at_ms = draft.was.created_at_ms + draft.flow.poll.review_after_s * 1000
     unknown = event.status == "NOT_FOUND" and draft.now_ms >= give_up_at_ms
-    closed = event.status in {"EXPIRED", "TERMINATED"} or unknown
+    closed = event.status in facts.CLOSED_ORDER_STATUSES or unknown
     if closed and draft.state is State.CREATED and draft.was.operation is None:
         draft.fire(Trigger.FAIL, None, f"order_status={event.status}")
     without_attempt = draft.cf_payment_id is None and draft.was.operation is None

@@ -11,14 +11,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from cfflow.cashfree import facts
 from cfflow.core.observation import Observation
 from cfflow.core.operation import Operation
-
-#: The gateway shows times in whole seconds.
-_SECOND_MS: Final = 1_000
-
-#: The gateway is many machines, and their clocks may differ by so much.
-_GATEWAY_CLOCKS_MS: Final = 30_000
 
 #: An EMI is paid by card, and some pages show it as one.
 _BY_CARD: Final = frozenset({"card", "emi"})
@@ -32,7 +27,7 @@ def is_older(operation: Operation, observation: Observation) -> bool:
     """
     if operation.gateway_at_ms is None or observation.began_at_ms is None:
         return False
-    latest_at_ms = observation.began_at_ms + _SECOND_MS + _GATEWAY_CLOCKS_MS
+    latest_at_ms = observation.began_at_ms + facts.TIME_RESOLUTION_MS + facts.CLOCK_SPREAD_MS
     return latest_at_ms < operation.gateway_at_ms
 
 

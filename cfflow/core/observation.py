@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from cfflow.cashfree import facts
 from cfflow.core.chart import State
 
 
@@ -117,8 +118,6 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 
 _ENTITY_CALLS: Final = frozenset({Call.AUTHORIZE, Call.FETCH_PAYMENT, Call.FETCH_PAYMENTS})
 
-_NO_MONEY: Final = frozenset({"FAILED", "USER_DROPPED", "CANCELLED"})
-
 
 class Row(NamedTuple):
     """One row of the table: when it matches, the state it proves, and that in words."""
@@ -142,7 +141,7 @@ def _authorized(o: Observation, action: str, status: str) -> bool:
 
 
 def _failed(o: Observation) -> bool:
-    return o.payment_status in _NO_MONEY
+    return o.payment_status in facts.STATUSES_WITHOUT_MONEY
 
 
 def _released(o: Observation) -> bool:
