@@ -1,7 +1,8 @@
 """`Gateway`: every call of the table in `calls.py`, typed. A subclass sends them.
 
-The engine, the worker and the blocking version use this class; `client.py` has the subclass.
-pay and authenticate carry no credentials (gateway.md#hosts).
+It is the protocol that the engine, the worker and the blocking version know: a subclass provides
+`_exchange` and has all calls. The one that uses the network is in `client.py`, and only
+`connect.py` names it. pay and authenticate carry no credentials (gateway.md#hosts).
 """
 
 from __future__ import annotations
