@@ -241,13 +241,11 @@ def _check_proof(was: Record, record: Record, event: Event | None) -> None:
             assert event.asked_at_ms >= was.moved_at_ms
     else:
         assert shown
-        assert record.state in proofs or record.state is _state_of_found_pay(was, event)
+        assert record.state in proofs or record.state in _page_of_found_pay(was, event)
 
 
-def _state_of_found_pay(was: Record, event: Event) -> State | None:
+def _page_of_found_pay(was: Record, event: Event) -> set[State]:
     """Return where an inquiry that finds a lost pay leads: to the page that it was sent for."""
-    pay = was.operation
-    if not isinstance(event, Inquired) or was.state is not State.CREATED or pay is None:
-        return None
-    assert pay.step is Step.PAY and was.cf_payment_id is None
-    return State.OTP_PENDING if pay.channel == "post" else State.INITIATED
+    is_lost_pay = isinstance(event, Inquired) and was.operation and was.cf_payment_id is None
+    page = was.operation and was.operation.channel == "post"
+    return {State.OTP_PENDING if page else State.INITIATED} if is_lost_pay else set()

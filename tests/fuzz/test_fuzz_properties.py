@@ -122,10 +122,13 @@ def test_any_bytes_in_a_store_decode_or_are_a_store_error(blob: bytes) -> None:
 @patient
 @given(text=st.text(max_size=80) | st.binary(max_size=80))
 def test_any_text_is_a_flow_or_says_which_file_and_why(text: str | bytes) -> None:
-    """A flow by chance does not happen: all of these are refused, by file."""
+    """Hypothesis finds a valid flow now and then; any other text is refused, with its file."""
     source = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    with pytest.raises(FlowError, match=r"^mine\.toml: "):
-        parse(source, file="mine.toml")
+    try:
+        found: bytes | str = parse(source, file="mine.toml").source
+    except FlowError as refused:
+        found = str(refused)
+    assert found == source or str(found).startswith("mine.toml: ")
 
 
 @pytest.mark.parametrize(

@@ -126,9 +126,7 @@ class Books:
 
     def overruled(self, name: str) -> bool:
         """Whether a person has closed a review of this payment or resolved it."""
-        record = self.records.get(name)
-        if record is None:
-            return False
+        record = self.records[name]
         return any(r.acknowledged_at_ms for r in record.reviews) or _by_person(record)
 
     def order_is_overruled(self, order_id: str) -> bool:
@@ -254,13 +252,11 @@ class Books:
 
     def at_end(self, record: Record) -> bool:
         """Whether no worker has to look at this payment again."""
-        if record.operation is not None or record.confirming:
-            return False
+        open_step = record.operation is not None or record.confirming
         watched_ms = record.moved_at_ms + self.flow_of(record.flow).end.late_watch_s * 1000
         late = record.state is State.FAILED and record.asked_at_ms < watched_ms
-        if record.pay_given_up_at_ms is not None:
-            return False
-        return record.state in FINAL | {State.FAILED} and not late
+        awaited = open_step or late or record.pay_given_up_at_ms is not None
+        return record.state in FINAL | {State.FAILED} and not awaited
 
     def _check_order(self, name: str, record: Record) -> None:
         order_id, _, n = name.rpartition(".")

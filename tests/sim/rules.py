@@ -171,9 +171,7 @@ class Rules:
         openers = self._books.openers_of(sent.payment_id, step)
         if any(not who.startswith(WORKERS) for who in openers):
             return sent.call == "authorize"
-        record = self._books.records.get(sent.payment_id)
-        if record is None:
-            return False
+        record = self._books.records[sent.payment_id]
         flow = self._books.flow_of(record.flow)
         if record.abandoned and step == "void":
             return flow.end.abandoned_hold == "void"
@@ -199,9 +197,6 @@ class Rules:
         for key in {other.key: None for other in others}:
             sends = [other for other in others if other.key == key]
             over_s = self._over_s(sends[0])
-            if key in self._books.rolled_back:
-                self._check_rolled_back(sent, sends[-1])
-                continue
             refused = any(other.outcome in {"refused", "replayed"} for other in sends)
             if not refused and self._now() < over_s:
                 self._complain(f"{sent}: the outcome of {sends[-1]} is not known")
@@ -210,9 +205,7 @@ class Rules:
 
     def _acted(self, sent: Sent) -> bool:
         """Whether a step has had its effect; an effect on another attempt opens a review."""
-        record = self._books.records.get(sent.payment_id)
-        if record is None:
-            return bool(sent.effects)
+        record = self._books.records[sent.payment_id]
         reviewed = any(review.reason == "other_attempt" for review in record.reviews)
         return any(e.cf_payment_id == record.cf_payment_id or not reviewed for e in sent.effects)
 
@@ -238,8 +231,6 @@ class Rules:
 
         Only an effect that an inquiry could show forbids the new step.
         """
-        if self._books.overruled(sent.payment_id):
-            return
         asked_s = self._asked.get(self._order_of(sent), -1.0)
         has_effect = any(
             self._truth.effects[entry.cf_payment_id][-1] not in _OVER for entry in other.effects
@@ -249,9 +240,7 @@ class Rules:
 
     def _over_s(self, sent: Sent) -> float:
         """Return until when a step may still be on its way: its time limit and the margin."""
-        operation = self._books.operations.get(sent.key)
-        if operation is None:
-            return sent.at_s
+        operation = self._books.operations[sent.key]
         return world_s(operation.deadline_at_ms + PAY_MARGIN_MS)
 
     def _order_of(self, sent: Sent) -> str:
