@@ -189,7 +189,7 @@ class Engine:
                 return snapshot, msgspec.structs.replace(event, nonce=secrets.token_hex(4))
         return await self.verify_after_restart(snapshot, flow, event), event
 
-    # 1. plan
+    # planning
 
     async def _plan(
         self, held: Snapshot, flow: Flow, begin: Begin, *, fresh: bool, ask_first: bool = True
@@ -226,7 +226,7 @@ class Engine:
             refusal = OutcomeUnknown(text)
         return self._with(refusal, held, flow)
 
-    # 2. commit the operation
+    # committing the operation
 
     async def _open(self, plan: Plan, begin: Begin, flow: Flow) -> tuple[Plan, Committed]:
         """Commit the operation. Where another commit was first, the step ends with `Conflict`.
@@ -263,7 +263,7 @@ class Engine:
         text = f"{newest.id} has changed since you read it, to version {version}; nothing was sent"
         return self._with(Conflict(text), newest, flow)
 
-    # 4. commit the outcome
+    # committing the outcome
 
     async def _settle_answer(
         self, snapshot: Snapshot, event: Event, flow: Flow, started_at: float

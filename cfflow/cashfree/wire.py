@@ -33,7 +33,6 @@ _CARD_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){12,18}")
 
 _T = TypeVar("_T")
 
-
 _NULL: Final = msgspec.Raw(b"null")
 _decode_json: Final = msgspec.json.Decoder().decode
 
