@@ -12,7 +12,8 @@ reserve. While the checkout is busy, half of the reserve stays free above what t
 for the next customer. `pace` spreads the workers' part over the minute: a backlog must not take
 in one second what the next due payment needs.
 
-`settle` below is the arithmetic, and `budget` in script.lua is the same in the server.
+`settle` below is the whole arithmetic. A store only keeps the book, and swaps it for the next one
+if no other process has written meanwhile.
 """
 
 from __future__ import annotations
@@ -78,11 +79,12 @@ class Ledger(Protocol):
         ...
 
 
-class Book(msgspec.Struct):
+class Book(msgspec.Struct, array_like=True):
     """One class's book: how long all must wait, the checkout's calls, the workers' slices.
 
     `block` is (reported at, for how long), `calls` are (second, how many), `slices` (granted
     at, how many permits, id), oldest first; milliseconds and seconds of the ledger's clock.
+    The stored bytes of a book are this array in msgpack.
     """
 
     block: tuple[int, int] = (0, 0)
@@ -103,8 +105,10 @@ def settle(book: Book, entry: Entry, now_ms: int) -> Balance:
     left = _left(book, entry, now_ms)
     paced = entry.pace - _granted(book, now_ms - entry.pace_ms)
     granted = 0 if again or blocked_ms else max(0, min(entry.wanted, left, paced))
-    if granted:
-        book.slices.append((now_ms, granted, entry.id))
+    # Without permits too: the next entry drops such a row, and until then it makes this book unlike
+    # that of every other entry. Two processes that each report one call in the same second would
+    # write the same bytes without it, and a store that compares bytes would count only one of them.
+    book.slices.append((now_ms, granted, entry.id))
     if granted or again:
         return Balance(granted or again, 0, blocked_ms)
     wait_ms = max(

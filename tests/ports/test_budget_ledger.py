@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from typing import Any
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cfflow.core.observation import Call
+from cfflow.errors import StoreError, StoreUnavailable
 from cfflow.limits.ledger import (
     PACE_MS,
     SLICE_MS,
@@ -19,12 +24,16 @@ from cfflow.limits.ledger import (
     Entry,
     settle,
 )
-from cfflow.store.redis.link import SCRIPT
+from cfflow.store.redis.keys import Keys
+from cfflow.store.redis.ledger import RedisLedger
+from cfflow.store.redis.link import SCRIPT, RedisLink
 from tests.ports.servers import Server
 
 MINUTE_MS = 60_000
 NOW_MS = 1_760_000_000_123
 SHARE = 70
+CALL = Call.FETCH_PAYMENT
+KEY = Keys().budget(CALL)
 
 MS = st.integers(0, 20_000)
 LIMITS = st.integers(1, 60)
@@ -234,29 +243,177 @@ WRITTEN = st.builds(
 )
 
 
+STEPS = st.lists(st.tuples(st.integers(-3_000, 30_000), WRITTEN), max_size=25)
+
+
 @patient
-@given(LIMITS, st.lists(st.tuples(st.integers(-3_000, 30_000), WRITTEN), max_size=25))
-def test_the_server_keeps_the_same_books(
-    valkey_server: Server, limit: int, steps: list[tuple[int, dict[str, Any]]]
+@given(LIMITS, STEPS, WRITTEN, WRITTEN)
+def test_no_two_entries_write_the_same_bytes(
+    limit: int,
+    steps: list[tuple[int, dict[str, Any]]],
+    one: dict[str, Any],
+    other: dict[str, Any],
 ) -> None:
-    """At any times and for any entries, the script's answers and its book are memory's."""
-    script = SCRIPT.replace("redis.call('TIME')", "{ ARGV[3], ARGV[4] }")
+    """Otherwise a store that compares bytes takes another process's write for its own."""
     book, now_ms = Book(), NOW_MS
-    with valkey_server.client() as server:
-        server.delete("book")
-        for delay_ms, written in steps:
+    for delay_ms, written in steps:
+        now_ms += delay_ms
+        settle(book, entry(limit, **written), now_ms)
+    books = [copy.deepcopy(book), book]
+    settle(books[0], entry(limit, **(one | {"name": "one"})), now_ms)
+    settle(books[1], entry(limit, **(other | {"name": "other"})), now_ms)
+    assert msgspec.msgpack.encode(books[0]) != msgspec.msgpack.encode(books[1])
+
+
+# the same in Redis
+
+
+class FakeLink:
+    """A process's link to a server. The test sets its time, and how often it repeats a run."""
+
+    def __init__(self, server: Any) -> None:
+        self.at_ms = NOW_MS
+        self.clock = SimpleNamespace(now_ms=lambda: self.at_ms)
+        self.replies_lost = 0
+        self.runs = 0
+        self._server = server
+
+    async def script(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+        """Run the script, and once more after each reply that was lost."""
+        self.runs += 1
+        for _ in range(1 + self.replies_lost):
+            reply = self._server.eval(SCRIPT, len(keys), *keys, *args)
+        return list(reply)
+
+
+class Processes:
+    """Processes with a ledger each, on one server."""
+
+    def __init__(self, server: Any, count: int = 2) -> None:
+        server.delete(KEY)
+        self.links = [FakeLink(server) for _ in range(count)]
+        self._server = server
+        self._ledgers = [RedisLedger(cast("RedisLink", link), Keys()) for link in self.links]
+
+    def settle(self, process: int, sent: Entry, now_ms: int = NOW_MS) -> Balance:
+        """Let one of them write an entry at this time."""
+        self.links[process].at_ms = now_ms
+        return asyncio.run(self._ledgers[process].settle(CALL, sent))
+
+    def runs(self, process: int) -> int:
+        """Return how often this one has run the script since the last time."""
+        link = self.links[process]
+        runs, link.runs = link.runs, 0
+        return runs
+
+    @property
+    def book(self) -> Book:
+        """The book that is stored."""
+        return msgspec.msgpack.decode(self._server.get(KEY), type=Book)
+
+
+@pytest.fixture
+def server(valkey_server: Server) -> Iterator[Any]:
+    """A client of a server."""
+    with valkey_server.client() as client:
+        yield client
+
+
+@patient
+@given(LIMITS, STEPS, st.lists(st.integers(0, 2), min_size=25, max_size=25))
+def test_the_server_keeps_the_same_books(
+    valkey_server: Server, limit: int, steps: list[tuple[int, dict[str, Any]]], turns: list[int]
+) -> None:
+    """At any time, for any entry and process: the balance and the stored book are memory's."""
+    book, now_ms = Book(), NOW_MS
+    with valkey_server.client() as client:
+        processes = Processes(client, 3)
+        for turn, (delay_ms, written) in zip(turns, steps, strict=False):
             now_ms += delay_ms
-            sent = entry(limit, **written)
-            time = divmod(now_ms * 1000, 1_000_000)
-            asked = ("budget", msgspec.msgpack.encode(sent), *time)
-            answer: Any = server.eval(script, 1, "book", *asked)
-            granted, wait_ms, blocked_ms = answer[2:5]
-            assert Balance(granted, wait_ms, blocked_ms) == settle(book, sent, now_ms)
-            kept: Any = server.get("book")
-            made_at_ms, calls, slices = msgspec.msgpack.decode(kept)
-            assert Book(tuple(made_at_ms), rows(calls), rows(slices)) == book
+            # No two processes use one id.
+            own = {f"{turn}{name}": count for name, count in written["used"].items()}
+            sent = entry(limit, **(written | {"name": f"{turn}{written['name']}", "used": own}))
+            assert processes.settle(turn, sent, now_ms) == settle(book, sent, now_ms)
+            assert processes.book == book
 
 
-def rows(listed: list[list[Any]]) -> list[Any]:
-    """Rows as a book has them."""
-    return [tuple(row) for row in listed]
+def test_a_book_that_no_other_process_wrote_is_one_round_trip(server: Any) -> None:
+    """The first time too. After another process's write it takes one more."""
+    processes = Processes(server)
+    for process, runs in [(0, 1), (0, 1), (1, 2), (1, 1), (0, 2)]:
+        processes.settle(process, at_once(made=1))
+        assert processes.runs(process) == runs
+    assert processes.book.calls == [(NOW_MS // 1000, 5)]
+
+
+def test_two_processes_that_report_the_same_are_both_counted(server: Any) -> None:
+    """Over the same book, in the same millisecond: nothing but the entry's id is different."""
+    processes = Processes(server)
+    for process in range(2):
+        processes.settle(process, at_once(name=str(process), made=1))
+    assert processes.book.calls == [(NOW_MS // 1000, 2)]
+
+
+def test_an_entry_whose_reply_was_lost_is_counted_once(server: Any) -> None:
+    """The link sends the same bytes again and finds them written."""
+    processes = Processes(server)
+    processes.links[0].replies_lost = 2
+    assert processes.settle(0, at_once(name="a", wanted=10, made=3)) == Balance(10, 0, 0)
+    assert processes.runs(0) == 1
+    assert processes.book == Book((NOW_MS, 0), [(NOW_MS // 1000, 3)], [(NOW_MS, 10, "a")])
+
+
+def test_permits_whose_reply_was_lost_are_granted_once(server: Any) -> None:
+    """Another process wrote before the repeat: the book still has the slice under its id."""
+    processes = Processes(server, 3)
+    sent = at_once(name="a", wanted=10)
+    for process in (0, 1, 2):
+        balance = processes.settle(process, at_once(name="b", made=1) if process == 1 else sent)
+    assert balance == Balance(10, 0, 0)
+    assert processes.settle(1, at_once(name="c", wanted=100)).granted == SHARE - 10
+
+
+def test_a_book_that_the_server_lost_begins_anew(server: Any) -> None:
+    """A restart without a disk, or the end of its time: what this process remembers is not it."""
+    processes = Processes(server)
+    processes.settle(0, at_once(name="a", made=50))
+    server.delete(KEY)
+    processes.settle(0, at_once(name="b", made=1))
+    assert processes.book.calls == [(NOW_MS // 1000, 1)]
+
+
+def test_a_book_of_an_older_version_is_read(server: Any) -> None:
+    """It was packed by the server itself."""
+    rows = (
+        f"{{ {{ {NOW_MS}, 0 }}, {{ {{ {NOW_MS // 1000}, 40 }} }}, {{ {{ {NOW_MS}, 5, 'a' }} }} }}"
+    )
+    processes = Processes(server)
+    server.set(KEY, server.eval(f"return cmsgpack.pack({rows})", 0))
+    assert processes.settle(0, at_once(name="b", wanted=100)).granted == 100 - 40 - 15 - 5
+    server.set(KEY, server.eval("return cmsgpack.pack({ { 0, 0 }, {}, {} })", 0))
+    assert processes.settle(0, at_once(name="c", wanted=100)).granted == SHARE
+
+
+def test_a_book_that_cannot_be_read_is_an_error_of_the_store(server: Any) -> None:
+    """The budget then grants nothing, and asks again later."""
+    processes = Processes(server)
+    server.set(KEY, b"\xc1")
+    with pytest.raises(StoreError, match="budget"):
+        processes.settle(0, at_once())
+
+
+def test_a_server_that_keeps_nothing_is_not_asked_for_ever(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try finds another book than the one that it has read."""
+    processes = Processes(server)
+    link = processes.links[0]
+
+    async def changed(_: Sequence[str], __: Sequence[Any]) -> list[Any]:
+        link.runs += 1
+        return [b"conflict", NOW_MS, msgspec.msgpack.encode(Book((NOW_MS, link.runs)))]
+
+    monkeypatch.setattr(link, "script", changed)
+    with pytest.raises(StoreUnavailable, match="faster"):
+        processes.settle(0, at_once())
+    assert processes.runs(0) == 1_000

@@ -24,7 +24,9 @@
 --   NS:{P}:seen:<content>  string for a day: a second notification with this content is a duplicate
 --   NS:{P}:flows           hash   digest -> the flow's text
 --   NS:{P}:run             hash   run: which history of the data is written; since: its begin, ms
---   NS:{P}:budget:<call>   string the rate budget's book of one class of calls, whatever P is
+--   NS:{P}:budget:<call>   string the rate budget's book of one class of calls, whatever P is: msgpack
+--                                 [[block_set_at_ms, block_ms], [[second, calls], ...],
+--                                 [[granted_at_ms, permits, id], ...]]
 --
 -- An order whose payments are all past their retention is purged. If it took money, its hash
 -- stays for a year with `o` alone: a paid order must not be paid again.
@@ -503,90 +505,17 @@ local function read_all()
   return { 'ok', now_ms(), found }
 end
 
--- How many permits were granted since then.
-local function granted_since(slices, since)
-  local granted = 0
-  for _, slice in ipairs(slices) do
-    granted = granted + (slice[1] > since and slice[2] or 0)
+-- swap: KEYS key                   ARGV old new ttl_ms
+-- Writes `new` if the value is `old` ('': there is none); otherwise a conflict, with what is stored.
+-- A repeat whose first reply was lost finds its own `new`. Another process cannot have written the
+-- same bytes: each book ends with the id of its entry.
+local function swap()
+  local now, held = now_ms(), redis.call('GET', KEYS[1]) or ''
+  if held ~= ARGV[2] and held ~= ARGV[3] then
+    return { 'conflict', now, held }
   end
-  return granted
-end
-
--- In how many ms so many permits stop to count: their slices leave the span, oldest first.
-local function freed_in(slices, missing, span, now)
-  for _, slice in ipairs(missing > 0 and slices or {}) do
-    if slice[1] > now - span then
-      missing = missing - slice[2]
-      if missing <= 0 then
-        return slice[1] + span - now
-      end
-    end
-  end
-  return missing > 0 and 1000 or 0
-end
-
--- budget: KEYS book                ARGV entry: a msgpack map, see cfflow/limits/ledger.py
--- The book is msgpack [[block_set_at_ms, block_ms], [[second, calls], ...],
--- [[granted_at_ms, permits, id], ...]].
--- Does what `settle` in cfflow/limits/ledger.py does. After the clock was set back, times in the book
--- lie in the future; they count as now.
-local function budget()
-  local entry, now = cmsgpack.unpack(ARGV[2]), now_ms()
-  local held = redis.call('GET', KEYS[1])
-  local book = held and cmsgpack.unpack(held) or { { 0, 0 }, {}, {} }
-  local calls, slices, recorded, made, again = {}, {}, entry.made, 0, 0
-  for _, slice in ipairs(book[3]) do
-    local permits = math.min(slice[2], entry.used[slice[3]] or slice[2])
-    if slice[3] == entry.id then
-      again = slice[2]
-    end
-    if slice[1] > now - entry.keep_ms and permits > 0 then
-      slices[#slices + 1] = { math.min(slice[1], now), permits, slice[3] }
-      recorded = recorded + permits
-    end
-  end
-  local second = math.floor(now / 1000)
-  for _, row in ipairs(book[2]) do
-    if (row[1] + 1) * 1000 > now - entry.keep_ms then
-      calls[#calls + 1] = { math.min(row[1], second), row[2] }
-      recorded = recorded + row[2]
-    end
-  end
-  -- Calls that the gateway has counted and the book has not were made by other systems.
-  local new = entry.made + math.max(0, entry.seen - recorded)
-  if new > 0 then
-    local last = calls[#calls]
-    if last and last[1] == second then
-      last[2] = last[2] + new
-    else
-      calls[#calls + 1] = { second, new }
-    end
-  end
-  for _, row in ipairs(calls) do
-    made = made + ((row[1] + 1) * 1000 > now - entry.window_ms and row[2] or 0)
-  end
-  local free = math.max(entry.reserve, made + math.floor(entry.reserve / 2))
-  local left = entry.limit - free - granted_since(slices, now - entry.window_ms)
-  local paced = entry.pace - granted_since(slices, now - entry.pace_ms)
-  local block = { math.min(book[1][1], now), book[1][2] }
-  if now + entry.block_ms > block[1] + block[2] then
-    block = { now, entry.block_ms }
-  end
-  local blocked, granted, wait = math.max(0, block[1] + block[2] - now), again, 0
-  if again == 0 and blocked == 0 then
-    granted = math.max(0, math.min(entry.wanted, left, paced))
-    slices[#slices + 1] = granted > 0 and { now, granted, entry.id } or nil
-  end
-  if granted == 0 then
-    wait = math.max(
-      blocked,
-      freed_in(slices, 1 - left, entry.window_ms, now),
-      freed_in(slices, 1 - paced, entry.pace_ms, now)
-    )
-  end
-  book = cmsgpack.pack({ block, calls, slices })
-  redis.call('SET', KEYS[1], book, 'PX', ms(math.max(entry.keep_ms, blocked) + 1000))
-  return { 'ok', now, granted, wait, blocked }
+  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+  return { 'ok', now }
 end
 
 -- The state of a group in this partition: [consumer, session, until_at_ms, id, seen]; nil if the group
@@ -726,7 +655,7 @@ local commands = {
   clear_notifications = clear_notifications,
   overdue = overdue,
   purge = purge,
-  budget = budget,
+  swap = swap,
   feed_register = feed_register,
   feed_join = feed_join,
   feed_read = feed_read,
