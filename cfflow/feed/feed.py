@@ -18,6 +18,7 @@ import msgspec
 
 from cfflow.core.times import moment
 from cfflow.errors import Conflict, InvalidInput, StoreError
+from cfflow.feed.groups import GroupFeed
 from cfflow.feed.protocol import Member, PartitionRead, Position, Start, StoreWithFeed
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
@@ -121,7 +122,7 @@ class Feed:
         self._idle_s = _checked("idle_s", idle_s, _IDLE_S)
         self._batch = int(_checked("batch", batch, _BATCH))
         self._store = store
-        self._feed = store.feed()
+        self._feed = GroupFeed(store.feed())
         self._member: Member | None = None
         self._consumers: Sequence[str] = ()
         self._read_at_ms = 0

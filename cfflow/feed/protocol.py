@@ -1,14 +1,14 @@
-"""What a store must do for the feed's consumers, and the entries that it hands out.
+"""What a store must do for the feed (`FeedLog`), and the values that its consumers work with.
 
 The feed has partitions; the entries of one partition are ordered, and all entries of one order
-are in one partition. Consumers read as groups. For each group and partition the store keeps
-how far the group has acknowledged, and which consumer has the lease. The lease is on the whole
-partition: two consumers of one partition would lose the order of a payment's events.
+are in one partition. Consumers read as groups. For each group and partition the store keeps a
+state: how far the group has acknowledged, and which consumer has the lease. The lease is on the
+whole partition: two consumers of one partition would lose the order of a payment's events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -74,42 +74,70 @@ class PartitionRead(msgspec.Struct, frozen=True):
         return self.status in {"ok", "taken"}
 
 
-class FeedStore(Protocol):
-    """Keeps how far groups have read the feed. Raises what `cfflow.store.protocol.Store` does."""
+class Request(msgspec.Struct, frozen=True):
+    """What a group wants of one partition; the store does all of it in one atomic step.
+
+    `old`, `new`: if the group's state has exactly the bytes `old`, it becomes `new`. None is no
+    state: so the first one is written, and the last one removed. Two that are equal write
+    nothing. `after`, `count`: read so many entries at most, the first ones behind this id.
+
+    `consumers`: write until when these consumers count as alive, in milliseconds of the store's
+    time; None removes one. All of the group's are read then, so an empty mapping only reads.
+    Without a mapping they are neither written nor read. They exist only while the group has a
+    state: a consumer that is late must leave nothing in a group that was forgotten.
+    """
+
+    old: bytes | None = None
+    new: bytes | None = None
+    after: str = "0-0"
+    count: int = 0
+    consumers: Mapping[str, int | None] | None = None
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A partition right after a request, at the store's time `now_ms`.
+
+    `state`: what is stored for the group now, None if nothing is. If it is the request's `new`,
+    the request had its effect, perhaps in an earlier run whose reply was lost. `trimmed`: how
+    many entries were dropped so far. `length`: how many are stored. `newest`: the id of the last
+    of them, "0-0" without one. `entries`: the (id, bytes) that were read, in their order.
+    `consumers`: until when each counts as alive, also those whose time is over.
+    """
+
+    now_ms: int
+    state: bytes | None
+    trimmed: int
+    length: int
+    newest: str
+    entries: tuple[tuple[str, bytes], ...] = ()
+    consumers: Mapping[str, int] = {}
+
+
+class FeedLog(Protocol):
+    """What a store does for the feed: it keeps entries, and some bytes for each group.
+
+    The rules of groups are in `cfflow.feed.groups`, and a store has none of them. Its commits
+    append their entries to the partition of their order. The id of an entry is two numbers,
+    `<a>-<b>`, higher than those of all entries before it in the partition. The commits also drop
+    the oldest entries and count them; `cfflow.feed.groups.entries_to_keep` returns how many stay.
+    """
 
     @property
     def partitions(self) -> int:
-        """How many partitions the feed has."""
+        """How many partitions the feed has, fixed for the store's life. They count from 0."""
         ...
 
-    async def join(self, member: Member, start: Start) -> Sequence[str]:
-        """Register the group in every partition if it is new; return its living consumers.
+    async def request(self, group: str, requests: Mapping[int, Request]) -> dict[int, Reply]:
+        """Do what a group wants of these partitions, and return the reply of each.
 
-        A new group begins at the oldest entry that is stored, or after the newest ("now").
+        That is one round trip, on a cluster one for each node. Each partition by itself is
+        atomic; all of them together are not. A request whose reply was lost may be sent again:
+        then `new` is stored already, and nothing changes.
+
+        Raises `StoreUnavailable` if the store cannot be reached or refuses writes; each request
+        may have had its effect then. Raises `StoreError` if stored bytes cannot be read. No
+        money moves.
         """
-        ...
-
-    async def read(
-        self, member: Member, positions: Mapping[int, Position | None], count: int
-    ) -> tuple[Sequence[str], dict[int, PartitionRead]]:
-        """Lease partitions, and read the entries after these positions.
-
-        None stands for the last entry that the group has acknowledged. `count` limits the
-        entries of each partition; with 0 the leases are renewed and nothing is read. Returns
-        the group's living consumers too; none if the group was forgotten.
-        """
-        ...
-
-    async def ack(self, member: Member, partition: int, position: Position) -> bool:
-        """Acknowledge all entries up to a position; False if another consumer has the lease."""
-        ...
-
-    async def leave(self, member: Member, partitions: Sequence[int], *, leaves_group: bool) -> None:
-        """Give partitions back. With `leaves_group`, the consumer leaves the group too."""
-        ...
-
-    async def forget(self, group: str) -> None:
-        """Remove a group: what it has acknowledged, its leases and its consumers."""
         ...
 
 
@@ -120,6 +148,6 @@ class StoreWithFeed(Protocol):
         """Return the store's time."""
         ...
 
-    def feed(self) -> FeedStore:
-        """Return the part of the store that feed consumers use."""
+    def feed(self) -> FeedLog:
+        """Return the part of the store that keeps the feed."""
         ...

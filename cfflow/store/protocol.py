@@ -27,7 +27,7 @@ from cfflow.core.flow import Flow
 from cfflow.core.record import Attempt, Notice, Record, Snapshot, split_id
 from cfflow.core.siblings import attempt_of
 from cfflow.errors import PaymentNotFound, StoreError
-from cfflow.feed.protocol import FeedStore
+from cfflow.feed.protocol import FeedLog
 
 #: The largest next action that is kept. A QR image or a form fits. A larger one is returned to
 #: the caller of `pay` and not stored.
@@ -170,8 +170,8 @@ class Store(Protocol):
         """
         ...
 
-    def feed(self) -> FeedStore:
-        """Return the part of the store that feed consumers use. The store must be open."""
+    def feed(self) -> FeedLog:
+        """Return the part of the store that keeps the feed. The store must be open."""
         ...
 
     async def open(self) -> None:

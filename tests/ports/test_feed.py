@@ -255,20 +255,36 @@ async def test_gaps_and_events_add_up_while_many_write(redis_url: str) -> None:
 
 
 async def test_a_read_asks_each_partition_once(store: RedisStore, valkey_server: Server) -> None:
-    """One pipeline: the group's consumers and 64 partitions. Further events cost nothing."""
+    """All 64 in one pipeline, and in another one to lease them. Further events cost nothing."""
     await commit_events(store, await begin(store, "order_1"), 3)
     feed = await opened(store, "m")
     monitor = Monitor(valkey_server)
     for _ in range(3):
         await next_event(feed)
-    assert monitor.seen() == ["evalsha"] * 65
+    assert monitor.seen() == ["evalsha"] * 128
+    assert await feed.poll() is None
+    assert monitor.seen() == ["evalsha"] * 64
+    monitor.close()
+
+
+async def test_an_acknowledgement_is_one_round_trip(
+    store: RedisStore, valkey_server: Server
+) -> None:
+    """The first one after a read too."""
+    await commit_events(store, await begin(store, "order_1"), 3)
+    feed = await opened(store, "m")
+    monitor = Monitor(valkey_server)
+    for event in await drained(feed):
+        monitor.seen()
+        await feed.ack(event)
+        assert monitor.seen() == ["evalsha"]
     monitor.close()
 
 
 async def test_a_read_is_one_round_trip_per_node(
     cluster_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cluster refuses a command for several slots: one pipeline goes to each master."""
+    """One pipeline goes to each master, and another one to lease: slots share no command."""
     sent: list[str] = []
     send = ClusterNode.execute_pipeline
 
@@ -280,8 +296,11 @@ async def test_a_read_is_one_round_trip_per_node(
     await store.open()
     feed = await opened(store, "m")
     monkeypatch.setattr(ClusterNode, "execute_pipeline", counted)
-    assert await feed.poll() is None
-    assert len(sent) == len(set(sent)) == 3
+    for pipelines in (2, 1, 1):
+        sent.clear()
+        assert await feed.poll() is None
+        assert sorted(sent) == sorted([*set(sent)] * pipelines)
+        assert len(set(sent)) == 3
     await store.aclose()
 
 
@@ -289,13 +308,16 @@ async def test_an_idle_consumer_rests(store: RedisStore, valkey_server: Server) 
     """Without entries it reads now and then, and renews its lease only when it must."""
     valkey_server.run("CONFIG", "RESETSTAT")
     async with Feed(store, "mailer", idle_s=0.2) as feed:
+        assert await feed.poll() is None
+        calls = valkey_server.calls()
+        assert (calls["hset"], calls["zadd"]) == (128, 1)
+        valkey_server.run("CONFIG", "RESETSTAT")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.1):
                 await anext(feed)
         calls = valkey_server.calls()
-    looks = calls["evalsha"] / 65
-    assert 4 <= looks <= 8
-    assert calls["hset"] == 128
+    assert 3 <= calls["evalsha"] / 64 <= 7
+    assert not {"hset", "hdel", "zadd", "zrem", "del"} & calls.keys()
 
 
 async def test_a_store_that_is_down_is_unavailable_to_readers(tmp_path: Path) -> None:

@@ -94,13 +94,9 @@ class Keys:
         """Return the key of how far the feed's groups have read a partition."""
         return self._groups[partition]
 
-    def home(self, group: str) -> int:
-        """Return the partition that has the set of a group's living consumers."""
-        return zlib.crc32(group.encode()) % self.partitions
-
-    def readers(self, group: str) -> str:
-        """Return the key of a group's living consumers."""
-        return f"{self._roots[self.home(group)]}readers:{group}"
+    def readers(self, partition: int, group: str) -> str:
+        """Return the key of a group's living consumers; the partition is the group's home."""
+        return f"{self._roots[partition]}readers:{group}"
 
     def flows(self, partition: int) -> str:
         """Return the key of a partition's flow texts."""

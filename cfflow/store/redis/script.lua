@@ -518,130 +518,41 @@ local function swap()
   return { 'ok', now }
 end
 
--- The state of a group in this partition: [consumer, session, until_at_ms, id, seen]; nil if the group
--- is not registered. The field with the empty name has the count of trimmed entries.
-local function read_group(group)
-  local packed = redis.call('HGET', KEYS[1], group)
-  return packed and cmsgpack.unpack(packed)
-end
-
-local function write_group(group, held)
-  redis.call('HSET', KEYS[1], group, cmsgpack.pack(held))
-end
-
-local function trimmed_count()
-  return tonumber(redis.call('HGET', KEYS[1], '') or 0)
-end
-
--- A lease is renewed once a fifth of it is over, so that an idle consumer does not write each time
--- that it looks.
-local function needs_renewal(until_at_ms, now, lease)
-  return until_at_ms - now < lease * 0.8
-end
-
--- feed_register: KEYS groups events    ARGV group start(oldest|now)
--- A new group begins at the oldest entry that is kept, or after the newest.
-local function feed_register()
-  if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then
-    local id, seen = '0-0', trimmed_count()
-    if ARGV[3] == 'now' then
-      local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
-      id = newest and newest[1] or id
-      seen = seen + redis.call('XLEN', KEYS[2])
+-- feed: KEYS groups events [readers]
+--       ARGV group old new after count [consumer until_at_ms(''|ms)]...
+-- What cfflow/feed/protocol.py calls a request: writes the group's state `new` if it is `old` ('': there
+-- is none), and reads up to `count` entries after an id. With `readers`, it also writes until when
+-- consumers count as alive ('': no longer), and reads them. Only while the group has a state: a
+-- consumer that is late must leave nothing in a forgotten group.
+local function feed()
+  local groups, events, readers, group, new = KEYS[1], KEYS[2], KEYS[3], ARGV[2], ARGV[4]
+  local state, found, alive = redis.call('HGET', groups, group) or '', {}, {}
+  if state == ARGV[3] and state ~= new then
+    if new == '' then
+      redis.call('HDEL', groups, group)
+    else
+      redis.call('HSET', groups, group, new)
     end
-    write_group(ARGV[2], { '', 0, 0, id, seen })
+    state = new
   end
-  return { 'ok', now_ms() }
-end
-
--- feed_join: KEYS groups readers   ARGV group consumer lease_ms
--- The living consumers of a group, this one included; none if the group was forgotten.
-local function feed_join()
-  local readers, now, lease = KEYS[2], now_ms(), tonumber(ARGV[4])
-  if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then
-    return { 'gone', now, {} }
+  for i = 7, #ARGV, 2 do
+    if ARGV[i + 1] == '' then
+      redis.call('ZREM', readers, ARGV[i])
+    else
+      redis.call('ZADD', readers, ARGV[i + 1], ARGV[i])
+    end
   end
-  redis.call('ZREMRANGEBYSCORE', readers, '-inf', ms(now))
-  if needs_renewal(tonumber(redis.call('ZSCORE', readers, ARGV[3]) or 0), now, lease) then
-    redis.call('ZADD', readers, ms(now + lease), ARGV[3])
+  if readers and state == '' then
+    redis.call('DEL', readers)
+  elseif readers then
+    alive = redis.call('ZRANGE', readers, 0, -1, 'WITHSCORES')
   end
-  return { 'ok', now, redis.call('ZRANGE', readers, 0, -1) }
-end
-
--- feed_read: KEYS groups events    ARGV group consumer session lease_ms count id seen
--- ok: the consumer still has the lease, and gets the entries after that id. taken: it has the lease
--- from now on, and gets those after the last one acknowledged. held: another consumer has it. gone:
--- the group was forgotten. A consumer that was restarted takes its partition back at once, without
--- waiting for its own lease: the newer session of a name wins.
-local function feed_read()
-  local group, consumer, session = ARGV[2], ARGV[3], tonumber(ARGV[4])
-  local lease, count, id, seen = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8])
-  local held, now = read_group(group), now_ms()
-  if not held then
-    return { 'gone', now }
+  if ARGV[6] ~= '0' then
+    found = redis.call('XRANGE', events, '(' .. ARGV[5], '+', 'COUNT', ARGV[6])
   end
-  local again = held[1] == consumer and held[2] <= session
-  if not again and held[3] > now then
-    return { 'held', now }
-  end
-  local status = again and held[2] == session and 'ok' or 'taken'
-  if status == 'taken' or needs_renewal(held[3], now, lease) then
-    write_group(group, { consumer, session, now + lease, held[4], held[5] })
-  end
-  if status == 'taken' or id == '' then
-    id, seen = held[4], held[5]
-  end
-  local found = count > 0 and redis.call('XRANGE', KEYS[2], '(' .. id, '+', 'COUNT', count) or {}
-  local before = math.max(seen, trimmed_count())
-  if #found < count then
-    -- Counted from the end: that is right even after a server lost its last entries.
-    before = trimmed_count() + redis.call('XLEN', KEYS[2]) - #found
-  end
-  return { status, now, id, ms(seen), ms(before), found }
-end
-
-local function is_after(id, other)
-  local at, n = string.match(id, '^(%d+)-(%d+)$')
-  local other_at, other_n = string.match(other, '^(%d+)-(%d+)$')
-  at, other_at = tonumber(at), tonumber(other_at)
-  return at > other_at or (at == other_at and tonumber(n) > tonumber(other_n))
-end
-
--- feed_ack: KEYS groups            ARGV group consumer session lease_ms id seen
--- Acknowledges everything up to that id, unless another consumer has taken the partition.
-local function feed_ack()
-  local held, now = read_group(ARGV[2]), now_ms()
-  if not held or held[1] ~= ARGV[3] or held[2] ~= tonumber(ARGV[4]) then
-    return { 'held', now }
-  end
-  local id, seen = ARGV[6], tonumber(ARGV[7])
-  -- A gap has the id of the entry before it, and a higher number.
-  if is_after(id, held[4]) or (id == held[4] and seen > held[5]) then
-    write_group(ARGV[2], { held[1], held[2], now + tonumber(ARGV[5]), id, seen })
-  end
-  return { 'ok', now }
-end
-
--- feed_leave: KEYS groups [readers]    ARGV group consumer session
--- Gives the partition back. With `readers`, the consumer leaves its group too.
-local function feed_leave()
-  local held = read_group(ARGV[2])
-  if held and held[1] == ARGV[3] and held[2] == tonumber(ARGV[4]) then
-    write_group(ARGV[2], { '', 0, 0, held[4], held[5] })
-  end
-  if KEYS[2] then
-    redis.call('ZREM', KEYS[2], ARGV[3])
-  end
-  return { 'ok', now_ms() }
-end
-
--- feed_forget: KEYS groups [readers]   ARGV group
-local function feed_forget()
-  redis.call('HDEL', KEYS[1], ARGV[2])
-  if KEYS[2] then
-    redis.call('DEL', KEYS[2])
-  end
-  return { 'ok', now_ms() }
+  local trimmed, length = redis.call('HGET', groups, '') or '0', redis.call('XLEN', events)
+  local newest = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
+  return { 'ok', now_ms(), state, trimmed, length, newest and newest[1] or '0-0', found, alive }
 end
 
 local commands = {
@@ -656,11 +567,6 @@ local commands = {
   overdue = overdue,
   purge = purge,
   swap = swap,
-  feed_register = feed_register,
-  feed_join = feed_join,
-  feed_read = feed_read,
-  feed_ack = feed_ack,
-  feed_leave = feed_leave,
-  feed_forget = feed_forget,
+  feed = feed,
 }
 return commands[ARGV[1]]()

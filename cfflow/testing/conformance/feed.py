@@ -133,6 +133,18 @@ class FeedConformance(ConformancePart):
         async with Feed(store, "mailer", start="now") as feed:
             assert numbers(await drained(feed)) == [4, 5]
 
+    async def test_a_group_that_begins_now_does_not_miss_what_was_dropped_before(
+        self, store: Store
+    ) -> None:
+        """Entries that were dropped earlier were never its own: no gap."""
+        count = self.feed_max + 200
+        snapshot = await commit_events(store, await begin(store, "order_1"), count)
+        feed = await opened(store, "m", start="now")
+        assert await drained(feed) == []
+        await commit_events(store, snapshot, 2, count + 1)
+        found = await drained(feed)
+        assert (numbers(found), lost(found)) == ([count + 1, count + 2], [])
+
     # at least once
 
     async def test_an_acknowledged_event_does_not_come_again(self, store: Store) -> None:

@@ -32,6 +32,7 @@ Each test gets an empty store, and uses it only as `cfflow.store.protocol.Store`
 from __future__ import annotations
 
 from cfflow.testing.conformance.feed import FeedConformance
+from cfflow.testing.conformance.feed_log import FeedLogConformance
 from cfflow.testing.conformance.indexes import IndexConformance
 from cfflow.testing.conformance.notifications import NotificationConformance
 from cfflow.testing.conformance.orders import OrderConformance
@@ -43,6 +44,7 @@ class StoreConformance(
     IndexConformance,
     OrderConformance,
     FeedConformance,
+    FeedLogConformance,
     NotificationConformance,
 ):
     """Tests what `cfflow.store.protocol.Store` promises. Derive a test class from it.
