@@ -24,13 +24,23 @@ from bench.places import embedded_valkey
 from cfflow.core.actions import AskOtp
 from cfflow.core.chart import State, Trigger
 from cfflow.core.decide import Answered, decide
-from cfflow.core.draft import Plan
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation
-from cfflow.core.record import TRIGGERS, EntryKind, Record, Snapshot
-from cfflow.core.steps import Instrument, begin_pay, begin_resend, begin_submit, create
+from cfflow.core.order import Order, Snapshot
+from cfflow.core.plan import Plan
+from cfflow.core.record import TRIGGERS, EntryKind
+from cfflow.core.steps import (
+    Instrument,
+    begin_pay,
+    begin_payment,
+    begin_resend,
+    begin_submit,
+    create,
+)
 from cfflow.store.catalog import Catalog
-from cfflow.store.protocol import encode_record
+from cfflow.store.codec import encode_order
+from cfflow.store.orders import Orders
+from cfflow.store.protocol import Outcome
 from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.store import RedisStore
 
@@ -65,7 +75,7 @@ class Memory(NamedTuple):
 
     @property
     def in_flight_b(self) -> float:
-        """Record, order entry, state index and wake index of one payment."""
+        """The order with its one payment, its state index and its wake index."""
         return self.kept_b + self.wake_b
 
 
@@ -98,6 +108,7 @@ async def _written(url: str, first: int, count: int, ends_s: float) -> list[int]
     sizes: list[int] = []
     flow = Catalog().named("native_otp")
     store = BatchingStore(url)
+    orders = Orders(store)
     await store.open()
     try:
 
@@ -105,7 +116,7 @@ async def _written(url: str, first: int, count: int, ends_s: float) -> list[int]
             for number in numbers:
                 if time.perf_counter() > ends_s and sizes:
                     return
-                sizes.append(len(encode_record(await _live(store, flow, number))))
+                sizes.append(len(encode_order(await _live(orders, flow, number))))
 
         await asyncio.gather(*(one_after_the_other() for _ in range(_AT_ONCE)))
     finally:
@@ -152,11 +163,12 @@ class BatchingStore(RedisStore):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.link = _BatchingLink(url)  # type: ignore[misc]  # Final: no program changes it
+        self.control._link = self.link  # noqa: SLF001  it has the other link already
 
 
-async def _live(store: RedisStore, flow: Flow, number: int) -> Record:
+async def _live(orders: Orders, flow: Flow, number: int) -> Order:
     """Lead one payment from start to captured, commit by commit."""
-    began_at_ms = store.now_ms()
+    began_at_ms = orders.store.now_ms()
     record = create(
         flow,
         began_at_ms,
@@ -165,19 +177,22 @@ async def _live(store: RedisStore, flow: Flow, number: int) -> Record:
         amount=_AMOUNT,
         metadata=None,
     )
-    held = (await store.start(_order_id(number), record, flow)).snapshot
+    held = await _committed(orders, begin_payment(Order(id=_order_id(number)), record, flow))
     for after_ms, deed in _deeds(f"51149{number:08d}", began_at_ms):
-        plan = deed(held, flow, began_at_ms + after_ms)
-        committed = await store.commit(plan)
-        if committed.snapshot is None or committed.outcome != "ok":
-            raise RuntimeError(f"{held.id}: {committed.outcome}")
-        held = committed.snapshot
+        held = await _committed(orders, deed(held, flow, began_at_ms + after_ms))
     walked = [
         TRIGGERS[entry.code] for entry in held.record.history if entry.kind == EntryKind.TRANSITION
     ]
     if tuple(walked) != _LIFE or held.record.state is not State.CAPTURED:
         raise RuntimeError(f"{held.id} walked {walked}")
-    return held.record
+    return held.order
+
+
+async def _committed(orders: Orders, plan: Plan) -> Snapshot:
+    written = await orders.commit(plan)
+    if written.outcome is not Outcome.APPLIED:
+        raise RuntimeError(f"{plan.after.id}: {written.outcome}")
+    return written.plan.snapshot
 
 
 def _deeds(attempt: str, began_at_ms: int) -> Iterator[Deed]:
@@ -247,7 +262,7 @@ async def _taken(url: str, kind: str) -> int:
 
 
 async def _wake_added(url: str, count: int) -> int:
-    """Put every payment into its wake index and return what that takes."""
+    """Put every order into its wake index and return what that takes."""
     before_b = await _used(url)
     keys = RedisStore(url).keys
     async with Redis.from_url(url) as client:
@@ -256,6 +271,6 @@ async def _wake_added(url: str, count: int) -> int:
             for number in range(first, min(first + 1000, count + 1)):
                 order_id = _order_id(number)
                 due_ms = time.time_ns() // 1_000_000 + number
-                pipeline.zadd(keys.wake(keys.partition(order_id)), {f"{order_id}.1": due_ms})
+                pipeline.zadd(keys.wake(keys.partition(order_id)), {order_id: due_ms})
             await pipeline.execute()
     return await _used(url) - before_b

@@ -31,13 +31,15 @@ from cfflow import Worker
 from cfflow.core.chart import State
 from cfflow.core.flow import Flow
 from cfflow.core.operation import Operation, Step
+from cfflow.core.order import Order
+from cfflow.core.plan import Change, Plan
 from cfflow.core.record import OtpTurn, Record
-from cfflow.core.steps import create
+from cfflow.core.steps import begin_payment, create
 from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from cfflow.logs import silent_log
 from cfflow.store.catalog import Catalog
+from cfflow.store.orders import Orders
 from cfflow.store.redis.store import RedisStore
-from cfflow.testing.conformance.helpers import a_plan
 
 __all__ = ["Leases", "Reconciled", "measure_leases", "measure_reconciling"]
 
@@ -139,7 +141,9 @@ async def _interrupt(url: str, attempts: Sequence[str]) -> None:
 async def _interrupted(store: RedisStore, flow: Flow, number: int, attempt: str) -> None:
     then_ms = store.now_ms() - 60_000
     record = _record(flow, then_ms, number)
-    held = (await store.start(order_of(number), record, flow)).snapshot
+    orders = Orders(store)
+    begun = await orders.commit(begin_payment(Order(id=order_of(number)), record, flow))
+    held = begun.plan.snapshot
     operation = Operation(
         step=Step.SUBMIT_OTP,
         sequence=2,
@@ -147,17 +151,19 @@ async def _interrupted(store: RedisStore, flow: Flow, number: int, attempt: str)
         began_at_ms=then_ms,
         deadline_at_ms=then_ms + 10_000,
     )
-    await store.commit(
-        a_plan(
-            held,
-            state=State.OTP_PENDING,
-            cf_payment_id=attempt,
-            operation=operation,
-            sequence=2,
-            otp=OtpTurn(expires_at_ms=then_ms + 300_000, sent_at_ms=then_ms),
-            wake_at_ms=then_ms + 11_000,
-        )
+    interrupted = msgspec.structs.replace(
+        held.record,
+        version=2,
+        state=State.OTP_PENDING,
+        cf_payment_id=attempt,
+        operation=operation,
+        sequence=2,
+        otp=OtpTurn(expires_at_ms=then_ms + 300_000, sent_at_ms=then_ms),
+        wake_at_ms=then_ms + 11_000,
     )
+    after = msgspec.structs.replace(held.order, payments=(interrupted,))
+    change = Change(held.n, held.record, interrupted)
+    await orders.commit(Plan(before=held.order, after=after, changes=(change,)))
 
 
 def _record(flow: Flow, at_ms: int, number: int) -> Record:
@@ -195,6 +201,7 @@ async def _sleep(url: str, sleeping: int) -> None:
     store = BatchingStore(url)
     await store.open()
     flow = Catalog().named("native_otp")
+    orders = Orders(store)
     numbers = itertools.count()
 
     async def some() -> None:
@@ -204,7 +211,7 @@ async def _sleep(url: str, sleeping: int) -> None:
             now_ms = store.now_ms()
             wake_at_ms = now_ms - 1 if number < _DUE else now_ms + 3_600_000 + number
             record = msgspec.structs.replace(_record(flow, now_ms, number), wake_at_ms=wake_at_ms)
-            await store.start(order_of(number), record, flow)
+            await orders.commit(begin_payment(Order(id=order_of(number)), record, flow))
 
     try:
         await asyncio.gather(*(some() for _ in range(_AT_ONCE)))

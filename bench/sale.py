@@ -33,19 +33,10 @@ from cfflow.cashfree.lenient import decoder
 from cfflow.cashfree.transport import GatewayTransport
 from cfflow.cashfree.wire import Order, encode
 from cfflow.core.chart import State
-from cfflow.core.draft import Plan
-from cfflow.core.flow import Flow
-from cfflow.core.record import Record
 from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorProcess
 from cfflow.logs import Log, default_log
 from cfflow.orchestrator import Orchestrator
-from cfflow.store.protocol import (
-    Committed,
-    Started,
-    encode_action,
-    encode_events,
-    encode_record,
-)
+from cfflow.store.protocol import Commit, Committed
 from cfflow.store.redis.store import RedisStore
 
 __all__ = ["BARE", "CONTENDERS", "ENGINE", "FLOOR", "STOCK", "Result", "Size", "Speed", "measure"]
@@ -216,30 +207,18 @@ class _RecordingStore(RedisStore):
     def __init__(self, url: str, *, namespace: str) -> None:
         super().__init__(url, namespace=namespace)
         self.writes: list[Write] = []
+        self._state = State.CREATED
 
-    async def start(
-        self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
-    ) -> Started:
-        started = await super().start(order_id, record, flow, n=n)
-        kept = started.snapshot.record
+    async def commit(self, commit: Commit) -> Committed:
+        committed = await super().commit(commit)
+        left = [change.index for change in commit.index if change.score is None]
+        entered = [change.index for change in commit.index if change.score is not None]
         # Coming from nowhere: any other index will do, the sale is not in it.
-        self.writes.append(Write(State.FAILED, kept.state, True, encode_record(kept), ()))
-        return started
-
-    async def commit(self, plan: Plan) -> Committed:
-        committed = await super().commit(plan)
-        kept = plan.record if committed.snapshot is None else committed.snapshot.record
-        action = plan.snapshot.next_action if plan.action_changed else None
-        blob = encode_record(kept) + (b"" if action is None else encode_action(action))
-        self.writes.append(
-            Write(
-                plan.previous.state,
-                kept.state,
-                kept.wake_at_ms is not None,
-                blob,
-                tuple(encode_events(plan)),
-            )
-        )
+        self._state = State(entered[0]) if entered else self._state
+        was = State(left[0]) if left else State.FAILED if not commit.expected else self._state
+        blob = (commit.record or b"") + (commit.actions or b"")
+        due = commit.wake_at_ms is not None
+        self.writes.append(Write(was, self._state, due, blob, commit.events))
         return committed
 
 

@@ -51,10 +51,13 @@ from cfflow.errors import (
     InvalidSignature,
     OtpLimit,
     OutcomeUnknown,
+    Paused,
     PaymentNotFound,
     RateLimited,
     StoreError,
+    StoreReplaced,
     StoreUnavailable,
+    TooManyPayments,
 )
 from cfflow.feed.feed import Feed, FeedEvent, FeedGap, FeedItem, FeedNotification
 from cfflow.limits.budget import Budget
@@ -63,11 +66,12 @@ from cfflow.orchestrator import Orchestrator
 from cfflow.store.protocol import Store
 from cfflow.views.history import HistoryEntry
 from cfflow.views.payment import OpenOperation, Otp, Payment
+from cfflow.views.status import Status, StoreDecision
 from cfflow.views.why import Why
 from cfflow.webhooks import Receipt
 from cfflow.worker import Report, Worker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "UPI",
@@ -115,6 +119,7 @@ __all__ = [
     "OtpLimit",
     "OutcomeUnknown",
     "PaidWith",
+    "Paused",
     "PayAnswer",
     "PayData",
     "PayLater",
@@ -130,11 +135,15 @@ __all__ = [
     "Sealed",
     "Simulation",
     "State",
+    "Status",
     "Step",
     "Store",
+    "StoreDecision",
     "StoreError",
+    "StoreReplaced",
     "StoreUnavailable",
     "SubmitForm",
+    "TooManyPayments",
     "UPIAuthorization",
     "Wallet",
     "Why",

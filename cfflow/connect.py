@@ -12,7 +12,7 @@ import msgspec
 
 from cfflow.cashfree import facts
 from cfflow.cashfree.client import GatewayClient
-from cfflow.cashfree.environment import base_url_of
+from cfflow.cashfree.environment import base_url_of, is_local
 from cfflow.cashfree.transport import GatewayTransport
 from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError
@@ -21,6 +21,7 @@ from cfflow.limits.transport import BudgetTransport
 from cfflow.logs import Log, default_log
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.catalog import Catalog
+from cfflow.store.control import Owner, owner_of
 from cfflow.store.embedded import EmbeddedStore
 from cfflow.store.memory.ledger import ledger_of
 from cfflow.store.protocol import Store
@@ -102,8 +103,15 @@ def connect(
     )
     logger = log or default_log()
     catalog = Catalog(flows)
+    owner = owner_of(
+        settings.client_id, settings.environment, is_local=is_local(settings.environment)
+    )
     chosen = store or open_store(
-        settings.redis_url, namespace=namespace, partitions=partitions, min_replicas=min_replicas
+        settings.redis_url,
+        namespace=namespace,
+        partitions=partitions,
+        min_replicas=min_replicas,
+        owner=owner,
     )
     budget = Budget(limits_of(settings.environment, limits), ledger_of(chosen))
     gateway = gateway_client(settings, logger, budget)
@@ -148,12 +156,18 @@ def _setting(name: str, given: str | None = None) -> str:
 
 
 def open_store(
-    redis_url: str, *, namespace: str | None = None, partitions: int = 64, min_replicas: int = 0
+    redis_url: str,
+    *,
+    namespace: str | None = None,
+    partitions: int = 64,
+    min_replicas: int = 0,
+    owner: Owner | None = None,
 ) -> RedisStore:
     """Return the store that a URL names; nothing is connected yet.
 
     `namespace` is what its keys begin with: by default CFFLOW_NAMESPACE, else `cf`.
-    `min_replicas`: so many must have a step before it is sent. Raises `ConfigError`.
+    `min_replicas`: so many must have a step before it is sent. `owner`: whose payments these are;
+    None for a process that only reads. Raises `ConfigError`.
     """
     prefix = namespace or os.environ.get("CFFLOW_NAMESPACE") or "cf"
     if redis_url.startswith("embedded:"):
@@ -161,14 +175,20 @@ def open_store(
             raise ConfigError("min_replicas: the server of embedded: has no replicas")
         folder = redis_url.removeprefix("embedded:")
         return EmbeddedStore(
-            Path(folder) if folder else None, namespace=prefix, partitions=partitions
+            Path(folder) if folder else None, namespace=prefix, partitions=partitions, owner=owner
         )
     if urlsplit(redis_url).scheme not in _SCHEMES:
         raise ConfigError(
             "redis_url must begin with redis://, rediss://, unix:// or embedded:;"
             f" it begins with {redis_url.split(':', 1)[0]!r}"
         )
-    return RedisStore(redis_url, namespace=prefix, partitions=partitions, min_replicas=min_replicas)
+    return RedisStore(
+        redis_url,
+        namespace=prefix,
+        partitions=partitions,
+        min_replicas=min_replicas,
+        owner=owner,
+    )
 
 
 def open_reader(redis_url: str | None = None) -> Reader:

@@ -2,15 +2,18 @@
 
 A step that may move money is stored as an operation before its call, and its outcome closes the
 operation (design.md#a-step). While it is open no other step starts. If this process dies, the
-next one finds the operation and asks the gateway what it did. The core decides, from a snapshot
+next one finds the operation and asks the gateway what it did. The core decides, from an order
 and an answer. A call whose answer is lost leaves its operation open and raises `OutcomeUnknown`.
+
+The order is what is committed, and the promise to the caller is about one payment: after a lost
+race the payment's own token shows whether it changed. If it did not, the step is planned again.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -18,13 +21,13 @@ import msgspec
 from cfflow.cashfree.gateway import Gateway
 from cfflow.cashfree.inquiries import ask
 from cfflow.cashfree.steps import StepCall
-from cfflow.core.decide import Answered, Disputed, Ended, Event, Inquired, Refused, decide
-from cfflow.core.draft import Plan
-from cfflow.core.due import Ask, in_flight, what_to_ask
+from cfflow.core.decide import Ended, Event, Inquired, Refused, decide_all, is_about
+from cfflow.core.due import Ask, Look, in_flight, what_to_ask
 from cfflow.core.flow import Flow
 from cfflow.core.operation import Operation
-from cfflow.core.record import Snapshot
-from cfflow.core.reviews import ReviewReason
+from cfflow.core.order import Order, Snapshot
+from cfflow.core.plan import Plan
+from cfflow.core.restart import Restart, asked_once, ready_at_ms, verifies
 from cfflow.core.steps import SEND_WITHIN_MS, Begin
 from cfflow.errors import (
     CfflowError,
@@ -42,12 +45,16 @@ from cfflow.errors import (
 )
 from cfflow.logs import Log, log_commit
 from cfflow.store.catalog import Catalog
-from cfflow.store.protocol import Committed, Outcome, Store, load_payment
+from cfflow.store.orders import Orders, Shared, Written
+from cfflow.store.protocol import Outcome
 
 _E = TypeVar("_E", bound=CfflowError)
 
-#: After so many lost commits in a row something is wrong with the store.
-_COMMITS_MAX: Final = 64
+#: Plans what a commit writes, on the newest order and at a time in ms.
+Planner = Callable[[Order, int], Plan]
+
+#: Siblings may be committed in between any number of times; beyond this something is wrong.
+_COMMITS_MAX: Final = 1_000
 
 
 class Engine:
@@ -58,13 +65,14 @@ class Engine:
 
     def __init__(
         self,
-        store: Store,
+        orders: Orders,
         flows: Catalog,
         gateway: Gateway,
         log: Log,
         attach: Callable[[CfflowError, Snapshot, Flow, int], None],
     ) -> None:
-        self.store: Final = store
+        self.orders: Final = orders
+        self.store: Final = orders.store
         self.flows: Final = flows
         self.gateway: Final = gateway
         self._log = log
@@ -73,25 +81,27 @@ class Engine:
     async def step(
         self, held: Snapshot, begin: Begin, call: StepCall, *, fresh: bool, ask_first: bool = True
     ) -> Snapshot:
-        """Carry out one step on the snapshot that the caller holds; return the committed one.
+        """Carry out one step on the payment that the caller holds; return it as committed.
 
         `fresh`: it was read just now. `ask_first`: an open operation is settled by an inquiry
         before the step is planned. Raises `IllegalStep`, `OtpLimit` or `InvalidAmount` (nothing
-        sent), `Conflict` (another commit was first, nothing sent), a `GatewayError` (no effect),
+        sent), `Conflict` (the payment has changed, nothing sent), a `GatewayError` (no effect),
         `OutcomeUnknown` (money may have moved; an inquiry decides).
         """
         started_at = time.perf_counter()
+        # Kept for the whole step, so that its two commits and other tasks' have one newest copy.
+        shared = self.orders.shared(held.order_id)
         flow = await self.flows.flow_of(held, self.store)
-        plan = await self._plan(held, flow, begin, fresh=fresh, ask_first=ask_first)
-        plan, opened = await self._open(plan, begin, flow)
-        snapshot, operation = opened.snapshot, plan.record.operation
-        if snapshot is None or operation is None:
-            raise StoreError(f"{plan.snapshot.id}: the store returned no operation")
+        opened = await self._begin(held, begin, flow, shared, fresh=fresh, ask_first=ask_first)
+        snapshot = opened.plan.snapshot
+        operation = snapshot.record.operation
+        if operation is None:
+            raise StoreError(f"{snapshot.id}: the plan opened no operation")
         if not opened.replicated:
             await self._not_sent(snapshot, operation, "too few replicas", flow)
             raise StoreUnavailable(f"{snapshot.id}: not sent, too few replicas have the operation")
         # From the plan's own time: a commit that had to be repeated returns a later one.
-        if self.store.now_ms() - plan.record.updated_at_ms > SEND_WITHIN_MS:
+        if self.store.now_ms() - snapshot.record.updated_at_ms > SEND_WITHIN_MS:
             await self._not_sent(snapshot, operation, "paused", flow)
             raise GatewayUnavailable(f"{snapshot.id}: not sent, this process was paused too long")
         try:
@@ -112,9 +122,9 @@ class Engine:
         A person's decision does not `ask_first` what an open step did: it settles that too.
         """
         flow = await self.flows.flow_of(held, self.store)
-        plan = await self._plan(held, flow, begin, fresh=fresh, ask_first=ask_first)
-        _, committed = await self._open(plan, begin, flow)
-        return committed.snapshot or held
+        shared = self.orders.shared(held.order_id)
+        written = await self._begin(held, begin, flow, shared, fresh=fresh, ask_first=ask_first)
+        return written.plan.snapshot
 
     async def inquire(self, snapshot: Snapshot) -> Snapshot:
         """Ask the gateway about this payment, commit the answer and return the payment.
@@ -122,93 +132,187 @@ class Engine:
         It comes back unchanged while a step may be on its way, and where there is nothing to
         ask. Raises `GatewayError`, and then nothing has changed.
         """
-        flow = await self.flows.flow_of(snapshot, self.store)
-        event = await self.ask(snapshot, flow)
-        return snapshot if event is None else await self.settle(snapshot, event, flow)
+        return await self._ask_about(snapshot, what_to_ask(snapshot, self.store.now_ms()))
 
-    async def ask(self, snapshot: Snapshot, flow: Flow) -> Event | None:
-        """Make the inquiry that is due now and return its answer, not committed; None for none."""
-        now_ms = self.store.now_ms()
-        return await ask(self.gateway, snapshot, what_to_ask(snapshot, now_ms), flow, now_ms)
-
-    async def verify_after_restart(
-        self, snapshot: Snapshot, flow: Flow, answered: Event | None = None
-    ) -> Snapshot:
-        """Ask the gateway before writing: the store may have lost this payment's last commits.
-
-        The answer is committed with a fresh nonce, so that no idempotency key of a lost
-        operation is used again (design.md#restart). `answered` is the answer to our own step
-        that waits to be committed: the attempts that it names are ours.
-        """
-        what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.PAYMENTS
-        event = await ask(self.gateway, snapshot, what, flow, self.store.now_ms())
-        if not isinstance(event, Inquired):
-            return snapshot
-        named = _named(answered)
-        verified = msgspec.structs.replace(event, nonce=secrets.token_hex(4), named=named)
-        return await self.settle(snapshot, verified, flow)
+    async def ask(self, order: Order, look: Look, flow: Flow) -> Event | None:
+        """Make an inquiry and return its event, not committed; None where nothing is to ask."""
+        return await ask(
+            self.gateway,
+            order,
+            look,
+            timeout_s=flow.pay.timeout_s,
+            asked_at_ms=self.store.now_ms(),
+        )
 
     async def settle(
         self, snapshot: Snapshot, event: Event, flow: Flow, started_at: float | None = None
     ) -> Snapshot:
-        """Commit what an event changes and return the payment.
+        """Commit what an event changes of one payment and return the payment."""
+        order = await self.settle_all(
+            snapshot.order, {snapshot.n: event}, {snapshot.n: flow}, started_at=started_at
+        )
+        return order.payment(snapshot.n)
 
-        Where another commit was first, the event is decided again on the newer record: a fact
-        stays a fact. `started_at` is the `perf_counter` from which the log counts durations.
+    async def settle_all(
+        self,
+        order: Order,
+        events: Mapping[int, Event],
+        flows: Mapping[int, Flow],
+        *,
+        started_at: float | None = None,
+        lease: str = "",
+    ) -> Order:
+        """Commit what events change of an order's payments, in one commit; return the order."""
+
+        def plan(newest: Order, now_ms: int) -> Plan:
+            return _decided(newest, events, flows, now_ms)
+
+        return await self.write(order, plan, started_at=started_at, lease=lease)
+
+    async def write(
+        self, order: Order, planner: Planner, *, started_at: float | None = None, lease: str = ""
+    ) -> Order:
+        """Commit what a planner makes of an order and return the order.
+
+        Where another commit was first, it is planned again on the newer order: a fact stays a
+        fact. `started_at` is the `perf_counter` from which the log counts durations.
         """
         started_at = time.perf_counter() if started_at is None else started_at
+        shared = self.orders.shared(order.id)
+        base = order
         for _ in range(_COMMITS_MAX):
-            plan = decide(snapshot, event, flow, self.store.now_ms())
-            if plan.only_clears_notifications:
-                return await self.store.clear_notifications(snapshot, plan.settles_until_at_ms)
-            committed = await self.store.commit(plan)
-            match committed:
-                case Committed(outcome=Outcome.OK, snapshot=Snapshot() as written):
-                    log_commit(self._log, plan, started_at)
-                    return written
-                case Committed(outcome=Outcome.CONFLICT, snapshot=Snapshot() as newer):
-                    snapshot = newer
-                case Committed(outcome=Outcome.OWNED | Outcome.HOLDER, other=other):
-                    event = _disputed(plan, committed.outcome, other)
-                case Committed(outcome=Outcome.RESTARTED, since_at_ms=since_at_ms):
-                    snapshot, event = await self._after_restart(snapshot, event, flow, since_at_ms)
-                case _:
-                    raise _uncommitted(plan, committed)
-        raise StoreError(f"{snapshot.id}: another commit was first {_COMMITS_MAX} times in a row")
+            async with shared.lock:
+                base = _newest(shared, base)
+                plan = planner(base, self.store.now_ms())
+                if not plan.changes and not plan.answered:
+                    return base
+                written = await self._commit(plan, shared, lease=lease)
+            if _is_applied(written):
+                log_commit(self._log, written.plan, started_at)
+                return written.order
+            if written.outcome is not Outcome.CONFLICT:
+                raise _uncommitted(written)
+            base = written.order
+        raise StoreError(f"{order.id}: another commit was first {_COMMITS_MAX} times in a row")
 
-    async def _after_restart(
-        self, snapshot: Snapshot, event: Event, flow: Flow, since_at_ms: int
-    ) -> tuple[Snapshot, Event]:
-        """Return snapshot and event for another try after the store refused an unverified commit.
+    async def _commit(self, plan: Plan, shared: Shared, *, lease: str = "") -> Written:
+        """Commit a plan while the order is locked, and keep what is stored now as the newest."""
+        shared.newest = None
+        written = await self.orders.commit(plan, lease=lease)
+        if written.outcome in {Outcome.APPLIED, Outcome.CONFLICT}:
+            shared.newest = written.order
+        return written
 
-        An inquiry that was asked since the store came back is verification enough itself.
+    # after a restart of the store
+
+    async def verify(self, order: Order, restart: Restart) -> Order:
+        """Verify an order that may have lost commits, or raise until when to wait.
+
+        Raises `StoreUnavailable` while it is too early: the call of a lost commit may still be
+        on its way (design.md#restart).
         """
-        if isinstance(event, Inquired) and event.asked_at_ms > since_at_ms:
-            whole = event.everything or snapshot.record.cf_payment_id is not None
-            if whole:
-                return snapshot, msgspec.structs.replace(event, nonce=secrets.token_hex(4))
-        return await self.verify_after_restart(snapshot, flow, event), event
+        flows = await self.flows_of(order)
+        wait_ms = ready_at_ms(order, restart, flows.values()) - self.store.now_ms()
+        if wait_ms > 0:
+            raise _too_early(order, wait_ms)
+        is_enough = verifies(order, restart)
+        order = await self.ask_to_verify(order, restart, flows)
+        if not is_enough:
+            wait_ms = ready_at_ms(order, restart, flows.values()) - self.store.now_ms()
+            raise _too_early(order, wait_ms)
+        return order
 
-    # planning
+    async def ask_to_verify(
+        self, order: Order, restart: Restart, flows: Mapping[int, Flow], *, lease: str = ""
+    ) -> Order:
+        """Ask about all attempts of an order, and commit the answer for all of its payments.
 
-    async def _plan(
-        self, held: Snapshot, flow: Flow, begin: Begin, *, fresh: bool, ask_first: bool = True
-    ) -> Plan:
-        """Plan on the held snapshot; where it forbids the step, load once and plan again."""
+        Each payment gets a fresh nonce, so that no idempotency key of a lost operation is used
+        again. The first of two inquiries that are needed is only stored as such. Raises
+        `GatewayUnavailable` for a list that has another order's attempts: ours may be missing.
+        """
+        look = Look(Ask.PAYMENTS, tuple(flows))
+        asked_at_ms, is_enough = self.store.now_ms(), verifies(order, restart)
+        event = await self.ask(order, look, max(flows.values(), key=lambda f: f.pay.timeout_s))
+        if not isinstance(event, Inquired):
+            raise GatewayUnavailable(f"{order.id}: the gateway does not have it: not verified")
+        is_ours = is_about(order.id, event.observations)
+        history = restart.history if is_enough and is_ours else ""
+        event = msgspec.structs.replace(event, nonce=secrets.token_hex(4), verified=history)
+
+        def plan(newest: Order, now_ms: int) -> Plan:
+            whole = newest.siblings.keys() == flows.keys()
+            found = event if whole else msgspec.structs.replace(event, verified="")
+            made = _decided(newest, dict.fromkeys(flows, found), flows, now_ms)
+            if is_enough or not is_ours:
+                return made
+            after = asked_once(made.after, restart, asked_at_ms)
+            return msgspec.structs.replace(made, after=after)
+
+        order = await self.write(order, plan, lease=lease)
+        if not is_ours:
+            raise GatewayUnavailable(f"{order.id}: the answer is not about it: not verified")
+        return order
+
+    async def flows_of(self, order: Order, numbers: Iterable[int] | None = None) -> dict[int, Flow]:
+        """Return the flows of an order's payments, of all or of those with these numbers."""
+        wanted = order.siblings if numbers is None else numbers
+        return {n: await self.flows.flow_of(order.payment(n), self.store) for n in wanted}
+
+    # planning and committing a step
+
+    async def _begin(
+        self,
+        held: Snapshot,
+        begin: Begin,
+        flow: Flow,
+        shared: Shared,
+        *,
+        fresh: bool,
+        ask_first: bool,
+    ) -> Written:
+        """Plan and commit; where the held payment forbids the step, load once and plan again."""
         if ask_first and _unresolved(held):
-            newest = held if fresh else await load_payment(self.store, held.order_id, held.n)
-            if newest.record.version != held.record.version:
+            newest = held if fresh else await self.orders.payment(held.order_id, held.n)
+            if newest.record.token != held.record.token:
                 raise self._overtaken(newest, flow)
             held, fresh = await self._resolve(newest, flow), True
         try:
-            return begin(held, flow, self.store.now_ms())
+            return await self._commit_step(held, begin, flow, shared)
         except (IllegalStep, OtpLimit, InvalidAmount) as refusal:
             if fresh and ask_first:
                 raise self._refusal(held, flow, refusal) from None
             if fresh:
                 raise
-        newest = await load_payment(self.store, held.order_id, held.n)
-        return await self._plan(newest, flow, begin, fresh=True)
+        newest = await self.orders.payment(held.order_id, held.n)
+        return await self._begin(newest, begin, flow, shared, fresh=True, ask_first=True)
+
+    async def _commit_step(
+        self, held: Snapshot, begin: Begin, flow: Flow, shared: Shared
+    ) -> Written:
+        """Commit a step's plan. A payment that another commit has changed is a `Conflict`.
+
+        A commit of a sibling, or bookkeeping of this payment, is none: the step is planned again
+        on the newer order. After a restart of the store the order is verified first.
+        """
+        for _ in range(_COMMITS_MAX):
+            async with shared.lock:
+                held = _unchanged(held, shared.newest) or held
+                plan = begin(held, flow, self.store.now_ms())
+                written = await self._commit(plan, shared)
+            if _is_applied(written):
+                log_commit(self._log, written.plan, time.perf_counter())
+                return written
+            if written.outcome is Outcome.RESTARTED:
+                held = (await self.verify(held.order, written.restart)).payment(held.n)
+                continue
+            if written.outcome is not Outcome.CONFLICT or not written.order.has(held.n):
+                raise _uncommitted(written)
+            unchanged = _unchanged(held, written.order)
+            if unchanged is None:
+                raise self._overtaken(written.order.payment(held.n), flow)
+            held = unchanged
+        raise StoreError(f"{held.id}: another commit was first {_COMMITS_MAX} times in a row")
 
     async def _resolve(self, held: Snapshot, flow: Flow) -> Snapshot:
         """Settle an open operation by an inquiry before the next step is planned."""
@@ -225,32 +329,6 @@ class Engine:
             text = f"{held.id}: what {step} did is not known yet; refresh asks again"
             refusal = OutcomeUnknown(text)
         return self._with(refusal, held, flow)
-
-    # committing the operation
-
-    async def _open(self, plan: Plan, begin: Begin, flow: Flow) -> tuple[Plan, Committed]:
-        """Commit the operation. Where another commit was first, the step ends with `Conflict`.
-
-        Only after a restart of the store is it planned again, on what an inquiry answered.
-        """
-        committed = await self.store.commit(plan)
-        if committed.outcome is Outcome.RESTARTED:
-            verified = await self.verify_after_restart(plan.before, flow)
-            plan = await self._plan(verified, flow, begin, fresh=True)
-            committed = await self.store.commit(plan)
-        if committed.outcome is Outcome.OK:
-            log_commit(self._log, plan, time.perf_counter())
-            return plan, committed
-        raise await self._unopened(plan, committed, flow)
-
-    async def _unopened(self, plan: Plan, committed: Committed, flow: Flow) -> CfflowError:
-        if committed.outcome is Outcome.CONFLICT and committed.snapshot is not None:
-            return self._overtaken(committed.snapshot, flow)
-        if committed.outcome is Outcome.HOLDER:
-            disputed = _disputed(plan, committed.outcome, committed.other)
-            now = await self.settle(plan.before, disputed, flow)
-            return self._with(IllegalStep(f"{now.id}: {disputed.detail}"), now, flow)
-        return _uncommitted(plan, committed)
 
     async def _not_sent(
         self, snapshot: Snapshot, operation: Operation, why: str, flow: Flow
@@ -271,14 +349,11 @@ class Engine:
         """Commit the answer to a step. If the store fails now, the operation stays open."""
         try:
             return await self.settle(snapshot, event, flow, started_at)
-        except StoreError as error:
+        except (StoreError, PaymentNotFound) as error:
+            # The order may be gone: the store lost it while the call was on its way.
             error.money_may_have_moved, error.safe_to_retry = True, False
             self._with(error, snapshot, flow)
             raise
-        except GatewayError as error:
-            # The store came back without its last commits, and the gateway cannot be asked.
-            text = f"{snapshot.id}: answered, and not stored: {error.message}"
-            raise self._with(OutcomeUnknown(text), snapshot, flow) from None
 
     async def _refused(
         self, snapshot: Snapshot, operation: Operation, flow: Flow, error: GatewayError
@@ -294,13 +369,11 @@ class Engine:
         ended = Ended(operation.sequence, sends=operation.sends)
         failed = await self._failed(snapshot, ended, flow, error)
         try:
-            asked = await self.inquire(
-                await load_payment(self.store, snapshot.order_id, snapshot.n)
-            )
+            asked = await self.inquire(await self.orders.payment(snapshot.order_id, snapshot.n))
             if isinstance(error, GatewayRejected) and _unresolved(asked):
                 asked = await self.settle(asked, refused, flow)
             self._with(failed, asked, flow)
-        except (StoreError, GatewayError) as trouble:
+        except (StoreError, GatewayError, PaymentNotFound) as trouble:
             self._log.warning("payment.unsettled", payment_id=snapshot.id, error=str(trouble))
         return failed
 
@@ -311,8 +384,10 @@ class Engine:
         try:
             snapshot = await self.settle(snapshot, event, flow)
             if isinstance(error, GatewayRejected) and error.fetch_first:
-                snapshot = await self._ask_now(snapshot, flow)
-        except (StoreError, GatewayError) as trouble:
+                # Nothing is due, but the refusal shows that the gateway has more information.
+                what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.ORDER
+                snapshot = await self._ask_about(snapshot, what)
+        except (StoreError, GatewayError, PaymentNotFound) as trouble:
             # The operation is still open in the store: an inquiry will close it.
             self._log.warning("payment.unsettled", payment_id=snapshot.id, error=str(trouble))
         return self._with(error, snapshot, flow)
@@ -332,17 +407,23 @@ class Engine:
 
     # inquiries
 
-    async def _ask_now(self, snapshot: Snapshot, flow: Flow) -> Snapshot:
-        """Ask although nothing is due: a refusal showed that the gateway has more information."""
-        what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.ORDER
-        event = await ask(self.gateway, snapshot, what, flow, self.store.now_ms())
+    async def _ask_about(self, snapshot: Snapshot, what: Ask) -> Snapshot:
+        flow = await self.flows.flow_of(snapshot, self.store)
+        event = await self.ask(snapshot.order, Look(what, (snapshot.n,)), flow)
         return snapshot if event is None else await self.settle(snapshot, event, flow)
 
 
-def _named(event: Event | None) -> tuple[str, ...]:
-    """Return the attempts that the answer to our own step names."""
-    seen = event.observations if isinstance(event, Answered) else ()
-    return tuple(o.cf_payment_id for o in seen if o.cf_payment_id is not None)
+def _decided(
+    order: Order, events: Mapping[int, Event], flows: Mapping[int, Flow], now_ms: int
+) -> Plan:
+    """Return the plan of several events. Raises `PaymentNotFound` for a payment that is gone.
+
+    The store may have lost its beginning, or the order was purged and began anew.
+    """
+    for n in events:
+        if not order.has(n):
+            raise PaymentNotFound(f"there is no payment {order.id}.{n} any more")
+    return decide_all(order, events, flows, now_ms)
 
 
 def _unresolved(snapshot: Snapshot) -> bool:
@@ -350,33 +431,64 @@ def _unresolved(snapshot: Snapshot) -> bool:
     return operation is not None and not operation.accepted
 
 
-def _disputed(plan: Plan, outcome: Outcome, other: int) -> Disputed:
-    order_id = plan.snapshot.order_id
-    if outcome is Outcome.OWNED:
-        ours = plan.record.cf_payment_id
-        return Disputed(
-            ReviewReason.ATTEMPT_CLAIMED, f"attempt {ours} belongs to {order_id}.{other}"
-        )
-    return Disputed(
-        ReviewReason.TWO_HOLDS,
-        f"{order_id}.{other} holds or took money too: no step is sent beside it",
+def _newest(shared: Shared, order: Order) -> Order:
+    """Return the newest copy that this process has, with the notifications that a caller read.
+
+    The caller's own is newer where another process has committed since: it has a payment more,
+    or a later version of one. To plan on the older copy would end in a conflict at best.
+    """
+    newest = shared.newest
+    if newest is None or newest.token == order.token or _is_older(newest, order):
+        return order
+    notices = {notice.cf_payment_id: notice for notice in (*newest.notices, *order.notices)}
+    return msgspec.structs.replace(newest, notices=tuple(notices.values()))
+
+
+def _is_older(one: Order, other: Order) -> bool:
+    """Whether the first of two copies of an order lacks something that the other one has."""
+    return any(
+        not one.has(n) or one.siblings[n].version < sibling.version
+        for n, sibling in other.siblings.items()
     )
 
 
-def _uncommitted(plan: Plan, committed: Committed) -> CfflowError:
-    if committed.outcome is Outcome.GONE:
-        return PaymentNotFound(f"{plan.snapshot.id} is not in the store any more")
-    if committed.outcome is Outcome.BLOCKED:
-        other = f"{plan.snapshot.order_id}.{committed.other}"
-        return IllegalStep(
-            f"{plan.snapshot.id}: {other} has a step open, an attempt that is not over, or a"
-            " review that must be closed first"
-        )
-    if committed.outcome is Outcome.RESTARTED:
-        return StoreUnavailable(
-            f"{plan.snapshot.id}: the store restarted again and again; nothing was sent"
-        )
-    return StoreError(f"{plan.snapshot.id} was written by a newer cfflow: it is read-only here")
+def _unchanged(held: Snapshot, order: Order | None) -> Snapshot | None:
+    """Return the payment in this order if it is as the caller holds it, None if it is not."""
+    if order is None or not order.has(held.n):
+        return None
+    found = order.payment(held.n)
+    return found if found.record.token == held.record.token else None
+
+
+def _is_applied(written: Written) -> bool:
+    """Whether the plan is stored.
+
+    After a lost reply and a commit about a sibling the order has another token by now, but each
+    payment that the plan has changed still has the plan's own.
+    """
+    if written.outcome is not Outcome.CONFLICT:
+        return written.outcome is Outcome.APPLIED
+    visible = [change for change in written.plan.changes if change.is_visible]
+    return bool(visible) and all(
+        written.order.has(change.n)
+        and written.order.siblings[change.n].token == change.record.token
+        for change in visible
+    )
+
+
+def _too_early(order: Order, wait_ms: int) -> StoreUnavailable:
+    wait_s = max(1, (wait_ms + 999) // 1000)
+    return StoreUnavailable(
+        f"{order.id}: the store restarted and may have lost a commit, whose call may still be on"
+        f" its way: try again in {wait_s} s; nothing was sent"
+    )
+
+
+def _uncommitted(written: Written) -> CfflowError:
+    order_id = written.plan.after.id
+    if written.outcome is Outcome.RESTARTED:
+        return StoreUnavailable(f"{order_id}: the store restarted again; nothing was sent")
+    return PaymentNotFound(f"{order_id} is not in the store any more")
 
 
 def _why(error: GatewayError) -> str:

@@ -5,6 +5,7 @@
     ├── FlowError              a flow's TOML text cannot be used
     ├── PaymentNotFound        no such payment in the store
     ├── AlreadyPaid            an attempt of this order took money
+    ├── TooManyPayments        the order has as many payments as one may have
     ├── IllegalStep            the payment's state does not permit this step
     ├── OtpLimit               the flow's OTP limits forbid it now (retry_at)
     ├── InvalidInput           an argument that could never be sent
@@ -13,7 +14,9 @@
     ├── OutcomeUnknown         the call may have had an effect; an inquiry decides
     ├── InvalidSignature       a notification that is not verified (reason)
     ├── StoreError             what the store returned cannot be used
-    │   └── StoreUnavailable   the store did not write it: down, read-only, full
+    │   ├── StoreUnavailable   the store did not write it: down, read-only, full
+    │   └── StoreReplaced      it is another store than the one that this process began with
+    ├── Paused                 a person has stopped such steps (gate)
     └── GatewayError           the gateway's answer, or the lack of one
         ├── GatewayRejected    it refused this request (code, message)
         ├── GatewayAuthError   it refused these credentials
@@ -65,6 +68,10 @@ class PaymentNotFound(CfflowError):
 
 class AlreadyPaid(CfflowError):
     """An attempt of this order took money already; no new one was started."""
+
+
+class TooManyPayments(CfflowError):
+    """The order has as many payments as one may have; no new one was started. Make a new order."""
 
 
 class IllegalStep(CfflowError):
@@ -141,6 +148,33 @@ class StoreUnavailable(StoreError):
     ) -> None:
         super().__init__(message, payment=payment)
         self.money_may_have_moved = money_may_have_moved
+
+
+class StoreReplaced(StoreError):
+    """The store is not the one that the process began with, or it is another account's.
+
+    It was flushed, or this is another server. Steps and starts are refused until a person accepts
+    the store (`cfflow accept-store`): its payments may be missing, and a second pay could charge
+    a customer twice. Nothing was sent, unless `money_may_have_moved` is True: then the outcome
+    of a call could not be stored.
+    """
+
+
+class Paused(CfflowError):
+    """A person has stopped such steps for all orders. Nothing was sent.
+
+    `gate`: `pay`, `auto` (the worker's own captures and voids) or `resend`. `actor` and `note`:
+    who stopped it and why; `at`: when (an aware datetime). Try again once it goes on.
+    """
+
+    safe_to_retry = True
+
+    def __init__(
+        self, gate: str, *, actor: str, note: str, at: datetime, payment: Payment | None = None
+    ) -> None:
+        text = f"{gate} is paused by {actor} since {at:%Y-%m-%d %H:%M} UTC: {note}"
+        super().__init__(text, payment=payment)
+        self.gate, self.actor, self.note, self.at = gate, actor, note, at
 
 
 class GatewayError(CfflowError):

@@ -15,7 +15,8 @@ from typing import Any, Protocol, cast
 import msgspec
 import structlog
 
-from cfflow.core.draft import Plan
+from cfflow.core.plan import Change, Plan
+from cfflow.core.record import payment_id
 
 
 class Log(Protocol):
@@ -61,12 +62,17 @@ def log_commit(log: Log, plan: Plan, started_at: float) -> None:
 
     `started_at` is the `time.perf_counter` of when the step began.
     """
-    record, snapshot = plan.record, plan.snapshot
-    for walked in plan.walked:
+    for change in plan.changes:
+        _log_change(log, plan.after.id, change, started_at)
+
+
+def _log_change(log: Log, order_id: str, change: Change, started_at: float) -> None:
+    record, name = change.record, payment_id(order_id, change.n)
+    for walked in change.walked:
         log.info(
             "payment.transition",
-            payment_id=snapshot.id,
-            order_id=snapshot.order_id,
+            payment_id=name,
+            order_id=order_id,
             cf_payment_id=record.cf_payment_id,
             flow=record.flow,
             from_state=walked.from_state.value,
@@ -78,16 +84,15 @@ def log_commit(log: Log, plan: Plan, started_at: float) -> None:
             request_id=walked.request_id,
             duration_ms=round((time.perf_counter() - started_at) * 1000, 3),
         )
-    if record.reviews is not plan.previous.reviews:
-        known = {(review.reason, review.at_ms) for review in plan.previous.reviews}
-        for review in record.open_reviews:
-            if (review.reason, review.at_ms) not in known:
-                log.warning(
-                    "payment.review",
-                    payment_id=snapshot.id,
-                    reason=review.reason,
-                    detail=review.detail,
-                )
+    previous = () if change.previous is None else change.previous.reviews
+    if record.reviews is previous:
+        return
+    known = {(review.reason, review.at_ms) for review in previous}
+    for review in record.open_reviews:
+        if (review.reason, review.at_ms) not in known:
+            log.warning(
+                "payment.review", payment_id=name, reason=review.reason, detail=review.detail
+            )
 
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode

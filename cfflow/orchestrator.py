@@ -14,7 +14,7 @@ from cfflow.cashfree.gateway import Gateway
 from cfflow.cashfree.methods import PaymentMethod, pay_body, with_channel
 from cfflow.cashfree.steps import authenticate_call, authorize_begin, authorize_call, pay_call
 from cfflow.cashfree.wire import observe_entity
-from cfflow.core.adoption import begun, flow_for, takes, unowned
+from cfflow.core.adoption import adopt
 from cfflow.core.arguments import (
     LEFT_OUT,
     LeftOut,
@@ -27,22 +27,39 @@ from cfflow.core.arguments import (
     check_text,
 )
 from cfflow.core.chart import State
-from cfflow.core.decide import Adopted
-from cfflow.core.draft import Plan
+from cfflow.core.decide import Inquired, is_about
 from cfflow.core.due import resend, resendable
 from cfflow.core.flow import Flow
 from cfflow.core.money import amount_of
 from cfflow.core.observation import Call, Observation
 from cfflow.core.operation import Step
+from cfflow.core.order import (
+    Order,
+    Snapshot,
+    Standing,
+    concerned,
+    notice_digest,
+    standing_payment,
+)
 from cfflow.core.people import abandon, acknowledge, resolve
-from cfflow.core.record import Snapshot, payment_id
+from cfflow.core.plan import Plan
+from cfflow.core.record import Record, payment_id
 from cfflow.core.sealed import Sealed
-from cfflow.core.steps import Begin, begin_pay, begin_resend, begin_submit, create, leave_otp
+from cfflow.core.steps import (
+    Begin,
+    begin_pay,
+    begin_payment,
+    begin_resend,
+    begin_submit,
+    create,
+    leave_otp,
+)
 from cfflow.engine import Engine
 from cfflow.errors import (
     AlreadyPaid,
     ConfigError,
     Conflict,
+    GatewayUnavailable,
     InvalidAmount,
     InvalidInput,
     InvalidSignature,
@@ -50,11 +67,15 @@ from cfflow.errors import (
 from cfflow.limits.budget import Budget
 from cfflow.logs import Log, default_log
 from cfflow.store.catalog import Catalog
+from cfflow.store.codec import decode_order
 from cfflow.store.memory.ledger import ledger_of
-from cfflow.store.protocol import Started, Store, load_order, load_payment
+from cfflow.store.protocol import Outcome, Store
 from cfflow.views.payment import Payment, attach_payment, snapshot_in
 from cfflow.views.reader import Reader, place_of, state_named
 from cfflow.webhooks import Headers, Receipt, Verifier
+
+#: An order may change between a start's tries; beyond this something is wrong.
+_STARTS_MAX: Final = 64
 
 
 class Orchestrator(Reader):
@@ -81,7 +102,7 @@ class Orchestrator(Reader):
         self.gateway: Final = gateway
         self.budget: Final = budget or Budget({}, ledger_of(store))
         self.log: Final = log or default_log()
-        self.engine: Final = Engine(store, self.flows, gateway, self.log, attach_payment)
+        self.engine: Final = Engine(self.orders, self.flows, gateway, self.log, attach_payment)
 
     async def __aenter__(self) -> Self:
         try:
@@ -109,7 +130,8 @@ class Orchestrator(Reader):
         `flow` is a flow's name; `amount` the order's, in rupees, None to take over the
         gateway's. Idempotent: an open payment is returned as it is. Moves no money.
         Raises `FlowError` (unknown flow), `Conflict` (the open payment has another flow,
-        amount or currency), `AlreadyPaid`, `InvalidInput`, `StoreUnavailable`.
+        amount or currency), `AlreadyPaid`, `TooManyPayments`, `InvalidInput`, `StoreUnavailable`,
+        `StoreReplaced`.
         """
         rules = self.flows.named(flow)
         exact = None if amount is None else amount_of(amount)
@@ -121,9 +143,39 @@ class Orchestrator(Reader):
             amount=exact,
             metadata=check_metadata(metadata),
         )
-        started = await self.store.start(check_order_id(order_id), record, rules)
-        payment = await self.shown(started.snapshot)
-        _check_started(started, payment, flow, exact, currency)
+        order = Order(id=check_order_id(order_id))
+        for _ in range(_STARTS_MAX):
+            standing = standing_payment(order)
+            if standing is not None:
+                return await self._standing(order, standing, record)
+            written = await self.orders.commit(begin_payment(order, record, rules))
+            if written.outcome is Outcome.APPLIED:
+                return await self.shown(written.plan.snapshot)
+            if written.marker:
+                raise AlreadyPaid(
+                    f"order {order_id} was paid by {written.marker}, which has been purged"
+                )
+            # An order that is gone was purged meanwhile: it begins anew.
+            gone = written.outcome is Outcome.GONE
+            order = Order(id=order_id) if gone else written.order
+        raise Conflict(f"order {order_id} is being changed without end; nothing was started")
+
+    async def _standing(self, order: Order, standing: Standing, wanted: Record) -> Payment:
+        """Return the payment that keeps its order, or raise where it is not what was wanted."""
+        held = order.payment(standing.n)
+        payment = await self.shown(held)
+        if standing.is_paid:
+            raise AlreadyPaid(f"order {order.id} was paid by {payment.id}", payment=payment)
+        amount = held.record.amount if wanted.amount is None else wanted.amount
+        differs: dict[str, tuple[object, object]] = {
+            "flow": (payment.flow, wanted.flow),
+            "currency": (payment.currency, wanted.currency),
+            "amount": (held.record.amount, amount),
+        }
+        for name, (has, asked) in differs.items():
+            if has != asked:
+                text = f"{payment.id} is open with {name} {has}, not {asked}"
+                raise Conflict(text, payment=payment)
         return payment
 
     async def pay(
@@ -142,7 +194,8 @@ class Orchestrator(Reader):
         from the payment's flow. Never sent twice. Raises `IllegalStep` (nothing sent; also for
         a method or channel that the flow does not permit), `GatewayRejected` and other
         `GatewayError`s (no effect), `OutcomeUnknown` (the attempt may exist: `refresh` finds
-        it), `Conflict`.
+        it), `Conflict`, `Paused`, `StoreUnavailable` (also after a restart of the store: try
+        again), `StoreReplaced`.
         """
         session = Sealed(payment_session_id)
         del payment_session_id
@@ -229,7 +282,7 @@ class Orchestrator(Reader):
         While a step is within its time limit the payment comes back as it is. Raises
         `GatewayError` when there is no answer; nothing has changed then.
         """
-        held = await load_payment(self.store, *place_of(payment))
+        held = await self.orders.payment(*place_of(payment))
         return await self.shown(await self.engine.inquire(held))
 
     async def adopt(self, order_id: str, *, flow: str | Sequence[str]) -> list[Payment]:
@@ -239,27 +292,42 @@ class Orchestrator(Reader):
         the store owns: one name, or several where the order was paid by several methods;
         each attempt gets the first one that takes its method. Times are the gateway's.
         Idempotent; moves no money and invents none. Raises `InvalidInput` for a method that
-        none of the flows takes, `Conflict` while a pay of the order is open, `GatewayError`
-        when the gateway does not answer.
+        none of the flows takes, `Conflict` while a pay of the order is open, `TooManyPayments`
+        for more attempts with money than an order may have payments, `GatewayError` when the
+        gateway does not answer, or about another order.
         """
         rules = self.flows.all_named(flow)
-        owned = [
-            await self._caught_up(p) for p in await load_order(self.store, check_order_id(order_id))
-        ]
+        found = await self.orders.load(check_order_id(order_id))
+        order = Order(id=order_id) if found is None else found
         asked_at_ms = self.store.now_ms()
         listed = await self.gateway.fetch_payments(order_id)
-        found = [observe_entity(entity, Call.FETCH_PAYMENTS) for entity in listed]
-        # All flows are chosen before anything is written: one attempt that none takes stops it.
-        for attempt, own in [(a, flow_for(a, rules)) for a in unowned(found, owned)]:
-            empty = await self._unpaid(owned, attempt)
-            if empty is None:
-                record = begun(attempt, own, self.store.now_ms(), secrets.token_hex(4))
-                started = await self.store.start(order_id, record, own, n=len(owned) + 1)
-                empty = started.snapshot
-                owned.append(empty)
-            event = Adopted(attempt, asked_at_ms, secrets.token_hex(4))
-            owned[empty.n - 1] = await self.engine.settle(empty, event, await self._flow_of(empty))
-        return [await self.shown(snapshot) for snapshot in owned]
+        attempts = tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in listed)
+        if found is not None:
+            order = await self._caught_up(found, attempts, asked_at_ms)
+        if not is_about(order_id, attempts):
+            # Payments would begin for another order's attempts, and ours may be missing.
+            raise GatewayUnavailable(f"{order_id}: the answer has another order's attempts")
+        left_out = 0
+
+        def plan(newest: Order, now_ms: int) -> Plan:
+            nonlocal left_out
+            adoption = adopt(
+                newest,
+                attempts,
+                rules,
+                flows,
+                asked_at_ms=asked_at_ms,
+                now_ms=now_ms,
+                nonce=partial(secrets.token_hex, 4),
+            )
+            left_out = adoption.left_out
+            return adoption.plan
+
+        flows = await self.engine.flows_of(order)
+        order = await self.engine.write(order, plan)
+        if left_out:
+            self.log.warning("adopt.left_out", order_id=order_id, failed_attempts=left_out)
+        return [await self.shown(payment) for payment in order.all_payments]
 
     async def abandon(
         self, payment: Payment | str, *, expected_version: int | None = None
@@ -328,45 +396,45 @@ class Orchestrator(Reader):
         except InvalidSignature as refused:
             self.log.warning("webhook.refused", reason=refused.reason, size_b=len(body))
             raise
-        notified = await self.store.notify(notification)
+        attempt, state = notification.cf_payment_id, notification.reported_state
+        notified = await self.store.notify(notification, notice_digest(attempt, state))
+        numbers: tuple[int, ...] = ()
+        if notified.is_news and notified.stored is not None:
+            numbers = concerned(decode_order(notified.stored), attempt)
         receipt = Receipt(
             type=notification.type,
             order_id=notification.order_id or None,
             cf_payment_id=notification.cf_payment_id or None,
-            payment_ids=tuple(payment_id(notification.order_id, n) for n in notified.payments),
+            payment_ids=tuple(payment_id(notification.order_id, n) for n in numbers),
             duplicate=notified.duplicate,
         )
         self.log.info("webhook.accepted", **msgspec.structs.asdict(receipt))
         return receipt
 
-    async def _caught_up(self, snapshot: Snapshot) -> Snapshot:
-        """Ask about a payment that is here, with a fresh nonce: its last steps may be lost.
+    async def _caught_up(
+        self, order: Order, attempts: tuple[Observation, ...], asked_at_ms: int
+    ) -> Order:
+        """Decide the list for the payments that are here, with a fresh nonce: steps may be lost.
 
-        Raises `Conflict` while a pay of it is open: which attempt is its own must be known first.
+        Raises `Conflict` while a pay is open: which attempt is its own must be found first.
         """
-        if snapshot.record.cf_payment_id or snapshot.record.operation:
-            snapshot = await self.engine.verify_after_restart(
-                snapshot, await self._flow_of(snapshot)
-            )
-        operation = snapshot.record.operation
-        if operation is not None and operation.step is Step.PAY:
-            text = f"{snapshot.id}: a pay is open; refresh finds its attempt, or resolve it"
-            raise Conflict(text)
-        return snapshot
-
-    async def _unpaid(self, owned: list[Snapshot], attempt: Observation) -> Snapshot | None:
-        """Return a payment that was started and never paid, and can be given this attempt."""
-        for payment in owned:
-            if takes(payment, await self._flow_of(payment), attempt):
-                return payment
-        return None
+        event = Inquired(attempts, asked_at_ms, everything=True, nonce=secrets.token_hex(4))
+        flows = await self.engine.flows_of(order)
+        events = dict.fromkeys(flows, event)
+        order = await self.engine.settle_all(order, events, flows)
+        for payment in order.all_payments:
+            operation = payment.record.operation
+            if operation is not None and operation.step is Step.PAY:
+                text = f"{payment.id}: a pay is open; refresh finds its attempt, or resolve it"
+                raise Conflict(text)
+        return order
 
     async def _flow_of(self, snapshot: Snapshot) -> Flow:
         return await self.flows.flow_of(snapshot, self.store)
 
     async def _decide(self, payment: Payment | str, decision: Begin) -> Payment:
         """Commit a person's decision on the newest record: what their page showed may be older."""
-        held = await load_payment(self.store, *place_of(payment))
+        held = await self.orders.payment(*place_of(payment))
         return await self.shown(
             await self.engine.local(held, decision, fresh=True, ask_first=False)
         )
@@ -400,7 +468,7 @@ class Orchestrator(Reader):
         snapshot = snapshot_in(payment) if isinstance(payment, Payment) else None
         fresh = snapshot is None
         if snapshot is None:
-            snapshot = await load_payment(self.store, *place_of(payment))
+            snapshot = await self.orders.payment(*place_of(payment))
             if isinstance(payment, Payment):
                 expected_version = payment.version
         if expected_version is not None and expected_version != snapshot.record.version:
@@ -410,20 +478,3 @@ class Orchestrator(Reader):
                 payment=await self.shown(snapshot),
             )
         return snapshot, fresh
-
-
-def _check_started(
-    started: Started, payment: Payment, flow: str, amount: Decimal | None, currency: str
-) -> None:
-    """Raise where the order's payment is not what the caller wanted to start."""
-    if started.outcome == "paid":
-        raise AlreadyPaid(f"order {payment.order_id} was paid by {payment.id}", payment=payment)
-    asked = started.snapshot.record.amount
-    differs: dict[str, tuple[object, object]] = {
-        "flow": (payment.flow, flow),
-        "currency": (payment.currency, currency),
-        "amount": (asked, amount if amount is not None else asked),
-    }
-    for name, (has, wanted) in differs.items():
-        if has != wanted:
-            raise Conflict(f"{payment.id} is open with {name} {has}, not {wanted}", payment=payment)

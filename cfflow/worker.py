@@ -12,40 +12,44 @@ import contextlib
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from cfflow.cashfree.inquiries import CALLS
 from cfflow.cashfree.steps import authorize_begin, authorize_call
-from cfflow.core.chart import FINAL, State
-from cfflow.core.decide import Disputed, NotFound, TimePassed, decide
-from cfflow.core.due import HoldEnd, due_hold, in_flight, resend, resend_is_due, what_to_ask
+from cfflow.core.decide import Disputed, Event, NotFound, TimePassed, decide, without_old_notices
+from cfflow.core.due import HoldEnd, Look, due_hold, due_looks, resend, resend_is_due
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call
 from cfflow.core.operation import Step
-from cfflow.core.record import Snapshot
+from cfflow.core.order import ENDS, SCHEMA, Order, Snapshot, adds_nothing, may_be_purged, why_barred
+from cfflow.core.plan import Gate, Plan
+from cfflow.core.restart import Restart, ready_at_ms
 from cfflow.core.reviews import ReviewReason
-from cfflow.core.siblings import why_barred
 from cfflow.core.steps import Begin
 from cfflow.engine import Engine
 from cfflow.errors import (
     CfflowError,
     ConfigError,
     Conflict,
+    FlowError,
     GatewayError,
     GatewayRejected,
     GatewayUnavailable,
     IllegalStep,
     OutcomeUnknown,
+    Paused,
     RateLimited,
     StoreError,
 )
 from cfflow.logs import Log
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.catalog import Catalog
-from cfflow.store.protocol import Page, Store, load_order, load_payment
+from cfflow.store.codec import decode_order
+from cfflow.store.orders import Orders, Page
+from cfflow.store.protocol import Leased, StoredOrder
 from cfflow.views.payment import attach_payment
 
 _BACKOFF_MAX_S: Final = 300.0
@@ -56,26 +60,37 @@ _DOUBLINGS_MAX: Final = 16
 #: A payment that is due again at once waits so long, or a worker would do nothing else.
 _AGAIN_MS: Final = 1_000
 
+#: An order that a newer version wrote is left to that version's workers for so long.
+_NEWER_MS: Final = 5_000
+
+#: A notification that could not be settled yet is looked at again after so long.
+_UNSETTLED_MS: Final = 30_000
+
 #: So many failing payments are counted; one beyond starts with a short pause again.
 _FAILURES_MAX: Final = 10_000
 
-#: After the gateway was not reached, so many payments at once try whether it is back.
+#: After the gateway was not reached, so many orders at once try whether it is back.
 _PROBES: Final = 8
 
 #: How often orders that are over are looked for, and the pause between two pages of them.
 _PURGE_EVERY_S: Final = 60.0
 _PURGE_PAUSE_S: Final = 0.2
 
-#: An order leaves the store only when all of its payments are in one of these.
-_ENDS: Final = (*FINAL, State.FAILED)
+
+class Work(msgspec.Struct, frozen=True):
+    """An order that is leased, until when, and the history of the data that it lies in."""
+
+    stored: StoredOrder
+    restart: Restart
+    until_at_ms: int
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker did, and how late all workers are.
 
-    `due`: payments that wait for a worker now; `lag_s`: for how long the oldest of them.
-    `leased`, `progressed` (an open step closed or the state moved), `errors`, `purged`
-    (orders): since the worker started.
+    `due`: orders that wait for a worker now; `lag_s`: for how long the oldest of them.
+    `leased` (orders), `progressed` (payments: an open step closed or the state moved), `errors`,
+    `purged` (orders): since the worker started.
     """
 
     due: int = 0
@@ -89,8 +104,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Worker:
     """Looks at the due payments of an orchestrator's store.
 
-    `concurrency`: how many payments at once. `lease_s`: for how long no other worker gets a
-    leased payment; longer than the slowest gateway call. `idle_s`: the pause when nothing is
+    `concurrency`: how many orders at once. `lease_s`: for how long no other worker gets a
+    leased order; longer than the slowest gateway call. `idle_s`: the pause when nothing is
     due, at most 0.5 s. `report_s`: how often a `worker.report` is logged. `drain_s`: how long
     `run` waits for the payments that it works on when it is stopped.
     """
@@ -111,9 +126,10 @@ class Worker:
         self._log = log or orchestrator.log
         self._store: Final = orchestrator.store
         self._flows: Final = orchestrator.flows
-        engine = Engine(self._store, self._flows, orchestrator.gateway, self._log, attach_payment)
-        self._due_work: Final = DueWork(engine, self._log)
-        self._retention: Final = Retention(self._store, self._flows)
+        orders, gateway = orchestrator.engine.orders, orchestrator.gateway
+        self._engine: Final = Engine(orders, self._flows, gateway, self._log, attach_payment)
+        self._due_work: Final = DueWork(self._engine, self._log)
+        self._retention: Final = Retention(orders, self._flows)
         self._budget: Final = orchestrator.budget
         self._scarce = Call.FETCH_PAYMENT
         self._concurrency, self._lease_ms = concurrency, round(lease_s * 1000)
@@ -150,8 +166,8 @@ class Worker:
         """
         leased = await self._lease(self._concurrency)
         async with asyncio.TaskGroup() as tasks:
-            for snapshot in leased:
-                tasks.create_task(self._look_at(snapshot))
+            for work in leased:
+                tasks.create_task(self._look_at(work))
         return await self.report()
 
     def stop(self) -> None:
@@ -177,28 +193,33 @@ class Worker:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return
         leased = await self._lease(room)
-        for snapshot in leased:
-            task = asyncio.create_task(self._look_at(snapshot))
+        for work in leased:
+            task = asyncio.create_task(self._look_at(work))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         if self._unreached or not leased:
             await self._rest(self._idle_s)
 
-    async def _lease(self, limit: int) -> Sequence[Snapshot]:
-        """Lease due payments; only a few while the gateway was not reached."""
+    async def _lease(self, limit: int) -> Sequence[Work]:
+        """Lease due orders; only a few while the gateway was not reached."""
         limit = await self._room(min(limit, _PROBES) if self._unreached else limit)
         try:
-            leased = await self._store.lease(limit, self._lease_ms) if limit else ()
+            leased = await self._store.lease(limit, self._lease_ms) if limit else Leased()
+            for order_id in leased.unreadable:
+                self._report_unreadable(order_id)
         except StoreError as trouble:
             self._trouble(trouble)
             return ()
-        self._counts["leased"] += len(leased)
-        if not leased:
+        self._counts["leased"] += len(leased.orders)
+        if not leased.orders:
             self._budget.give_back()
-        return leased
+        return [Work(stored, restart, leased.until_at_ms) for stored, restart in leased.orders]
+
+    def _report_unreadable(self, order_id: str) -> None:
+        self._trouble(StoreError("the order cannot be read: it is set aside"), order_id=order_id)
 
     async def _room(self, limit: int) -> int:
-        """Return how many payments the rate budget lets us ask about now; lease no more than that.
+        """Return how many orders the rate budget lets us ask about now; lease no more than that.
 
         Which inquiry they need is not known before they are read: the one that the budget
         refused last is assumed.
@@ -209,75 +230,108 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    # one payment
+    # one order
 
-    async def _look_at(self, snapshot: Snapshot) -> None:
-        """Do what is due for one payment; whatever happens, it is due again at a chosen time."""
+    async def _look_at(self, work: Work) -> None:
+        """Do what is due for one order; whatever happens, it is due again at a chosen time."""
+        order = await self._readable(work)
+        if order is None:
+            return
         try:
             with self._budget.background():
-                seen = await self._due_work.do(snapshot)
+                seen, troubles = await self._due_work.do(order, work)
         except RateLimited as limited:
-            self._scarce = CALLS.get(what_to_ask(snapshot, self._store.now_ms()), self._scarce)
-            await self._postpone(snapshot, limited)
+            looks = due_looks(order, self._store.now_ms())
+            calls = [CALLS[look.what] for look in looks if look.what in CALLS]
+            self._scarce = calls[0] if calls else self._scarce
+            await self._postpone(order, work, limited)
             return
-        except Exception as trouble:  # noqa: BLE001  one payment never stops the others
-            self._unreached = isinstance(trouble, GatewayUnavailable)
-            await self._put_back(snapshot, trouble)
-            return
-        self._unreached = False
-        was, now = snapshot.record, seen.record
-        if (was.state, was.operation) != (now.state, now.operation):
-            self._counts["progressed"] += 1
-        if seen is snapshot and now.wake_at_ms is not None:
-            # A notification made it due while its step is on its way: wait for the deadline.
-            await self._wait_for_step(snapshot, now.wake_at_ms)
-            return
-        soon_at_ms = self._store.now_ms() + _AGAIN_MS
-        is_due = now.wake_at_ms is not None and now.wake_at_ms < soon_at_ms
-        if is_due and now.asked_at_ms == was.asked_at_ms:
-            # Too old, or not about this payment: asking at once would bring the same answer.
-            await self._put_back(
-                seen, GatewayUnavailable("the answer is too old, or not about this payment")
-            )
-            return
-        self._failures.pop(snapshot.id, None)
-        if is_due:
-            await self._defer(seen, soon_at_ms)
+        except Exception as trouble:  # noqa: BLE001  one order never stops the others
+            seen, troubles = order, dict.fromkeys(order.siblings, trouble)
+        self._unreached = any(isinstance(t, GatewayUnavailable) for t in troubles.values())
+        self._count_progress(order, seen)
+        await self._schedule(order, work, seen, troubles)
 
-    async def _wait_for_step(self, snapshot: Snapshot, wake_at_ms: int) -> None:
-        """Look again after the step's deadline, unless its outcome was committed meanwhile."""
+    async def _readable(self, work: Work) -> Order | None:
+        """Return a leased order. One that cannot be read is set aside: it would be due for ever.
+
+        One of a newer version of cfflow is left to the workers of that version.
+        """
         try:
-            later_at_ms = max(wake_at_ms, self._store.now_ms() + _AGAIN_MS)
-            await self._store.defer(snapshot, later_at_ms)
-        except StoreError as trouble:
-            self._trouble(trouble, payment_id=snapshot.id)
+            order = decode_order(work.stored)
+            if order.schema <= SCHEMA:
+                order.all_payments  # noqa: B018  decodes all of it
+                return order
+            retry_at_ms = self._store.now_ms() + _NEWER_MS
+            await self._store.defer(
+                order.id, retry_at_ms, token=work.stored.token, lease=work.stored.lease
+            )
+        except StoreError:
+            with contextlib.suppress(StoreError):
+                await self._store.set_aside(work.stored.id)
+            self._report_unreadable(work.stored.id)
+        return None
 
-    async def _postpone(self, snapshot: Snapshot, limited: RateLimited) -> None:
-        """Look again when the rate limit permits: the payment itself did not fail."""
+    def _count_progress(self, order: Order, seen: Order) -> None:
+        for n in order.siblings.keys() & seen.siblings.keys():
+            was, now = order.siblings[n], seen.siblings[n]
+            self._counts["progressed"] += (was.state, was.operation) != (now.state, now.operation)
+
+    async def _schedule(
+        self, order: Order, work: Work, seen: Order, troubles: Mapping[int, Exception]
+    ) -> None:
+        """Make the order due at the earliest of its payments' wakes and of failed ones' retries."""
+        soon_at_ms = self._store.now_ms() + _AGAIN_MS
+        due_at_ms = []
+        for payment in seen.all_payments:
+            wake_at_ms = payment.record.wake_at_ms
+            trouble = troubles.get(payment.n)
+            is_due = wake_at_ms is not None and wake_at_ms < soon_at_ms
+            if is_due and trouble is None and _is_unanswered(order, payment):
+                # Too old, or not about this payment: asking at once would bring the same answer.
+                trouble = GatewayUnavailable("the answer is too old, or not about this payment")
+            if trouble is not None:
+                due_at_ms.append(self._retry_at_ms(payment.id, trouble))
+                continue
+            self._failures.pop(payment.id, None)
+            if wake_at_ms is not None:
+                due_at_ms.append(max(wake_at_ms, soon_at_ms))
+        if seen.notices and not troubles:
+            # A step of this order is on its way: its outcome settles them, or its deadline.
+            due_at_ms.append(soon_at_ms + _UNSETTLED_MS)
+        if troubles or seen.notices or (seen.wake_at_ms or soon_at_ms) < soon_at_ms:
+            await self._defer(seen, work, min(due_at_ms, default=soon_at_ms))
+
+    async def _postpone(self, order: Order, work: Work, limited: RateLimited) -> None:
+        """Look again when the rate limit permits: no payment failed."""
         pause_s = max(_AGAIN_MS / 1000, limited.retry_after_s)
         pause_s *= random.uniform(1.0, 1.2)  # noqa: S311  jitter
-        await self._defer(snapshot, self._store.now_ms() + round(pause_s * 1000))
+        await self._defer(order, work, self._store.now_ms() + round(pause_s * 1000))
 
-    async def _put_back(self, snapshot: Snapshot, trouble: Exception) -> None:
-        """Look again after a pause that doubles with each failure, and log the reason."""
-        failures = self._failures.pop(snapshot.id, 0) + 1
-        self._failures[snapshot.id] = failures
+    def _retry_at_ms(self, name: str, trouble: Exception) -> int:
+        """Log a failure; return when to try again: after a pause that doubles with each one."""
+        failures = self._failures.pop(name, 0) + 1
+        self._failures[name] = failures
         if len(self._failures) > _FAILURES_MAX:
             del self._failures[next(iter(self._failures))]
-        longest_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** min(failures, _DOUBLINGS_MAX))
+        longest_s: float = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** min(failures, _DOUBLINGS_MAX))
         pause_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311  jitter
-        self._trouble(trouble, payment_id=snapshot.id, retry_s=round(pause_s, 3))
-        await self._defer(snapshot, self._store.now_ms() + round(pause_s * 1000))
+        self._trouble(trouble, payment_id=name, retry_s=round(pause_s, 3))
+        return self._store.now_ms() + round(pause_s * 1000)
 
-    async def _defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
-        """Look again then. A step that failed has changed the payment: load the newest version."""
+    async def _defer(self, order: Order, work: Work, wake_at_ms: int) -> None:
+        """Look again then. A step that failed has changed the order: its newest token counts.
+
+        It ends the lease: under another worker's, the order would wait until that one is over.
+        """
+        lease = work.stored.lease
         try:
-            newest = await self._store.load(snapshot.order_id, snapshot.n)
+            newest = await self._store.defer(order.id, wake_at_ms, token=order.token, lease=lease)
             if newest is not None:
-                await self._store.defer(newest, wake_at_ms)
+                await self._store.defer(order.id, wake_at_ms, token=newest.token, lease=lease)
         except StoreError as trouble:
             # It is due again when its lease ends.
-            self._trouble(trouble, payment_id=snapshot.id)
+            self._trouble(trouble, order_id=order.id)
 
     def _trouble(self, trouble: Exception, **fields: Any) -> None:
         """Count and log it; only the texts of our own errors are sure to contain no secret."""
@@ -328,7 +382,7 @@ class Worker:
 
 
 class DueWork:
-    """What a worker does for a payment that is due: ask, then do what the flow wants.
+    """What a worker does for an order that is due: ask, then do what the flows want.
 
     It asks first and acts on the answer only, by the same plans and commits as every caller. By
     itself it does three things: it sends a capture or void of unknown outcome again, once an
@@ -340,37 +394,98 @@ class DueWork:
         self._engine: Final = engine
         self._log = log
 
-    async def do(self, snapshot: Snapshot) -> Snapshot:
-        """Do what is due for this payment and return it as it is after that.
+    async def do(self, order: Order, work: Work) -> tuple[Order, dict[int, Exception]]:
+        """Do what is due; return the order as it is after that, and what failed, by payment.
 
-        Raises `GatewayError` when the gateway did not answer, `StoreError` when the store did
-        not: the payment is as it was, and due again.
+        Raises where nothing could be done for any payment: the order is as it was.
         """
-        flow = await self._engine.flows.flow_of(snapshot, self._engine.store)
-        if in_flight(snapshot, self._engine.store.now_ms()):
-            return snapshot
-        try:
-            event = await self._engine.ask(snapshot, flow)
-            if event is None:
-                # Nothing to ask: a moment has passed, and the next wake is calculated.
-                event = TimePassed(self._engine.store.now_ms())
-            seen = await self._engine.settle(snapshot, event, flow)
-        except GatewayError:
-            await self._let_time_pass(snapshot, flow)
-            raise
-        unanswered = seen.record.asked_at_ms == snapshot.record.asked_at_ms
-        if unanswered or isinstance(event, NotFound):
-            # Too old, about another payment, or not found: send nothing without an answer.
-            return seen
-        return await self._end_hold(await self._send_again(seen, flow), flow)
+        troubles: dict[int, Exception] = {}
+        flows = await self._flows(order, troubles)
+        now_ms = self._engine.store.now_ms()
+        verifies = work.restart.concerns(order) and not troubles
+        if verifies and now_ms >= ready_at_ms(order, work.restart, flows.values()):
+            answered = list(flows)
+            seen = await self._engine.ask_to_verify(
+                order, work.restart, flows, lease=work.stored.lease
+            )
+        else:
+            looks = [look for look in due_looks(order, now_ms) if {*look.payments} <= flows.keys()]
+            events = await self._ask(order, looks, flows, troubles)
+            seen = await self._settle(order, events, flows, work)
+            answered = [n for n, event in events.items() if not isinstance(event, NotFound)]
+        for n in [n for n in answered if n not in troubles]:
+            if work.until_at_ms - self._engine.store.now_ms() < flows[n].pay.timeout_s * 1000:
+                break
+            seen = await self._act(order, seen, n, flows[n], troubles)
+        return seen, troubles
 
-    async def _let_time_pass(self, snapshot: Snapshot, flow: Flow) -> None:
-        """End the flow's own limits while the gateway is down, so that a person learns of it."""
-        event = TimePassed()
-        plan = decide(snapshot, event, flow, self._engine.store.now_ms())
-        if plan.action_changed or plan.record.reviews != snapshot.record.reviews:
-            with contextlib.suppress(GatewayError):
-                await self._engine.settle(snapshot, event, flow)
+    async def _flows(self, order: Order, troubles: dict[int, Exception]) -> dict[int, Flow]:
+        """Return the payments' flows; a text that is gone is trouble of its own payments only."""
+        flows = {}
+        for payment in order.all_payments:
+            try:
+                flows[payment.n] = await self._engine.flows.flow_of(payment, self._engine.store)
+            except FlowError as trouble:
+                troubles[payment.n] = trouble
+        return flows
+
+    async def _ask(
+        self,
+        order: Order,
+        looks: Sequence[Look],
+        flows: Mapping[int, Flow],
+        troubles: dict[int, Exception],
+    ) -> dict[int, Event]:
+        """Make the inquiries and return the event of each payment that was asked about."""
+        events: dict[int, Event] = {}
+        for look in looks:
+            try:
+                event = await self._engine.ask(order, look, flows[look.payments[0]])
+            except RateLimited:
+                raise
+            except GatewayError as trouble:
+                troubles.update(dict.fromkeys(look.payments, trouble))
+                for n in look.payments:
+                    if self._limit_ends(order.payment(n), flows[n]):
+                        events[n] = TimePassed()
+                continue
+            # Nothing to ask: a moment has passed, and the next wake is calculated.
+            event = event or TimePassed(self._engine.store.now_ms())
+            events.update(dict.fromkeys(look.payments, event))
+        return events
+
+    async def _settle(
+        self, order: Order, events: Mapping[int, Event], flows: Mapping[int, Flow], work: Work
+    ) -> Order:
+        lease = work.stored.lease
+        if events:
+            return await self._engine.settle_all(order, events, flows, lease=lease)
+        if any(adds_nothing(order, notice) for notice in order.notices):
+            return await self._engine.write(
+                order, lambda newest, _: without_old_notices(newest), lease=lease
+            )
+        return order
+
+    async def _act(
+        self, order: Order, seen: Order, n: int, flow: Flow, troubles: dict[int, Exception]
+    ) -> Order:
+        """Send what is due for one payment after its inquiry was answered."""
+        payment = seen.payment(n)
+        if payment.record.asked_at_ms == order.record(n).asked_at_ms:
+            # Too old, or about another payment: send nothing without an answer.
+            return seen
+        try:
+            payment = await self._end_hold(await self._send_again(payment, flow), flow)
+        except (StoreError, GatewayError, Paused) as trouble:
+            troubles[n] = trouble
+            return (await self._engine.orders.payment(order.id, n)).order
+        return payment.order
+
+    def _limit_ends(self, payment: Snapshot, flow: Flow) -> bool:
+        """Whether a limit of the flow's ends now: a person must learn of it, gateway or not."""
+        plan = decide(payment, TimePassed(), flow, self._engine.store.now_ms())
+        same_action = plan.snapshot.next_action == payment.next_action
+        return not same_action or plan.record.reviews != payment.record.reviews
 
     async def _send_again(self, seen: Snapshot, flow: Flow) -> Snapshot:
         operation = seen.record.operation
@@ -398,17 +513,36 @@ class DueWork:
         """Send a step of the worker's own; its outcome, whatever it is, is in the store then."""
         call = authorize_call(self._engine.gateway)
         try:
-            return await self._engine.step(seen, begin, call, fresh=True, ask_first=False)
+            return await self._engine.step(
+                seen, _automatic(begin), call, fresh=True, ask_first=False
+            )
         except (Conflict, IllegalStep, OutcomeUnknown) as outcome:
             # Another commit was first, or it may have acted: both are stored already.
             self._log.info("worker.overtaken", payment_id=seen.id, reason=outcome.message)
         except GatewayRejected as refusal:
-            newest = await load_payment(self._engine.store, seen.order_id, seen.n)
+            newest = await self._engine.orders.payment(seen.order_id, seen.n)
             flow = await self._engine.flows.flow_of(newest, self._engine.store)
             detail = f"{step} by the worker: {refusal.message}"[:300]
             event = Disputed(ReviewReason.STEP_REFUSED, detail)
             return await self._engine.settle(newest, event, flow)
-        return await load_payment(self._engine.store, seen.order_id, seen.n)
+        return await self._engine.orders.payment(seen.order_id, seen.n)
+
+
+def _automatic(begin: Begin) -> Begin:
+    """Return the same plan as the worker's own: a person can stop those by themselves."""
+
+    def plan(held: Snapshot, flow: Flow, now_ms: int) -> Plan:
+        made = begin(held, flow, now_ms)
+        return made if made.gate else msgspec.structs.replace(made, gate=Gate.AUTO)
+
+    return plan
+
+
+def _is_unanswered(order: Order, payment: Snapshot) -> bool:
+    """Whether no answer counted for this payment; one that has begun since was not asked about."""
+    if not order.has(payment.n):
+        return False
+    return order.record(payment.n).asked_at_ms == payment.record.asked_at_ms
 
 
 class Retention:
@@ -419,35 +553,29 @@ class Retention:
     so that it is not paid again.
     """
 
-    def __init__(self, store: Store, flows: Catalog) -> None:
-        self._store: Final = store
+    def __init__(self, orders: Orders, flows: Catalog) -> None:
+        self._orders: Final = orders
         self._flows: Final = flows
         self._from_at_ms = 0
         self._wider = 1
 
     async def purge_some(self, limit: int = 200) -> int:
         """Look at the next `limit` ended payments and return how many orders were removed."""
-        to_at_ms = self._store.now_ms() - self._flows.retention_min_s() * 1000
-        page = Page(
-            _ENDS, from_at_ms=self._from_at_ms, to_at_ms=to_at_ms, limit=limit * self._wider
-        )
-        found = await self._store.list(page)
+        now_ms = self._orders.store.now_ms()
+        to_at_ms = now_ms - self._flows.retention_min_s() * 1000
+        page = Page(ENDS, from_at_ms=self._from_at_ms, to_at_ms=to_at_ms, limit=limit * self._wider)
+        found = await self._orders.list(page)
         last_at_ms = found[-1].record.created_at_ms if len(found) == page.limit else 0
         # More payments of one millisecond than a page holds: take a wider page, or lose some.
         self._wider = self._wider * 2 if 0 < last_at_ms == self._from_at_ms else 1
         self._from_at_ms = last_at_ms
-        orders = dict.fromkeys(snapshot.order_id for snapshot in found)
-        return sum([await self._purge(order_id) for order_id in orders])
+        orders = {payment.order_id: payment.order for payment in found}
+        return sum([await self._purge(order) for order in orders.values()])
 
-    async def _purge(self, order_id: str) -> bool:
-        payments = await load_order(self._store, order_id)
-        if not payments or not all([await self._is_over(payment) for payment in payments]):
-            return False
-        return await self._store.purge(payments)
-
-    async def _is_over(self, payment: Snapshot) -> bool:
-        record = payment.record
-        if record.state not in _ENDS or record.wake_at_ms is not None or record.open_reviews:
-            return False
-        retention_s = (await self._flows.flow_of(payment, self._store)).end.retention_s
-        return self._store.now_ms() >= record.updated_at_ms + retention_s * 1000
+    async def _purge(self, order: Order) -> bool:
+        store = self._orders.store
+        kept_s = {
+            payment.n: (await self._flows.flow_of(payment, store)).end.retention_s
+            for payment in order.all_payments
+        }
+        return may_be_purged(order, kept_s, store.now_ms()) and await self._orders.remove(order)

@@ -35,7 +35,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of three masters of this worker."""
     binary = redis7_binary() if shutil.which("redis-server") else valkey_binary()
     folders = [tmp_path_factory.mktemp(f"node{i}") for i in range(3)]
-    started = Cluster([Server(binary, folder, cluster=True) for folder in folders])
+    # With DEBUG a test gives a master another history of its data, as a failover would.
+    debug = ("--enable-debug-command", "yes")
+    started = Cluster([Server(binary, folder, *debug, cluster=True) for folder in folders])
     try:
         yield started.start()
     finally:

@@ -175,6 +175,7 @@ def test_the_engine_imports_no_view_and_no_concrete_client_or_store() -> None:
     assert not {name for name in known if part_of(name) == "views"}
     assert {name for name in known if part_of(name) == "store"} == {
         "cfflow.store.catalog",
+        "cfflow.store.orders",
         "cfflow.store.protocol",
     }
     users = {module for module in TREES if "cfflow.cashfree.client" in ours(module)}

@@ -189,7 +189,15 @@ def test_the_wheel_s_flows_are_the_repository_s(members: dict[str, bytes]) -> No
     assert {n: text for n, text in members.items() if n.startswith("cfflow/flows/")} == wanted
 
 
-@pytest.mark.parametrize("name", ["cfflow/store/redis/script.lua", "cfflow/py.typed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cfflow/store/redis/script.lua",
+        "cfflow/store/redis/common.lua",
+        "cfflow/store/redis/deployment.lua",
+        "cfflow/py.typed",
+    ],
+)
 def test_the_wheel_has_what_is_no_module(members: dict[str, bytes], name: str) -> None:
     """The script that commits, and the file that shows type checkers that it has types."""
     assert name in members

@@ -25,13 +25,14 @@ NAMES = {
     " UPI UPIAuthorization Wallet",
     "actions": "ApproveInApp AskOtp NextAction Redirect SubmitForm",
     "what is seen": "Failure FeedEvent FeedGap FeedItem FeedNotification HistoryEntry OpenOperation"
-    " Otp Payment Receipt State Step Why",
+    " Otp Payment Receipt State Status Step StoreDecision Why",
     "the gateway's own": "AuthenticateAnswer Authorization Call ErrorDetails FetchedOrder Order"
     " PaidWith PayAnswer PayData PaymentEntity Simulation",
     "arguments": "LeftOut Log Sealed Store",
     "errors": "AlreadyPaid CfflowError ConfigError Conflict FlowError GatewayAuthError GatewayError"
     " GatewayRejected GatewayUnavailable IllegalStep InvalidAmount InvalidInput InvalidSignature"
-    " OtpLimit OutcomeUnknown PaymentNotFound RateLimited StoreError StoreUnavailable",
+    " OtpLimit OutcomeUnknown Paused PaymentNotFound RateLimited StoreError StoreReplaced"
+    " StoreUnavailable TooManyPayments",
     "entrance": "Budget Feed Gateway Orchestrator Report Worker __version__ connect",
 }
 
@@ -53,6 +54,9 @@ ORCHESTRATOR = {
     " after=None",
     "history": "payment_id",
     "why": "payment_id",
+    "status": "",
+    "pause": "gate, *, actor, note",
+    "resume": "gate, *, actor, note",
     "events": "group, *, consumer=None, start='oldest', lease_s=30.0, batch=100, idle_s=0.5",
     "adopt": "order_id, *, flow",
     "abandon": f"{STEP}, {KEPT}",
@@ -95,7 +99,7 @@ ALIASES = ("FeedItem", "NextAction")
 BUDGET = ("background", "room", "wait_s")
 
 #: Where users import from. docs/reference/public-api.md has the same list.
-PUBLIC_MODULES = ("cfflow", "cfflow.errors", "cfflow.sync", "cfflow.testing")
+PUBLIC_MODULES = ("cfflow", "cfflow.errors", "cfflow.store", "cfflow.sync", "cfflow.testing")
 PUBLIC_PAGE = Path(__file__).parents[1] / "docs" / "reference" / "public-api.md"
 
 #: name: (parent, safe_to_retry, money_may_have_moved)
@@ -105,6 +109,7 @@ ERRORS = {
     "FlowError": ("CfflowError", False, False),
     "PaymentNotFound": ("CfflowError", False, False),
     "AlreadyPaid": ("CfflowError", False, False),
+    "TooManyPayments": ("CfflowError", False, False),
     "IllegalStep": ("CfflowError", False, False),
     "OtpLimit": ("CfflowError", False, False),
     "InvalidInput": ("CfflowError", False, False),
@@ -114,6 +119,8 @@ ERRORS = {
     "InvalidSignature": ("CfflowError", False, False),
     "StoreError": ("CfflowError", False, False),
     "StoreUnavailable": ("StoreError", True, False),
+    "StoreReplaced": ("StoreError", False, False),
+    "Paused": ("CfflowError", True, False),
     "GatewayError": ("CfflowError", False, False),
     "GatewayRejected": ("GatewayError", False, False),
     "GatewayAuthError": ("GatewayError", False, False),

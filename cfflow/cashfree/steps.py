@@ -16,7 +16,7 @@ from cfflow.core.decide import Answered
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call
 from cfflow.core.operation import Operation, Step
-from cfflow.core.record import Snapshot
+from cfflow.core.order import Snapshot
 from cfflow.core.sealed import Sealed
 from cfflow.core.steps import Begin, begin_authorize
 from cfflow.errors import GatewayError

@@ -21,6 +21,7 @@ from cfflow import HistoryEntry, Payment, State, Why, __version__
 from cfflow.cli import emulator as cli_emulator
 from cfflow.cli import feed as cli_feed
 from cfflow.cli import operator as cli_operator
+from cfflow.cli import store as cli_store
 from cfflow.cli import worker as cli_worker
 from cfflow.cli.doctor import examine
 from cfflow.cli.terminal import (
@@ -50,6 +51,7 @@ app.add_typer(cli_emulator.app)
 app.add_typer(cli_worker.app)
 app.add_typer(cli_operator.app)
 app.add_typer(cli_feed.app)
+app.add_typer(cli_store.app)
 
 _STYLES: Final = {
     "captured": "green",

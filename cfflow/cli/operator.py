@@ -9,8 +9,10 @@ import typer
 from rich.text import Text
 
 from cfflow.cli.terminal import (
+    Actor,
     AsJson,
     FlowFiles,
+    Note,
     PaymentId,
     RedisUrl,
     console,
@@ -25,9 +27,6 @@ from cfflow.orchestrator import Orchestrator
 from cfflow.views.payment import Payment
 
 app = typer.Typer()
-
-Actor = Annotated[str, typer.Option(help="Who decides; kept in the history.")]
-Note = Annotated[str, typer.Option(help="Why; kept in the history.")]
 
 
 @app.command()

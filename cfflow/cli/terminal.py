@@ -23,6 +23,8 @@ RedisUrl = Annotated[
 FlowFiles = Annotated[
     list[Path] | None, typer.Option("--flows", help="Your own flow files or folders.")
 ]
+Actor = Annotated[str, typer.Option(help="Who decides; kept in the history.")]
+Note = Annotated[str, typer.Option(help="Why; kept in the history.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 PaymentId = Annotated[str, typer.Argument(metavar="ID", help="A payment's id, order_8123.1")]
 

@@ -46,10 +46,10 @@ class _LineLog:
 
 @app.command()
 def worker(
-    concurrency: Annotated[int, typer.Option(min=1, help="How many payments at once.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, help="How many orders at once.")] = 64,
     lease: Annotated[
         float,
-        typer.Option(min=1, metavar="SECONDS", help="How long a payment is leased to this worker."),
+        typer.Option(min=1, metavar="SECONDS", help="How long an order is leased to this worker."),
     ] = 60.0,
     report: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="How often to report.")

@@ -27,8 +27,13 @@ _REACHES: Final = {Step.CAPTURE: State.CAPTURED, Step.VOID: State.VOIDED}
 
 
 def own(draft: Draft, observation: Observation) -> None:
-    """Make this attempt ours; the store refuses the commit if another payment owns it."""
+    """Make this attempt ours. The caller has checked that no other payment of the order owns it."""
     draft.cf_payment_id = observation.cf_payment_id
+    draft.foreign_money = tuple(
+        foreign
+        for foreign in draft.foreign_money
+        if foreign.cf_payment_id != observation.cf_payment_id
+    )
     _held_amount(draft, observation)
 
 

@@ -19,7 +19,7 @@ from cfflow.core.draft import Draft
 from cfflow.core.matching import is_older, matches
 from cfflow.core.observation import Observation, prove
 from cfflow.core.operation import Operation, Step
-from cfflow.core.record import STEPS, EntryKind, OtpTurn
+from cfflow.core.record import STEPS, EntryKind, OtpTurn, payment_id
 from cfflow.core.reviews import ReviewReason
 from cfflow.core.schedule import LATE_PAY_MS, PAY_MARGIN_MS
 
@@ -31,6 +31,11 @@ def pay_answered(draft: Draft, observation: Observation, sequence: int) -> None:
     """
     ours, theirs = draft.cf_payment_id, observation.cf_payment_id
     if theirs is None:
+        return
+    owner = draft.snapshot.owned_elsewhere.get(theirs)
+    if owner is not None:
+        detail = f"attempt {theirs} belongs to {payment_id(draft.order.id, owner)}"
+        draft.review(ReviewReason.ATTEMPT_CLAIMED, detail)
         return
     if ours is None:
         own(draft, observation)
@@ -198,7 +203,7 @@ def find_pay(
     operation = draft.operation
     if operation is None or operation.step is not Step.PAY or asked_at_ms < operation.began_at_ms:
         return
-    excluded = draft.snapshot.owned_elsewhere | set(operation.known_attempt_ids)
+    excluded = {*draft.snapshot.owned_elsewhere, *operation.known_attempt_ids}
     possible = [
         o for o in attempts if o.cf_payment_id not in excluded and not is_older(operation, o)
     ]
@@ -235,8 +240,8 @@ def _warn_of_others(draft: Draft, attempts: list[Observation]) -> None:
 
 def _awaited_elsewhere(draft: Draft) -> bool:
     """Whether another payment's given-up pay may still arrive: the two cannot be distinguished."""
-    others = draft.snapshot.others
-    return any(draft.now_ms < other.pay_given_up_at_ms + LATE_PAY_MS for _, other in others)
+    given_up = (other.pay_given_up_at_ms for _, other in draft.snapshot.others)
+    return any(at_ms is not None and draft.now_ms < at_ms + LATE_PAY_MS for at_ms in given_up)
 
 
 def _call_ends_at_ms(draft: Draft, operation: Operation) -> int:

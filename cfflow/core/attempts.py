@@ -1,8 +1,8 @@
 """Reviews about the order's other attempts: two with money, foreign ones, late ones of ours.
 
 An order's attempts may come from another page or system of the merchant, and two of them may
-take the customer's money. Nothing is undone here: a review is opened, and `siblings.py` keeps
-the next step back.
+take the customer's money. Nothing is undone here: a review is opened, and `order.py` bars the
+next step.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from typing import Final
 
 from cfflow.core.chart import HOLDS, State
 from cfflow.core.draft import Draft
+from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation, prove
 from cfflow.core.operation import Step
+from cfflow.core.order import SEEN_MAX, ForeignMoney
+from cfflow.core.plan import Plan, joined
+from cfflow.core.record import payment_id
 from cfflow.core.reviews import ReviewReason
 
 #: Where the customer may still pay.
@@ -32,23 +36,23 @@ def warn_of_other(draft: Draft, observation: Observation) -> None:
         )
 
 
-def renew_nonce(
-    draft: Draft, attempts: tuple[Observation, ...], *, nonce: str, named: tuple[str, ...]
-) -> None:
-    """Take a fresh nonce after the store lost commits, and review what may be a lost pay.
+def warn_of_lost_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
+    """Review what may be a lost pay's attempt after the store lost commits.
 
     A pay that was committed in the lost time may have an attempt at the gateway. Until a person
-    has looked, the order takes no other pay. `named` are attempts that an answer proves ours.
+    has looked, the order takes no other pay. That the order has seen the attempt before explains
+    nothing: it may have been seen since the loss. The payment of the lost pay may be lost too:
+    then the order's newest one gets the review.
     """
-    draft.nonce = nonce
-    explained = {*draft.snapshot.owned_elsewhere, *draft.seen_attempt_ids, *named}
+    closed = {foreign.cf_payment_id for foreign in draft.foreign_money if foreign.is_closed}
     alive = [
         o
-        for o in attempts
-        if o.cf_payment_id not in explained | {draft.cf_payment_id}
-        and prove(o).state is not State.FAILED
+        for o in _not_owned(draft, attempts)
+        if o.cf_payment_id not in closed and prove(o).state is not State.FAILED
     ]
-    if draft.state is State.CREATED and draft.operation is None and alive:
+    is_newest = draft.snapshot.n == len(draft.order.payments)
+    may_be_it = is_newest or (draft.state is State.CREATED and not draft.abandoned)
+    if alive and may_be_it and draft.operation is None:
         detail = f"the store lost commits; attempt {_ids(alive)} may be a lost pay"
         draft.review(ReviewReason.UNCLAIMED_MONEY, detail)
 
@@ -58,12 +62,29 @@ def warn_of_siblings_with_money(draft: Draft) -> None:
     siblings = draft.snapshot.siblings_with_money
     if draft.state not in HOLDS or not siblings:
         return
-    order_id, attempts = draft.snapshot.order_id, draft.snapshot.attempts
+    payments = draft.order.siblings
     others = ", ".join(
-        f"{order_id}.{n} (attempt {attempts[n - 1].cf_payment_id})" for n in siblings
+        f"{payment_id(draft.order.id, n)} (attempt {payments[n].cf_payment_id})" for n in siblings
     )
     ours = f"{draft.snapshot.id} (attempt {draft.cf_payment_id})"
     draft.review(ReviewReason.TWO_HOLDS, f"{ours} and {others} both hold or took money")
+
+
+def with_siblings_warned(plan: Plan, flow: Flow, now_ms: int) -> Plan:
+    """Return the plan with a review of two holds on each sibling with money, if ours got money.
+
+    In the same commit: no step may be sent on either of them. Nothing else of a sibling changes,
+    so it needs no flow of its own.
+    """
+    change = plan.change
+    had_money = change.previous is not None and change.previous.state in HOLDS
+    if change.record.state not in HOLDS or had_money:
+        return plan
+    for sibling in plan.snapshot.siblings_with_money:
+        draft = Draft(plan.after.payment(sibling), flow, now_ms)
+        warn_of_siblings_with_money(draft)
+        plan = joined([plan, draft.plan(keeps_wake=True)])
+    return plan
 
 
 def warn_of_foreign_holds(draft: Draft, attempts: tuple[Observation, ...]) -> None:
@@ -86,6 +107,10 @@ def warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> Non
     In every state: also where ours has no money, the order is paid and no pay may go out.
     """
     takers = [o for o in _not_owned(draft, attempts) if prove(o).state in HOLDS]
+    pays_too = draft.state in HOLDS | _WAITING
+    if not pays_too:
+        closed = {foreign.cf_payment_id for foreign in draft.foreign_money if foreign.is_closed}
+        takers = [o for o in takers if o.cf_payment_id not in closed]
     operation = draft.operation
     if operation is not None and operation.step is Step.PAY:
         # One that is not ruled out may be this pay's own attempt: `find_pay` decides that.
@@ -93,8 +118,11 @@ def warn_of_second_taker(draft: Draft, attempts: tuple[Observation, ...]) -> Non
     if not takers:
         return
     detail = f"attempt {_ids(takers)}, which no payment here owns, holds or took money"
-    pays_too = draft.state in HOLDS | _WAITING
     draft.review(ReviewReason.TWO_HOLDS if pays_too else ReviewReason.UNCLAIMED_MONEY, detail)
+    known = {foreign.cf_payment_id for foreign in draft.foreign_money}
+    found = (str(o.cf_payment_id) for o in takers)
+    new = (ForeignMoney(name, draft.snapshot.n) for name in found if name not in known)
+    draft.foreign_money = (*draft.foreign_money, *new)[-SEEN_MAX:]
 
 
 def warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
@@ -108,7 +136,7 @@ def warn_of_late_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
 
 def _not_owned(draft: Draft, attempts: Iterable[Observation]) -> list[Observation]:
     """Return the attempts that neither this payment nor a sibling owns."""
-    owned = draft.snapshot.owned_elsewhere | {draft.cf_payment_id}
+    owned = {*draft.snapshot.owned_elsewhere, draft.cf_payment_id}
     return [o for o in attempts if o.cf_payment_id not in owned]
 
 

@@ -6,6 +6,7 @@ deciding the same fact twice, late or out of order changes nothing more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -23,24 +24,24 @@ from cfflow.core.answers import (
     show,
 )
 from cfflow.core.attempts import (
-    renew_nonce,
     warn_of_foreign_holds,
     warn_of_late_pay,
+    warn_of_lost_pay,
     warn_of_other,
     warn_of_second_taker,
     warn_of_siblings_with_money,
+    with_siblings_warned,
 )
 from cfflow.core.chart import State, Trigger
-from cfflow.core.draft import Draft, Plan
+from cfflow.core.draft import Draft
 from cfflow.core.due import KEY_LIFE_MS
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation
 from cfflow.core.operation import Operation, Step
-from cfflow.core.record import Snapshot
+from cfflow.core.order import SEEN_MAX, Notice, Order, Snapshot, adds_nothing
+from cfflow.core.plan import Plan, joined
 from cfflow.core.reviews import ReviewReason
 from cfflow.core.schedule import PAY_MARGIN_MS, owed_since_at_ms, watch_ends_at_ms
-
-_SEEN_MAX: Final = 32
 
 #: Where the customer may still pay.
 _WAITING: Final = frozenset({State.INITIATED, State.OTP_PENDING})
@@ -58,18 +59,18 @@ class Answered(msgspec.Struct, frozen=True):
 class Inquired(msgspec.Struct, frozen=True):
     """An inquiry was answered; `everything`: it listed all attempts of the order.
 
-    `nonce` is a fresh one where the store may have lost commits of this payment: none of its
-    keys may be used again, and an attempt that the store does not have may be a lost pay's.
-    `named` are the attempts that the answer to our own step proves ours. `notice_at_ms` is when
-    the newest notification came that this inquiry settles, 0 for none.
+    `nonce` is a fresh one where the store may have lost commits of this order: none of its keys
+    may be used again, and an attempt that the store does not have may be a lost pay's.
+    `verified`: the history of the server's data in which this inquiry verifies the order, once it
+    is decided for all of its payments. `answered` are the notifications that it settles.
     """
 
     observations: tuple[Observation, ...]
     asked_at_ms: int
     everything: bool = False
     nonce: str = ""
-    named: tuple[str, ...] = ()
-    notice_at_ms: int = 0
+    verified: str = ""
+    answered: tuple[Notice, ...] = ()
 
 
 class Adopted(msgspec.Struct, frozen=True):
@@ -86,7 +87,7 @@ class OrderSeen(msgspec.Struct, frozen=True):
     status: str
     asked_at_ms: int
     expires_at_ms: int | None = None
-    notice_at_ms: int = 0
+    answered: tuple[Notice, ...] = ()
     order_id: str | None = None
     amount: Decimal | None = None
     currency: str | None = None
@@ -96,7 +97,7 @@ class NotFound(msgspec.Struct, frozen=True):
     """The gateway has no such order or attempt."""
 
     asked_at_ms: int
-    notice_at_ms: int = 0
+    answered: tuple[Notice, ...] = ()
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -147,18 +148,35 @@ _FOUND_WITHIN_MS: Final = 60_000
 
 
 def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
-    """Return the plan that this event makes of this payment."""
+    """Return the plan that this event makes of this payment.
+
+    Where the payment got money and another one of the order has money too, that one gets its
+    review in the same plan: no step may be sent on either of them.
+    """
     draft = Draft(snapshot, flow, now_ms)
     _apply(draft, event)
     end_turn(draft)
     _too_long(draft)
     warn_of_siblings_with_money(draft)
-    return draft.plan(
-        verified_after_restart=bool(isinstance(event, Inquired | Adopted) and event.nonce),
-        settles_until_at_ms=event.notice_at_ms
-        if isinstance(event, Inquired | OrderSeen | NotFound)
-        else 0,
+    proves = _is_answer_to(snapshot, event)
+    plan = draft.plan(
+        verified=event.verified if proves and isinstance(event, Inquired) else "",
+        answered=event.answered
+        if proves and isinstance(event, Inquired | OrderSeen | NotFound)
+        else (),
     )
+    return with_siblings_warned(plan, flow, now_ms)
+
+
+def decide_all(
+    order: Order, events: Mapping[int, Event], flows: Mapping[int, Flow], now_ms: int
+) -> Plan:
+    """Return one plan of several decisions: each sees the order as the one before leaves it."""
+    plans: list[Plan] = []
+    for n, event in events.items():
+        plans.append(decide(order.payment(n), event, flows[n], now_ms))
+        order = plans[-1].after
+    return joined(plans)
 
 
 def _apply(draft: Draft, event: Event) -> None:
@@ -182,6 +200,26 @@ def _apply(draft: Draft, event: Event) -> None:
         case TimePassed():
             draft.asked(event.passed_at_ms or 0)
             _check_key(draft)
+
+
+def is_about(order_id: str, observations: tuple[Observation, ...]) -> bool:
+    """Whether all of these are about this order, as far as they name one."""
+    return all(o.order_id in {None, "", order_id} for o in observations)
+
+
+def _is_answer_to(snapshot: Snapshot, event: Event) -> bool:
+    """Whether an inquiry's answer is about what was asked.
+
+    One about another order or attempt proves nothing here: it settles no notification, and it
+    verifies no order after a restart.
+    """
+    if isinstance(event, OrderSeen):
+        return event.order_id in {None, "", snapshot.order_id}
+    if not isinstance(event, Inquired):
+        return True
+    shown = {observation.cf_payment_id for observation in event.observations}
+    is_ours = event.everything or snapshot.record.cf_payment_id in shown
+    return is_ours and is_about(snapshot.order_id, event.observations)
 
 
 def _of_this_order(draft: Draft, observations: tuple[Observation, ...]) -> tuple[Observation, ...]:
@@ -222,7 +260,7 @@ def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ..
     if ours is None and event.everything:
         find_pay(draft, observations, event.asked_at_ms, whole=whole)
     if event.nonce:
-        renew_nonce(draft, observations, nonce=event.nonce, named=event.named)
+        draft.nonce = event.nonce
     if event.everything:
         warn_of_late_pay(draft, observations)
         warn_of_foreign_holds(draft, observations)
@@ -233,6 +271,8 @@ def _inquired(draft: Draft, event: Inquired, observations: tuple[Observation, ..
         if ours is not None and observation.cf_payment_id == ours:
             absorb(draft, observation, event.asked_at_ms)
             count_lost_otp(draft, event.asked_at_ms)
+    if event.nonce:
+        warn_of_lost_pay(draft, observations)
     if event.everything:
         warn_of_second_taker(draft, observations)
     elif whole and ours and all(o.cf_payment_id != ours for o in observations):
@@ -277,12 +317,18 @@ def _adopts(draft: Draft) -> bool:
 
 
 def _remember(draft: Draft, attempts: tuple[Observation, ...]) -> None:
-    """Store the ids of the order's other attempts: none of them can be a later pay of ours."""
+    """Store the ids of the order's attempts: none of them can be a later pay's.
+
+    Not while a pay of the order has no attempt yet, or one that was given up may still arrive:
+    this attempt may be its own, and only that payment's decision may find it.
+    """
+    others = (sibling for _, sibling in draft.snapshot.others)
+    awaited = [draft.operation, *(other.operation for other in others)]
+    looked_for = any(other.pay_given_up_at_ms is not None for _, other in draft.snapshot.others)
+    if looked_for or any(op is not None and op.step is Step.PAY for op in awaited):
+        return
     seen = dict.fromkeys([*draft.seen_attempt_ids, *(o.cf_payment_id or "" for o in attempts)])
-    operation = draft.operation
-    if operation is None or operation.step is not Step.PAY:
-        ours = draft.cf_payment_id
-        draft.seen_attempt_ids = tuple(name for name in seen if name and name != ours)[-_SEEN_MAX:]
+    draft.seen_attempt_ids = tuple(name for name in seen if name)[-SEEN_MAX:]
 
 
 def _not_found(draft: Draft, event: NotFound) -> None:
@@ -322,7 +368,7 @@ def _order_seen(draft: Draft, event: OrderSeen) -> None:
 
 def _paid_elsewhere(draft: Draft) -> None:
     """End a payment whose order is paid; review it where no payment here took the money."""
-    paid = [n for n, attempt in draft.snapshot.others if attempt.state is State.CAPTURED]
+    paid = [n for n, other in draft.snapshot.others if other.state is State.CAPTURED]
     if draft.state is State.CREATED:
         draft.fire(Trigger.FAIL, None, "order_status=PAID, by another payment")
     if not paid:
@@ -388,3 +434,10 @@ def _too_long(draft: Draft) -> None:
         what = operation.step if operation else draft.state
         detail = f"{what}: the bank owes an answer for too long"
         draft.review(ReviewReason.NO_ANSWER, detail, again=True)
+
+
+def without_old_notices(order: Order) -> Plan:
+    """Return the plan that removes the notifications which report nothing new, and no more."""
+    old = tuple(notice for notice in order.notices if adds_nothing(order, notice))
+    left = tuple(notice for notice in order.notices if notice not in old)
+    return Plan(before=order, after=msgspec.structs.replace(order, notices=left), answered=old)

@@ -6,6 +6,7 @@ an argument of every decision.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -13,95 +14,45 @@ import msgspec
 from cfflow.core.chart import State, Trigger, fire, walk
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Observation
-from cfflow.core.operation import CLOCK_ERROR_MS, Operation, Step
+from cfflow.core.operation import CLOCK_ERROR_MS, Operation
+from cfflow.core.order import Notice, Order, Snapshot, adds_nothing
+from cfflow.core.plan import Change, Gate, Plan, Walked
 from cfflow.core.record import (
     CALLS,
-    SCHEMA,
     STEPS,
     TRIGGERS,
     Entry,
     EntryKind,
     Record,
     Review,
-    Snapshot,
     appended,
     entry,
 )
-from cfflow.core.reviews import ReviewReason
+from cfflow.core.reviews import Effect, ReviewReason
 from cfflow.core.schedule import next_wake
+
+#: A detail names some attempts; a card tester's order has hundreds.
+_DETAIL_MAX: Final = 500
 
 #: So many reviews are stored; beyond that, the oldest acknowledged one is dropped.
 _REVIEWS_MAX: Final = 16
 
-
-class Walked(msgspec.Struct, frozen=True):
-    """One edge that a plan walked, and what proved it: one event in log and feed."""
-
-    trigger: Trigger
-    from_state: State
-    to_state: State
-    proof: str
-    step: str | None = None
-    request_id: str = ""
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """What a decision returns; a commit writes it whole or not at all.
-
-    `before` is the payment as it was decided on. `opens`: it stores a step that will be sent.
-    The store refuses such a plan while another payment of the order holds or took money, and
-    waits for its replicas. `verified_after_restart`: it rests on an inquiry that was asked since
-    the store came back, and has a fresh nonce. After a restart the store refuses the first plan
-    without that, on each record that may have lost commits.
-    `settles_until_at_ms`: it settles every notification up to then. `beside`: it opens nothing,
-    and is refused beside the same payments as this step.
-    """
-
-    snapshot: Snapshot
-    before: Snapshot
-    walked: tuple[Walked, ...] = ()
-    action_changed: bool = False
-    opens: bool = False
-    verified_after_restart: bool = False
-    settles_until_at_ms: int = 0
-    beside: Step | None = None
-
-    @property
-    def barred_as(self) -> Step | None:
-        """The step whose bars in the order's entry forbid this plan, None if none do."""
-        operation = self.record.operation
-        return operation.step if self.opens and operation is not None else self.beside
-
-    @property
-    def only_clears_notifications(self) -> bool:
-        """Whether it only clears notifications: the inquiry that they caused changed nothing else.
-
-        Such a plan is no new version, so that the customer's own step loses no race to it.
-        """
-        was, notice = self.previous, self.before.notice
-        if (
-            notice is None
-            or notice.at_ms > self.settles_until_at_ms
-            or self.walked
-            or self.action_changed
-        ):
-            return False
-        # A new wake time is written: without it the payment would stay due.
-        counted = ("schema", "version", "updated_at_ms", "asked_at_ms", "polls")
-        same = {name: getattr(was, name) for name in counted}
-        return (
-            not self.verified_after_restart and msgspec.structs.replace(self.record, **same) == was
-        )
-
-    @property
-    def record(self) -> Record:
-        """The record that this plan writes."""
-        return self.snapshot.record
-
-    @property
-    def previous(self) -> Record:
-        """The record that this plan was decided on."""
-        return self.before.record
+#: What makes a new version of a payment when it changes. All else is bookkeeping: when it was
+#: asked about, and when it is due. A poll that learned nothing must not cost a customer's step a
+#: conflict.
+VERSIONED: Final = (
+    "state",
+    "cf_payment_id",
+    "amount_held",
+    "captured_amount",
+    "operation",
+    "otp",
+    "hold_expires_at_ms",
+    "failure",
+    "reviews",
+    "abandoned",
+    "confirming",
+)
 
 
 class Draft:
@@ -112,6 +63,7 @@ class Draft:
 
     def __init__(self, snapshot: Snapshot, flow: Flow, now_ms: int) -> None:
         self.snapshot = snapshot
+        self.order = snapshot.order
         self.flow = flow
         self.now_ms = now_ms
         #: When what this decision records happened: now, but for an attempt that is adopted.
@@ -136,7 +88,8 @@ class Draft:
         self.reviews = was.reviews
         self.abandoned = was.abandoned
         self.confirming = was.confirming
-        self.seen_attempt_ids = was.seen_attempt_ids
+        self.seen_attempt_ids = snapshot.order.seen_attempt_ids
+        self.foreign_money = snapshot.order.foreign_money
         self.pay_given_up_at_ms = was.pay_given_up_at_ms
         self._walked: list[Walked] = []
         self._entries: list[Entry] = []
@@ -176,6 +129,8 @@ class Draft:
 
         With `again` an acknowledged one comes back after the flow's `poll.review_after_s`: a
         fault that lasts is still there then, and without a review `resolve` is not possible.
+        An open one that blocks the order gets the detail too: a person who closes it must have
+        seen every attempt that it blocks the order for.
         """
         reviews = list(self.reviews)
         pause_ms = self.flow.poll.review_after_s * 1000 if again else None
@@ -183,6 +138,8 @@ class Draft:
             if known.reason == reason and not _may_open_beside(
                 known, detail, self.now_ms, pause_ms
             ):
+                if Effect.BLOCKS_PAY in reason.effect:
+                    self.reviews = tuple(_with_detail(r, known, detail) for r in reviews)
                 return
         settled = [review for review in reviews if review.acknowledged_at_ms is not None]
         if len(reviews) >= _REVIEWS_MAX and settled:
@@ -237,7 +194,6 @@ class Draft:
             reviews=self.reviews,
             abandoned=self.abandoned,
             confirming=self.confirming,
-            seen_attempt_ids=self.seen_attempt_ids,
             pay_given_up_at_ms=self.pay_given_up_at_ms,
         )
 
@@ -251,42 +207,69 @@ class Draft:
         self,
         *,
         opens: bool = False,
-        verified_after_restart: bool = False,
-        settles_until_at_ms: int = 0,
-        beside: Step | None = None,
+        gate: Gate | None = None,
+        verified: str = "",
+        answered: Collection[Notice] = (),
+        keeps_wake: bool = False,
     ) -> Plan:
-        """Freeze the draft into a plan."""
+        """Freeze the draft into a plan. With `keeps_wake` it is due when it was due before.
+
+        `answered` are the notifications that an inquiry has settled; those that report no more
+        than the payment's new state are settled too. Each counts whole: a store that lost its
+        last ones gives their numbers once more, to others.
+        """
         history, begins = appended(self.was, tuple(self._entries))
-        record = msgspec.structs.replace(
-            self.record_now(),
-            schema=SCHEMA,
-            version=self.was.version + 1,
-            updated_at_ms=self.now_ms,
-            history=history,
-            history_from=begins,
+        record = msgspec.structs.replace(self.record_now(), history=history, history_from=begins)
+        if self._is_visible(record):
+            record = msgspec.structs.replace(
+                record, version=self.was.version + 1, updated_at_ms=self.now_ms
+            )
+        if not keeps_wake:
+            record = msgspec.structs.replace(record, wake_at_ms=next_wake(record, self.flow))
+        after = self._order_with(record)
+        settled = tuple(
+            notice for notice in after.notices if notice in answered or adds_nothing(after, notice)
         )
-        notice = self.snapshot.notice
-        if notice is not None and (
-            notice.at_ms <= settles_until_at_ms or notice.adds_nothing_to(record)
-        ):
-            notice = None
+        left = tuple(notice for notice in after.notices if notice not in settled)
         return Plan(
-            snapshot=Snapshot(
-                self.snapshot.order_id,
-                self.snapshot.n,
-                msgspec.structs.replace(record, wake_at_ms=next_wake(record, self.flow)),
-                self.next_action,
-                self.snapshot.attempts,
-                notice,
-            ),
-            before=self.snapshot,
-            walked=tuple(self._walked),
-            action_changed=self.next_action != self.snapshot.next_action,
+            before=self.order,
+            after=msgspec.structs.replace(after, notices=left) if settled else after,
+            changes=(Change(self.snapshot.n, self.snapshot.record, record, tuple(self._walked)),),
             opens=opens,
-            verified_after_restart=verified_after_restart,
-            settles_until_at_ms=settles_until_at_ms,
-            beside=beside,
+            gate=gate,
+            verified=verified,
+            answered=settled,
         )
+
+    def _is_visible(self, record: Record) -> bool:
+        """Whether a caller can see what changed: a step on the payment as it was is a conflict."""
+        if self._walked or self.next_action != self.snapshot.next_action:
+            return True
+        return any(getattr(record, name) != getattr(self.was, name) for name in VERSIONED)
+
+    def _order_with(self, record: Record) -> Order:
+        """Return the order with this record, and with what the draft changed beside it."""
+        n, order = self.snapshot.n, self.order
+        payments = list(order.payments)
+        payments[n - 1] = record
+        actions = dict(order.actions)
+        actions.pop(n, None)
+        if self.next_action is not None:
+            actions[n] = self.next_action
+        return msgspec.structs.replace(
+            order,
+            payments=tuple(payments),
+            actions=actions,
+            seen_attempt_ids=self.seen_attempt_ids,
+            foreign_money=self.foreign_money,
+        )
+
+
+def _with_detail(review: Review, known: Review, detail: str) -> Review:
+    """Return a review, with one more detail if it is this open one and does not have it yet."""
+    if review is not known or known.acknowledged_at_ms is not None or detail in known.detail:
+        return review
+    return msgspec.structs.replace(known, detail=f"{known.detail}; {detail}"[:_DETAIL_MAX])
 
 
 def _may_open_beside(known: Review, detail: str, now_ms: int, pause_ms: int | None) -> bool:

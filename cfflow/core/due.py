@@ -12,13 +12,14 @@ import msgspec
 
 from cfflow.cashfree import facts
 from cfflow.core.chart import State
-from cfflow.core.draft import Draft, Plan
+from cfflow.core.draft import Draft
 from cfflow.core.flow import Flow
 from cfflow.core.operation import Operation, OperationStatus, Step
-from cfflow.core.record import Record, Snapshot
+from cfflow.core.order import AUTHORIZES, Notice, Order, Snapshot, concerned, why_barred
+from cfflow.core.plan import Gate, Plan
+from cfflow.core.record import Record, Sibling
 from cfflow.core.reviews import Effect, ReviewReason
 from cfflow.core.schedule import act_on_hold_at_ms, grid_after, owed_since_at_ms
-from cfflow.core.siblings import AUTHORIZES, why_barred
 from cfflow.core.steps import renewed
 from cfflow.errors import IllegalStep
 
@@ -45,6 +46,13 @@ def in_flight(snapshot: Snapshot, now_ms: int) -> bool:
     return operation is not None and operation.status(now_ms) is OperationStatus.SENDING
 
 
+class Look(msgspec.Struct, frozen=True):
+    """One inquiry about an order, and the payments that its answer is decided for."""
+
+    what: Ask
+    payments: tuple[int, ...]
+
+
 def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
     """Return the inquiry for this state and open operation (docs/reference/refresh.md)."""
     record = snapshot.record
@@ -57,13 +65,66 @@ def what_to_ask(snapshot: Snapshot, now_ms: int) -> Ask:
         return Ask.PAYMENTS
     if record.cf_payment_id is not None:
         # A notification about an attempt that no payment owns: the list shows it and ours.
-        ours = snapshot.notice is None or snapshot.notice.is_about(record)
-        return Ask.PAYMENT if ours else Ask.PAYMENTS
-    if snapshot.notice is not None:
-        return Ask.ORDER
-    return (
-        Ask.ORDER if record.wake_at_ms is not None and now_ms >= record.wake_at_ms else Ask.NOTHING
+        about = {notice.cf_payment_id for notice in snapshot.notices}
+        return Ask.PAYMENT if about <= {record.cf_payment_id} else Ask.PAYMENTS
+    return Ask.ORDER if snapshot.notices or _is_past(record, now_ms) else Ask.NOTHING
+
+
+def due_looks(order: Order, now_ms: int) -> tuple[Look, ...]:
+    """Return the inquiries that are due: one for the attempts, and one for the order's end.
+
+    One list of all attempts serves every due payment, and one payment that needs the list makes
+    it serve all. A payment whose step is on its way is left out: nothing that an inquiry does
+    not see would prove anything. `Ask.NOTHING`: only time has passed for these payments.
+    """
+    due = [payment for payment in order.all_payments if _is_due(payment, now_ms)]
+    wanted = {payment.n: what_to_ask(payment, now_ms) for payment in due}
+    about_attempts = tuple(n for n, what in wanted.items() if what in {Ask.PAYMENT, Ask.PAYMENTS})
+    about_order = tuple(n for n, what in wanted.items() if what is Ask.ORDER)
+    nothing = tuple(n for n, what in wanted.items() if what is Ask.NOTHING)
+    looks = []
+    if Ask.PAYMENTS in wanted.values() or len(about_attempts) > 1:
+        # The list serves those too that are due only because a notification came.
+        notified = tuple(n for n in about_order if not _is_past(order.siblings[n], now_ms))
+        about_order = tuple(n for n in about_order if n not in notified)
+        looks.append(Look(Ask.PAYMENTS, (*about_attempts, *notified)))
+    elif about_attempts:
+        looks.append(Look(Ask.PAYMENT, about_attempts))
+    looks.append(Look(Ask.ORDER, about_order))
+    looks.append(Look(Ask.NOTHING, nothing))
+    return tuple(look for look in looks if look.payments)
+
+
+def settled_by(order: Order, look: Look) -> tuple[Notice, ...]:
+    """Return the notifications that this inquiry settles.
+
+    Those that concern no payment but the ones which it is decided for. A fetch of one attempt
+    settles those about this attempt, and a fetch of the order those about payments that have no
+    attempt.
+    """
+    return tuple(
+        notice
+        for notice in order.notices
+        if {*concerned(order, notice.cf_payment_id)} <= {*look.payments}
+        and _shows(order, look, notice)
     )
+
+
+def _shows(order: Order, look: Look, notice: Notice) -> bool:
+    payments = [order.siblings[n] for n in look.payments]
+    if look.what is Ask.PAYMENT:
+        return all(payment.cf_payment_id == notice.cf_payment_id for payment in payments)
+    without_attempt = all(payment.cf_payment_id is None for payment in payments)
+    return look.what is Ask.PAYMENTS or (look.what is Ask.ORDER and without_attempt)
+
+
+def _is_due(payment: Snapshot, now_ms: int) -> bool:
+    is_due = _is_past(payment.record, now_ms) or bool(payment.notices)
+    return is_due and not in_flight(payment, now_ms)
+
+
+def _is_past(payment: Sibling, now_ms: int) -> bool:
+    return payment.wake_at_ms is not None and now_ms >= payment.wake_at_ms
 
 
 def _names_order(record: Record) -> bool:
@@ -134,7 +195,7 @@ def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
         sends=operation.sends + 1,
     )
     draft.operation = renewed(draft, again) if operation.replayed else again
-    return draft.plan(opens=True)
+    return draft.plan(opens=True, gate=Gate.RESEND)
 
 
 class HoldEnd(StrEnum):

@@ -12,12 +12,16 @@ from decimal import Decimal
 import msgspec
 from transitions import MachineError
 
+from cfflow.core.attempts import warn_of_siblings_with_money, with_siblings_warned
 from cfflow.core.chart import FINAL, OPEN, State, Trigger, walk
-from cfflow.core.draft import Draft, Plan
+from cfflow.core.draft import Draft
 from cfflow.core.due import in_flight
 from cfflow.core.flow import Flow
 from cfflow.core.money import amount_of
-from cfflow.core.record import Review, Snapshot
+from cfflow.core.order import Snapshot
+from cfflow.core.plan import Plan
+from cfflow.core.record import Review
+from cfflow.core.reviews import Effect, effect_of
 from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
 
 
@@ -98,7 +102,9 @@ def resolve(
     draft.pay_given_up_at_ms = None
     draft.since_at_ms = now_ms
     draft.add_note(f"resolved as {state} by {actor}")
-    return draft.plan()
+    if state is not record.state:
+        warn_of_siblings_with_money(draft)
+    return with_siblings_warned(draft.plan(), flow, now_ms)
 
 
 def resolvable_states(snapshot: Snapshot) -> tuple[State, ...]:
@@ -161,3 +167,10 @@ def _close_reviews(draft: Draft, reasons: set[str], actor: str, note: str) -> No
         )
 
     draft.reviews = tuple(closed(review) for review in draft.reviews)
+    if any(Effect.BLOCKS_PAY in effect_of(reason) for reason in reasons):
+        draft.foreign_money = tuple(
+            msgspec.structs.replace(foreign, is_closed=True)
+            if foreign.n == draft.snapshot.n
+            else foreign
+            for foreign in draft.foreign_money
+        )

@@ -1,10 +1,9 @@
-"""The record: all that is stored of a payment, as one array-like msgpack blob.
+"""The record of a payment: all that is stored of it, as one array-like msgpack array.
 
 The position of a field is its name on disk: fields are only ever appended, each with a
-default, and `schema` rises with them. A record of a newer schema is read-only here, since
-writing it back would drop the fields that this code does not know.
+default, and the order's `SCHEMA` rises with them (`order.py`).
 
-The payment's id is not in the blob: the store's key is the order id and its field is `n`.
+The payment's id is not in the record: it is the order's id and the record's place in it.
 Card numbers, CVVs, OTPs and session ids are in no field (gateway.md#secrets).
 """
 
@@ -12,18 +11,16 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import IntEnum
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 from transitions import MachineError
 
-from cfflow.core.actions import NextAction
-from cfflow.core.chart import HOLDS, State, Trigger, fire
+from cfflow.core.chart import State, Trigger, fire
 from cfflow.core.observation import Call, Failure
 from cfflow.core.operation import Operation, Step
 from cfflow.core.reviews import Effect, effect_of
 
-SCHEMA: Final = 2
 HISTORY_MAX: Final = 64
 
 #: History stores positions in these lists, so they only ever grow at the end.
@@ -128,50 +125,24 @@ class Review(msgspec.Struct, frozen=True, array_like=True):
     acknowledged_at_ms: int | None = None
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """One payment. The store's script reads the first three fields by position.
+class Sibling(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The leading fields of a payment's record: what the order's other payments need of it.
 
-    `moved_at_ms` is when the present state was entered. `asked_at_ms` is when the last inquiry was
-    asked that answered for this payment. `since_at_ms` is when the wait began that the schedule
-    counts from (`schedule.py`). `polls` was a count of inquiries in schema 1 and is not read.
-    `hold_began_at_ms`: the hold's end was calculated from then by the flow; None where the gateway
-    named the end.
+    A commit about one payment decodes only these of the others, and writes their bytes back as
+    they were read. `version` rises, and `token` becomes that of the commit, when the payment
+    changes in a way that a caller can see (`draft.VERSIONED`).
     """
 
-    schema: int = SCHEMA
-    version: int = 0
+    version: int = 1
     token: str = ""
     state: State = State.CREATED
-    flow: str
-    digest: str
-    nonce: str
-    currency: str
     created_at_ms: int
-    updated_at_ms: int
     wake_at_ms: int | None = None
-    moved_at_ms: int = 0
-    asked_at_ms: int = 0
-    polls: Annotated[int, msgspec.Meta(ge=0)] = 0
-    sequence: int = 0
-    amount: Decimal | None = None
-    amount_held: Decimal | None = None
-    captured_amount: Decimal | None = None
     cf_payment_id: str | None = None
-    operation: Operation | None = None
-    otp: OtpTurn | None = None
-    hold_expires_at_ms: int | None = None
-    order_expires_at_ms: int | None = None
-    failure: Failure | None = None
-    reviews: tuple[Review, ...] = ()
-    history: tuple[Entry, ...] = ()
-    history_from: State | None = None
-    metadata: dict[str, Any] | None = None
     abandoned: bool = False
-    confirming: bool = False
-    seen_attempt_ids: tuple[str, ...] = ()
     pay_given_up_at_ms: int | None = None
-    since_at_ms: int = 0
-    hold_began_at_ms: int | None = None
+    operation: Operation | None = None
+    reviews: tuple[Review, ...] = ()
 
     @property
     def open_reviews(self) -> tuple[Review, ...]:
@@ -188,76 +159,36 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return any(effect in effect_of(review.reason) for review in self.open_reviews)
 
 
-class Attempt(msgspec.Struct, frozen=True, array_like=True):
-    """What the order's entry has of one of its payments: its state and its attempt's id.
+class Record(Sibling, frozen=True, array_like=True, kw_only=True):
+    """One payment.
 
-    `blocks`: a review is open on it that keeps the whole order from a new pay.
-    `pay_given_up_at_ms`: when a pay of it was given up that may still arrive. `bars`: the steps
-    that the order's other payments may not begin now, one bit each (`step_bit`).
+    `moved_at_ms` is when the present state was entered. `asked_at_ms` is when the last inquiry was
+    asked that answered for this payment. `since_at_ms` is when the wait began that the schedule
+    counts from (`schedule.py`). `hold_began_at_ms`: the hold's end was calculated from then by
+    the flow; None where the gateway named the end.
     """
 
-    state: State
-    cf_payment_id: str = ""
-    abandoned: bool = False
-    blocks: bool = False
-    pay_given_up_at_ms: int = 0
-    bars: int = 0
-
-
-def step_bit(step: Step) -> int:
-    """Return the bit of a step in `Attempt.bars`."""
-    return 1 << STEPS.index(step)
-
-
-class Notice(msgspec.Struct, frozen=True, array_like=True):
-    """The newest notification of a payment that no inquiry has settled yet.
-
-    `cf_payment_id` is the attempt that it is about, which need not be ours, and `*` after two
-    about different ones. A payment that is in the `reported_state` has nothing left to ask about.
-    """
-
-    at_ms: int
-    cf_payment_id: str = ""
-    reported_state: str = ""
-
-    def is_about(self, record: Record) -> bool:
-        """Whether it is about this record's own attempt and no other."""
-        return self.cf_payment_id == record.cf_payment_id
-
-    def adds_nothing_to(self, record: Record) -> bool:
-        """Whether this record is already in the state that the notification reports."""
-        return self.is_about(record) and self.reported_state == record.state
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """A payment as it was read: its place, its record, and what the customer has to do next."""
-
-    order_id: str
-    n: int
-    record: Record
-    next_action: NextAction | None = None
-    attempts: tuple[Attempt, ...] = ()
-    notice: Notice | None = None
-
-    @property
-    def id(self) -> str:
-        """The payment's id, `<order_id>.<n>`."""
-        return payment_id(self.order_id, self.n)
-
-    @property
-    def owned_elsewhere(self) -> frozenset[str]:
-        """The ids of the attempts that other payments of this order own."""
-        return frozenset(a.cf_payment_id for _, a in self.others if a.cf_payment_id)
-
-    @property
-    def others(self) -> tuple[tuple[int, Attempt], ...]:
-        """The order's other payments by number, as the order's entry has them."""
-        return tuple((n, a) for n, a in enumerate(self.attempts, 1) if n != self.n)
-
-    @property
-    def siblings_with_money(self) -> tuple[int, ...]:
-        """The order's other payments that hold or took money."""
-        return tuple(n for n, attempt in self.others if attempt.state in HOLDS)
+    flow: str
+    digest: str
+    nonce: str
+    currency: str
+    updated_at_ms: int
+    moved_at_ms: int = 0
+    asked_at_ms: int = 0
+    since_at_ms: int = 0
+    sequence: int = 0
+    amount: Decimal | None = None
+    amount_held: Decimal | None = None
+    captured_amount: Decimal | None = None
+    otp: OtpTurn | None = None
+    hold_expires_at_ms: int | None = None
+    hold_began_at_ms: int | None = None
+    order_expires_at_ms: int | None = None
+    failure: Failure | None = None
+    history: tuple[Entry, ...] = ()
+    history_from: State | None = None
+    metadata: dict[str, Any] | None = None
+    confirming: bool = False
 
 
 def payment_id(order_id: str, n: int) -> str:

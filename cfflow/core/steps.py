@@ -17,14 +17,15 @@ import msgspec
 
 from cfflow.core.actions import AskOtp, Redirect
 from cfflow.core.chart import State, Trigger
-from cfflow.core.draft import Draft, Plan
+from cfflow.core.draft import Draft
 from cfflow.core.flow import Flow
 from cfflow.core.money import amount_of, without_noise
 from cfflow.core.operation import Operation, Step
-from cfflow.core.record import OtpTurn, Record, Snapshot
+from cfflow.core.order import PAYMENTS_MAX, SEEN_MAX, Order, Snapshot, why_barred
+from cfflow.core.plan import Change, Gate, Plan
+from cfflow.core.record import OtpTurn, Record
 from cfflow.core.schedule import next_wake
-from cfflow.core.siblings import why_barred
-from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit
+from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit, TooManyPayments
 
 #: Plans a step on a snapshot at a time in ms, or raises why it is not permitted there.
 Begin = Callable[[Snapshot, Flow, int], Plan]
@@ -32,9 +33,6 @@ Begin = Callable[[Snapshot, Flow, int], Plan]
 #: A process that was paused this long after its commit does not send any more: another process
 #: may have decided by now that the call was lost.
 SEND_WITHIN_MS: Final = 2_000
-
-#: Of the attempt ids that the order has seen, the last so many are frozen with a pay.
-_SEEN_MAX: Final = 32
 
 #: cfflow's own namespace of idempotency keys. Never changed: with another one, the same step
 #: would have another key.
@@ -75,9 +73,20 @@ def create(
         updated_at_ms=now_ms,
         moved_at_ms=created_at_ms,
         since_at_ms=now_ms,
-        version=1,
     )
     return msgspec.structs.replace(record, wake_at_ms=next_wake(record, flow))
+
+
+def begin_payment(order: Order, record: Record, flow: Flow) -> Plan:
+    """Return the plan to store an order's next payment. Raises `TooManyPayments`.
+
+    Whether the order may have another payment is not asked here (`order.standing_payment`).
+    """
+    n = len(order.payments) + 1
+    if n > PAYMENTS_MAX:
+        raise TooManyPayments(f"order {order.id} has {PAYMENTS_MAX} payments: make a new order")
+    after = msgspec.structs.replace(order, payments=(*order.payments, record))
+    return Plan(before=order, after=after, changes=(Change(n, None, record),), flows=(flow,))
 
 
 def begin_pay(
@@ -109,7 +118,7 @@ def begin_pay(
         channel=instrument.channel,
         last_four=instrument.last_four,
         known_attempt_ids=tuple(
-            sorted(snapshot.owned_elsewhere | set(record.seen_attempt_ids))[-_SEEN_MAX:]
+            sorted({*snapshot.owned_elsewhere, *snapshot.order.seen_attempt_ids})[-SEEN_MAX:]
         ),
         gateway_at_ms=gateway_at_ms,
     )
@@ -141,17 +150,16 @@ def leave_otp(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     """Let the customer go to the bank's own page. No call is made: the attempt lives on."""
     _otp_page(snapshot, None, now_ms)
     barred = why_barred(snapshot, Step.SUBMIT_OTP)
-    if snapshot.siblings_with_money or barred is not None:
+    if barred is not None:
         # On the bank's page the customer would pay as surely as with an OTP on ours.
-        reason = barred or "another payment of the order has its money"
-        raise _illegal(snapshot, f"leave_otp: {reason}")
+        raise _illegal(snapshot, f"leave_otp: {barred}")
     action = snapshot.next_action
     if not isinstance(action, AskOtp) or action.redirect_to_bank is None:
         raise _illegal(snapshot, "the way to the bank's page is not known; its answer was lost")
     draft = Draft(snapshot, flow, now_ms)
     draft.fire(Trigger.LEAVE_OTP, None, "the customer took redirect_to_bank")
     draft.next_action = Redirect(action.redirect_to_bank)
-    return draft.plan(beside=Step.SUBMIT_OTP)
+    return draft.plan()
 
 
 def amount_to_capture(snapshot: Snapshot, amount: object = None) -> Decimal:
@@ -207,8 +215,7 @@ def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...
         "void": lambda: _permit_authorize(snapshot, Step.VOID),
     }
     names = []
-    # The store refuses every step while another payment of the order has its money.
-    for name, attempt in attempts.items() if not snapshot.siblings_with_money else ():
+    for name, attempt in attempts.items():
         try:
             attempt()
         except CfflowError:
@@ -254,8 +261,7 @@ def _open(
     )
     draft.operation = operation
     draft.sequence = sequence
-    # The store refuses it while another payment of the order holds or took money.
-    return draft.plan(opens=True)
+    return draft.plan(opens=True, gate=Gate.PAY if step is Step.PAY else None)
 
 
 def renewed(draft: Draft, operation: Operation) -> Operation:

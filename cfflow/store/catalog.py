@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from cfflow.core.flow import Flow, parse
-from cfflow.core.record import Snapshot
+from cfflow.core.order import Snapshot
 from cfflow.errors import FlowError
 from cfflow.store.protocol import Store
 

@@ -134,7 +134,8 @@ class EmbeddedServer:
             "unixsocketperm": "700",
             "save": "",
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            # The store counts on it: a restart of this server loses no commit.
+            "appendfsync": "always",
             "maxmemory-policy": "noeviction",
             "logfile": "valkey.log",
         }
@@ -210,7 +211,7 @@ class EmbeddedStore(RedisStore):
 
     def __init__(self, folder: Path | None = None, **options: Any) -> None:
         self.server = EmbeddedServer(folder)
-        super().__init__(self.server.url, **options)
+        super().__init__(self.server.url, keeps_every_commit=True, **options)
 
     async def open(self) -> None:
         """Start or join the server, then connect."""

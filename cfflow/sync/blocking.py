@@ -242,6 +242,9 @@ class Orchestrator(_BlockingVersion[AsyncOrchestrator]):
     find = _blocking(AsyncOrchestrator.find)
     history = _blocking(AsyncOrchestrator.history)
     why = _blocking(AsyncOrchestrator.why)
+    status = _blocking(AsyncOrchestrator.status)
+    pause = _blocking(AsyncOrchestrator.pause)
+    resume = _blocking(AsyncOrchestrator.resume)
     on_webhook = _blocking(AsyncOrchestrator.on_webhook)
     events = _blocking_events(AsyncOrchestrator.events)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cfflow.store.memory.store import FakeClock, MemoryStore
+from cfflow.store.memory.clock import FakeClock
+from cfflow.store.memory.store import MemoryStore
 from cfflow.testing.cashfree import GatewaySettings, LocalCashfree, LocalOrder
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from redis import Redis
 from cfflow.store.clock import monotonic_ms
 from cfflow.store.embedded import EmbeddedServer
 from cfflow.store.memory.store import MemoryStore
-from cfflow.store.redis.link import SCRIPT
+from cfflow.store.redis.scripts import Adapt
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing.cashfree import LocalClock
 
@@ -38,16 +38,20 @@ class GatewayTimeStore(MemoryStore):
         return round(self._now_s() * 1000)
 
 
-def script_with_skipped_time() -> str:
-    """Return the store's script on a clock that is `SKIPPED_MS_KEY` ahead of the server's.
+def script_with_skipped_time() -> Adapt:
+    """Return what lets the store's scripts go by a clock `SKIPPED_MS_KEY` ahead of the server's.
 
-    Leases and wake times go by the server's own clock, which the script reads. So a test
-    cannot skip time without a script of its own.
+    Leases and wake times go by the server's own clock, which the scripts read. So a test
+    cannot skip time without scripts of its own.
     """
-    script = SCRIPT.replace(_NOW, f"{_NOW} + (redis.call('GET', '{SKIPPED_MS_KEY}') or 0)")
-    if script == SCRIPT:
-        raise RuntimeError("script.lua has another way to read the clock now: change _NOW")
-    return script
+
+    def adapt(text: str) -> str:
+        changed = text.replace(_NOW, f"{_NOW} + (redis.call('GET', '{SKIPPED_MS_KEY}') or 0)")
+        if changed == text:
+            raise RuntimeError("common.lua has another way to read the clock now: change _NOW")
+        return changed
+
+    return adapt
 
 
 @contextmanager

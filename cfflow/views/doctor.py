@@ -14,6 +14,7 @@ from cfflow.errors import GatewayAuthError, GatewayRejected
 from cfflow.limits.budget import limits_of
 from cfflow.store.redis.store import RedisStore
 from cfflow.store.redis.url import shown
+from cfflow.views.status import Status, status_of
 
 _CLOCK_OFF_MS = 2_000
 
@@ -56,16 +57,30 @@ async def examine_store(store: RedisStore) -> list[Finding]:
     try:
         about = await store.link.about()
         clock = _clock(store.now_ms())
+        condition = _condition(await status_of(store))
     finally:
         await store.aclose()
     name = f"Valkey {about['valkey_version']}" if "valkey_version" in about else "Redis"
     version = "" if "valkey_version" in about else f" {about.get('redis_version', '')}"
     kind = "cluster" if store.link.is_cluster else "one server"
     place = f"{name}{version}, {kind}, at {shown(store.link.url)}"
-    found = [Finding("good", "store", place), clock]
+    found = [Finding("good", "store", place), clock, *condition]
     if "run_id" not in about:
         return [*found, Finding("note", "restarts", _BLIND)]
     return [*found, *_memory(about), *_durability(about)]
+
+
+def _condition(status: Status) -> list[Finding]:
+    """Return what people must know of the store: closed gates, orders that cannot be read."""
+    found = [
+        Finding("note", "paused", f"{gate}, by {by.actor} at {by.at:%Y-%m-%d %H:%M} UTC: {by.note}")
+        for gate, by in status.paused.items()
+    ]
+    if status.unreadable:
+        names = ", ".join(status.unreadable[:8])
+        detail = f"{len(status.unreadable)} orders cannot be read and were set aside: {names}"
+        found.append(Finding("bad", "unreadable", detail))
+    return found
 
 
 def _memory(about: Mapping[str, object]) -> list[Finding]:

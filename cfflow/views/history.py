@@ -9,7 +9,8 @@ from enum import StrEnum
 import msgspec
 
 from cfflow.core.chart import State
-from cfflow.core.record import CALLS, STEPS, TRIGGERS, Entry, EntryKind, Snapshot, reached
+from cfflow.core.order import Snapshot
+from cfflow.core.record import CALLS, STEPS, TRIGGERS, Entry, EntryKind, reached
 from cfflow.core.times import moment
 
 

@@ -13,8 +13,8 @@ from cfflow.core.chart import State
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Failure
 from cfflow.core.operation import Step
-from cfflow.core.record import Record, Snapshot
-from cfflow.core.siblings import why_barred
+from cfflow.core.order import Snapshot, why_barred
+from cfflow.core.record import Record
 from cfflow.core.times import moment
 from cfflow.errors import CfflowError
 
@@ -97,7 +97,7 @@ def payment_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Payment:
     record = snapshot.record
     otp = _otp(record, flow)
     expired = record.otp is not None and now_ms >= record.otp.expires_at_ms
-    barred = snapshot.siblings_with_money or why_barred(snapshot, Step.SUBMIT_OTP) is not None
+    barred = why_barred(snapshot, Step.SUBMIT_OTP) is not None
     over = (record.state is State.OTP_PENDING and expired) or barred
     payment = Payment(
         id=snapshot.id,

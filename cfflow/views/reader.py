@@ -7,16 +7,19 @@ from typing import Final, Self
 
 import msgspec
 
-from cfflow.core.arguments import check_order_id, check_payment_id
+from cfflow.core.arguments import check_order_id, check_payment_id, check_text
 from cfflow.core.chart import State
-from cfflow.core.record import Snapshot
+from cfflow.core.order import Snapshot
 from cfflow.errors import InvalidInput
 from cfflow.feed.feed import Feed
 from cfflow.feed.protocol import Start
 from cfflow.store.catalog import Catalog
-from cfflow.store.protocol import Page, Store, load_order, load_payment
+from cfflow.store.control import Decision, decision_text, gate_named
+from cfflow.store.orders import Orders, Page
+from cfflow.store.protocol import Store
 from cfflow.views.history import HistoryEntry, history_of
 from cfflow.views.payment import Payment, payment_of
+from cfflow.views.status import Status, status_of
 from cfflow.views.why import Why, why_of
 
 _LIST_MAX: Final = 10_000
@@ -28,6 +31,7 @@ class Reader:
 
     def __init__(self, store: Store, catalog: Catalog) -> None:
         self.store: Final = store
+        self.orders: Final = Orders(store)
         self.flows: Final = catalog
 
     async def __aenter__(self) -> Self:
@@ -43,7 +47,7 @@ class Reader:
 
     async def get(self, payment_id: Payment | str) -> Payment:
         """Return a payment as it is stored. Raises `PaymentNotFound`."""
-        return await self.shown(await load_payment(self.store, *place_of(payment_id)))
+        return await self.shown(await self.orders.payment(*place_of(payment_id)))
 
     async def find(
         self,
@@ -71,7 +75,7 @@ class Reader:
         page = Page(states, review, 0, to_at_ms, max(limit, 100))
         last = (0, "")
         if after is not None:
-            place = await load_payment(self.store, *place_of(after))
+            place = await self.orders.payment(*place_of(after))
             last = (place.record.created_at_ms, place.id)
         if order_id is None:
             found = await self._listed(page, last, flow, limit)
@@ -84,15 +88,53 @@ class Reader:
 
         Raises `PaymentNotFound`.
         """
-        return history_of(await load_payment(self.store, *place_of(payment_id)))
+        return history_of(await self.orders.payment(*place_of(payment_id)))
 
     async def why(self, payment_id: Payment | str) -> Why:
         """Explain a payment: what each answer proved, what is open, what may be called now.
 
         Raises `PaymentNotFound`.
         """
-        snapshot = await load_payment(self.store, *place_of(payment_id))
+        snapshot = await self.orders.payment(*place_of(payment_id))
         return why_of(snapshot, await self.flows.flow_of(snapshot, self.store), self.store.now_ms())
+
+    async def status(self) -> Status:
+        """Return how the store as a whole is doing: what is due, paused or unreadable.
+
+        Raises `StoreUnavailable`. No money moves.
+        """
+        return await status_of(self.store)
+
+    async def pause(self, gate: str, *, actor: str, note: str) -> Status:
+        """Stop one kind of step for all orders, in every process, from the next commit on.
+
+        `gate`: `pay`, `auto` (the worker's own captures and voids) or `resend` (a capture or
+        void of unknown outcome, sent again). Such a step raises `Paused`, and nothing is sent.
+        Steps that are on their way end as usual. `actor` and `note` are kept. Moves no money.
+        Raises `InvalidInput` for another gate, `StoreUnavailable`.
+        """
+        await self._decide_gate("pause", gate, actor, note)
+        return await self.status()
+
+    async def resume(self, gate: str, *, actor: str, note: str) -> Status:
+        """Let a kind of step go on that was paused. `actor` and `note` are kept.
+
+        Raises `InvalidInput` for another gate, `StoreUnavailable`. Moves no money.
+        """
+        await self._decide_gate("resume", gate, actor, note)
+        return await self.status()
+
+    async def _decide_gate(self, what: str, gate: str, actor: str, note: str) -> None:
+        name = gate_named(gate)
+        decision = Decision(
+            what=f"{what} {name}",
+            actor=check_text("actor", actor),
+            note=check_text("note", note),
+            at_ms=self.store.now_ms(),
+        )
+        text = decision_text(decision)
+        await self.store.record_decision(text)
+        await self.store.set_gate(name, text if what == "pause" else "")
 
     def events(
         self,
@@ -131,7 +173,8 @@ class Reader:
     async def _of_order(
         self, order_id: str, page: Page, last: tuple[int, str], flow: str | None
     ) -> list[Snapshot]:
-        found = await load_order(self.store, order_id)
+        order = await self.orders.load(order_id)
+        found = () if order is None else order.all_payments
         return [s for s in found if page.has(s.record) and _behind(s, last, flow)]
 
     async def _listed(
@@ -141,7 +184,7 @@ class Reader:
         found: list[Snapshot] = []
         while len(found) < limit:
             page = msgspec.structs.replace(page, from_at_ms=last[0])
-            read = await self.store.list(page)
+            read = await self.orders.list(page)
             found.extend(s for s in read if _behind(s, last, flow))
             if len(read) < page.limit:
                 break

@@ -11,8 +11,9 @@ from cfflow.core.chart import OPEN, State, Trigger
 from cfflow.core.due import Ask, due_hold, resendable, what_to_ask
 from cfflow.core.flow import Flow
 from cfflow.core.operation import Step
+from cfflow.core.order import Snapshot
 from cfflow.core.people import resolvable_states
-from cfflow.core.record import Review, Snapshot
+from cfflow.core.record import Review
 from cfflow.core.reviews import reason_named
 from cfflow.core.schedule import PAY_MARGIN_MS
 from cfflow.core.steps import allowed_steps

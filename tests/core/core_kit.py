@@ -11,11 +11,12 @@ import msgspec
 from cfflow.core.actions import AskOtp, NextAction
 from cfflow.core.chart import State
 from cfflow.core.decide import Answered, Event, Inquired, OrderSeen, decide
-from cfflow.core.draft import Plan
 from cfflow.core.flow import Flow, parse
 from cfflow.core.observation import Call, Observation
 from cfflow.core.operation import Step
-from cfflow.core.record import TRIGGERS, EntryKind, Record, Snapshot
+from cfflow.core.order import Order, Snapshot
+from cfflow.core.plan import Plan
+from cfflow.core.record import TRIGGERS, EntryKind, Record
 from cfflow.core.steps import (
     Instrument,
     begin_authorize,
@@ -166,7 +167,29 @@ def reasons(held: Snapshot) -> list[str]:
 def a_created(flow: Flow = NATIVE, amount: Decimal | None = AMOUNT) -> Snapshot:
     """Return a payment that has just been started, at T0."""
     record = create(flow, T0, nonce="n0", currency="INR", amount=amount, metadata=None)
-    return Snapshot("order_1", 1, record)
+    return alone(record)
+
+
+def alone(record: Record, **beside: Any) -> Snapshot:
+    """Return the only payment of an order, with what lies beside its record."""
+    return Order(id="order_1", payments=(record,), **beside).payment(1)
+
+
+def with_record(held: Snapshot, record: Record | None = None, **changes: Any) -> Snapshot:
+    """Return the payment with another record, or with changes of its own one."""
+    record = msgspec.structs.replace(record or held.record, **changes)
+    payments = list(held.order.payments)
+    payments[held.n - 1] = record
+    return msgspec.structs.replace(held.order, payments=tuple(payments)).payment(held.n)
+
+
+def beside(held: Snapshot, *others: Record, **facts: Any) -> Snapshot:
+    """Return the payment as the last one of an order that has these others too."""
+    order = msgspec.structs.replace(
+        held.order, payments=(*others, held.record), actions={}, **facts
+    )
+    found = order.payment(len(others) + 1)
+    return msgspec.structs.replace(found, next_action=held.next_action)
 
 
 def opened(held: Snapshot, step: Step, now_ms: int, flow: Flow = NATIVE, **more: Any) -> Snapshot:

@@ -13,7 +13,7 @@ from cfflow.core.decide import Disputed, Ended, Refused, TimePassed, decide
 from cfflow.core.due import KEY_LIFE_MS, Ask, in_flight, resend, resendable, what_to_ask
 from cfflow.core.observation import Observation
 from cfflow.core.operation import Step
-from cfflow.core.record import Snapshot
+from cfflow.core.order import Snapshot
 from cfflow.core.reviews import ReviewReason
 from cfflow.errors import IllegalStep
 from tests.core.core_kit import (

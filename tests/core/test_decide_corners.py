@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from cfflow.core.chart import State
@@ -32,6 +31,7 @@ from tests.core.core_kit import (
     otp_result,
     paid,
     reasons,
+    with_record,
 )
 
 LIMIT = T0 + 10 * SECOND
@@ -119,9 +119,7 @@ def test_settled_reviews_make_room_for_a_new_one() -> None:
     """Acknowledged reviews are dropped first; a new reason is never dropped."""
     held = a_payment(State.CAPTURED)
     settled = tuple(Review(f"reason_{n}", T0, "", "asha", "", T0) for n in range(16))
-    held = msgspec.structs.replace(
-        held, record=msgspec.structs.replace(held.record, reviews=settled)
-    )
+    held = with_record(held, reviews=settled)
     late = LIMIT + SECOND
     held = decided(held, inquired(entity("FAILED"), asked_at_ms=late), late)
     assert reasons(held) == ["contradicts_captured"]

@@ -14,7 +14,7 @@ from cfflow.core.due import Ask, what_to_ask
 from cfflow.core.flow import PayRules
 from cfflow.core.observation import Observation
 from cfflow.core.operation import Step
-from cfflow.core.record import Attempt, Snapshot
+from cfflow.core.order import Snapshot
 from cfflow.core.steps import Instrument, begin_pay
 from cfflow.errors import IllegalStep
 from tests.core.core_kit import (
@@ -28,8 +28,11 @@ from tests.core.core_kit import (
     SECOND,
     T0,
     a_created,
+    a_payment,
+    alone,
     answered,
     begun,
+    beside,
     decided,
     entity,
     listed,
@@ -40,6 +43,7 @@ from tests.core.core_kit import (
     shipped,
     states_walked,
     taken,
+    with_record,
 )
 
 LIMIT = T0 + 10 * SECOND
@@ -112,7 +116,7 @@ def test_a_difference_never_rules_an_attempt_out(other: dict[str, object], statu
     assert (held.record.cf_payment_id, reasons(held)) == (None, [])
     held = asked_twice(a_lost_pay(), seen)
     assert (held.record.cf_payment_id, reasons(held)) == (None, ["ambiguous_attempt"])
-    assert FOREIGN not in held.record.seen_attempt_ids
+    assert FOREIGN not in held.order.seen_attempt_ids
     with pytest.raises(IllegalStep):
         begun(held, Step.PAY, LIMIT + DAY)
 
@@ -224,8 +228,7 @@ def test_an_attempt_within_the_gateways_own_spread_of_clocks_may_be_ours() -> No
 def test_the_stores_clock_changes_no_verdict(off_ms: int, old: bool) -> None:
     """However far it is ahead or behind: ours is found, and an older attempt is ruled out."""
     at_ms = T0 + off_ms
-    record = msgspec.structs.replace(a_created().record, created_at_ms=at_ms, since_at_ms=at_ms)
-    held = msgspec.structs.replace(a_created(), record=record)
+    held = with_record(a_created(), created_at_ms=at_ms, since_at_ms=at_ms)
     held = begin_pay(held, NATIVE, at_ms, CARD, gateway_at_ms=T0).snapshot
     began_at_ms = T0 - 60 * SECOND if old else T0 + SECOND
     seen = entity("PENDING", began_at_ms=began_at_ms)
@@ -243,14 +246,14 @@ def test_an_attempt_on_another_channel_opens_a_review() -> None:
 
 def test_an_attempt_of_before_or_of_another_payment_is_not_ours() -> None:
     """Attempts that were there before the pay, or that another payment has, are not ours."""
-    attempts = (Attempt(State.FAILED, "77"), Attempt(State.CREATED))
-    held = Snapshot("order_1", 2, a_created().record, None, attempts)
-    held = opened(held, Step.PAY, T0)
-    owned = (Attempt(State.FAILED, "77"), Attempt(State.CREATED), Attempt(State.FAILED, "78"))
-    held = msgspec.structs.replace(held, attempts=owned)
+    failed = a_payment(State.FAILED).record
+    other = msgspec.structs.replace(failed, cf_payment_id="77")
+    held = opened(beside(a_created(), other), Step.PAY, T0)
+    later = msgspec.structs.replace(failed, cf_payment_id="78")
+    held = beside(held, other, later)
     seen = (entity("PENDING", cf_payment_id="77"), entity("PENDING", cf_payment_id="78"))
     assert decided(held, listed(*seen, asked_at_ms=LIMIT), LIMIT).record.cf_payment_id is None
-    forgotten = msgspec.structs.replace(held, attempts=())
+    forgotten = alone(held.record)
     assert (
         decided(forgotten, listed(seen[0], asked_at_ms=LIMIT), LIMIT).record.cf_payment_id is None
     )

@@ -12,8 +12,8 @@ from cfflow.core.decide import Adopted, Event, NotFound, OrderSeen, TimePassed
 from cfflow.core.due import HoldEnd, due_hold
 from cfflow.core.observation import Observation
 from cfflow.core.operation import Step
+from cfflow.core.order import Snapshot
 from cfflow.core.people import acknowledge
-from cfflow.core.record import Snapshot
 from cfflow.core.steps import amount_to_capture
 from tests.core.core_kit import (
     AMOUNT,
@@ -26,6 +26,7 @@ from tests.core.core_kit import (
     T0,
     a_created,
     a_payment,
+    alone,
     answered,
     decided,
     entity,
@@ -34,6 +35,7 @@ from tests.core.core_kit import (
     opened,
     reasons,
     taken,
+    with_record,
 )
 
 OTHER = Decimal("1.00")
@@ -231,14 +233,7 @@ def test_an_adopted_payment_has_the_gateways_times() -> None:
     seen = taken(began_at_ms=began_at_ms, paid_at_ms=paid_at_ms)
     held = a_created()
     record = held.record
-    old = Snapshot(
-        "order_1",
-        1,
-        type(record)(
-            **{name: getattr(record, name) for name in record.__struct_fields__}
-            | {"created_at_ms": began_at_ms, "moved_at_ms": began_at_ms}
-        ),
-    )
+    old = alone(replace(record, created_at_ms=began_at_ms, moved_at_ms=began_at_ms))
     adopted = decided(old, Adopted(seen, T0, "n1"), T0).record
     assert adopted.moved_at_ms == paid_at_ms
     offsets = [entry.offset_ms for entry in adopted.history]
@@ -359,8 +354,7 @@ def test_the_noise_that_an_older_record_kept_blocks_no_capture() -> None:
     """Version 0.1 kept the gateway's float as it came."""
     noisy = Decimal("1098.0000000000002")
     held = a_payment(State.AUTHORIZED, PREAUTH)
-    record = replace(held.record, amount=Decimal(1098), amount_held=noisy)
-    held = replace(held, record=record)
+    held = with_record(held, amount=Decimal(1098), amount_held=noisy)
     assert amount_to_capture(held) == Decimal("1098.00")
     seen = entity(payment_amount=Decimal("1098.00"))
     assert reasons(decided(held, inquired(seen, asked_at_ms=LIMIT), LIMIT, PREAUTH)) == []

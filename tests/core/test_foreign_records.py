@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from cfflow import State, StoreError
-from cfflow.core.record import Entry, EntryKind, Snapshot
+from cfflow.core.order import Snapshot
+from cfflow.core.record import Entry, EntryKind
 from cfflow.core.times import moment
-from cfflow.store.protocol import decode_record, encode_record
+from cfflow.store.codec import decode_order, encode_order
+from cfflow.store.protocol import StoredOrder
 from cfflow.views.history import history_of
-from tests.core.core_kit import a_payment
+from tests.core.core_kit import a_payment, with_record
 
 
 def with_entry(kind: EntryKind, code: int, by: int) -> Snapshot:
     """Return a payment whose history has one line more."""
     held = a_payment(State.INITIATED)
     history = (*held.record.history, Entry(1, kind, code, by, "word"))
-    record = msgspec.structs.replace(held.record, history=history)
-    return msgspec.structs.replace(held, record=record)
+    return with_record(held, history=history)
 
 
 @pytest.mark.parametrize("code", [-1, 99])
@@ -43,9 +43,10 @@ def test_a_time_that_no_calendar_has_is_shown_as_the_nearest(at_ms: int) -> None
     assert moment(at_ms).year in {1, 9999}
 
 
-@pytest.mark.parametrize("change", [{"polls": -1}, {"state": "lost"}, {"schema": "one"}])
+@pytest.mark.parametrize("change", [{"version": "one"}, {"state": "lost"}, {"flow": 1}])
 def test_a_record_that_makes_no_sense_is_the_stores_error(change: dict[str, Any]) -> None:
-    """It is an error of the package, so a worker puts the payment back and goes on."""
-    record = msgspec.structs.replace(a_payment(State.INITIATED).record, **change)
+    """It is an error of the package, so a worker sets the order aside and goes on."""
+    order = with_record(a_payment(State.INITIATED), **change).order
+    stored = StoredOrder("order_1", "", "token", encode_order(order))
     with pytest.raises(StoreError):
-        decode_record(encode_record(record))
+        decode_order(stored).payment(1)

@@ -11,15 +11,27 @@ from transitions import MachineError
 
 from cfflow.core.chart import OPEN, State, fire, walk
 from cfflow.core.decide import Disputed, decide
-from cfflow.core.draft import Plan
 from cfflow.core.due import HoldEnd, due_hold
 from cfflow.core.flow import Flow, parse
 from cfflow.core.operation import Step
+from cfflow.core.order import Snapshot
 from cfflow.core.people import abandon, acknowledge, resolvable_states, resolve
-from cfflow.core.record import TRIGGERS, Attempt, EntryKind, Record, Snapshot
+from cfflow.core.plan import Plan
+from cfflow.core.record import TRIGGERS, EntryKind
 from cfflow.core.reviews import ReviewReason
 from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
-from tests.core.core_kit import AMOUNT, DAY, HOUR, NATIVE, PREAUTH, T0, a_payment, begun
+from tests.core.core_kit import (
+    AMOUNT,
+    DAY,
+    HOUR,
+    NATIVE,
+    PREAUTH,
+    T0,
+    a_payment,
+    begun,
+    beside,
+    with_record,
+)
 
 LATER = T0 + 12_000
 BY_NAME = {reason.value: reason for reason in ReviewReason}
@@ -153,12 +165,6 @@ abandoned_hold = "review"
 """)
 
 
-def with_record(held: Snapshot, **fields: object) -> Snapshot:
-    """Return a snapshot with these fields of its record changed."""
-    record: Record = msgspec.structs.replace(held.record, **fields)
-    return msgspec.structs.replace(held, record=record)
-
-
 def test_a_hold_ends_by_its_flow_and_not_before_its_time() -> None:
     """Six hours before the end; `authorization.end_time`, stored as the hold's end, wins."""
     held = a_payment(State.AUTHORIZED, ENDS)
@@ -209,13 +215,14 @@ def test_a_hold_that_the_bank_works_on_is_left_alone() -> None:
 def test_two_payments_with_money_are_reviewed_by_any_look(other: State) -> None:
     """The review names both attempts; a sibling without money opens none."""
     held = a_payment(State.AUTHORIZED, PREAUTH)
-    ours = Attempt(State.AUTHORIZED, held.record.cf_payment_id or "")
+    ours = held.record.cf_payment_id or ""
     for state, reasons in ((other, ["two_holds"]), (State.FAILED, [])):
-        both = msgspec.structs.replace(held, attempts=(ours, Attempt(state, "777")))
+        sibling = msgspec.structs.replace(held.record, state=state, cf_payment_id="777")
+        both = beside(held, sibling)
         seen = decide(both, Disputed(ReviewReason.NO_ANSWER, "x"), PREAUTH, LATER).record
         found = [review for review in seen.open_reviews if review.reason == "two_holds"]
         assert [review.reason for review in found] == reasons
-        assert all("777" in r.detail and ours.cf_payment_id in r.detail for r in found)
+        assert all("777" in r.detail and ours in r.detail for r in found)
 
 
 def test_a_short_mandate_does_not_end_when_it_begins() -> None:

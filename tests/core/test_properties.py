@@ -34,12 +34,12 @@ from cfflow.core.decide import (
     TimePassed,
     decide,
 )
-from cfflow.core.draft import Plan
 from cfflow.core.due import Ask, resend, resendable, what_to_ask
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation
 from cfflow.core.operation import Operation, Step
-from cfflow.core.record import Snapshot
+from cfflow.core.order import Snapshot
+from cfflow.core.plan import Plan
 from cfflow.core.steps import leave_otp
 from cfflow.errors import IllegalStep, InvalidAmount, OtpLimit
 from tests.core import bank_model

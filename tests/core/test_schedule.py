@@ -13,8 +13,8 @@ from cfflow.core.due import Ask, in_flight, resend, resend_is_due, resendable, w
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call, Observation
 from cfflow.core.operation import OperationStatus, Step
+from cfflow.core.order import Snapshot
 from cfflow.core.people import abandon
-from cfflow.core.record import Snapshot
 from cfflow.core.schedule import owed_since_at_ms
 from tests.core.core_kit import (
     DAY,

@@ -13,7 +13,8 @@ from cfflow.core.actions import AskOtp, Redirect
 from cfflow.core.chart import State
 from cfflow.core.decide import Refused, TimePassed
 from cfflow.core.operation import Step
-from cfflow.core.record import Attempt, Review, Snapshot
+from cfflow.core.order import Snapshot
+from cfflow.core.record import Review
 from cfflow.core.steps import (
     Instrument,
     allowed_steps,
@@ -35,9 +36,11 @@ from tests.core.core_kit import (
     a_created,
     a_payment,
     after,
+    alone,
     an_otp_page,
     answered,
     begun,
+    beside,
     decided,
     entity,
     inquired,
@@ -143,8 +146,8 @@ def test_a_pay_is_listed_as_allowed_whatever_channels_the_flow_has(name: str) ->
 
 def test_a_pay_freezes_what_identifies_its_attempt_and_no_body() -> None:
     """Method, channel, amount, last four, the order's known ids; never a request body."""
-    attempts = (Attempt(State.FAILED, "77"), Attempt(State.CREATED))
-    held = Snapshot("order_1", 2, a_created().record, None, attempts)
+    failed = msgspec.structs.replace(a_payment(State.FAILED).record, cf_payment_id="77")
+    held = beside(a_created(), failed)
     operation = begun(held, Step.PAY, T0).record.operation
     assert operation is not None
     assert (operation.method, operation.channel, operation.last_four) == ("card", "post", "1111")
@@ -163,10 +166,10 @@ def test_unclaimed_money_bars_a_new_pay(reason: str) -> None:
     review = Review(reason, T0)
     record = msgspec.structs.replace(a_created().record, reviews=(review,))
     with pytest.raises(IllegalStep, match=reason):
-        begun(Snapshot("order_1", 1, record), Step.PAY, T0)
+        begun(alone(record), Step.PAY, T0)
     done = msgspec.structs.replace(review, acknowledged_at_ms=T0)
     record = msgspec.structs.replace(record, reviews=(done,))
-    assert begun(Snapshot("order_1", 1, record), Step.PAY, T0).record.operation
+    assert begun(alone(record), Step.PAY, T0).record.operation
 
 
 def rejected(held: Snapshot, now_ms: int) -> Snapshot:

@@ -16,7 +16,9 @@ import msgspec
 from transitions import MachineError
 
 from cfflow.core.chart import FINAL, HOLDS, State, fire
-from cfflow.core.record import TRIGGERS, EntryKind, Record, Snapshot
+from cfflow.core.order import REVIEW_INDEX, Snapshot
+from cfflow.core.record import TRIGGERS, EntryKind, Record
+from cfflow.store.orders import Orders
 from cfflow.store.redis.store import RedisStore
 
 __all__ = ["Bank", "Kept", "Order", "findings", "kept_of", "lost", "on_its_way"]
@@ -81,7 +83,7 @@ class Bank(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A payment as the store keeps it: record, indexes, events."""
+    """A payment as the store keeps it: record, indexes, events, and when its order is due."""
 
     snapshot: Snapshot
     wake_at_ms: int | None
@@ -97,24 +99,24 @@ class Kept(msgspec.Struct, frozen=True):
 
 async def kept_of(store: RedisStore, order_id: str) -> list[Kept]:
     """Return everything that the store keeps of an order."""
-    first = await store.load(order_id, 1)
-    count = 0 if first is None else len(first.attempts)
-    found = [await store.load(order_id, n) for n in range(1, count + 1)]
+    order = await Orders(store).load(order_id)
     transitions = await _transitions(store, order_id)
-    return [await _kept(store, snapshot, transitions) for snapshot in found if snapshot is not None]
+    payments = () if order is None else order.all_payments
+    return [await _kept(store, payment, transitions) for payment in payments]
 
 
 async def _kept(
     store: RedisStore, snapshot: Snapshot, transitions: Mapping[str, list[tuple[str, str]]]
 ) -> Kept:
     keys, place = store.keys, store.keys.partition(snapshot.order_id)
-    score = await store.link.command("ZSCORE", keys.wake(place), snapshot.id)
+    score = await store.link.command("ZSCORE", keys.wake(place), snapshot.order_id)
     states = [
         state
         for state in State
-        if await store.link.command("ZSCORE", keys.state(place, state), snapshot.id) is not None
+        if await store.link.command("ZSCORE", keys.index(place, state.value), snapshot.id)
+        is not None
     ]
-    review = await store.link.command("ZSCORE", keys.review(place), snapshot.id)
+    review = await store.link.command("ZSCORE", keys.index(place, REVIEW_INDEX), snapshot.id)
     wake_at_ms = None if score is None else int(float(score))
     events = tuple(transitions.get(snapshot.id, ()))
     return Kept(snapshot, wake_at_ms, frozenset(states), review is not None, events)
@@ -231,17 +233,15 @@ def _of_record(kept: Kept) -> Iterator[str]:
 def _of_indexes(kept: Kept) -> Iterator[str]:
     """Yield a missing wake time and each index that differs from the record."""
     record, name = kept.record, kept.snapshot.id
-    if kept.wake_at_ms is None and not _at_end(record):
+    if record.wake_at_ms is None and not _at_end(record):
         yield f"{name}: is {record.state}, and has no wake time"
-    if (kept.wake_at_ms is None) is not (record.wake_at_ms is None):
-        yield f"{name}: wakes at {record.wake_at_ms}, the index has {kept.wake_at_ms}"
+    wake_at_ms = kept.snapshot.order.wake_at_ms
+    if (kept.wake_at_ms is None) is not (wake_at_ms is None and not kept.snapshot.order.notices):
+        yield f"{name}: its order wakes at {wake_at_ms}, the index has {kept.wake_at_ms}"
     if kept.states != {record.state}:
         yield f"{name}: is {record.state}, and listed as {', '.join(sorted(kept.states))}"
     if kept.reviewed is not bool(record.open_reviews):
         yield f"{name}: reviews {record.open_reviews}, listed {kept.reviewed}"
-    entry = kept.snapshot.attempts[kept.snapshot.n - 1]
-    if (entry.state, entry.cf_payment_id) != (record.state, record.cf_payment_id or ""):
-        yield f"{name}: the order's entry {entry} is not the record's"
 
 
 def _ahead(kept: Kept, attempts: Mapping[str, Sequence[Line]]) -> Iterator[str]:

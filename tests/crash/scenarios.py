@@ -329,7 +329,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "adopt",
-        (("inquiry", "fetch_payments"), ("start", "start"), ("own", "commit")),
+        (("inquiry", "fetch_payments"), ("own", "start")),
         _not_in_store,
         by_itself=False,
     ),

@@ -10,18 +10,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Any, Final, Literal, TypeVar
 
 import httpx
 import msgspec
 
 from cfflow.cashfree.transport import GatewayTransport
-from cfflow.core.draft import Plan
-from cfflow.core.flow import Flow
-from cfflow.core.record import Record, Snapshot
 from cfflow.emulator import calls
-from cfflow.store.protocol import Committed, Started
+from cfflow.store.protocol import Commit, Committed, Leased, StoredOrder
 from cfflow.store.redis.store import RedisStore
 
 __all__ = ["SLOW_S", "Doom", "DoomedStore", "DoomedTransport", "Side", "Stages"]
@@ -85,23 +82,21 @@ class DoomedStore(RedisStore):
 
     stages = Stages(None)
 
-    async def start(
-        self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
-    ) -> Started:
-        """Begin a payment."""
-        return await self._write("start", super().start(order_id, record, flow, n=n))
+    async def commit(self, commit: Commit) -> Committed:
+        """Write a commit; the one with which an order begins is a stage by its own name."""
+        what = "commit" if commit.expected else "start"
+        return await self._write(what, super().commit(commit))
 
-    async def commit(self, plan: Plan) -> Committed:
-        """Write a plan."""
-        return await self._write("commit", super().commit(plan))
-
-    async def lease(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
-        """Take due payments."""
+    async def lease(self, limit: int, lease_ms: int) -> Leased:
+        """Take due orders."""
         return await self._write("lease", super().lease(limit, lease_ms))
 
-    async def defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
-        """Put a payment back."""
-        await self._write("defer", super().defer(snapshot, wake_at_ms))
+    async def defer(
+        self, order_id: str, wake_at_ms: int, *, token: str, lease: str = ""
+    ) -> StoredOrder | None:
+        """Put an order back."""
+        deferring = super().defer(order_id, wake_at_ms, token=token, lease=lease)
+        return await self._write("defer", deferring)
 
     async def _write(self, what: str, write: Awaitable[_T]) -> _T:
         stage = self.stages.begin(what)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import pytest
 
 import cfflow
 from cfflow import Card, Orchestrator, Payment, State
-from cfflow.core.record import Snapshot
+from cfflow.core.flow import Flow
+from cfflow.core.order import Order, Snapshot
+from cfflow.core.plan import Change, Plan
+from cfflow.core.record import Record
+from cfflow.core.steps import begin_payment
 from cfflow.emulator import BankOptions, Fault, RunningEmulator, running_emulator
-from cfflow.store.protocol import Store
+from cfflow.store.orders import Orders
+from cfflow.store.protocol import Leased, Outcome, Store
 from cfflow.testing import FakeClock, MemoryStore
 
 CUSTOMER = {"customer_id": "cust_1", "customer_phone": "9898989898"}
@@ -119,17 +125,36 @@ class Shop:
         return (await self.cashier.get(payment.id)).state is State.CAPTURED
 
     def counted_leases(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """Return a list to which each lease from now on adds how many payments it returned."""
+        """Return a list to which each lease from now on adds how many orders it returned."""
         counts: list[int] = []
         lease = self.store.lease
 
-        async def counting(limit: int, lease_ms: int) -> Sequence[Snapshot]:
+        async def counting(limit: int, lease_ms: int) -> Leased:
             leased = await lease(limit, lease_ms)
-            counts.append(len(leased))
+            counts.append(len(leased.orders))
             return leased
 
         monkeypatch.setattr(self.store, "lease", counting)
         return counts
+
+
+async def rewritten(orders: Orders, held: Snapshot, **changes: Any) -> Snapshot:
+    """Write a payment whose record has these changes, whatever led to them."""
+    record = msgspec.structs.replace(held.record, version=held.record.version + 1, **changes)
+    payments = list(held.order.payments)
+    payments[held.n - 1] = record
+    after = msgspec.structs.replace(held.order, payments=tuple(payments))
+    change = Change(held.n, held.record, record)
+    written = await orders.commit(Plan(before=held.order, after=after, changes=(change,)))
+    assert written.outcome is Outcome.APPLIED
+    return written.order.payment(held.n)
+
+
+async def begun(orders: Orders, order_id: str, record: Record, flow: Flow) -> Snapshot:
+    """Write the first payment of an order with this record."""
+    written = await orders.commit(begin_payment(Order(id=order_id), record, flow))
+    assert written.outcome is Outcome.APPLIED
+    return written.plan.snapshot
 
 
 async def until(condition: Callable[[], Any], limit_s: float = 20.0) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 import cfflow
 from cfflow import AskOtp, Card, CardEMI, IllegalStep, PaymentMethod, Redirect, SavedCard, State
-from cfflow.store.protocol import load_payment
 from tests.engine.shop import Shop, card, open_shop
 
 PLAIN: dict[str, Any] = {
@@ -87,7 +86,7 @@ async def test_a_saved_card_goes_over_the_channel_of_its_flow(shop: Shop) -> Non
     shop.fault("pay", "lost_before")
     with pytest.raises(cfflow.OutcomeUnknown):
         await shop.cashier.pay(payment, session, SavedCard(instrument_id="i-1", card_cvv="123"))
-    operation = (await load_payment(shop.cashier.store, order_id, 1)).record.operation
+    operation = (await shop.cashier.orders.payment(order_id, 1)).record.operation
     assert operation is not None
     assert (operation.method, operation.channel) == ("card", "link")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cfflow import Payment, State, Worker
-from cfflow.store.protocol import load_payment
 from tests.engine.shop import Shop, card
 
 
@@ -16,7 +15,7 @@ async def waiting(shop: Shop) -> Payment:
 
 async def wake_at_ms(shop: Shop, payment: Payment) -> int:
     """Return when this payment is looked at next."""
-    found = (await load_payment(shop.cashier.store, *_place(payment))).record.wake_at_ms
+    found = (await shop.cashier.orders.payment(*_place(payment))).record.wake_at_ms
     assert found is not None
     return found
 

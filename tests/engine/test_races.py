@@ -10,7 +10,6 @@ from itertools import cycle, islice
 import pytest
 
 from cfflow import Conflict, IllegalStep, Payment, State
-from cfflow.store.protocol import load_payment
 from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import OTP, Shop, card, open_shop, until
 
@@ -125,7 +124,7 @@ async def found_by_inquiry(shop: Shop, payment_id: str) -> Payment:
     from cfflow.core.decide import Inquired
     from cfflow.core.observation import Call
 
-    snapshot = await load_payment(shop.cashier.store, payment_id.rpartition(".")[0], 1)
+    snapshot = await shop.cashier.orders.payment(payment_id.rpartition(".")[0], 1)
     seen = await shop.cashier.gateway.fetch_payments(snapshot.order_id)
     event = Inquired(
         tuple(observe_entity(entity, Call.FETCH_PAYMENTS) for entity in seen),

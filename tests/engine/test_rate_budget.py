@@ -12,10 +12,10 @@ from cfflow.core.record import OtpTurn
 from cfflow.core.steps import create
 from cfflow.emulator import RunningEmulator, running_emulator
 from cfflow.store.catalog import Catalog
+from cfflow.store.orders import Orders
 from cfflow.store.protocol import Store
 from cfflow.testing import FakeClock, MemoryStore
-from cfflow.testing.conformance.helpers import a_plan
-from tests.engine.shop import CUSTOMER, OTP, Events
+from tests.engine.shop import CUSTOMER, OTP, Events, begun, rewritten
 
 #: More calls than the gateway allows in a minute.
 OPEN = 160
@@ -56,7 +56,8 @@ async def interrupted(store: Store, flow: Flow, order_id: str, attempt: str, age
     """Write a payment whose OTP was on its way when its process died."""
     then_ms = store.now_ms() - age_s * 1000
     record = create(flow, then_ms, nonce="n0", currency="INR", amount=None, metadata=None)
-    held = (await store.start(order_id, record, flow)).snapshot
+    orders = Orders(store)
+    held = await begun(orders, order_id, record, flow)
     operation = Operation(
         step=Step.SUBMIT_OTP,
         sequence=2,
@@ -64,7 +65,8 @@ async def interrupted(store: Store, flow: Flow, order_id: str, attempt: str, age
         began_at_ms=then_ms,
         deadline_at_ms=then_ms + 10_000,
     )
-    plan = a_plan(
+    await rewritten(
+        orders,
         held,
         state=State.OTP_PENDING,
         cf_payment_id=attempt,
@@ -73,7 +75,6 @@ async def interrupted(store: Store, flow: Flow, order_id: str, attempt: str, age
         otp=OtpTurn(expires_at_ms=then_ms + 300_000, sent_at_ms=then_ms),
         wake_at_ms=then_ms + 11_000,
     )
-    assert (await store.commit(plan)).outcome == "ok"
 
 
 async def test_a_restart_reconciles_at_the_budgets_rate_without_one_429() -> None:

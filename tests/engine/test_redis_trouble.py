@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cfflow import Conflict, Payment, State, StoreUnavailable
 from cfflow.store.redis.store import RedisStore
+from cfflow.testing.shared_time import SKIPPED_MS_KEY, script_with_skipped_time
 from tests.engine.shop import OTP, Shop, card, open_shop, until
 from tests.ports.servers import Proxy, Server, free_port, running, valkey_binary
+
+#: The limit of a call of that flow and a margin: from then on an inquiry verifies an order.
+READY_S = 17
 
 #: A flow whose steps are on their way for one second only: then inquiries may begin.
 HASTY = 'name = "hasty"\ncapture = "manual"\nmethods = ["card"]\n[pay]\ntimeout_s = 1\n'
@@ -37,10 +41,20 @@ def flow(tmp_path: Path) -> Path:
     return path
 
 
+def skipping_store(url: str, **options: Any) -> RedisStore:
+    """Return a store whose server's time a test can skip."""
+    return RedisStore(url, script=script_with_skipped_time(), **options)
+
+
+def skip(server: Server, seconds: int) -> None:
+    """Skip time on a server; its store follows with the next reply."""
+    server.run("INCRBY", SKIPPED_MS_KEY, seconds * 1000)
+
+
 @pytest.fixture
 async def shop(server: Server, flow: Path) -> AsyncIterator[Shop]:
     """A shop whose payments live on that server."""
-    async with open_shop(store=RedisStore(server.url), flows=[flow]) as opened:
+    async with open_shop(store=skipping_store(server.url), flows=[flow]) as opened:
         yield opened
 
 
@@ -54,7 +68,7 @@ async def proxy(server: Server) -> AsyncIterator[Proxy]:
 @pytest.fixture
 async def far_shop(proxy: Proxy, flow: Path) -> AsyncIterator[Shop]:
     """A shop behind that proxy, with short time limits."""
-    async with open_shop(store=RedisStore(proxy.url, deadline_s=1.0), flows=[flow]) as opened:
+    async with open_shop(store=skipping_store(proxy.url, deadline_s=1.0), flows=[flow]) as opened:
         yield opened
 
 
@@ -85,13 +99,17 @@ async def has_no_open_step(shop: Shop, held: Payment) -> bool:
     return (await shop.cashier.refresh(held)).operation is None
 
 
-async def captured_later(shop: Shop, held: Payment) -> Payment:
-    """Press capture until it is not refused any more because a step is under way."""
+async def captured_later(shop: Shop, server: Server, held: Payment) -> Payment:
+    """Press capture until it is not refused any more: a step is under way, a restart was seen."""
     done: list[Payment] = []
 
     async def pressed() -> bool:
-        with suppress(Conflict):
+        try:
             done.append(await shop.cashier.capture(await shop.cashier.refresh(held)))
+        except Conflict:
+            pass
+        except StoreUnavailable:
+            skip(server, READY_S)
         return bool(done)
 
     await until(pressed)
@@ -216,7 +234,7 @@ async def test_a_step_that_cannot_be_written_down_is_not_sent(
     mend()
     assert not failed.value.money_may_have_moved
     assert far_shop.performed("authorize") == 0
-    assert (await captured_later(far_shop, held)).state is State.CAPTURED
+    assert (await captured_later(far_shop, server, held)).state is State.CAPTURED
     assert captures(far_shop, held) == 1
 
 
@@ -251,7 +269,7 @@ async def test_an_outcome_whose_commit_is_cut_off_is_in_once(
 
 @pytest.mark.parametrize("what", ["lose_replies", "lose_requests"])
 async def test_a_step_whose_commit_never_gets_an_answer_is_not_sent(
-    far_shop: Shop, proxy: Proxy, what: str
+    far_shop: Shop, server: Server, proxy: Proxy, what: str
 ) -> None:
     """It may be in the store: then an inquiry finds it there, and it is sent once."""
     held = await hold(far_shop)
@@ -262,7 +280,7 @@ async def test_a_step_whose_commit_never_gets_an_answer_is_not_sent(
     assert not failed.value.money_may_have_moved
     assert far_shop.performed("authorize") == 0
     assert (await far_shop.cashier.get(held)).version == held.version + (what == "lose_replies")
-    assert (await captured_later(far_shop, held)).state is State.CAPTURED
+    assert (await captured_later(far_shop, server, held)).state is State.CAPTURED
     assert captures(far_shop, held) == 1
 
 
@@ -290,9 +308,10 @@ async def test_a_step_that_a_failover_lost_while_it_ran_is_recovered(
 ) -> None:
     """The step was stored on the old primary; its outcome goes to one that has no such step."""
     with running(Server(server.binary, tmp_path / "next")) as successor:
-        async with open_shop(store=RedisStore(proxy.url), flows=[flow]) as shop:
+        await asyncio.to_thread(successor.follow, server)
+        async with open_shop(store=skipping_store(proxy.url), flows=[flow]) as shop:
             held = await hold(shop)
-            await asyncio.to_thread(successor.follow, server)
+            await until(lambda: successor.run("DBSIZE") == server.run("DBSIZE"))
             successor.lead()
             step = await capturing(shop, held)
             server.kill()
@@ -307,10 +326,11 @@ async def test_a_pay_that_a_failover_lost_while_it_ran_is_recovered_by_its_answe
 ) -> None:
     """The answer has the attempt; the payment takes it, and the OTP is asked for."""
     with running(Server(server.binary, tmp_path / "next")) as successor:
-        async with open_shop(store=RedisStore(proxy.url), flows=[flow]) as shop:
+        await asyncio.to_thread(successor.follow, server)
+        async with open_shop(store=skipping_store(proxy.url), flows=[flow]) as shop:
             order_id, session = await shop.order(hold=True)
             payment = await shop.cashier.start("hasty", order_id=order_id, amount="170.00")
-            await asyncio.to_thread(successor.follow, server)
+            await until(lambda: successor.run("DBSIZE") == server.run("DBSIZE"))
             successor.lead()
             shop.fault("pay", "delay_after", delay_s=0.5)
             step = asyncio.create_task(shop.cashier.pay(payment, session, card()))
@@ -320,5 +340,8 @@ async def test_a_pay_that_a_failover_lost_while_it_ran_is_recovered_by_its_answe
             paying = await step
             assert paying.cf_payment_id is not None
             assert shop.performed("pay") == 1
+            with pytest.raises(StoreUnavailable, match="may have lost a commit"):
+                await shop.cashier.submit_otp(await shop.cashier.get(payment), OTP)
+            skip(successor, READY_S)
             held = await shop.cashier.submit_otp(await shop.cashier.get(payment), OTP)
             assert held.state is State.AUTHORIZED

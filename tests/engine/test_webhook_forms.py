@@ -11,7 +11,8 @@ import pytest
 from cfflow import FeedNotification, InvalidSignature
 from cfflow.core.sealed import Sealed
 from cfflow.feed.feed import _item
-from cfflow.store.protocol import Notification, encode_notification
+from cfflow.store.codec import encode_notification
+from cfflow.store.protocol import Notification
 from cfflow.webhooks import Verifier
 from tests.engine.signing import SECRET, signed
 from tests.ports.forms_kit import FORMS, Path, changed, paths_of

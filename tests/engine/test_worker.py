@@ -13,10 +13,8 @@ import pytest
 
 import cfflow
 from cfflow import Payment, State, Worker
-from cfflow.core.record import Snapshot
 from cfflow.emulator import Fault
-from cfflow.testing import MemoryStore
-from tests.engine.shop import OTP, Shop, open_shop, until
+from tests.engine.shop import OTP, Shop, open_shop, rewritten, until
 
 DAY_S = 86_400
 
@@ -123,8 +121,7 @@ async def test_an_otp_page_that_ran_out_ends_the_customers_turn(shop: Shop) -> N
     await Worker(shop.cashier).run_once()
     now = await shop.cashier.get(payment)
     assert (now.state, now.next_action) == (State.OTP_PENDING, None)
-    snapshot = await shop.store.load(payment.order_id, 1)
-    assert snapshot is not None
+    snapshot = await shop.cashier.orders.payment(payment.order_id, 1)
     assert snapshot.next_action is None
     assert snapshot.record.wake_at_ms is not None
 
@@ -219,8 +216,8 @@ async def test_one_payment_that_cannot_be_processed_does_not_block_others(shop: 
     broken, fine = await shop.held(), await shop.held()
     for payment in (broken, fine):
         await lost(shop, payment, "lost_after")
-    assert isinstance(shop.store, MemoryStore)
-    await _spoil(shop.store, broken)
+    spoilt = await shop.cashier.orders.payment(broken.order_id, 1)
+    await rewritten(shop.cashier.orders, spoilt, digest="000000000000")
     shop.pass_time(15)
     worker = Worker(shop.cashier)
     report = await worker.run_once()
@@ -230,18 +227,6 @@ async def test_one_payment_that_cannot_be_processed_does_not_block_others(shop: 
     assert logged["payment_id"] == broken.id
     assert "flow" in logged["reason"]
     assert (await worker.run_once()).leased == 2
-
-
-async def _spoil(store: MemoryStore, payment: Payment) -> None:
-    import msgspec
-
-    from cfflow.testing.conformance.helpers import a_plan
-
-    snapshot = await store.load(payment.order_id, 1)
-    assert snapshot is not None
-    plan = a_plan(snapshot, digest="000000000000", wake_at_ms=store.now_ms())
-    assert (await store.commit(plan)).outcome == "ok"
-    assert msgspec.structs.asdict(plan.record)["digest"] == "000000000000"
 
 
 async def test_a_gateway_that_owes_an_answer_for_too_long_is_reviewed_even_while_down(
@@ -270,8 +255,7 @@ async def test_a_failed_payment_is_watched_for_late_money_and_then_left_alone(sh
         await worker.run_once()
     now = await shop.cashier.get(late)
     assert (now.state, now.review) == (State.CAPTURED, ("late_authorization",))
-    snapshot = await shop.store.load(never.order_id, 1)
-    assert snapshot is not None
+    snapshot = await shop.cashier.orders.payment(never.order_id, 1)
     assert (snapshot.record.state, snapshot.record.wake_at_ms) == (State.FAILED, None)
 
 
@@ -358,7 +342,7 @@ async def test_a_store_that_is_down_stops_no_worker(shop: Shop) -> None:
     shop.pass_time(15)
     lease, failing = shop.store.lease, 3
 
-    async def broken(limit: int, lease_ms: int) -> Sequence[Snapshot]:
+    async def broken(limit: int, lease_ms: int) -> Any:
         nonlocal failing
         failing -= 1
         if failing >= 0:
@@ -438,6 +422,5 @@ async def test_a_failed_payment_that_cannot_be_asked_about_ends_with_its_watch(s
     for _ in range(5):
         shop.pass_time(DAY_S)
         await worker.run_once()
-    snapshot = await shop.store.load(payment.order_id, 1)
-    assert snapshot is not None
+    snapshot = await shop.cashier.orders.payment(payment.order_id, 1)
     assert snapshot.record.wake_at_ms is None

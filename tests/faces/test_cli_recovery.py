@@ -18,7 +18,6 @@ from cfflow import State
 from cfflow.core.reviews import ReviewReason
 from cfflow.emulator import EmulatorProcess
 from cfflow.store.embedded import EmbeddedServer
-from cfflow.store.protocol import load_payment
 from tests.faces.faces_kit import CFFLOW, CUSTOMER, Till, card, environment, to_otp
 
 pytestmark = pytest.mark.timeout(240)
@@ -83,7 +82,7 @@ async def ambiguous(shop: Till, order_id: str) -> str:
     """Return the id of a payment with a review, made by a pay that was lost between two others."""
     async with shop.connect() as cashier:
         payment = await to_otp(cashier, order_id, "native_otp", "20.00")
-        snapshot = await load_payment(cashier.store, payment.order_id, 1)
+        snapshot = await cashier.orders.payment(payment.order_id, 1)
         from cfflow.core.decide import Disputed
 
         flow = await cashier.flows.flow_of(snapshot, cashier.store)

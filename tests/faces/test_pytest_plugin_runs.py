@@ -33,6 +33,7 @@ from cfflow.testing import FakeClock, MemoryStore, StoreConformance
 
 class TestTheirStore(StoreConformance):
     feed_max = 16
+    moves_clock = True
 
     @pytest_asyncio.fixture
     async def store(self):

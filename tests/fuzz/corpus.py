@@ -19,13 +19,17 @@ import msgspec
 
 from cfflow import UPI, BankTransfer, Card, NetBanking, PayLater, Payment, UPIAuthorization, Wallet
 from cfflow.cashfree.client import GatewayClient
-from cfflow.core.record import Record, Snapshot
+from cfflow.core.chart import State
+from cfflow.core.order import Order
+from cfflow.core.plan import Plan
+from cfflow.core.record import Record
 from cfflow.emulator import DEFAULT_CLIENT_ID, Account, Bank, BankOptions, Clock, create_app
 from cfflow.errors import CfflowError
 from cfflow.logs import silent_log
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.catalog import Catalog
-from cfflow.store.protocol import Page, encode_action, encode_record
+from cfflow.store.codec import commit_of, decode_order
+from cfflow.store.protocol import Window
 from cfflow.testing import FakeClock, MemoryStore
 from tests.fuzz.inputs import Document
 from tests.ports.test_wire import DECLINED, PAID, TAKEN, WRONG_OTP
@@ -107,9 +111,8 @@ class Corpus:
     """What the runs left behind, in the order in which it came."""
 
     answers: list[bytes] = field(default_factory=list)
-    records: list[bytes] = field(default_factory=list)
+    orders: list[bytes] = field(default_factory=list)
     actions: list[bytes] = field(default_factory=list)
-    attempts: list[bytes] = field(default_factory=list)
     events: list[bytes] = field(default_factory=list)
     flows: list[str] = field(default_factory=list)
 
@@ -139,18 +142,22 @@ async def _fill(found: Corpus) -> None:
     gateway = Swap(create_app(bank, clock=clock))
     async with Orchestrator(store, client(gateway), log=silent_log()) as cashier:
         await _runs(cashier, clock)
-        for snapshot in await store.list(Page(limit=1000)):
-            _keep(found, snapshot)
+        names = await store.find(Window(tuple(State), limit=1000))
+        for order_id in dict.fromkeys(name.rpartition(".")[0] for name, _ in names):
+            (stored,) = await store.read([order_id])
+            _keep(found, decode_order(stored))
     found.events = [_told(event) for event in store.events]
     found.answers = gateway.answered
 
 
-def _keep(found: Corpus, snapshot: Snapshot) -> None:
-    record = settled(snapshot.record)
-    found.records.append(encode_record(record))
-    found.attempts.append(msgspec.msgpack.encode(snapshot.attempts))
-    if snapshot.next_action is not None:
-        found.actions.append(encode_action(snapshot.next_action))
+def _keep(found: Corpus, order: Order) -> None:
+    payments = tuple(settled(payment.record) for payment in order.all_payments)
+    after = msgspec.structs.replace(order, payments=payments)
+    commit = commit_of(Plan(before=Order(id=order.id), after=after))
+    assert commit.record is not None
+    found.orders.append(commit.record)
+    if commit.actions:
+        found.actions.append(commit.actions)
 
 
 def _told(event: bytes) -> bytes:

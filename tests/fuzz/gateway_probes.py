@@ -19,7 +19,7 @@ from cfflow.core.observation import Call, Observation, prove
 from cfflow.errors import CfflowError
 from cfflow.logs import silent_log
 from cfflow.orchestrator import Orchestrator
-from cfflow.store.protocol import encode_action
+from cfflow.store.codec import encode_actions
 from cfflow.testing import FakeClock, MemoryStore
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Swap
@@ -264,5 +264,5 @@ class StepProbe(LoopProbe):
         except CfflowError as error:
             raise Broken(f"a payment cannot be read after an answer: {error}") from error
         if found.next_action is not None:
-            encode_action(found.next_action)
+            encode_actions({1: found.next_action})
         return found

@@ -277,8 +277,8 @@ def _all_of(store: MemoryStore) -> str:
     return repr((kept, vars(store.feed())))
 
 
-def _payments_of(store: MemoryStore) -> list[dict[int, bytes]]:
-    return [dict(order.records) for order in store._orders.values()]
+def _payments_of(store: MemoryStore) -> list[bytes]:
+    return [order.record for order in store._orders.values()]
 
 
 async def _unread(feed: Feed) -> list[Any]:

@@ -1,9 +1,9 @@
-"""What a store holds, spoiled: records, next actions, order entries, feed entries, ids, flows."""
+"""What a store holds, spoiled: orders, next actions, feed entries, ids, flows."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -24,20 +24,15 @@ from cfflow.core.arguments import (
 )
 from cfflow.core.flow import parse
 from cfflow.core.money import amount_of
+from cfflow.core.order import Order
 from cfflow.core.record import payment_id, split_id
 from cfflow.errors import CfflowError
 from cfflow.feed.feed import Feed
 from cfflow.logs import silent_log
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.catalog import Catalog
-from cfflow.store.protocol import (
-    decode_action,
-    decode_attempts,
-    decode_record,
-    encode_action,
-    encode_record,
-    snapshot_of,
-)
+from cfflow.store.codec import decode_actions, decode_order, encode_actions, encode_order
+from cfflow.store.protocol import StoredOrder
 from cfflow.testing import FakeClock, MemoryStore
 from cfflow.views.reader import place_of, state_named
 from tests.fuzz import corpus
@@ -67,29 +62,27 @@ class StoredProbe:
     def attempt(self, given: tuple[str, bytes]) -> None:
         """Decode it, and encode what came of it."""
         kind, blob = given
-        if kind == "record":
-            record = decode_record(blob)
-            if decode_record(encode_record(record)) != record:
-                raise Broken("a record is another one when it is read again")
-        elif kind == "action":
-            action = decode_action(blob)
-            if action is not None:
-                encode_action(action)
+        if kind == "order":
+            order = _decoded(blob)
+            records = tuple(payment.record for payment in order.all_payments)
+            again = _decoded(encode_order(msgspec.structs.replace(order, payments=records)))
+            if tuple(payment.record for payment in again.all_payments) != records:
+                raise Broken("an order is another one when it is read again")
         else:
-            msgspec.msgpack.encode(decode_attempts(blob))
+            encode_actions(decode_actions(blob))
 
     def close(self) -> None:
         """Nothing is open."""
 
 
+def _decoded(blob: bytes, actions: bytes = b"", order_id: str = "order_01") -> Order:
+    return decode_order(StoredOrder(order_id, "s" * 8, "t" * 8, blob, actions))
+
+
 def any_stored() -> st.SearchStrategy[tuple[str, bytes]]:
     """Return spoiled blobs and what each of them was, or is taken for."""
     found = corpus.corpus()
-    blobs = {
-        "record": _packed(found.records),
-        "action": _packed(found.actions),
-        "attempts": _packed(found.attempts),
-    }
+    blobs = {"order": _packed(found.orders), "actions": _packed(found.actions)}
     right = st.sampled_from(list(blobs)).flatmap(lambda kind: st.tuples(st.just(kind), blobs[kind]))
     return mostly(right, st.tuples(st.sampled_from(list(blobs)), st.one_of(*blobs.values())))
 
@@ -100,11 +93,10 @@ def _packed(blobs: Iterable[bytes]) -> st.SearchStrategy[bytes]:
 
 
 class Kept(NamedTuple):
-    """A payment as a store holds it, spoiled."""
+    """An order as a store holds it, spoiled, and the id of one of its payments."""
 
     record: bytes
-    action: bytes | None
-    attempts: bytes | None
+    actions: bytes
     place: str
 
 
@@ -118,13 +110,12 @@ class PaymentProbe(LoopProbe):
 
     def attempt(self, given: Kept) -> None:
         """Decode it as a store does, and show it as a reader does."""
-        snapshot = snapshot_of(given.place, given.record, given.action, given.attempts)
-        store = _Shelf(given)
+        snapshot = _decoded(given.record, given.actions).payment(1)
         cashier = Orchestrator(
-            store, corpus.client(self._gateway), catalog=corpus.CATALOG, log=silent_log()
+            _Shelf(given), corpus.client(self._gateway), catalog=corpus.CATALOG, log=silent_log()
         )
         for call in (cashier.get, cashier.history, cashier.why):
-            self.run(call(snapshot.id))
+            self.run(call(given.place if given.place != "order_01.1" else snapshot.id))
         # The gateway's answer is one about another payment.
         with suppress(CfflowError):
             self.run(cashier.refresh(snapshot.id))
@@ -133,28 +124,28 @@ class PaymentProbe(LoopProbe):
 def any_payment() -> st.SearchStrategy[Kept]:
     """Return payments of which one part is spoiled."""
     found = corpus.corpus()
-    records, actions = st.sampled_from(found.records), st.sampled_from(found.actions)
-    attempts, place = st.sampled_from(found.attempts), st.just("order_01.1")
-    shown = st.none() | actions
+    orders, place = st.sampled_from(found.orders), st.just("order_01.1")
+    shown = st.just(b"") | st.sampled_from(found.actions)
     return st.one_of(
-        *[st.builds(Kept, _packed(found.records), shown, attempts, place)] * 4,
-        st.builds(Kept, records, _packed(found.actions), attempts, place),
-        st.builds(Kept, records, shown, _packed(found.attempts), place),
-        st.builds(Kept, records, shown, attempts, spoiled_text("order_01.1")),
+        *[st.builds(Kept, _packed(found.orders), shown, place)] * 4,
+        st.builds(Kept, orders, _packed(found.actions), place),
+        st.builds(Kept, orders, shown, spoiled_text("order_01.1")),
     )
 
 
 class _Shelf(MemoryStore):
-    """A store that holds one spoiled payment, whatever it is asked for."""
+    """A store that holds one spoiled order, whatever it is asked for."""
 
     def __init__(self, given: Kept) -> None:
         super().__init__(FakeClock(corpus.NOW_MS + 60_000))
         self._given = given
 
-    async def load(self, order_id: str, n: int) -> Any:
-        """Return the payment, read anew from its bytes."""
+    async def read(self, order_ids: Sequence[str]) -> Sequence[StoredOrder]:
+        """Return the order's bytes under any name."""
         given = self._given
-        return snapshot_of(f"{order_id}.{n}", given.record, given.action, given.attempts)
+        return [
+            StoredOrder(name, "s" * 8, "t" * 8, given.record, given.actions) for name in order_ids
+        ]
 
 
 class FeedProbe(LoopProbe):

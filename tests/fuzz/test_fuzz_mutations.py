@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from hypothesis import Phase
 
+from cfflow.core.actions import NextAction
 from cfflow.core.flow import Flow
-from cfflow.core.record import Record
 from tests.fuzz.judge import Broken
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.test_fuzz import tried
@@ -53,8 +53,8 @@ MUTATIONS: Final = {
         "Error",
     ),
     "stored bytes are decoded bare": Mutation(
-        "tests.fuzz.store_probes.decode_record",
-        msgspec.msgpack.Decoder(Record).decode,
+        "tests.fuzz.store_probes.decode_actions",
+        msgspec.msgpack.Decoder(dict[int, NextAction]).decode,
         "stored",
         "ValidationError",
     ),

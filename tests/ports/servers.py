@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -139,6 +139,15 @@ class Server:
                 raise RuntimeError("the replica did not come up")
             time.sleep(0.02)
 
+    def catch_up(self, primary: Server) -> None:
+        """Wait until this replica has all that its primary has written so far."""
+        written = primary.run("INFO", "replication")["master_repl_offset"]
+        deadline = time.monotonic() + _START_S
+        while self.run("INFO", "replication")["slave_repl_offset"] < written:
+            if time.monotonic() > deadline:
+                raise RuntimeError("the replica did not catch up")
+            time.sleep(0.02)
+
     def lead(self) -> None:
         """Become a primary: what the last one did since is not here."""
         self.run("REPLICAOF", "NO", "ONE")
@@ -247,7 +256,8 @@ class Proxy:
     """A TCP proxy on loopback that can lose a reply or a request.
 
     `lose_replies` and `lose_requests` count down. So many times a request is forwarded and its
-    reply is lost, or the connection is cut before the request is forwarded.
+    reply is lost, or the connection is cut before the request is forwarded. `before_cut` is
+    awaited once a reply is lost, before the client can notice it.
     """
 
     def __init__(self, target: int) -> None:
@@ -255,6 +265,7 @@ class Proxy:
         self.lose_replies = 0
         self.lose_requests = 0
         self.applies_to: Callable[[bytes], bool] = lambda request: b"commit" in request
+        self.before_cut: Callable[[], Awaitable[object]] | None = None
         self.cut = 0
         self.port = 0
 
@@ -302,6 +313,8 @@ class Proxy:
                 writer.write(reply)
         self.lose_replies -= losing.is_set()
         self.cut += losing.is_set()
+        if losing.is_set() and self.before_cut is not None:
+            await self.before_cut()
         writer.close()
 
 

@@ -26,7 +26,8 @@ from cfflow.limits.ledger import (
 )
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.ledger import RedisLedger
-from cfflow.store.redis.link import SCRIPT, RedisLink
+from cfflow.store.redis.link import RedisLink
+from cfflow.store.redis.scripts import Scripts
 from tests.ports.servers import Server
 
 MINUTE_MS = 60_000
@@ -282,7 +283,7 @@ class FakeLink:
         """Run the script, and once more after each reply that was lost."""
         self.runs += 1
         for _ in range(1 + self.replies_lost):
-            reply = self._server.eval(SCRIPT, len(keys), *keys, *args)
+            reply = self._server.eval(Scripts().text_of("swap"), len(keys), *keys, *args)
         return list(reply)
 
 

@@ -20,21 +20,22 @@ from cfflow.connect import open_store
 from cfflow.errors import ConfigError, StoreUnavailable
 from cfflow.store import embedded
 from cfflow.store.embedded import EmbeddedStore
-from cfflow.store.protocol import Outcome
-from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record
+from cfflow.store.orders import Orders
+from tests.ports.orders_kit import a_plan, applied, begin, changed, contents, loaded
 
 OWNER = """
 import asyncio, json, os, sys
 from pathlib import Path
 from cfflow.store.embedded import EmbeddedStore
-from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record
+from cfflow.store.orders import Orders
+from tests.ports.orders_kit import a_plan, applied, begin
 
 async def main():
     store = EmbeddedStore(Path(sys.argv[1]))
     await store.open()
-    started = await store.start(sys.argv[2], a_record(store), FLOW)
+    order = await begin(Orders(store), sys.argv[2])
     about = await store.link.client.info("server")
-    print(json.dumps({"outcome": started.outcome, "server": about["process_id"]}), flush=True)
+    print(json.dumps({"token": order.token, "server": about["process_id"]}), flush=True)
     sys.stdin.readline()
     await store.aclose()
 
@@ -54,7 +55,7 @@ class Owner:
         )
         assert self.process.stdout is not None
         printed: dict[str, Any] = json.loads(self.process.stdout.readline())
-        self.outcome: str = printed["outcome"]
+        self.token: str = printed["token"]
         self.server: int = printed["server"]
 
     def leave(self) -> None:
@@ -116,9 +117,10 @@ async def test_the_server_survives_the_kill_of_its_owner(
     store = EmbeddedStore(tmp_path)
     await store.open()
     assert await server_of(store) == owner.server
-    found = await store.load("order_1", 1)
-    assert found is not None
-    assert (await store.commit(a_plan(found))).outcome is Outcome.OK
+    orders = Orders(store)
+    found = await loaded(orders)
+    assert found.token == owner.token
+    await changed(orders, found, opens=True)
     await store.aclose()
     assert await gone(owner.server)
 
@@ -131,7 +133,7 @@ async def test_two_processes_share_the_server_of_a_folder(
     await store.open()
     other = own(tmp_path, "order_1")
     assert other.server == await server_of(store)
-    assert (await store.start("order_1", a_record(store), FLOW)).outcome == "open"
+    assert (await loaded(Orders(store))).token == other.token
     await store.aclose()
     assert alive(other.server)
     again = EmbeddedStore(tmp_path)
@@ -152,7 +154,7 @@ async def test_data_outlives_every_process(
     assert await gone(first.server)
     store = EmbeddedStore(tmp_path)
     await store.open()
-    assert (await store.start("order_1", a_record(store), FLOW)).outcome == "open"
+    assert (await loaded(Orders(store))).token == first.token
     await store.aclose()
 
 
@@ -160,24 +162,37 @@ async def test_data_outlives_the_kill_of_the_server(tmp_path: Path) -> None:
     """kill -9 of the server: unavailable until it is opened again, and nothing is missing."""
     store = EmbeddedStore(tmp_path, deadline_s=0.5)
     await store.open()
+    orders = Orders(store)
     for i in range(20):
-        started = await store.start(f"order_{i}", a_record(store), FLOW)
-        assert (await store.commit(a_plan(started.snapshot, polls=i))).outcome is Outcome.OK
+        await changed(orders, await begin(orders, f"order_{i}"), asked_at_ms=i)
     first = await server_of(store)
     os.kill(first, signal.SIGKILL)
     assert await gone(first)
     with pytest.raises(StoreUnavailable):
-        await store.load("order_1", 1)
+        await orders.load("order_1")
     again = EmbeddedStore(tmp_path)
     await again.open()
     assert await server_of(again) != first
+    later = Orders(again)
     for i in range(20):
-        found = await again.load(f"order_{i}", 1)
-        assert found is not None
-        assert (found.record.version, found.record.polls) == (2, i)
-    assert await store.load("order_1", 1) == await again.load("order_1", 1)
+        record = (await loaded(later, f"order_{i}")).record(1)
+        assert (record.version, record.asked_at_ms) == (2, i)
+    assert contents(await loaded(orders)) == contents(await loaded(later))
     await store.aclose()
-    assert await again.load("order_1", 1) is not None
+    assert await later.load("order_1") is not None
+    await again.aclose()
+
+
+async def test_a_restart_of_the_server_verifies_nothing(tmp_path: Path) -> None:
+    """It writes each commit to its disk, so none is lost: the next step is not held up."""
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    order = await begin(Orders(store))
+    await store.aclose()
+    again = EmbeddedStore(tmp_path)
+    await again.open()
+    assert again.link is not store.link
+    await applied(Orders(again), a_plan(order, opens=True))
     await again.aclose()
 
 
@@ -187,7 +202,7 @@ async def test_no_second_server_is_started_beside_one_that_does_not_respond(
     """Two servers on one append-only file would destroy it."""
     store = EmbeddedStore(tmp_path)
     await store.open()
-    started = await store.start("order_1", a_record(store), FLOW)
+    order = await begin(Orders(store))
     server = await server_of(store)
     monkeypatch.setattr(embedded, "_START_S", 0.3)
     monkeypatch.setattr(embedded, "_RESPONSE_S", 0.1)
@@ -197,7 +212,7 @@ async def test_no_second_server_is_started_beside_one_that_does_not_respond(
             await EmbeddedStore(tmp_path).open()
     finally:
         os.kill(server, signal.SIGCONT)
-    assert await store.load("order_1", 1) == started.snapshot
+    assert contents(await loaded(Orders(store))) == contents(order)
     assert await server_of(store) == server
     await store.aclose()
     assert await gone(server)
@@ -270,7 +285,7 @@ async def test_a_server_that_cannot_read_its_data_is_unavailable_at_once(tmp_pat
     """A broken append-only file: the error names the log, and comes within seconds."""
     store = EmbeddedStore(tmp_path)
     await store.open()
-    await store.start("order_1", a_record(store), FLOW)
+    await begin(Orders(store))
     await store.aclose()
     for file in (tmp_path / "appendonlydir").glob("*.incr.aof"):
         file.write_bytes(b"this is no append-only file\r\n" * 9)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from redis.crc import key_slot
 
+from cfflow.core.arguments import check_order_id
 from cfflow.core.chart import State
-from cfflow.errors import ConfigError
+from cfflow.core.order import REVIEW_INDEX
+from cfflow.errors import ConfigError, InvalidInput
 from cfflow.store.redis.keys import PARTITIONS, Keys, partition_tags
 
 SLOTS = 16_384
@@ -36,15 +38,29 @@ def test_all_keys_of_an_order_are_in_one_slot() -> None:
         names = [
             keys.order(order_id),
             keys.order_prefix(place) + order_id,
+            keys.actions(order_id),
+            keys.notices(order_id),
+            keys.marker(order_id),
             keys.wake(place),
-            keys.review(place),
+            keys.leases(place),
+            keys.run(place),
             keys.events(place),
             keys.groups(place),
             keys.flows(place),
-            *(keys.state(place, state) for state in State),
+            keys.seen(place, "content"),
+            *(keys.index(place, index) for index in (*State, REVIEW_INDEX, "unreadable")),
         ]
         assert len({key_slot(name.encode()) for name in names}) == 1
         assert len(set(names)) == len(names) - 1
+
+
+def test_no_orders_keys_are_those_of_another_order() -> None:
+    """What lies beside an order's record has a character that no order id has."""
+    keys = Keys("shop", 1)
+    for beside in (keys.actions, keys.notices, keys.marker):
+        name = beside("order_1").removeprefix(keys.order_prefix(0))
+        with pytest.raises(InvalidInput):
+            check_order_id(name)
 
 
 def test_partitions_have_slots_of_their_own() -> None:

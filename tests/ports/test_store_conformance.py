@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
+from redis.asyncio import RedisCluster
 
 from cfflow.store.embedded import EmbeddedStore
 from cfflow.store.redis.store import RedisStore
@@ -38,6 +39,8 @@ class TestMemoryStore(StoreConformance):
 class TestMemoryStoreWithAFakeClock(TestMemoryStore):
     """The store in memory, on a clock that is moved by hand."""
 
+    moves_clock = True
+
     @pytest.fixture
     def store(self) -> MemoryStore:
         """An empty store on a clock that stands still."""
@@ -62,10 +65,23 @@ class RedisSuite(StoreConformance):
                 found.append(fields[1] if isinstance(fields, list) else fields[b"e"])
         return found
 
+    def partition_of(self, store: RedisStore, order_id: str) -> int:
+        """It depends on the number of partitions only."""
+        return store.keys.partition(order_id)
+
     async def restart(self, store: RedisStore) -> None:
-        """Write another history of data into it; a real restart would be slower."""
-        for place in range(self.partitions):
-            await store.link.command("HSET", store.keys.run(place), "run", "another")
+        """Let the server begin another history of its data, as each promotion of a replica does."""
+        await store.link.command("REPLICAOF", "127.0.0.1", "1")
+        await store.link.command("REPLICAOF", "NO", "ONE")
+
+    async def much_later(self, store: RedisStore, milliseconds: int) -> None:
+        """Bring every end that these tests wait for so much nearer."""
+        keys, partition = store.keys, store.keys.partition("order_1")
+        for key in (keys.marker("order_1"), keys.seen(partition, "c1")):
+            left_ms = await store.link.command("PTTL", key)
+            if left_ms > 0:
+                await store.link.command("PEXPIRE", key, left_ms - milliseconds)
+        await store.link.command("HINCRBY", keys.run(partition), "since", -milliseconds)
 
 
 async def _opened(store: RedisStore) -> AsyncIterator[RedisStore]:
@@ -117,6 +133,11 @@ class TestCluster(RedisSuite):
             assert store.link.is_cluster
             yield store
 
+    async def restart(self, store: RedisStore) -> None:
+        """Let each master begin another history of its data; in a cluster none can be demoted."""
+        for node in cast("RedisCluster", store.link.client).get_primaries():
+            await node.execute_command("DEBUG", "CHANGE-REPL-ID")
+
 
 class TestEmbedded(RedisSuite):
     """The server of a folder, through its socket."""
@@ -126,3 +147,9 @@ class TestEmbedded(RedisSuite):
         """An empty store."""
         async for store in _opened(EmbeddedStore(tmp_path, feed_max=FEED_MAX)):
             yield store
+
+    async def restart(self, store: RedisStore) -> None:
+        """Let it be a server that may lose commits first: this one writes each to its disk."""
+        for partition in range(store.keys.partitions):
+            await store.link.command("HDEL", store.keys.run(partition), "keeps_every_commit")
+        await super().restart(store)

@@ -10,6 +10,7 @@ import pytest
 import cfflow
 from cfflow import Card, Orchestrator
 from cfflow.emulator import running_emulator
+from cfflow.store.redis.keys import PARTITIONS
 from cfflow.store.redis.store import RedisStore
 from tests.engine.signing import event, signed
 from tests.ports.servers import Monitor, Server
@@ -22,7 +23,6 @@ CARD = Card(
     card_cvv="123",
 )
 SCRIPT = "evalsha"
-READ = "hmget"
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ async def test_a_step_by_id_reads_once_more(orchestrator: Orchestrator, monitor:
     payment = await orchestrator.start("native_otp", order_id=order_id)
     assert monitor.seen() == [SCRIPT]
     await orchestrator.pay(payment.id, session, CARD)
-    assert monitor.seen() == [READ, SCRIPT, SCRIPT]
+    assert monitor.seen() == [SCRIPT] * 3
     await orchestrator.submit_otp(payment.id, "111000")
-    assert monitor.seen() == [READ, SCRIPT, SCRIPT]
+    assert monitor.seen() == [SCRIPT] * 3
 
 
 async def test_a_hold_and_its_capture_are_seven_commits(
@@ -124,13 +124,27 @@ async def test_starting_again_is_one_round_trip(
     assert monitor.seen() == [SCRIPT] * 2
 
 
+async def test_starting_the_next_payment_is_two_round_trips(
+    orchestrator: Orchestrator, monitor: Monitor
+) -> None:
+    """The first shows that the order has payments, the second adds one."""
+    order_id, session = await new_order(orchestrator)
+    first = await orchestrator.start("native_otp", order_id=order_id)
+    await orchestrator.abandon(first)
+    monitor.seen()
+    second = await orchestrator.start("native_otp", order_id=order_id)
+    assert (second.id, monitor.seen()) == (f"{order_id}.2", [SCRIPT] * 2)
+    await orchestrator.pay(second, session, CARD)
+    assert monitor.seen() == [SCRIPT] * 2
+
+
 async def test_a_read_is_one_round_trip(orchestrator: Orchestrator, monitor: Monitor) -> None:
     """`get` takes one round trip."""
     order_id, _ = await new_order(orchestrator)
     payment = await orchestrator.start("native_otp", order_id=order_id)
     monitor.seen()
     await orchestrator.get(payment.id)
-    assert monitor.seen() == [READ]
+    assert monitor.seen() == [SCRIPT]
 
 
 async def test_a_lease_takes_one_script_for_all_partitions_of_a_server(
@@ -145,9 +159,27 @@ async def test_a_lease_takes_one_script_for_all_partitions_of_a_server(
     await store.aclose()
 
 
-async def test_opening_takes_four_round_trips(redis_url: str, monitor: Monitor) -> None:
-    """For the kind of server, the number of partitions, and the time."""
+async def test_opening_takes_two_round_trips(redis_url: str, monitor: Monitor) -> None:
+    """For the kind of server, the number of partitions, whose store it is, and the time."""
     store = RedisStore(redis_url)
     await store.open()
-    assert monitor.seen() == ["info", "hsetnx", "hget", SCRIPT]
+    assert monitor.seen() == ["info", SCRIPT]
     await store.aclose()
+
+
+async def test_a_workers_look_at_an_order_is_two_round_trips(
+    orchestrator: Orchestrator, monitor: Monitor
+) -> None:
+    """One for the lease of all that is due, and one commit for what the inquiry showed."""
+    order_id, session = await new_order(orchestrator)
+    payment = await orchestrator.start("native_otp", order_id=order_id)
+    payment = await orchestrator.pay(payment, session, CARD)
+    body = event(order_id, payment.cf_payment_id)
+    worker = cfflow.Worker(orchestrator)
+    monitor.seen()
+    await orchestrator.on_webhook(signed(body, orchestrator.store.now_ms()), body)
+    assert monitor.seen() == [SCRIPT]
+    await worker.run_once()
+    # `run_once` ends with a report, which asks all partitions at once.
+    report = [SCRIPT] * PARTITIONS
+    assert monitor.seen() == [SCRIPT, SCRIPT, *report]

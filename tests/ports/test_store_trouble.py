@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import threading
 import time
@@ -15,19 +14,34 @@ from typing import Any
 import msgspec
 import pytest
 
-from cfflow.core.chart import State, Trigger
-from cfflow.core.draft import Walked
-from cfflow.core.record import Review, Snapshot
+from cfflow.core.chart import State
+from cfflow.core.order import Order, notice_digest
+from cfflow.core.plan import Gate, under_token
+from cfflow.core.record import Review
+from cfflow.core.steps import begin_payment
 from cfflow.errors import ConfigError, StoreError, StoreUnavailable
-from cfflow.store.protocol import Notification, Outcome, Page
-from cfflow.store.redis.link import SCRIPT, RedisLink
+from cfflow.store.codec import commit_of
+from cfflow.store.orders import Orders, Page
+from cfflow.store.protocol import Notification, Outcome
+from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.store import RedisStore
 from cfflow.store.redis.url import shown
-from cfflow.testing.conformance.helpers import FLOW, a_plan, a_record
+from tests.ports.orders_kit import (
+    EDGE,
+    FLOW,
+    a_plan,
+    a_record,
+    applied,
+    begin,
+    changed,
+    contents,
+    ids,
+    loaded,
+    verified,
+)
 from tests.ports.servers import Proxy, Server, free_port, running, valkey_binary
 
 SECRET = "correct-horse-battery"
-EDGE = (Walked(Trigger.INITIATE, State.CREATED, State.INITIATED, "test"),)
 
 
 @pytest.fixture
@@ -37,6 +51,12 @@ async def store(redis_url: str) -> AsyncIterator[RedisStore]:
     await opened.open()
     yield opened
     await opened.aclose()
+
+
+@pytest.fixture
+def orders(store: RedisStore) -> Orders:
+    """Its orders."""
+    return Orders(store)
 
 
 @pytest.fixture
@@ -51,19 +71,6 @@ async def proxy(valkey_server: Server, redis_url: str) -> AsyncIterator[Proxy]:
     """A proxy in front of an empty server."""
     async with Proxy(valkey_server.port).running() as listening:
         yield listening
-
-
-async def begin(store: RedisStore, order_id: str = "order_1") -> Snapshot:
-    """Start a payment."""
-    return (await store.start(order_id, a_record(store), FLOW)).snapshot
-
-
-async def commit_once(store: RedisStore, snapshot: Snapshot, **changes: Any) -> Snapshot:
-    """Commit a change that must succeed."""
-    committed = await store.commit(a_plan(snapshot, **changes))
-    assert committed.outcome is Outcome.OK
-    assert committed.snapshot is not None
-    return committed.snapshot
 
 
 async def events(store: RedisStore, order_id: str = "order_1") -> int:
@@ -86,55 +93,57 @@ def everything(server: Server) -> dict[bytes, bytes]:
 async def test_a_commit_whose_connection_was_cut_is_applied_once(
     proxy: Proxy, what: str, times: int
 ) -> None:
-    """Cut before or after the server received it: the outcome is OK, and it is stored once."""
+    """Cut before or after the server received it: it is applied, and it is stored once."""
     store = RedisStore(proxy.url)
     await store.open()
-    snapshot = await begin(store)
+    orders = Orders(store)
+    order = await begin(orders)
     setattr(proxy, what, times)
-    committed = await store.commit(a_plan(snapshot, state=State.INITIATED, walked=EDGE))
-    assert (committed.outcome, proxy.cut) == (Outcome.OK, times)
-    assert committed.snapshot == await store.load("order_1", 1)
-    assert committed.snapshot is not None
-    assert committed.snapshot.record.version == 2
+    written = await orders.commit(a_plan(order, state=State.INITIATED, walked=EDGE))
+    assert (written.outcome, proxy.cut) == (Outcome.APPLIED, times)
+    assert contents(written.order) == contents(await loaded(orders))
+    assert written.order.record(1).version == 2
     assert await events(store) == 1
     await store.aclose()
 
 
 @pytest.mark.parametrize("what", ["lose_replies", "lose_requests"])
 async def test_a_start_whose_connection_was_cut_begins_one_payment(proxy: Proxy, what: str) -> None:
-    """The second try finds the payment of the first, and its outcome is "ok" too."""
+    """The second try finds the payment of the first, and its outcome is "applied" too."""
     store = RedisStore(proxy.url)
     await store.open()
-    proxy.applies_to = lambda request: b"start" in request
+    orders = Orders(store)
     setattr(proxy, what, 1)
-    started = await store.start("order_1", a_record(store, amount=Decimal("1.50")), FLOW)
-    assert (started.outcome, started.snapshot.n, proxy.cut) == ("ok", 1, 1)
-    assert len(started.snapshot.attempts) == 1
+    record = a_record(orders, amount=Decimal("1.50"))
+    started = await orders.commit(begin_payment(Order(id="order_1"), record, FLOW))
+    assert (started.outcome, proxy.cut) == (Outcome.APPLIED, 1)
+    assert contents(started.order) == contents(await loaded(orders))
+    assert len(started.order.payments) == 1
     await store.aclose()
 
 
-async def test_the_same_token_returns_ok_each_time(store: RedisStore) -> None:
-    """The same commit again changes nothing and returns what is stored."""
-    plan = a_plan(await begin(store), state=State.INITIATED, walked=EDGE)
-    call = store._commit_call(plan, msgspec.structs.replace(plan.record, token="t1"))
-    first, second = await store.link.script(*call), await store.link.script(*call)
-    assert (first[0], second[0]) == (b"ok", b"ok")
-    assert first[2] == second[2]
+async def test_the_same_token_is_applied_each_time(orders: Orders, store: RedisStore) -> None:
+    """The same commit again changes nothing, and its outcome is the same."""
+    plan = under_token(a_plan(await begin(orders), state=State.INITIATED, walked=EDGE), "token_01")
+    first = await store.commit(commit_of(plan))
+    stored = await store.read(["order_1"])
+    second = await store.commit(commit_of(plan))
+    assert (first.outcome, second.outcome) == (Outcome.APPLIED, Outcome.APPLIED)
+    assert await store.read(["order_1"]) == stored
+    assert stored[0].token == "token_01"
     assert await events(store) == 1
 
 
 async def test_a_duplicate_that_arrives_after_the_next_commit_is_a_conflict(
-    store: RedisStore,
+    orders: Orders, store: RedisStore
 ) -> None:
     """A request that was delayed in the network does not overwrite later commits."""
-    plan = a_plan(await begin(store), walked=EDGE)
-    call = store._commit_call(plan, msgspec.structs.replace(plan.record, token="t1"))
-    await store.link.script(*call)
-    first = await store.load("order_1", 1)
-    assert first is not None
-    newest = await commit_once(store, first, polls=9)
-    assert (await store.link.script(*call))[0] == b"conflict"
-    assert await store.load("order_1", 1) == newest
+    commit = commit_of(under_token(a_plan(await begin(orders), walked=EDGE), "token_01"))
+    await store.commit(commit)
+    newest = await changed(orders, await loaded(orders), asked_at_ms=9)
+    late = await store.commit(commit)
+    assert (late.outcome, late.stored) == (Outcome.CONFLICT, (await store.read(["order_1"]))[0])
+    assert contents(await loaded(orders)) == contents(newest)
     assert await events(store) == 1
 
 
@@ -142,13 +151,14 @@ async def test_a_commit_that_never_gets_through_is_given_up(proxy: Proxy) -> Non
     """All requests are lost: `StoreUnavailable`, in time."""
     store = RedisStore(proxy.url, deadline_s=1.0)
     await store.open()
-    snapshot = await begin(store)
+    orders = Orders(store)
+    order = await begin(orders)
     proxy.lose_requests = 1_000
     began = time.monotonic()
     with pytest.raises(StoreUnavailable):
-        await store.commit(a_plan(snapshot))
+        await orders.commit(a_plan(order))
     assert time.monotonic() - began < 2.5
-    assert await store.load("order_1", 1) == snapshot
+    assert contents(await loaded(orders)) == contents(order)
     await store.aclose()
 
 
@@ -159,45 +169,43 @@ async def test_the_reply_to_a_cancelled_command_reaches_no_other_caller(
     """A caller is cancelled in the middle: the next one gets its own reply."""
     store = RedisStore(request.getfixturevalue(url))
     await store.open()
+    orders = Orders(store)
     for i in range(8):
-        await begin(store, f"order_{i}")
+        await begin(orders, f"order_{i}")
     chance = random.Random(7)
     for i in range(150):
         cancelled: asyncio.Future[Any] = asyncio.ensure_future(
-            store.lease(64, 1) if i % 5 == 0 else store.load(f"order_{i % 8}", 1)
+            store.lease(64, 1) if i % 5 == 0 else orders.load(f"order_{i % 8}")
         )
         await asyncio.sleep(chance.choice([0, 0, 0.0002, 0.0005, 0.001]))
         cancelled.cancel()
         other = (i + 3) % 8
-        found = await store.load(f"order_{other}", 1)
-        assert found is not None
-        assert found.order_id == f"order_{other}"
-        assert found.record.nonce == "n0"
-        loaded = await asyncio.gather(*(store.load(f"order_{k}", 1) for k in range(8)))
-        assert [s and s.order_id for s in loaded] == [f"order_{k}" for k in range(8)]
+        found = await loaded(orders, f"order_{other}")
+        assert found.id == f"order_{other}"
+        assert found.record(1).nonce == "n0"
+        several = await asyncio.gather(*(loaded(orders, f"order_{k}") for k in range(8)))
+        assert [order.id for order in several] == [f"order_{k}" for k in range(8)]
         await asyncio.gather(cancelled, return_exceptions=True)
     await store.aclose()
 
 
-async def test_cancelled_commits_are_stored_whole_or_not_at_all(
-    store: RedisStore,
-) -> None:
+async def test_cancelled_commits_are_stored_whole_or_not_at_all(orders: Orders) -> None:
     """Each order has the cancelled commit or the one before it, and the store goes on."""
     chance = random.Random(11)
-    snapshots = {f"order_{i}": await begin(store, f"order_{i}") for i in range(6)}
+    newest = {f"order_{i}": await begin(orders, f"order_{i}") for i in range(6)}
     for i in range(90):
         order_id = f"order_{i % 6}"
         ours = f"{order_id}-{i}"
         cancelled = asyncio.ensure_future(
-            store.commit(a_plan(snapshots[order_id], cf_payment_id=ours))
+            orders.commit(a_plan(newest[order_id], cf_payment_id=ours))
         )
         await asyncio.sleep(chance.choice([0, 0.0003, 0.0006, 0.0015]))
         cancelled.cancel()
         await asyncio.gather(cancelled, return_exceptions=True)
-        found = await store.load(order_id, 1)
-        assert found is not None
-        assert found.record.cf_payment_id in (ours, snapshots[order_id].record.cf_payment_id)
-        snapshots[order_id] = found
+        found = await loaded(orders, order_id)
+        before = newest[order_id].record(1).cf_payment_id
+        assert found.record(1).cf_payment_id in (ours, before)
+        newest[order_id] = found
 
 
 # servers that do not respond
@@ -216,18 +224,18 @@ async def test_a_server_that_hangs_is_unavailable_after_the_deadline(server: Ser
     """Connected, but no reply comes: at open and later."""
     store, late = (RedisStore(server.url, deadline_s=0.4) for _ in range(2))
     await store.open()
-    snapshot = await begin(store)
+    orders = Orders(store)
+    order = await begin(orders)
     server.pause()
     try:
-        for call in (store.commit(a_plan(snapshot)), store.lease(64, 1), late.open()):
+        for call in (orders.commit(a_plan(order)), store.lease(64, 1), late.open()):
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match=r"no reply .* 0\.4 s"):
                 await call
             assert time.monotonic() - began < 1.0
     finally:
         server.resume()
-    found = await store.load("order_1", 1)
-    assert found is not None
+    assert await orders.load("order_1") is not None
     await store.aclose()
 
 
@@ -235,16 +243,18 @@ async def test_a_server_that_dies_is_unavailable_and_found_again(server: Server)
     """Killed under thirty open connections: refused in time, and served after its return."""
     store = RedisStore(server.url)
     await store.open()
-    snapshot = await begin(store)
-    await asyncio.gather(*(store.load("order_1", 1) for _ in range(30)))
+    orders = Orders(store)
+    order = await begin(orders)
+    await asyncio.gather(*(orders.load("order_1") for _ in range(30)))
     await asyncio.sleep(0.05)
     server.kill()
     with pytest.raises(StoreUnavailable):
-        await store.commit(a_plan(snapshot))
+        await orders.commit(a_plan(order))
     server.start()
-    written = await commit_once(store, snapshot, verified_after_restart=True)
-    loaded = await asyncio.gather(*(store.load("order_1", 1) for _ in range(30)))
-    assert all(found == written for found in loaded)
+    written = await verified(orders, order)
+    several = await asyncio.gather(*(loaded(orders) for _ in range(30)))
+    assert all(contents(found) == contents(written) for found in several)
+    await changed(orders, written, opens=True)
     await store.lease(64, 1)
     await store.aclose()
 
@@ -253,39 +263,52 @@ async def test_a_server_that_is_back_in_time_is_waited_for(server: Server) -> No
     """A short restart during a commit: the commit only takes longer."""
     store = RedisStore(server.url, deadline_s=5)
     await store.open()
-    snapshot = await begin(store)
+    orders = Orders(store)
+    order = await begin(orders)
     server.kill()
-    committing = asyncio.ensure_future(store.commit(a_plan(snapshot, verified_after_restart=True)))
+    committing = asyncio.ensure_future(changed(orders, order))
     await asyncio.sleep(0.1)
     await asyncio.to_thread(server.start)
-    assert (await committing).outcome is Outcome.OK
+    await verified(orders, await committing)
     await store.aclose()
 
 
 async def test_a_lost_script_is_sent_again(store: RedisStore, valkey_server: Server) -> None:
     """After SCRIPT FLUSH every call still works, one by one and in a pipeline."""
-    snapshot = await begin(store)
+    orders = Orders(store)
+    order = await begin(orders)
     valkey_server.run("SCRIPT", "FLUSH")
-    snapshot = await commit_once(store, snapshot, wake_at_ms=1)
+    order = await changed(orders, order, wake_at_ms=1)
     valkey_server.run("SCRIPT", "FLUSH")
-    assert [found.id for found in await store.lease(64, 60_000)] == [snapshot.id]
+    assert ids(await store.lease(64, 60_000)) == [order.id]
     valkey_server.run("SCRIPT", "FLUSH")
-    assert [found.id for found in await store.list(Page())] == [snapshot.id]
+    assert [found.id for found in await orders.list(Page())] == [order.payment(1).id]
 
 
 async def test_two_versions_of_the_script_run_side_by_side(
-    store: RedisStore, redis_url: str
+    orders: Orders, store: RedisStore, redis_url: str
 ) -> None:
     """During an upgrade the words of a command may differ: each process runs its own text."""
-    other = RedisLink(redis_url, script=SCRIPT.replace("lease = lease,", "take = lease,"))
+    other = RedisLink(
+        redis_url, script=lambda text: text.replace("lease = lease,", "take = lease,")
+    )
     await other.open()
-    snapshot = await commit_once(store, await begin(store), wake_at_ms=1)
-    place = store.keys.partition(snapshot.order_id)
+    order = await changed(orders, await begin(orders), wake_at_ms=1)
+    keys, place = store.keys, store.keys.partition(order.id)
     for _ in range(2):
-        taking = ["take", 0, store.keys.order_prefix(place), 1, 1]
-        taken = await other.script([store.keys.wake(place)], taking)
-        assert taken[2][0][0].decode() == snapshot.id
-        assert [found.id for found in await store.lease(64, 0)] == [snapshot.id]
+        taking = ["take", 0, "name", keys.order_prefix(place), 1, 1]
+        taken = await other.script(
+            [
+                keys.wake(place),
+                keys.leases(place),
+                keys.run(place),
+                keys.index(place, "unreadable"),
+            ],
+            taking,
+        )
+        ((_, _, rows),) = taken[3]
+        assert rows[0][0].decode() == order.id
+        assert ids(await store.lease(64, 0)) == [order.id]
     await other.aclose()
 
 
@@ -306,12 +329,12 @@ async def test_a_store_that_is_not_open_is_unavailable(redis_url: str) -> None:
     """Before `open` and after `aclose`; closing twice is harmless."""
     store = RedisStore(redis_url)
     with pytest.raises(StoreUnavailable, match="not open"):
-        await store.load("order_1", 1)
+        await Orders(store).load("order_1")
     await store.open()
     await store.aclose()
     await store.aclose()
     with pytest.raises(StoreUnavailable, match="not open"):
-        await store.load("order_1", 1)
+        await Orders(store).load("order_1")
 
 
 # servers that must not be used
@@ -349,20 +372,21 @@ async def test_a_full_server_refuses_and_keeps_what_it_has(server: Server) -> No
     """`StoreUnavailable` that names memory, and nothing is written in part."""
     store = RedisStore(server.url)
     await store.open()
-    snapshot = await begin(store)
+    orders = Orders(store)
+    order = await begin(orders)
     before = everything(server)
     server.run("CONFIG", "SET", "maxmemory", "1")
-    plan = a_plan(snapshot, state=State.INITIATED, walked=EDGE, reviews=(Review("r", 1),))
+    plan = a_plan(order, state=State.INITIATED, walked=EDGE, reviews=(Review("r", 1),))
     with pytest.raises(StoreUnavailable, match="memory"):
-        await store.commit(plan)
+        await orders.commit(plan)
     with pytest.raises(StoreUnavailable, match="memory"):
-        await begin(store, "order_2")
+        await begin(orders, "order_2")
     with pytest.raises(StoreUnavailable, match="memory"):
         await RedisStore(server.url).open()
-    assert await store.load("order_1", 1) == snapshot
+    assert contents(await loaded(orders)) == contents(order)
     server.run("CONFIG", "SET", "maxmemory", "0")
     assert everything(server) == before
-    assert (await store.commit(plan)).outcome is Outcome.OK
+    assert (await orders.commit(plan)).outcome is Outcome.APPLIED
     await store.aclose()
 
 
@@ -372,14 +396,15 @@ async def test_a_replica_is_refused_at_open_and_unavailable_later(
     """A replica takes no payments, from the start or after a failover."""
     store = RedisStore(server.url)
     await store.open()
-    snapshot = await begin(store)
+    orders = Orders(store)
+    order = await begin(orders)
     server.run("REPLICAOF", "127.0.0.1", free_port())
     with pytest.raises(ConfigError, match="replica"):
         await RedisStore(server.url).open()
     with pytest.raises(StoreUnavailable, match="read-only"):
-        await store.commit(a_plan(snapshot))
+        await orders.commit(a_plan(order))
     server.run("REPLICAOF", "NO", "ONE")
-    await commit_once(store, snapshot, verified_after_restart=True)
+    await verified(orders, order)
     await store.aclose()
 
 
@@ -390,14 +415,15 @@ async def test_a_failover_behind_a_name_is_followed(server: Server, tmp_path: Pa
         async with Proxy(server.port).running() as name:
             store = RedisStore(name.url)
             await store.open()
-            snapshot = await begin(store)
+            orders = Orders(store)
+            order = await begin(orders)
             successor.run("REPLICAOF", "127.0.0.1", server.port)
             while successor.run("DBSIZE") != server.run("DBSIZE"):
                 await asyncio.sleep(0.05)
             successor.run("REPLICAOF", "NO", "ONE")
             server.run("REPLICAOF", "127.0.0.1", successor.port)
             name.target = successor.port
-            await commit_once(store, snapshot, verified_after_restart=True)
+            await verified(orders, order)
             await store.aclose()
 
 
@@ -405,7 +431,8 @@ async def test_a_server_busy_with_a_script_is_unavailable(server: Server) -> Non
     """Another client's endless script is a `StoreUnavailable`: it may end."""
     store = RedisStore(server.url, deadline_s=1.0)
     await store.open()
-    snapshot = await begin(store)
+    orders = Orders(store)
+    order = await begin(orders)
     server.run("CONFIG", "SET", "busy-reply-threshold", "10")
 
     def hold() -> None:
@@ -416,10 +443,10 @@ async def test_a_server_busy_with_a_script_is_unavailable(server: Server) -> Non
     thread.start()
     await asyncio.sleep(0.1)
     with pytest.raises(StoreUnavailable):
-        await store.commit(a_plan(snapshot))
+        await orders.commit(a_plan(order))
     server.run("SCRIPT", "KILL")
     thread.join()
-    await commit_once(store, snapshot)
+    await changed(orders, order)
     await store.aclose()
 
 
@@ -436,7 +463,7 @@ async def test_another_number_of_partitions_is_refused(
         with pytest.raises(ConfigError, match="64 partitions"):
             await other.open()
     with pytest.raises(StoreUnavailable, match="not open"):
-        await other.load("order_1", 1)
+        await Orders(other).load("order_1")
     apart = RedisStore(address, namespace="apart", partitions=32)
     await apart.open()
     await apart.aclose()
@@ -480,13 +507,12 @@ async def test_options_of_the_address_that_change_replies_are_ignored(redis_url:
     """Text instead of bytes, or RESP 3, would change every reply; `db` is used."""
     store = RedisStore(f"{redis_url}/3?decode_responses=True&protocol=3&retry_on_timeout=1")
     await store.open()
-    snapshot = await begin(store)
-    await commit_once(store, snapshot, wake_at_ms=1)
-    assert len(await store.lease(64, 1)) == 1
+    await begin(Orders(store), wake_at_ms=1)
+    assert ids(await store.lease(64, 1)) == ["order_1"]
     await store.aclose()
     other = RedisStore(redis_url)
     await other.open()
-    assert await other.load("order_1", 1) is None
+    assert await Orders(other).load("order_1") is None
     await other.aclose()
 
 
@@ -505,47 +531,6 @@ async def test_a_server_that_is_not_a_redis_is_a_store_error() -> None:
     server.close()
 
 
-# foreign bytes
-
-
-@pytest.mark.parametrize("blob", [b"garbage", b"\x93\x01\x02\x03", b"\xdc\x00\x03\x01\x02\xa1x"])
-async def test_foreign_bytes_are_a_store_error(store: RedisStore, blob: bytes) -> None:
-    """Bytes that are not a record are reported, and never overwritten."""
-    snapshot = await begin(store)
-    key = store.keys.order("order_1")
-    await store.link.command("HSET", key, "1", blob)
-    with pytest.raises(StoreError):
-        await store.load("order_1", 1)
-    with pytest.raises(StoreError):
-        await store.list(Page())
-    with contextlib.suppress(StoreError):
-        assert (await store.commit(a_plan(snapshot))).outcome is not Outcome.OK
-    assert await store.link.command("HGET", key, "1") == blob
-
-
-async def test_foreign_bytes_beside_a_record_are_a_store_error(store: RedisStore) -> None:
-    """So are an order's entry and a next action that do not decode."""
-    for field in ("o", "1a"):
-        await begin(store, f"order_{field}")
-        await store.link.command("HSET", store.keys.order(f"order_{field}"), field, b"\xc1\xff")
-        with pytest.raises(StoreError):
-            await store.load(f"order_{field}", 1)
-
-
-async def test_one_unreadable_record_does_not_hide_the_others(store: RedisStore) -> None:
-    """A lease returns the readable payments; alone, the unreadable one is reported."""
-    for i in range(6):
-        await commit_once(store, await begin(store, f"order_{i}"), wake_at_ms=1)
-    await store.link.command("HSET", store.keys.order("order_3"), "1", b"garbage")
-    leased = await store.lease(640, 30)
-    assert sorted(found.order_id for found in leased) == [f"order_{i}" for i in (0, 1, 2, 4, 5)]
-    for found in leased:
-        await commit_once(store, found, wake_at_ms=None)
-    await asyncio.sleep(0.05)
-    with pytest.raises(StoreError, match="decode"):
-        await store.lease(640, 60_000)
-
-
 # commands that are used
 
 
@@ -556,26 +541,37 @@ async def test_it_uses_no_command_that_blocks_a_server_or_needs_several_slots(
     valkey_server.run("CONFIG", "RESETSTAT")
     again = RedisStore(valkey_server.url)
     await again.open()
-    snapshot = await commit_once(again, await begin(again), walked=EDGE, wake_at_ms=1)
-    await again.start("order_1", a_record(again), FLOW)
-    await again.lease(64, 1)
-    await again.list(Page())
-    await again.list(Page(review=True))
-    await again.flow_text("order_1", snapshot.record.digest)
-    await again.load("order_1", 1)
+    orders = Orders(again)
+    order = await begin(orders)
+    order = await changed(orders, order, walked=EDGE, wake_at_ms=1, opens=True, gate=Gate.PAY)
+    await begin(orders)
+    leased = await again.lease(64, 1)
+    await orders.list(Page())
+    await orders.list(Page(review=True))
+    await orders.list(Page((State.CREATED,), review=True))
+    await again.flow_text("order_1", order.record(1).digest)
     await again.overdue()
-    await again.defer(snapshot, 1)
-    await again.notify(
-        Notification(type="T", content_id="c", order_id="order_1", cf_payment_id="1")
-    )
-    await again.clear_notifications(snapshot, 2**60)
-    await commit_once(again, snapshot, polls=1)
-    assert await again.purge([await begin(again, "order_2")])
+    order = await loaded(orders)
+    for lease in ("", leased.orders[0][0].lease):
+        assert await again.defer("order_1", 1, token=order.token, lease=lease) is None
+    notification = Notification(type="T", content_id="c", order_id="order_1", cf_payment_id="1")
+    await again.notify(notification, notice_digest("1", ""))
+    order = await loaded(orders)
+    order = await applied(orders, msgspec.structs.replace(a_plan(order), answered=order.notices))
+    await again.set_gate("pay", "alice")
+    await again.set_gate("pay", "")
+    assert await again.gates() == {}
+    assert await orders.remove(order)
+    await begin(orders)
+    await again.set_aside("order_1")
     await again.aclose()
-    from_clients = {"evalsha", "eval", "hget", "hmget", "hsetnx", "info", "client|setinfo"}
-    from_the_script = {"time", "hset", "hdel", "zadd", "zrem", "zscore", "xadd", "xlen"}
-    from_the_script |= {"zrangebyscore", "zrevrangebyscore", "zrange", "zcount"}
-    from_the_script |= {"exists", "hexists", "hlen", "del", "set", "pexpire", "info"}
+    from_clients = {"evalsha", "eval", "info", "client|setinfo"}
+    from_clients |= {"hget", "hset", "hsetnx", "hexists", "hmget"}
+    from_the_script = {"time", "info", "exists", "del"}
+    from_the_script |= {"get", "set", "mget", "getrange", "setrange"}
+    from_the_script |= {"hget", "hset", "hsetnx", "hdel", "hexists", "hlen", "hincrby", "hmget"}
+    from_the_script |= {"hgetall", "zadd", "zrem", "zscore", "zrange", "zcount"}
+    from_the_script |= {"zrangebyscore", "zrevrangebyscore", "xadd", "xlen"}
     from_this_test = {"config|resetstat"}
     assert set(valkey_server.calls()) <= from_clients | from_the_script | from_this_test
 
@@ -598,6 +594,6 @@ async def test_it_works_without_hiredis(redis_url: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("cfflow.store.redis.link._pack_fast", None)
     store = RedisStore(redis_url)
     await store.open()
-    await commit_once(store, await begin(store), wake_at_ms=1)
-    assert len(await store.lease(64, 1)) == 1
+    await begin(Orders(store), wake_at_ms=1)
+    assert ids(await store.lease(64, 1)) == ["order_1"]
     await store.aclose()

@@ -12,7 +12,7 @@ from random import Random
 from cfflow import UPI, Card, NetBanking, Orchestrator, Payment
 from cfflow.cashfree.methods import PaymentMethod
 from cfflow.core.arguments import LEFT_OUT
-from cfflow.errors import CfflowError
+from cfflow.errors import CfflowError, StoreUnavailable
 from tests.sim.process import ACTION, Action, Died, Process
 from tests.sim.rules import Rules
 from tests.sim.story import Story
@@ -34,17 +34,35 @@ _SENSIBLE: dict[str, dict[str, float]] = {
 }
 _ENDS = {"captured", "voided", "failed"}
 
+#: The same on an order that takes several payments: customers change their minds.
+_SENSIBLE_IN_SEVERAL = _SENSIBLE | {
+    "created": {"pay": 10, "refresh": 1, "abandon": 0.2},
+    "initiated": {"refresh": 3, "start": 1, "abandon": 3},
+    "otp_pending": {"submit_otp": 6, "resend_otp": 1, "leave_otp": 1, "refresh": 2, "abandon": 2},
+    "authorized": {"capture": 3, "void": 4, "refresh": 2, "abandon": 1},
+    "voided": {"start": 9, "refresh": 1},
+    "failed": {"start": 9, "refresh": 1},
+}
+
+#: So many payments of one order the customers of such a world try.
+_PAYMENTS_MAX = 4
+
 
 @dataclass(slots=True, eq=False)
 class Sale:
-    """One order: its flow, card and amount, and the payments that its callers have seen."""
+    """One order: its flow, card and amount, and the payments that its callers have seen.
+
+    `takes_several`: after a payment that failed or was abandoned the customer tries another one.
+    """
 
     order_id: str
     session: str
     flow: str
     card: str
     amount: str | None = "170.00"
+    takes_several: bool = False
     seen: list[Payment] = field(default_factory=list)
+    abandoned: set[str] = field(default_factory=set)
 
     def keep(self, payment: object) -> None:
         """Keep a payment as a caller got it."""
@@ -112,10 +130,43 @@ class Caller:
                 tasks[0].cancel()
             for task in tasks:
                 await asyncio.wait([task])
+            done = not tasks[0].cancelled() and tasks[0].result()
+            for pause_s in () if done else self._again_s():
+                await asyncio.sleep(pause_s)
+                await self.act(sale, name, target)
             await asyncio.sleep(self._pause_s(sale))
 
-    async def act(self, sale: Sale, name: str, target: Payment | str) -> None:
-        """Make one call, and compare its outcome with what it sent."""
+    def _again_s(self) -> tuple[float, ...]:
+        """Return the pauses before a step is tried again that the store has refused.
+
+        After a restart steps are refused until a lost call cannot be on its way any more.
+        """
+        return self._rng.choice(((), (1.0,), (5.0, 20.0), (25.0, 20.0)))
+
+    async def poll(self, sale: Sale, times: int) -> None:
+        """Ask about payments of an order, as a page does that shows one of them."""
+        for _ in range(times):
+            await asyncio.sleep(self._rng.choice((0.3, 1.0, 3.0)) * self._rng.uniform(0.5, 1.5))
+            if sale.seen:
+                about = self._rng.choice(sorted({payment.id for payment in sale.seen}))
+                await self.act(sale, "refresh", about)
+
+    async def decide(self, sale: Sale, times: int) -> None:
+        """Do a person's work: close reviews, resolve payments, adopt the order."""
+        for _ in range(times):
+            await asyncio.sleep(self._rng.choice((3.0, 15.0, 60.0)) * self._rng.uniform(0.5, 1.5))
+            found = [payment for payment in sale.seen if payment.review]
+            if self._rng.random() < 0.1:
+                await self.act(sale, "adopt", f"{sale.order_id}.1")
+            elif found:
+                name = self._rng.choice(("acknowledge", "acknowledge", "resolve"))
+                await self.act(sale, name, self._rng.choice(found).id)
+
+    async def act(self, sale: Sale, name: str, target: Payment | str) -> bool:
+        """Make one call, and compare its outcome with what it sent.
+
+        Returns False where the store was not available, and the call may be made again.
+        """
         about = target if isinstance(target, str) else target.id
         action = Action(next(self._numbers), name, about)
         ACTION.set(action)
@@ -125,6 +176,8 @@ class Caller:
         try:
             payment = await self._calls[name](sale, target)
             sale.keep(payment)
+            if name == "abandon":
+                sale.abandoned.add(about)
             self._story.add(self._process.name, f"[{action.number}] {payment!r}")
         except CfflowError as raised:
             error = raised
@@ -132,8 +185,9 @@ class Caller:
             text = f"[{action.number}] {type(raised).__name__}: {raised}"
             self._story.add(self._process.name, text[:160])
         except Died:
-            return
+            return True
         self._rules.finished(action, error)
+        return not (isinstance(error, StoreUnavailable) and error.safe_to_retry)
 
     def _choose(self, sale: Sale) -> tuple[str, Payment | str]:
         """Draw the next call: mostly one that makes sense for the payment as last seen."""
@@ -144,18 +198,24 @@ class Caller:
         target: Payment | str = newest if drawn < 0.75 else self._rng.choice(sale.seen)
         if drawn > 0.9:
             target = newest.id
-        if self._rng.random() < 0.12:
-            return self._rng.choice(tuple(self._calls)), target
-        return self._sensible(newest), target
+        random = self._rng.random() < 0.12
+        name = self._rng.choice(tuple(self._calls)) if random else self._sensible(sale, newest)
+        number = int(newest.id.rpartition(".")[2])
+        if sale.takes_several and name == "start" and number >= _PAYMENTS_MAX:
+            name = "refresh"
+        return name, target
 
-    def _sensible(self, payment: Payment) -> str:
+    def _sensible(self, sale: Sale, payment: Payment) -> str:
+        if sale.takes_several and payment.id in sale.abandoned and self._rng.random() < 0.8:
+            return "start"
         if payment.review and self._rng.random() < 0.3:
             return self._rng.choice(("acknowledge", "resolve"))
         if payment.operation is not None:
             step = payment.operation.step.value
             again = step if step in {"capture", "void"} else "refresh"
             return self._rng.choice(("refresh", again))
-        weights = _SENSIBLE[payment.state.value]
+        table = _SENSIBLE_IN_SEVERAL if sale.takes_several else _SENSIBLE
+        weights = table[payment.state.value]
         return self._rng.choices(tuple(weights), tuple(weights.values()))[0]
 
     def _pause_s(self, sale: Sale) -> float:
@@ -195,8 +255,9 @@ class Caller:
         return await self._orchestrator.abandon(target)
 
     async def _acknowledge(self, sale: Sale, target: Payment | str) -> Payment:
-        newest = sale.newest
-        reasons = newest.review if newest else ()
+        name = target if isinstance(target, str) else target.id
+        shown = [payment for payment in sale.seen if payment.id == name]
+        reasons = shown[-1].review if shown else ()
         reason = self._rng.choice(reasons or ("no_answer",))
         return await self._orchestrator.acknowledge(target, reason, actor="ann", note="seen")
 

@@ -30,6 +30,7 @@ class Customers:
         story: Story,
         now: Callable[[], float],
         rough: bool,
+        several: bool,
     ) -> None:
         self._bank = bank
         self._account = account
@@ -40,6 +41,11 @@ class Customers:
         self._now = now
         self.late = 0.6 if rough else rng.choice((0.0, 0.2, 0.6))
         self.passive = rng.choice((0.0, 0.1, 0.5))
+        self._verdicts = ("SUCCESS", "SUCCESS", "SUCCESS", "FAILED", "USER_DROPPED")
+        if several:
+            # A payment must fail for another one to be begun, and its money may come later.
+            self.late, self.passive = 0.5, 0.1
+            self._verdicts = ("SUCCESS", "SUCCESS", "FAILED", "FAILED", "USER_DROPPED")
         self._met: set[int] = set()
         self.waiting = 0
 
@@ -73,7 +79,7 @@ class Customers:
         types_otp = attempt.method.action == "post"
         if self._rng.random() < (0.8 if types_otp else self.passive):
             return
-        verdict = self._rng.choice(("SUCCESS", "SUCCESS", "SUCCESS", "FAILED", "USER_DROPPED"))
+        verdict = self._rng.choice(self._verdicts)
         self._later(self._rng.choice((0.5, 5.0, 40.0, 200.0)), attempt, verdict)
 
     def _later(self, about_s: float, attempt: Attempt, verdict: str) -> None:

@@ -1,7 +1,7 @@
 """A process's connection to the store, with the delays and losses that Redis can have.
 
 A command that was sent is carried out, even if its sender dies or cancels it then. A command
-without a result is handled as `RedisStore` does: it is sent again under its token, or raises
+without a reply is handled as `RedisStore` does: the same bytes are sent again, or it raises
 `StoreUnavailable`. It may have had its effect, may have none, or may still have it later.
 """
 
@@ -11,15 +11,15 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
 from cfflow.errors import StoreUnavailable
-from cfflow.store.protocol import Committed, Outcome, Started
 from cfflow.testing import MemoryStore
 from tests.sim.loop import VirtualLoop
 from tests.sim.network import at_once
-from tests.sim.process import Process
+from tests.sim.process import ACTION, Action, Process
 from tests.sim.story import Story
 from tests.sim.weather import Weather
 
@@ -27,14 +27,19 @@ from tests.sim.weather import Weather
 _DEADLINE_S = 3.0
 _SLOW_S = 2.9
 
-_READS = frozenset({"load", "list", "flow_text"})
+#: The commands that write nothing.
+READS = frozenset({"read", "find", "flow_text", "gates", "overdue"})
+
+#: An idle worker asks whether something is due so seldom; a run must not be filled with that.
+_IDLE_S = 20.0
 
 
 @dataclass(slots=True, eq=False)
 class Command:
-    """One command of one process."""
+    """One command of one process, and the call on whose behalf it was sent."""
 
     process: Process
+    action: Action | None
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -88,73 +93,69 @@ class Disk:
     ) -> asyncio.Future[Any]:
         self._process.check()
         fault = self._weather.disk_fault()
-        if name in _READS and fault not in {"", "slow"}:
+        if name in READS and fault not in {"", "slow"}:
             fault = "lost_before"
-        command = Command(self._process, name, args, kwargs, fault)
+        command = Command(self._process, ACTION.get(), name, args, kwargs, fault)
         result: asyncio.Future[Any] = self._loop.create_future()
         up_s = self._weather.pause_s() / 4
         if fault == "slow":
             up_s += self._rng.uniform(0.5, _SLOW_S)
-        if name == "lease":
-            up_s += self._idle_s()
         if fault in {"lost_before", "lost_after", "late"}:
             self._loop.call_later(_DEADLINE_S, self._fail, command, result)
         if fault == "late":
             up_s = _DEADLINE_S + self._rng.uniform(0, 2)
         if fault != "lost_before":
-            self._loop.call_later(up_s, self._carry_out, command, result)
+            carry_out = self._carry_out
+            if name == "lease" and not fault:
+                carry_out = partial(self._when_due, self._loop.time() + _IDLE_S)
+            self._loop.call_later(up_s, carry_out, command, result)
         if self._weather.strikes():
             self._process.die(f"after it sent {name} to the store")
         self._process.check()
         return result
 
-    def _idle_s(self) -> float:
-        """Return how long a lease without due payments waits: idle workers must not fill a run."""
+    def _when_due(self, until_s: float, command: Command, result: asyncio.Future[Any]) -> None:
+        """Carry out a lease once an order is due: idle workers must not fill a run."""
         wait_ms = min(self._store._wakes.values(), default=2**60) - self._store.now_ms()
-        return min(max(wait_ms / 1000, 0.0), _SLOW_S)
+        wait_s = min(wait_ms / 1000, _SLOW_S, until_s - self._loop.time())
+        if wait_s <= 0 or not self._process.alive:
+            self._carry_out(command, result)
+        else:
+            self._loop.call_later(wait_s, self._when_due, until_s, command, result)
 
     def _carry_out(self, command: Command, result: asyncio.Future[Any]) -> None:
         """Run it in the store, which is one process: no other command comes in between."""
-        try:
-            done = self._do(command)
-        except Exception as error:  # noqa: BLE001  whatever the store raises is the command's result
-            self._loop.call_later(self._weather.pause_s() / 4, self._raise, result, error)
-            return
-        down_s = self._weather.pause_s() / 4
+        done, error = self._do(command)
         if command.fault == "resent":
+            # The reply was lost. Its connection is broken, and the same bytes are sent again.
             again_s = self._rng.uniform(0.05, 2.5)
-            self._loop.call_later(again_s, self._send_again, command, result, done)
+            self._loop.call_later(again_s, self._send_again, command, result)
         elif command.fault in {"", "slow"}:
-            self._loop.call_later(down_s, self._answer, result, done)
+            self._reply(result, done, error)
         if self._weather.strikes():
             self._process.die(f"when the store had carried out its {command.name}")
 
-    def _do(self, command: Command) -> Any:
+    def _send_again(self, command: Command, result: asyncio.Future[Any]) -> None:
+        self._reply(result, *self._do(command))
+
+    def _do(self, command: Command) -> tuple[object, Exception | None]:
+        """Carry out a command once; return its result, or the error that the store raised."""
         work = getattr(self._store, command.name)(*command.args, **command.kwargs)
-        done = at_once(work)
+        try:
+            done = at_once(work)
+        except Exception as error:  # noqa: BLE001  whatever the store raises is the command's result
+            return None, error
         self._watch(command, done)
-        return done
+        return done, None
 
-    def _send_again(self, command: Command, result: asyncio.Future[Any], first: Any) -> None:
-        """The result was lost; send the command once more, under the same token."""
-        again = self._again(command, first)
-        self._loop.call_later(self._weather.pause_s() / 4, self._answer, result, again)
-
-    def _again(self, command: Command, first: Any) -> Any:
-        if isinstance(first, Started):
-            applied, snapshot = first.outcome == "ok", first.snapshot
-        elif isinstance(first, Committed) and first.snapshot is not None:
-            applied, snapshot = first.outcome is Outcome.OK, first.snapshot
+    def _reply(self, result: asyncio.Future[Any], done: object, error: Exception | None) -> None:
+        down_s = self._weather.pause_s() / 4
+        if error is None:
+            self._loop.call_later(down_s, self._answer, result, done)
         else:
-            return first
-        newest = at_once(self._store.load(snapshot.order_id, snapshot.n))
-        if applied and newest is not None and newest.record.token == snapshot.record.token:
-            if isinstance(first, Committed):
-                return Committed(Outcome.OK, self._store.now_ms(), snapshot)
-            return first
-        return self._do(command)
+            self._loop.call_later(down_s, self._raise, result, error)
 
-    def _answer(self, result: asyncio.Future[Any], done: Any) -> None:
+    def _answer(self, result: asyncio.Future[Any], done: object) -> None:
         if not result.done() and self._process.alive:
             result.set_result(done)
 

@@ -106,7 +106,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         handle, ready[drawn] = ready[drawn], ready[-1]
         ready.pop()
         self.steps += 1
-        if not handle.cancelled():
+        if not handle._cancelled:
             handle._run()
 
     def _jump(self) -> None:

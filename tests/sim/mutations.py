@@ -1,42 +1,79 @@
 """Deliberate bugs in cfflow. Some seed must find each of them.
 
 A bug that no seed finds is a gap in the rules.
+
+When the order became the unit of storage, the rules about several payments left the store. Each
+bug that was planted before is planted now where its rule has gone:
+
+| bug | planted before in | planted now in |
+|---|---|---|
+| operation_not_written_down | Engine._open | Engine._commit_step |
+| new_key_on_a_resend | due.resend | due.resend |
+| resend_without_an_inquiry | due.resendable, Engine._resolve | due.resendable, Engine._resolve |
+| lease_ignored | MemoryStore.lease | MemoryStore.lease |
+| token_not_checked | MemoryStore.commit (version_not_checked) | MemoryStore.commit |
+| pay_sent_again | GatewayClient.pay_with | GatewayClient.pay_with |
+| otp_sent_again | GatewayClient.authenticate | GatewayClient.authenticate |
+| one_empty_list_is_proof | answers._not_seen_twice | answers._not_seen_twice |
+| captured_is_overwritten | absorb._agrees, draft | absorb._agrees, draft |
+| foreign_attempt_owned | matching | matching |
+| timeout_taken_for_a_refusal | failures.from_transport | failures.from_transport |
+| server_error_taken_for_a_refusal | failures.from_answer | failures.from_answer |
+| wake_time_left_out | schedule.next_wake | schedule.next_wake |
+| hold_beside_a_hold | MemoryStore.commit (HOLDS) | order.SITUATIONS, its first row |
+| pause_not_noticed | engine.SEND_WITHIN_MS | engine.SEND_WITHIN_MS |
+| failed_never_revives | absorb._agrees | absorb._agrees |
+| siblings_with_money_not_noticed | decide.warn_of_siblings_with_money | the same |
+| late_pay_not_noticed | decide.warn_of_late_pay | decide.warn_of_late_pay |
+| restart_not_noticed | MemoryStore._may_be_rolled_back | store.common.stamp_of |
+| old_nonce_after_a_loss | decide.renew_nonce | decide._inquired |
+| ruled_out_by_amount | matching.is_older | matching.is_older |
+| refresh_restarts_the_schedule | Draft.asked | Draft.asked |
+| renewal_restarts_the_review_clock | steps.renewed | steps.renewed |
+| foreign_taker_ignored | decide.warn_of_second_taker | decide.warn_of_second_taker |
+| contradicting_entity_used | decide._of_this_order | decide._of_this_order, is_about |
+| siblings_ignored | siblings.why_barred, attempt_of | order.why_barred |
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from cfflow import engine
 from cfflow.cashfree import failures
 from cfflow.cashfree.client import GatewayClient
 from cfflow.core import (
     absorb,
     answers,
-    attempts,
     chart,
     decide,
     draft,
     due,
     matching,
+    order,
     schedule,
-    siblings,
 )
 from cfflow.core.chart import State, Trigger
-from cfflow.core.draft import Draft, Plan
+from cfflow.core.decide import Event, Inquired
+from cfflow.core.draft import Draft
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Observation
 from cfflow.core.operation import Operation
-from cfflow.core.record import Attempt, Record, Snapshot
-from cfflow.core.steps import renewed
+from cfflow.core.order import Order, Snapshot
+from cfflow.core.plan import Plan, under_token
+from cfflow.core.record import Record
+from cfflow.core.restart import Restart
+from cfflow.core.steps import Begin, renewed
 from cfflow.engine import Engine
 from cfflow.errors import GatewayUnavailable, OutcomeUnknown
-from cfflow.store.memory import store as memory
-from cfflow.store.protocol import Committed, Outcome, decode_record
+from cfflow.store.memory import store as memory_store
+from cfflow.store.orders import Shared, Written
+from cfflow.store.protocol import Commit, Committed, Leased, Outcome, StoredOrder
 from cfflow.testing import MemoryStore
 
 
@@ -69,11 +106,18 @@ def replaced(old: object, new: object) -> Iterator[None]:
 
 def operation_not_written_down() -> AbstractContextManager[None]:
     """The step is sent first, and stored together with its outcome."""
+    commit_step = Engine._commit_step
 
-    async def unwritten(_: Engine, plan: Plan, _begin: object, _flow: Flow) -> object:
-        return plan, Committed(Outcome.OK, plan.record.updated_at_ms, plan.snapshot)
+    async def unwritten(
+        self: Engine, held: Snapshot, begin: Begin, flow: Flow, shared: Shared
+    ) -> Written:
+        plan = begin(held, flow, self.store.now_ms())
+        if not plan.opens:
+            return await commit_step(self, held, begin, flow, shared)
+        plan = under_token(plan, "unwritten")
+        return Written(Outcome.APPLIED, plan, plan.after)
 
-    return changed(Engine, "_open", unwritten)
+    return changed(Engine, "_commit_step", unwritten)
 
 
 def new_key_on_a_resend() -> AbstractContextManager[None]:
@@ -87,9 +131,19 @@ def new_key_on_a_resend() -> AbstractContextManager[None]:
             return plan
         again = renewed(Draft(snapshot, flow, now_ms), operation)
         record = replace(plan.record, operation=again, sequence=again.sequence)
-        return replace(plan, snapshot=replace(plan.snapshot, record=record))
+        return replace(
+            plan,
+            after=_with(plan.after, {snapshot.n: record}),
+            changes=(replace(plan.change, record=record),),
+        )
 
     return replaced(resend, renewing)
+
+
+def _with(found: Order, records: Mapping[int, Record]) -> Order:
+    """Return an order with other records of some of its payments."""
+    blobs = enumerate(found.payments, 1)
+    return replace(found, payments=tuple(records.get(n, blob) for n, blob in blobs))
 
 
 @contextmanager
@@ -109,10 +163,10 @@ def resend_without_an_inquiry() -> Iterator[None]:
 
 
 def lease_ignored() -> AbstractContextManager[None]:
-    """A lease leaves the wake times as they are: every worker gets the same payments."""
+    """A lease leaves the wake times as they are: every worker gets the same orders."""
     lease = MemoryStore.lease
 
-    async def unleased(store: MemoryStore, limit: int, lease_ms: int) -> Sequence[Snapshot]:
+    async def unleased(store: MemoryStore, limit: int, lease_ms: int) -> Leased:
         wakes = dict(store._wakes)
         leased = await lease(store, limit, lease_ms)
         store._wakes.update(wakes)
@@ -121,17 +175,24 @@ def lease_ignored() -> AbstractContextManager[None]:
     return changed(MemoryStore, "lease", unleased)
 
 
-def version_not_checked() -> AbstractContextManager[None]:
+def token_not_checked() -> AbstractContextManager[None]:
     """A commit overwrites whatever is there."""
+
+    def overwriting(store: MemoryStore, commit: Commit) -> Commit:
+        held = store._orders.get(commit.order_id)
+        return commit if held is None else replace(commit, expected=held.token)
+
+    return _commits(overwriting)
+
+
+def _commits(other: Callable[[MemoryStore, Commit], Commit]) -> AbstractContextManager[None]:
+    """Have the store carry out another commit than the one that it gets."""
     commit = MemoryStore.commit
 
-    async def overwriting(store: MemoryStore, plan: Plan) -> Committed:
-        order = store._orders[plan.snapshot.order_id]
-        stored = decode_record(order.records[plan.snapshot.n])
-        before = replace(plan.before, record=stored)
-        return await commit(store, replace(plan, before=before))
+    async def changing(store: MemoryStore, asked: Commit) -> Committed:
+        return await commit(store, other(store, asked))
 
-    return changed(MemoryStore, "commit", overwriting)
+    return changed(MemoryStore, "commit", changing)
 
 
 def pay_sent_again() -> AbstractContextManager[None]:
@@ -223,12 +284,22 @@ def wake_time_left_out() -> AbstractContextManager[None]:
 
 def hold_beside_a_hold() -> AbstractContextManager[None]:
     """A step goes out while another payment of the order holds money."""
-    return changed(memory, "HOLDS", frozenset())
+    return _without_row("holds or took money")
+
+
+def open_pay_of_a_sibling_ignored() -> AbstractContextManager[None]:
+    """A step goes out while the pay of another payment of the order is on its way."""
+    return _without_row("has a pay open")
+
+
+def _without_row(name: str) -> AbstractContextManager[None]:
+    rows = tuple(row for row in order.SITUATIONS if row.name != name)
+    return changed(order, "SITUATIONS", rows)
 
 
 def pause_not_noticed() -> AbstractContextManager[None]:
     """A process that slept after its commit still sends the step."""
-    return changed(sys.modules["cfflow.engine"], "SEND_WITHIN_MS", 10**9)
+    return changed(engine, "SEND_WITHIN_MS", 10**9)
 
 
 def failed_never_revives() -> AbstractContextManager[None]:
@@ -254,20 +325,40 @@ def late_pay_not_noticed() -> AbstractContextManager[None]:
 
 
 def restart_not_noticed() -> AbstractContextManager[None]:
-    """The store has lost its last commits, and the engine does not check for it."""
-    return changed(MemoryStore, "_may_be_rolled_back", lambda *_: False)
+    """The store has lost its last commits, and does not check for it."""
+
+    def present(
+        _held: StoredOrder | None, _commit: Commit, restart: Restart, _now_ms: int
+    ) -> str | None:
+        return restart.history
+
+    return changed(memory_store, "stamp_of", present)
+
+
+def restart_verified_for_one_payment() -> AbstractContextManager[None]:
+    """The inquiry after a restart is decided for one payment of its order only."""
+
+    def for_one(
+        found: Order, events: Mapping[int, Event], flows: Mapping[int, Flow], now_ms: int
+    ) -> Plan:
+        verifies = any(isinstance(event, Inquired) and event.verified for event in events.values())
+        chosen = dict(list(events.items())[:1]) if verifies else events
+        return decided(found, chosen, flows, now_ms)
+
+    decided = engine._decided
+    return changed(engine, "_decided", for_one)
 
 
 def old_nonce_after_a_loss() -> AbstractContextManager[None]:
     """After a loss of data the keys of the lost steps are used again."""
 
-    def kept_nonce(
-        sketch: Draft, listed: tuple[Observation, ...], *, nonce: str, named: tuple[str, ...]
-    ) -> None:
-        renew_nonce(sketch, listed, nonce=sketch.nonce, named=named)
+    def kept_nonce(sketch: Draft, event: Inquired, listed: tuple[Observation, ...]) -> None:
+        nonce = sketch.nonce
+        inquired(sketch, event, listed)
+        sketch.nonce = nonce
 
-    renew_nonce = attempts.renew_nonce
-    return changed(decide, "renew_nonce", kept_nonce)
+    inquired = decide._inquired
+    return changed(decide, "_inquired", kept_nonce)
 
 
 def ruled_out_by_amount() -> AbstractContextManager[None]:
@@ -293,6 +384,23 @@ def refresh_restarts_the_schedule() -> AbstractContextManager[None]:
     return changed(Draft, "asked", restarting)
 
 
+def sibling_restarts_the_schedule() -> AbstractContextManager[None]:
+    """A commit about one payment starts the waits of the order's other payments again."""
+    order_with = Draft._order_with
+
+    def restarting(sketch: Draft, record: Record) -> Order:
+        made = order_with(sketch, record)
+        others = {
+            payment.n: replace(payment.record, since_at_ms=sketch.now_ms)
+            for payment in made.all_payments
+            if payment.n != sketch.snapshot.n
+        }
+        wakes = {n: schedule.next_wake(other, sketch.flow) for n, other in others.items()}
+        return _with(made, {n: replace(r, wake_at_ms=wakes[n]) for n, r in others.items()})
+
+    return changed(Draft, "_order_with", restarting)
+
+
 def renewal_restarts_the_review_clock() -> AbstractContextManager[None]:
     """A step that is sent under a new key counts as a new step."""
 
@@ -307,51 +415,99 @@ def foreign_taker_ignored() -> AbstractContextManager[None]:
     return changed(decide, "warn_of_second_taker", lambda *_: None)
 
 
-@contextmanager
-def siblings_ignored() -> Iterator[None]:
+def siblings_ignored() -> AbstractContextManager[None]:
     """A step goes out beside another payment of the order that is not over."""
+    return replaced(order.why_barred, lambda *_: None)
 
-    def bits(record: Record) -> Attempt:
-        return replace(attempt_of(record), bars=0)
 
-    attempt_of = siblings.attempt_of
-    with replaced(siblings.why_barred, lambda *_: None), replaced(attempt_of, bits):
+@contextmanager
+def contradicting_entity_used() -> Iterator[None]:
+    """An answer about another order moves a payment of this order."""
+    with (
+        changed(decide, "_of_this_order", lambda _, observations: observations),
+        replaced(decide.is_about, lambda *_: True),
+    ):
         yield
 
 
-def contradicting_entity_used() -> AbstractContextManager[None]:
-    """An answer about another order moves a payment of this order."""
-    return changed(decide, "_of_this_order", lambda _, observations: observations)
+def later_notification_removed() -> AbstractContextManager[None]:
+    """A commit removes all notifications of its order, and not those that it lists."""
+
+    def clearing(store: MemoryStore, commit: Commit) -> Commit:
+        held = store._orders.get(commit.order_id)
+        return commit if held is None else replace(commit, answered=held.notices)
+
+    return _commits(clearing)
+
+
+def closed_gate_passed() -> AbstractContextManager[None]:
+    """A step goes out that a person has stopped for all orders."""
+    return _commits(lambda _, commit: replace(commit, gate=""))
+
+
+def marker_of_a_paid_order_ignored() -> AbstractContextManager[None]:
+    """An order that was paid begins again after it was purged, and can be paid twice."""
+
+    def unmarked(store: MemoryStore, commit: Commit) -> Commit:
+        if not commit.expected:
+            store._markers.pop(commit.order_id, None)
+        return commit
+
+    return _commits(unmarked)
+
+
+def own_token_not_recognised() -> AbstractContextManager[None]:
+    """A commit whose reply was lost counts as another one's, once the order has changed since."""
+    return changed(engine, "_is_applied", lambda written: written.outcome is Outcome.APPLIED)
 
 
 Mutation = Callable[[], AbstractContextManager[None]]
 
-#: Every bug, with the network faults that show it soonest; None: any faults.
-MUTATIONS: dict[Mutation, tuple[str, ...] | None] = {
-    operation_not_written_down: None,
-    new_key_on_a_resend: None,
-    resend_without_an_inquiry: ("lost_before", "error_before", "lost_after"),
-    lease_ignored: None,
-    version_not_checked: None,
-    pay_sent_again: ("lost_before", "lost_after"),
-    otp_sent_again: ("lost_before", "lost_after"),
-    one_empty_list_is_proof: None,
-    captured_is_overwritten: None,
-    foreign_attempt_owned: None,
-    timeout_taken_for_a_refusal: None,
-    server_error_taken_for_a_refusal: None,
-    wake_time_left_out: None,
-    hold_beside_a_hold: (),
-    pause_not_noticed: (),
-    failed_never_revives: (),
-    siblings_with_money_not_noticed: (),
-    late_pay_not_noticed: ("stuck",),
-    restart_not_noticed: ("busy",),
-    old_nonce_after_a_loss: ("busy",),
-    ruled_out_by_amount: ("lost_after", "late_answer"),
-    refresh_restarts_the_schedule: None,
-    renewal_restarts_the_review_clock: ("error_stored",),
-    foreign_taker_ignored: ("lost_after",),
-    contradicting_entity_used: ("mixed",),
-    siblings_ignored: None,
+
+class Where(NamedTuple):
+    """A seed that finds a bug, in a rough world with these network faults; None: any faults.
+
+    `several`: whether its orders take several payments; None: as the seed draws it.
+    """
+
+    seed: int
+    faults: tuple[str, ...] | None = None
+    several: bool | None = None
+
+
+#: Every bug, and where it shows soonest.
+MUTATIONS: dict[Mutation, Where] = {
+    operation_not_written_down: Where(0),
+    new_key_on_a_resend: Where(0),
+    resend_without_an_inquiry: Where(0, ("lost_before", "error_before", "lost_after")),
+    lease_ignored: Where(0),
+    token_not_checked: Where(0),
+    pay_sent_again: Where(0, ("lost_before", "lost_after")),
+    otp_sent_again: Where(0, ("lost_before", "lost_after")),
+    one_empty_list_is_proof: Where(0),
+    captured_is_overwritten: Where(0),
+    foreign_attempt_owned: Where(0),
+    timeout_taken_for_a_refusal: Where(0),
+    server_error_taken_for_a_refusal: Where(0),
+    wake_time_left_out: Where(0),
+    hold_beside_a_hold: Where(0, ()),
+    open_pay_of_a_sibling_ignored: Where(0, several=True),
+    pause_not_noticed: Where(0, ()),
+    failed_never_revives: Where(0, ()),
+    siblings_with_money_not_noticed: Where(0, ()),
+    late_pay_not_noticed: Where(0, ("stuck",)),
+    restart_not_noticed: Where(0, ("busy",)),
+    restart_verified_for_one_payment: Where(0, (), several=True),
+    old_nonce_after_a_loss: Where(0, ("busy",)),
+    ruled_out_by_amount: Where(0, ("lost_after", "late_answer")),
+    refresh_restarts_the_schedule: Where(0),
+    sibling_restarts_the_schedule: Where(0, several=True),
+    renewal_restarts_the_review_clock: Where(0, ("error_stored",)),
+    foreign_taker_ignored: Where(0, ("lost_after",)),
+    siblings_ignored: Where(0),
+    contradicting_entity_used: Where(0, ("mixed",)),
+    later_notification_removed: Where(0),
+    closed_gate_passed: Where(0),
+    marker_of_a_paid_order_ignored: Where(0, ()),
+    own_token_not_recognised: Where(0),
 }

@@ -54,6 +54,7 @@ class Sent:
     at_s: float
     origin: Origin | None = None
     outcome: str = ""
+    status: int = 0
     ended_at_s: float = 0.0
     arrived_at_s: list[float] = field(default_factory=list)
     effects: list[LedgerEntry] = field(default_factory=list)
@@ -244,6 +245,7 @@ class Network:
             return
         mixed = _ELSEWHERE in response.content
         meaning = "unknown" if mixed else _meaning(response)
+        sent.status = response.status_code
         self._finish(sent, meaning, str(response.status_code))
         answer.set_result(response)
 

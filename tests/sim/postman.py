@@ -48,6 +48,7 @@ class Postman:
         story: Story,
         door: Door,
         now_ms: Callable[[], int],
+        several: bool,
     ) -> None:
         # Its own generator: the draws of the world must not depend on notifications.
         self._rng = Random(~seed)
@@ -58,7 +59,7 @@ class Postman:
         self._now_ms = now_ms
         self._lost = self._rng.choice((0.0, 0.2, 0.6))
         self.waiting = 0
-        if self._rng.random() < 0.5:
+        if self._rng.random() < 0.5 or several:
             bank.listen(self._happened)
 
     def _happened(self, effect: str, attempt: Attempt, _at: float) -> None:

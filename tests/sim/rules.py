@@ -6,13 +6,13 @@ rules check the requests instead, so that no test passes only because the bank r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
 from cfflow.core.operation import Step
-from cfflow.core.record import Snapshot
 from cfflow.core.schedule import PAY_MARGIN_MS
 from cfflow.core.steps import SEND_WITHIN_MS
 from cfflow.errors import (
+    AlreadyPaid,
     CfflowError,
     Conflict,
     GatewayError,
@@ -20,6 +20,9 @@ from cfflow.errors import (
     IllegalStep,
     InvalidInput,
     OtpLimit,
+    Paused,
+    StoreError,
+    TooManyPayments,
 )
 from tests.sim.books import Books
 from tests.sim.network import STEPS, Sent
@@ -40,7 +43,18 @@ _STORM_S = 30.0
 _OVER = frozenset({"failed", "dropped", "cancelled", "reversed"})
 
 #: Errors that mean that nothing was sent.
-_UNSENT = (Conflict, IllegalStep, InvalidInput, OtpLimit)
+_UNSENT = (
+    AlreadyPaid,
+    Conflict,
+    IllegalStep,
+    InvalidInput,
+    OtpLimit,
+    Paused,
+    TooManyPayments,
+)
+
+#: The gateway's answer that it has no such order or attempt.
+_NOT_FOUND = 404
 
 
 class Rules:
@@ -84,16 +98,20 @@ class Rules:
 
     def answered(self, sent: Sent) -> None:
         """A living process gets the outcome of its request."""
+        order_id = sent.ids[0] if sent.ids else ""
+        if sent.call.startswith("fetch_") and (
+            sent.outcome == "answered" or sent.status == _NOT_FOUND
+        ):
+            self._books.inquiries.setdefault(order_id, []).append(sent)
         if sent.outcome == "answered" and sent.call.startswith("fetch_payment"):
-            order_id = sent.ids[0]
             self._asked[order_id] = max(self._asked.get(order_id, 0.0), sent.at_s)
             if sent.call == "fetch_payments":
                 self._lists.setdefault(order_id, []).append(sent)
 
-    def purged(self, payments: Sequence[Snapshot]) -> None:
-        """An order has left the store: its numbers start again."""
-        for snapshot in payments:
-            self._steps.pop(snapshot.id, None)
+    def purged(self, orders: Collection[str]) -> None:
+        """Orders have left the store: the numbers of their payments start again."""
+        for name in [name for name in self._steps if name.rpartition(".")[0] in orders]:
+            del self._steps[name]
 
     def adopts(self, order_id: str) -> None:
         """A caller adopts the order: from now on its payments may own any of its attempts."""
@@ -101,16 +119,26 @@ class Rules:
 
     def finished(self, action: Action, error: BaseException | None) -> None:
         """A merchant's call has ended: its error must not contradict what it did."""
-        if not isinstance(error, CfflowError) or not action.sent:
-            return
         raised = f"{action.name} on {action.about} raised {type(error).__name__}"
         if isinstance(error, _UNSENT):
+            self._check_unstored(action, raised)
+        if not isinstance(error, CfflowError) or not action.sent:
+            return
+        unwritten = isinstance(error, StoreError) and not error.money_may_have_moved
+        if isinstance(error, _UNSENT) or unwritten:
             self._complain(f"{raised} although it had sent {action.sent[0]}")
         needs_inquiry = isinstance(error, GatewayRejected) and error.fetch_first
         denied = isinstance(error, GatewayError) and not error.money_may_have_moved
         moved = [sent for sent in action.sent if sent.effects]
         if denied and moved and not needs_inquiry:
             self._complain(f"{raised}, which means that no money moved, but {moved[0]} moved some")
+
+    def _check_unstored(self, action: Action, raised: str) -> None:
+        """Check that a call which sent nothing has left no step open that it had stored."""
+        name, token = self._books.stored_by.get(action, ("", ""))
+        record = self._books.records.get(name)
+        if record is not None and record.token == token and not action.sent:
+            self._complain(f"{raised}, and it has stored a step of {name} that is open")
 
     def _check_patience(self, sent: Sent) -> None:
         """Check that workers leave a pause between two inquiries."""
@@ -171,7 +199,10 @@ class Rules:
         openers = self._books.openers_of(sent.payment_id, step)
         if any(not who.startswith(WORKERS) for who in openers):
             return sent.call == "authorize"
-        record = self._books.records[sent.payment_id]
+        record = self._books.records.get(sent.payment_id)
+        if record is None:
+            # The store has lost the order since the worker stored this step.
+            return True
         flow = self._books.flow_of(record.flow)
         if record.abandoned and step == "void":
             return flow.end.abandoned_hold == "void"
@@ -205,9 +236,12 @@ class Rules:
 
     def _acted(self, sent: Sent) -> bool:
         """Whether a step has had its effect; an effect on another attempt opens a review."""
-        record = self._books.records[sent.payment_id]
-        reviewed = any(review.reason == "other_attempt" for review in record.reviews)
-        return any(e.cf_payment_id == record.cf_payment_id or not reviewed for e in sent.effects)
+        record = self._books.records.get(sent.payment_id)
+        reviewed = record is not None and any(
+            review.reason == "other_attempt" for review in record.reviews
+        )
+        ours = None if record is None else record.cf_payment_id
+        return any(e.cf_payment_id == ours or not reviewed for e in sent.effects)
 
     def _check_other_pays(self, sent: Sent, others: list[Sent]) -> None:
         """Check that no other pay follows one that has arrived or may still arrive."""
@@ -220,23 +254,26 @@ class Rules:
                 self._check_rolled_back(sent, other)
                 continue
             over_s = self._over_s(other)
+            if self._now() < over_s:
+                self._complain(f"{sent}: {other} may still be on its way")
             made = [name for name, key in self._truth.keys.items() if key == other.key]
             if any(self._truth.began_s[name] <= over_s for name in made):
                 self._complain(f"{sent}: {other} had begun attempt {made[0]}")
-            if self._now() < over_s:
-                self._complain(f"{sent}: {other} may still be on its way")
 
     def _check_rolled_back(self, sent: Sent, other: Sent) -> None:
         """Check a step after the store lost an earlier one.
 
-        Only an effect that an inquiry could show forbids the new step.
+        The order was verified once the lost step's call was surely over. So an attempt that began
+        by then, and that may have money, was seen and forbids the new step.
         """
-        asked_s = self._asked.get(self._order_of(sent), -1.0)
+        over_s = self._over_s(other)
+        if self._now() < over_s:
+            self._complain(f"{sent}: {other}, which the store has lost, may still be on its way")
         has_effect = any(
             self._truth.effects[entry.cf_payment_id][-1] not in _OVER for entry in other.effects
         )
-        if has_effect and other.arrived_at_s[0] < asked_s:
-            self._complain(f"{sent}: {other} has acted, as an inquiry could show")
+        if has_effect and other.arrived_at_s[0] <= over_s:
+            self._complain(f"{sent}: {other} has acted, as the verifying inquiry has shown")
 
     def _over_s(self, sent: Sent) -> float:
         """Return until when a step may still be on its way: its time limit and the margin."""

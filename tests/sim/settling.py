@@ -11,6 +11,7 @@ from cfflow.core.record import Record
 from cfflow.emulator.records import Attempt
 from cfflow.errors import CfflowError
 from cfflow.worker import Worker
+from tests.sim.process import ACTION, Action
 from tests.sim.truth import FOREIGN
 from tests.sim.workers import catch_up
 
@@ -37,7 +38,7 @@ class Settling:
         worker = Worker(orchestrator)
         until_s = self._loop.time() + _PATIENCE_S
         while True:
-            await process.run(catch_up(worker))
+            await process.run(catch_up(worker, self._is_due))
             if world.accidents.rolled_back:
                 await process.run(self._adopt(orchestrator))
             left = self._left()
@@ -51,6 +52,7 @@ class Settling:
     async def _adopt(self, orchestrator: Orchestrator) -> None:
         """Do the operator's part after a loss of data: rebuild what the store may have lost."""
         world = self._world
+        ACTION.set(Action(0, "adopt", ""))
         for sale in world.sales:
             if sale.order_id in world.books.gone:
                 continue
@@ -68,6 +70,10 @@ class Settling:
         known = self._world.books.records.items()
         records = [record for name, record in known if name.rpartition(".")[0] == order_id]
         return any(record.open_reviews for record in records)
+
+    def _is_due(self) -> bool:
+        store = self._world.store
+        return min(store._wakes.values(), default=store.now_ms() + 1) <= store.now_ms()
 
     def _at_rest(self) -> bool:
         world = self._world

@@ -1,4 +1,4 @@
-"""The feed in Redis: the `feed` command of script.lua."""
+"""The feed in Redis: the `feed` command of deployment.lua."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from typing import Final
 
 from redis.crc import key_slot
 
-from cfflow.core.chart import State
 from cfflow.core.observation import Call
 from cfflow.errors import ConfigError
 
@@ -53,14 +52,15 @@ class Keys:
         self._roots: Final = roots
         self._orders: Final = [f"{root}o:" for root in roots]
         self._wakes: Final = [f"{root}wake" for root in roots]
-        self._reviews: Final = [f"{root}review" for root in roots]
+        self._leases: Final = [f"{root}leases" for root in roots]
         self._events: Final = [f"{root}events" for root in roots]
         self._groups: Final = [f"{root}groups" for root in roots]
         self._flows: Final = [f"{root}flows" for root in roots]
         self._runs: Final = [f"{root}run" for root in roots]
-        self._states: Final = [{s: f"{root}s:{s.value}" for s in State} for root in roots]
+        self._indexes: Final = [f"{root}i:" for root in roots]
         # The same key for every number of partitions: `open` compares the number with it.
         self.meta: Final = f"{namespace}:meta"
+        self.audit: Final = f"{namespace}:audit"
 
     def partition(self, order_id: str) -> int:
         """Return the partition of an order. It must never change: stored orders lie there."""
@@ -71,20 +71,32 @@ class Keys:
         return self._orders[partition]
 
     def order(self, order_id: str) -> str:
-        """Return the key of an order's hash."""
+        """Return the key of an order's record."""
         return self._orders[self.partition(order_id)] + order_id
+
+    def actions(self, order_id: str) -> str:
+        """Return the key of an order's next actions."""
+        return f"{self.order(order_id)}:a"
+
+    def notices(self, order_id: str) -> str:
+        """Return the key of an order's open notifications."""
+        return f"{self.order(order_id)}:n"
+
+    def marker(self, order_id: str) -> str:
+        """Return the key of what a purged order has left."""
+        return f"{self.order(order_id)}:m"
 
     def wake(self, partition: int) -> str:
         """Return the key of a partition's wake index."""
         return self._wakes[partition]
 
-    def state(self, partition: int, state: State) -> str:
-        """Return the key of a partition's index of one state."""
-        return self._states[partition][state]
+    def leases(self, partition: int) -> str:
+        """Return the key of a partition's leases."""
+        return self._leases[partition]
 
-    def review(self, partition: int) -> str:
-        """Return the key of a partition's index of open reviews."""
-        return self._reviews[partition]
+    def index(self, partition: int, name: str) -> str:
+        """Return the key of a partition's index of this name."""
+        return self._indexes[partition] + name
 
     def events(self, partition: int) -> str:
         """Return the key of a partition's event stream."""
@@ -111,5 +123,5 @@ class Keys:
         return f"{self._roots[partition]}seen:{content_id}"
 
     def run(self, partition: int) -> str:
-        """Return the key of the history of data that a partition was last written in."""
+        """Return the key of whose data a partition has, in which history, and its closed gates."""
         return self._runs[partition]

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import hashlib
 import random
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from importlib.resources import files
 from typing import Any, Final, TypeVar, cast
 
 from redis.asyncio import Redis, RedisCluster
@@ -43,11 +41,8 @@ from redis.utils import HIREDIS_AVAILABLE
 
 from cfflow.errors import ConfigError, StoreError, StoreUnavailable
 from cfflow.store.clock import ServerClock, monotonic_ms
+from cfflow.store.redis.scripts import Adapt, Scripts, as_shipped
 from cfflow.store.redis.url import Client, client_of, shown
-
-#: All that cfflow does in Redis. Each process runs its own text, which the server finds by its
-#: hash: processes of two versions can work on one server.
-SCRIPT: Final = (files("cfflow") / "store" / "redis" / "script.lua").read_text()
 
 #: Errors that may be over in a moment: a restart, a failover, a broken connection.
 _TEMPORARY: Final = (
@@ -93,14 +88,13 @@ class RedisLink:
     """Runs the script and single commands on one server or on a cluster.
 
     `url`: `redis://`, `rediss://` or `unix://`; whether it is a cluster is found out. `deadline_s`:
-    how long one command may take, with its retries. `script`: the text of the script, for
-    tests that need another clock in it.
+    how long one command may take, with its retries. `script`: changes the texts of the scripts,
+    for tests that need another clock in them.
     """
 
-    def __init__(self, url: str, *, deadline_s: float = 3.0, script: str = SCRIPT) -> None:
+    def __init__(self, url: str, *, deadline_s: float = 3.0, script: Adapt = as_shipped) -> None:
         self.url: Final = url
-        self._script: Final = script
-        self._sha: Final = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        self._scripts: Final = Scripts(script)
         self.clock: Final = ServerClock()
         self._deadline_s = deadline_s
         self._slots = asyncio.Semaphore(_CONNECTIONS_MAX)
@@ -209,10 +203,10 @@ class RedisLink:
         return await self._guarded(lambda: self._once(*args))
 
     def _by_hash(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
-        return "EVALSHA", self._sha, len(keys), *keys, *args
+        return "EVALSHA", self._scripts.hash_of(args[0]), len(keys), *keys, *args
 
     def _by_text(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
-        return "EVAL", self._script, len(keys), *keys, *args
+        return "EVAL", self._scripts.text_of(args[0]), len(keys), *keys, *args
 
     async def _script_once(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         asked_at_ms = monotonic_ms()

@@ -1,104 +1,109 @@
-"""The script's replies as the store's own types, and parts of a plan as the script takes them."""
+"""The script's replies as the store's own types."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
-import msgspec
+from cfflow.core.restart import Restart
+from cfflow.store.protocol import Committed, Leased, Notified, Outcome, StoredOrder
 
-from cfflow.core.draft import Plan
-from cfflow.core.record import Record, Snapshot, step_bit
-from cfflow.errors import AlreadyPaid, Conflict, StoreError
-from cfflow.store.protocol import (
-    ACTION_MAX_B,
-    Committed,
-    Outcome,
-    Started,
-    decode_attempts,
-    encode_action,
-    snapshot_of,
-)
+_STAMP_B: Final = 8
+_TOKEN_B: Final = 8
+_DIGEST_B: Final = 6
 
 
-def started_from(order_id: str, reply: list[Any]) -> Started:
-    """Return the result of a start. Raises `AlreadyPaid` or `Conflict` where there is none."""
-    if reply[0] == b"purged":
-        n = int(reply[2])
-        raise AlreadyPaid(f"order {order_id} was paid by {order_id}.{n}, which has been purged")
-    status, _, n, blob, action, packed = reply
-    if not blob:
-        raise Conflict(f"order {order_id} has moved: its payment {int(n)} is not the next one")
-    snapshot = snapshot_of(f"{order_id}.{n}", blob, action, packed)
-    return Started(cast("Any", status.decode()), snapshot)
+def value_of(token: str, digests: bytes, record: bytes) -> bytes:
+    """Return what the script stores behind the stamp: a head of fixed places, and the record."""
+    return b"".join((token.encode(), bytes([len(digests) // _DIGEST_B]), digests, record))
 
 
-def committed_from(snapshot: Snapshot, record: Record, reply: list[Any]) -> Committed:
-    """Return the result of a commit of this record, which was decided on this snapshot."""
-    outcome, at_ms = Outcome(reply[0].decode()), int(reply[1])
-    if outcome is Outcome.OK:
-        attempts = decode_attempts(reply[2])
-        stored = msgspec.structs.replace(snapshot, record=record, attempts=attempts)
-        return Committed(outcome, at_ms, stored)
-    if outcome is Outcome.CONFLICT:
-        return Committed(outcome, at_ms, snapshot_of(snapshot.id, *reply[2:6]))
-    if outcome is Outcome.RESTARTED:
-        return Committed(outcome, at_ms, since_at_ms=int(reply[2]))
-    has_other = outcome in {Outcome.OWNED, Outcome.HOLDER, Outcome.BLOCKED}
-    return Committed(outcome, at_ms, None, int(reply[2]) if has_other else 0)
+def stored_from(row: Sequence[Any], lease: str = "") -> StoredOrder | None:
+    """Return an order as the script reads it: id, value, actions, notices; None if there is none.
 
-
-def barred_step_bit(plan: Plan) -> str:
-    """Return the bit of the step whose bars forbid this plan, "" if none do."""
-    step = plan.barred_as
-    return "" if step is None else str(step_bit(step))
-
-
-def action_change(plan: Plan) -> tuple[str, bytes]:
-    """Return what happens to the stored next action, and its bytes; a too large one is dropped."""
-    if not plan.action_changed:
-        return "keep", b""
-    if plan.snapshot.next_action is None:
-        return "drop", b""
-    blob = encode_action(plan.snapshot.next_action)
-    return ("set", blob) if len(blob) <= ACTION_MAX_B else ("drop", b"")
-
-
-def review_change(plan: Plan) -> str:
-    """Return whether the payment enters or leaves the index of open reviews."""
-    was, now = bool(plan.previous.open_reviews), bool(plan.record.open_reviews)
-    return "keep" if was is now else str(int(now))
-
-
-def snapshots_from(replies: Sequence[Any]) -> list[Snapshot]:
-    """Return the payments that several runs of the script have read."""
-    return [_snapshot(row) for row in _rows(replies)]
-
-
-def leased_from(replies: Sequence[Any]) -> list[Snapshot]:
-    """Return the leased payments that can be read. Raises `StoreError` if none can.
-
-    A lease takes many payments at once. If one unreadable record made it fail, it would stop
-    all others, and would do so again each time they are due. So it is reported only once it
-    is leased without readable ones.
+    A value that is shorter than its head is returned without a record: it does not decode.
     """
-    found: list[Snapshot] = []
-    unreadable: StoreError | None = None
-    for row in _rows(replies):
-        try:
-            found.append(_snapshot(row))
-        except StoreError as error:
-            unreadable = error
-    if unreadable is not None and not found:
-        raise unreadable
-    return found
+    name, value, actions, notices = row
+    if value is None:
+        return None
+    count_at = _STAMP_B + _TOKEN_B
+    if len(value) <= count_at:
+        return StoredOrder(_text(name), stamp="", token="", record=b"", lease=lease)
+    record_at = count_at + 1 + value[count_at] * _DIGEST_B
+    texts = [_text(part) for part in notices]
+    return StoredOrder(
+        id=_text(name),
+        stamp=_text(value[:_STAMP_B]),
+        token=_text(value[_STAMP_B:count_at]),
+        record=value[record_at:],
+        actions=actions or b"",
+        notices=dict(zip(texts[::2], texts[1::2], strict=True)),
+        lease=lease,
+    )
 
 
-def _rows(replies: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Yield the rows that have a record: a payment may be purged while an index still has it."""
-    return (row for reply in replies for row in reply[2] if row[1])
+def committed_from(reply: Sequence[Any]) -> Committed:
+    """Return the result of a commit."""
+    outcome, at_ms = Outcome(reply[0].decode()), int(reply[1])
+    match outcome:
+        case Outcome.CONFLICT:
+            return Committed(outcome, at_ms, stored_from(reply[2]))
+        case Outcome.RESTARTED:
+            return Committed(outcome, at_ms, restart=Restart(_text(reply[2]), int(reply[3])))
+        case Outcome.GONE:
+            return Committed(outcome, at_ms, marker=_text(reply[2]))
+    return Committed(outcome, at_ms)
 
 
-def _snapshot(row: Sequence[Any]) -> Snapshot:
-    identifier, *parts = row
-    return snapshot_of(identifier.decode(), *parts)
+def notified_from(reply: Sequence[Any]) -> Notified:
+    """Return the result of a notification."""
+    return Notified(stored_from(reply[4]), bool(reply[3]), duplicate=bool(reply[2]))
+
+
+def leased_from(
+    replies: Sequence[Any], partitions: Sequence[int], partition_of: Callable[[str], int]
+) -> Leased:
+    """Return what several runs of the script have leased, from these partitions in this order.
+
+    Of the members without an order, only those in the partition of their name are returned: a
+    name that lies in another one may be that of a healthy order. Each node of a cluster ends its
+    leases by its own clock: the first end counts for all.
+    """
+    orders, unreadable, ends_at_ms = [], [], []
+    places = iter(partitions)
+    for reply in replies:
+        lease = _text(reply[2])
+        ends_at_ms.append(int(lease.partition(":")[0]))
+        for history, since, rows in reply[3]:
+            restart, place = Restart(_text(history), int(since)), next(places)
+            for row in rows:
+                stored = stored_from(row, lease)
+                if stored is not None:
+                    orders.append((stored, restart))
+                elif partition_of(_text(row[0])) == place:
+                    unreadable.append(_text(row[0]))
+    return Leased(tuple(orders), tuple(unreadable), min(ends_at_ms, default=0))
+
+
+def orders_from(replies: Sequence[Any]) -> Iterator[StoredOrder]:
+    """Yield the orders that several runs of the script have read, without those that are gone."""
+    for reply in replies:
+        for row in reply[2]:
+            stored = stored_from(row)
+            if stored is not None:
+                yield stored
+
+
+def fields_from(reply: Sequence[Any]) -> dict[str, str]:
+    """Return the fields of a partition's `run`."""
+    texts = [_text(part) for part in reply[2]]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def members_from(replies: Sequence[Any]) -> list[tuple[str, int]]:
+    """Return the members of indexes that several runs of the script have found, with scores."""
+    return [(_text(name), int(at)) for reply in replies for name, at in reply[2]]
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")

@@ -1,53 +1,54 @@
-"""The store in Redis or Valkey, on one server or on a cluster. script.lua has the key schema."""
+"""The store in Redis or Valkey, on one server or on a cluster. common.lua has the key schema."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from secrets import token_urlsafe
 from typing import Any, Final, cast
 
 import msgspec
 
-from cfflow.core.chart import State
-from cfflow.core.draft import Plan
-from cfflow.core.flow import Flow
-from cfflow.core.record import SCHEMA, Record, Snapshot
-from cfflow.errors import ConfigError, StoreUnavailable
+from cfflow.errors import ConfigError, StoreReplaced, StoreUnavailable
+from cfflow.store.codec import encode_notification
+from cfflow.store.control import Owner, paused
 from cfflow.store.protocol import (
     DUPLICATE_WINDOW_MS,
     PAID_MARKER_MS,
+    UNREADABLE_INDEX,
+    Commit,
     Committed,
+    Leased,
     Notification,
     Notified,
+    Outcome,
     Overdue,
-    Page,
-    Started,
-    encode_attempt,
-    encode_events,
-    encode_notification,
-    encode_record,
+    StoredOrder,
+    Window,
     oldest_share,
-    snapshot_of,
 )
+from cfflow.store.redis.control import RedisControl
 from cfflow.store.redis.feed import RedisFeed
 from cfflow.store.redis.keys import PARTITIONS, Keys
 from cfflow.store.redis.ledger import RedisLedger
-from cfflow.store.redis.link import SCRIPT, RedisLink
+from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.replies import (
-    action_change,
-    barred_step_bit,
     committed_from,
     leased_from,
-    review_change,
-    snapshots_from,
-    started_from,
+    members_from,
+    notified_from,
+    orders_from,
+    stored_from,
+    value_of,
 )
+from cfflow.store.redis.scripts import Adapt, as_shipped
 from cfflow.store.redis.url import shown
 
 #: How many entries a partition of the feed keeps for groups that do not exist yet.
 FEED_MAX: Final = 1_000
 
-_TOKEN_B: Final = 6
+#: So many keys of the commit come before those of indexes.
+_COMMIT_KEYS: Final = 10
+_LEASE_B: Final = 6
 
 
 class RedisStore:
@@ -57,8 +58,9 @@ class RedisStore:
     `partitions` are fixed per deployment: another number of partitions is refused. `feed_max`:
     how many entries of the feed each partition keeps for groups that do not exist yet.
     `deadline_s`: how long one command may take, with its retries. `min_replicas`: so many
-    replicas must have a step before it is sent; not on a cluster. `script`: the text of the
-    Lua script, for tests that need another clock in it.
+    replicas must have a step before it is sent; not on a cluster. `owner`: whose payments these
+    are; None for a process that only reads. `keeps_every_commit`: see `RedisControl`. `script`:
+    changes the texts of the Lua scripts, for tests that need another clock in them.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class RedisStore:
         feed_max: int = FEED_MAX,
         deadline_s: float = 3.0,
         min_replicas: int = 0,
-        script: str = SCRIPT,
+        owner: Owner | None = None,
+        keeps_every_commit: bool = False,
+        script: Adapt = as_shipped,
     ) -> None:
         self.link: Final = RedisLink(url, deadline_s=deadline_s, script=script)
         if not isinstance(min_replicas, int) or min_replicas < 0:
@@ -79,6 +83,22 @@ class RedisStore:
         self.keys: Final = Keys(namespace, partitions)
         self._feed_max = feed_max
         self._lease_turns = 0
+        self._flows: set[tuple[int, str]] = set()
+        self._foreign = ""
+        self.control: Final = RedisControl(
+            self.link, self.keys, owner, keeps_every_commit=keeps_every_commit
+        )
+        self._shared_keys: Final = [
+            (
+                self.keys.wake(p),
+                self.keys.leases(p),
+                self.keys.run(p),
+                self.keys.flows(p),
+                self.keys.events(p),
+                self.keys.groups(p),
+            )
+            for p in range(partitions)
+        ]
 
     def now_ms(self) -> int:
         """Return the server's time in milliseconds."""
@@ -97,7 +117,7 @@ class RedisStore:
         try:
             await self.link.open()
             self._check_replicas()
-            await self._check_partitions()
+            self._foreign = await self.control.identify()
         except BaseException:
             await self.aclose()
             raise
@@ -109,113 +129,131 @@ class RedisStore:
                 " commit, so it would prove nothing; use one primary with its replicas"
             )
 
-    async def _check_partitions(self) -> None:
-        wanted = self.keys.partitions
-        is_new = await self.link.command("HSETNX", self.keys.meta, "partitions", wanted)
-        stored = int(await self.link.command("HGET", self.keys.meta, "partitions"))
-        if stored != wanted:
-            raise ConfigError(
-                f"the store at {shown(self.link.url)} has {stored} partitions,"
-                f" not {wanted}: the number is fixed for its life"
-            )
-        # Any run of the script will do: its reply sets the clock.
-        await self.link.script([self.keys.wake(0)], ["read", ""])
-        if is_new:
-            await self.link.scripts([((self.keys.run(p),), ("create",)) for p in range(wanted)])
+    def _replaced(self, why: str) -> StoreReplaced:
+        return StoreReplaced(
+            f"the store at {shown(self.link.url)} is not this process's: {why}."
+            " Nothing begins on it; if it is the right one, a person runs `cfflow accept-store`"
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self.link.aclose()
 
-    async def start(
-        self, order_id: str, record: Record, flow: Flow, *, n: int | None = None
-    ) -> Started:
-        """Store the order's next payment, or return the one that stands in its way."""
-        keys, partition = self.keys, self.keys.partition(order_id)
-        new = msgspec.structs.replace(record, token=token_urlsafe(_TOKEN_B))
-        reply = await self.link.script(
+    async def read(self, order_ids: Sequence[str]) -> Sequence[StoredOrder]:
+        """Return those of these orders that exist, in one round trip per node.
+
+        Raises `StoreReplaced` if one is missing because its server lost all of its data.
+        """
+        by_partition: dict[int, list[str]] = {}
+        for order_id in order_ids:
+            by_partition.setdefault(self.keys.partition(order_id), []).append(order_id)
+        calls = [
             (
-                keys.order(order_id),
-                keys.wake(partition),
-                keys.state(partition, record.state),
-                keys.flows(partition),
-                keys.run(partition),
-            ),
-            (
-                "start",
-                order_id,
-                flow.digest,
-                flow.source,
-                encode_record(new),
-                _wake_word(record),
-                record.created_at_ms,
-                new.token,
-                n or "",
-            ),
+                (*map(self.keys.order, ids), self.keys.run(partition)),
+                ("read", self.control.store_id, *ids),
+            )
+            for partition, ids in by_partition.items()
+        ]
+        replies = (
+            [await self.link.script(*calls[0])]
+            if len(calls) == 1
+            else (await self.link.scripts(calls))
         )
-        return started_from(order_id, reply)
+        for reply in replies:
+            if reply[0] == b"replaced":
+                held = reply[2].decode()
+                if await self.control.was_accepted(held):
+                    return await self.read(order_ids)
+                raise self._replaced(_is_store(held))
+        found = {stored.id: stored for stored in orders_from(replies)}
+        return [found[order_id] for order_id in order_ids if order_id in found]
 
-    async def load(self, order_id: str, n: int) -> Snapshot | None:
-        """Return a payment, None if there is none."""
-        key = self.keys.order(order_id)
-        found = await self.link.command("HMGET", key, n, f"{n}a", "o", f"{n}n")
-        return snapshot_of(f"{order_id}.{n}", *found) if found[0] else None
-
-    async def commit(self, plan: Plan) -> Committed:
-        """Write a plan over the version that it was decided on, under a fresh token."""
-        record = msgspec.structs.replace(plan.record, token=token_urlsafe(_TOKEN_B))
-        keys, args = self._commit_call(plan, record)
-        if not (plan.opens and self._min_replicas):
-            return committed_from(plan.snapshot, record, await self.link.script(keys, args))
-        reply, replicas = await self.link.replicated(keys, args, self._min_replicas)
-        committed = committed_from(plan.snapshot, record, reply)
+    async def commit(self, commit: Commit) -> Committed:
+        """Write an order over the token that the commit was decided on."""
+        begins = not commit.expected or commit.opens
+        if begins and self._foreign:
+            raise self._replaced(self._foreign)
+        partition = self.keys.partition(commit.order_id)
+        unsent = {d: text for d, text in commit.flows.items() if (partition, d) not in self._flows}
+        reply, replicas = await self._committed(commit, partition, unsent)
+        if reply[0] == b"replaced" and await self.control.was_accepted(reply[2].decode()):
+            reply, replicas = await self._committed(commit, partition, commit.flows)
+        if reply[0] == b"flow":
+            # A text that this process stored is gone: the server lost its data.
+            reply, replicas = await self._committed(commit, partition, commit.flows)
+        if reply[0] == b"replaced":
+            raise self._replaced(_is_store(reply[2].decode()))
+        if reply[0] == b"paused":
+            raise paused(commit.gate, reply[2].decode())
+        committed = committed_from(reply)
+        if committed.outcome is Outcome.APPLIED:
+            self._flows.update((partition, digest) for digest in commit.flows)
         return msgspec.structs.replace(committed, replicated=replicas >= self._min_replicas)
 
-    def _commit_call(self, plan: Plan, record: Record) -> tuple[Sequence[str], Sequence[Any]]:
-        keys, snapshot = self.keys, plan.snapshot
-        partition = keys.partition(snapshot.order_id)
-        action, blob = action_change(plan)
+    async def _committed(
+        self, commit: Commit, partition: int, texts: Mapping[str, bytes]
+    ) -> tuple[Sequence[Any], int]:
+        """Run the commit; return its reply, and how many replicas have it where that counts."""
+        keys, args = self._commit_call(commit, partition, texts)
+        if commit.opens and self._min_replicas:
+            return await self.link.replicated(keys, args, self._min_replicas)
+        return await self.link.script(keys, args), self._min_replicas
+
+    def _commit_call(
+        self, commit: Commit, partition: int, texts: Mapping[str, bytes]
+    ) -> tuple[Sequence[str], Sequence[Any]]:
+        keys, order_id, record = self.keys, commit.order_id, commit.record
+        indexes = list(dict.fromkeys(change.index for change in commit.index))
+        first = _COMMIT_KEYS + 1
         return (
-            keys.order(snapshot.order_id),
-            keys.wake(partition),
-            keys.state(partition, plan.previous.state),
-            keys.state(partition, record.state),
-            keys.review(partition),
-            keys.events(partition),
-            keys.run(partition),
-            keys.groups(partition),
+            keys.order(order_id),
+            keys.actions(order_id),
+            keys.notices(order_id),
+            keys.marker(order_id),
+            *self._shared_keys[partition],
+            *(keys.index(partition, index) for index in indexes),
         ), (
             "commit",
-            snapshot.id,
-            snapshot.n,
-            SCHEMA,
-            plan.previous.version,
-            record.token,
-            encode_record(record),
-            record.state.value,
-            record.cf_payment_id or "",
+            order_id,
+            commit.expected,
+            b"" if record is None else value_of(commit.token, commit.digests, record),
+            _word(commit.wake_at_ms),
+            b"" if commit.actions is None else b"=" + commit.actions,
+            "1" if commit.opens else "",
+            commit.gate,
+            commit.verified,
+            commit.lease,
+            self.control.store_id,
             self._feed_max,
-            _wake_word(record),
-            record.created_at_ms,
-            barred_step_bit(plan),
-            review_change(plan),
-            action,
-            blob,
-            plan.previous.token,
-            encode_attempt(record),
-            len(plan.before.siblings_with_money),
-            "" if plan.verified_after_restart else plan.previous.updated_at_ms,
-            plan.settles_until_at_ms,
-            *encode_events(plan),
+            commit.marker,
+            PAID_MARKER_MS,
+            len(commit.answered),
+            len(commit.flows),
+            len(commit.index),
+            *(part for pair in commit.answered.items() for part in pair),
+            *(part for digest in commit.flows for part in (digest, texts.get(digest, b""))),
+            *(
+                part
+                for change in commit.index
+                for part in (
+                    first + indexes.index(change.index),
+                    _word(change.score),
+                    change.member,
+                )
+            ),
+            *commit.events,
         )
 
-    async def notify(self, notification: Notification) -> Notified:
-        """Make the payments that a notification concerns due now, and write it into the feed."""
+    async def notify(self, notification: Notification, digest: bytes) -> Notified:
+        """Add a notification to its order, and write it into the feed."""
         keys, order_id = self.keys, notification.order_id
         partition = keys.partition(order_id)
         touched = (
             keys.order(order_id),
+            keys.notices(order_id),
             keys.wake(partition),
+            keys.leases(partition),
+            keys.run(partition),
             keys.events(partition),
             keys.groups(partition),
             keys.seen(partition, notification.content_id),
@@ -225,6 +263,7 @@ class RedisStore:
             order_id,
             notification.cf_payment_id,
             notification.reported_state,
+            digest,
             self._feed_max,
             DUPLICATE_WINDOW_MS,
             encode_notification(notification, self.now_ms()),
@@ -236,38 +275,27 @@ class RedisStore:
             reply = await self.link.script(touched, args)
         if replicas < self._min_replicas:
             raise StoreUnavailable("too few replicas have the notification")
-        return Notified(tuple(int(n) for n in reply[3]), duplicate=bool(reply[2]))
-
-    async def clear_notifications(self, snapshot: Snapshot, settles_until_at_ms: int) -> Snapshot:
-        """Remove a payment's open notification up to then, without a new version of it."""
-        partition, record = self.keys.partition(snapshot.order_id), snapshot.record
-        await self.link.script(
-            (self.keys.wake(partition), self.keys.order(snapshot.order_id)),
-            (
-                "clear_notifications",
-                snapshot.id,
-                snapshot.n,
-                record.token,
-                settles_until_at_ms,
-                _wake_word(record),
-            ),
-        )
-        return msgspec.structs.replace(snapshot, notice=None)
+        return notified_from(reply)
 
     async def flow_text(self, order_id: str, digest: str) -> bytes | None:
         """Return the text of the flow with which a payment began."""
         key = self.keys.flows(self.keys.partition(order_id))
         return cast("bytes | None", await self.link.command("HGET", key, digest))
 
-    async def lease(self, limit: int, lease_ms: int) -> Sequence[Snapshot]:
-        """Take due payments of every partition, in one round trip per node."""
-        turns = self._turns(limit)
+    async def lease(self, limit: int, lease_ms: int) -> Leased:
+        """Take due orders of every partition, in one round trip per node."""
+        keys, turns = self.keys, self._turns(limit)
         each = limit // max(1, len(turns))
         wanted = [
             (
-                self.keys.wake(partition),
                 (
-                    self.keys.order_prefix(partition),
+                    keys.wake(partition),
+                    keys.leases(partition),
+                    keys.run(partition),
+                    keys.index(partition, UNREADABLE_INDEX),
+                ),
+                (
+                    keys.order_prefix(partition),
                     each - oldest_share(each, turn),
                     oldest_share(each, turn),
                 ),
@@ -276,14 +304,16 @@ class RedisStore:
         ]
         # A cluster permits the keys of one slot in a script; one server takes them all at once.
         runs = [[one] for one in wanted] if self.link.is_cluster else [wanted] if wanted else []
+        name = token_urlsafe(_LEASE_B)
         calls = [
             (
-                [wake for wake, _ in run],
-                ("lease", lease_ms, *(arg for _, args in run for arg in args)),
+                [key for touched, _ in run for key in touched],
+                ("lease", lease_ms, name, *(arg for _, args in run for arg in args)),
             )
             for run in runs
         ]
-        return leased_from(await self.link.scripts(calls))
+        replies = await self.link.scripts(calls)
+        return leased_from(replies, [partition for _, partition in turns], keys.partition)
 
     def _turns(self, limit: int) -> Sequence[tuple[int, int]]:
         """Return (turn, partition) for each partition to lease from.
@@ -295,16 +325,43 @@ class RedisStore:
         self._lease_turns += min(limit, count)
         return [divmod(turn, count) for turn in range(first, self._lease_turns)]
 
-    async def defer(self, snapshot: Snapshot, wake_at_ms: int) -> None:
-        """Give a leased payment another wake time, unless it has changed since it was leased."""
-        partition = self.keys.partition(snapshot.order_id)
+    async def defer(
+        self, order_id: str, wake_at_ms: int, *, token: str, lease: str = ""
+    ) -> StoredOrder | None:
+        """End this lease of an order, and make the order due at another time."""
+        keys, partition = self.keys, self.keys.partition(order_id)
+        reply = await self.link.script(
+            (keys.order(order_id), keys.wake(partition), keys.leases(partition)),
+            ("defer", order_id, token, lease, wake_at_ms),
+        )
+        return stored_from(reply[2]) if reply[0] == b"conflict" else None
+
+    async def set_aside(self, order_id: str) -> None:
+        """Take an order that cannot be read out of the wake index, into `unreadable`."""
+        keys, partition = self.keys, self.keys.partition(order_id)
         await self.link.script(
-            (self.keys.wake(partition), self.keys.order(snapshot.order_id)),
-            ("defer", snapshot.id, snapshot.n, snapshot.record.token, wake_at_ms),
+            (keys.wake(partition), keys.leases(partition), keys.index(partition, UNREADABLE_INDEX)),
+            ("set_aside", order_id),
         )
 
+    async def gates(self) -> Mapping[str, str]:
+        """Return who closed each gate that is closed."""
+        return await self.control.gates()
+
+    async def set_gate(self, gate: str, closed_by: str) -> None:
+        """Close a gate, or open it with an empty `closed_by`."""
+        await self.control.set_gate(gate, closed_by)
+
+    async def record_decision(self, decision: str) -> None:
+        """Write what a person decided about the store into its audit trail."""
+        await self.control.record_decision(decision)
+
+    async def decisions(self, limit: int) -> Sequence[str]:
+        """Return the last decisions of the audit trail, newest first."""
+        return await self.control.decisions(limit)
+
     async def overdue(self) -> Overdue:
-        """Return how many payments are due and since when, in one round trip per node."""
+        """Return how many orders are due and since when, in one round trip per node."""
         partitions = range(self.keys.partitions)
         replies = await self.link.scripts(
             [((self.keys.wake(p),), ("overdue",)) for p in partitions]
@@ -312,49 +369,23 @@ class RedisStore:
         since = [int(reply[3]) for reply in replies if reply[2]]
         return Overdue(sum(int(reply[2]) for reply in replies), min(since, default=None))
 
-    async def purge(self, payments: Sequence[Snapshot]) -> bool:
-        """Remove an order whose payments are exactly these; False if one has changed."""
-        order_id, keys = payments[0].order_id, self.keys
-        partition = keys.partition(order_id)
-        states = [keys.state(partition, state) for state in State]
-        reply = await self.link.script(
-            (keys.order(order_id), keys.wake(partition), keys.review(partition), *states),
-            ("purge", order_id, PAID_MARKER_MS, *(snapshot.record.token for snapshot in payments)),
-        )
-        return bool(reply[0] == b"ok")
-
-    async def list(self, page: Page) -> Sequence[Snapshot]:
-        """Return payments by index, oldest first.
-
-        Two round trips per node: one for the ids of every partition, one for the payments of
-        the first `limit` ids only.
-        """
-        to = "+inf" if page.to_at_ms is None else page.to_at_ms
-        args = ("find", page.from_at_ms, to, page.limit, int(page.review))
-        partitions = range(self.keys.partitions)
-        replies = await self.link.scripts([(self._indexes(p, page), args) for p in partitions])
-        rows = sorted((int(at), name.decode()) for reply in replies for name, at in reply[2])
-        found = await self._read([name for _, name in rows[: page.limit]])
-        # Between the two round trips a payment may have left the page.
-        found = [snapshot for snapshot in found if page.has(snapshot.record)]
-        return sorted(found, key=lambda snapshot: (snapshot.record.created_at_ms, snapshot.id))
-
-    def _indexes(self, partition: int, page: Page) -> Sequence[str]:
-        states = [self.keys.state(partition, state) for state in page.states]
-        return [self.keys.review(partition), *states] if page.review else states
-
-    async def _read(self, names: Sequence[str]) -> Sequence[Snapshot]:
-        by_partition: dict[int, list[str]] = {}
-        for name in names:
-            partition = self.keys.partition(name.rpartition(".")[0])
-            by_partition.setdefault(partition, []).append(name)
+    async def find(self, window: Window) -> Sequence[tuple[str, int]]:
+        """Return members of indexes with their scores, in one round trip per node."""
+        to = "+inf" if window.to_at_ms is None else window.to_at_ms
+        args = ("find", window.from_at_ms, to, window.limit, int(bool(window.within)))
+        names = [*window.indexes, *([window.within] if window.within else [])]
         calls = [
-            ((self.keys.wake(partition),), ("read", self.keys.order_prefix(partition), *ids))
-            for partition, ids in by_partition.items()
+            ([self.keys.index(partition, name) for name in names], args)
+            for partition in range(self.keys.partitions)
         ]
-        return snapshots_from(await self.link.scripts(calls))
+        rows = members_from(await self.link.scripts(calls))
+        return sorted(rows, key=lambda row: (row[1], row[0]))[: window.limit]
 
 
-def _wake_word(record: Record) -> int | str:
-    """Return the record's wake time as the script takes it."""
-    return "" if record.wake_at_ms is None else record.wake_at_ms
+def _is_store(name: str) -> str:
+    return f"it is store {name}" if name else "it has lost whose store it is"
+
+
+def _word(number: int | None) -> int | str:
+    """Return a time or a score as the script takes it."""
+    return "" if number is None else number

@@ -1,3 +1,3 @@
-"""The suite that every store must pass: `suite` joins the parts, `helpers` makes their records."""
+"""The suite that every store must pass: `suite` joins the parts, `helpers` makes their commits."""
 
 from __future__ import annotations

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from cfflow.core.record import Snapshot
 from cfflow.feed.groups import GroupFeed
 from cfflow.feed.protocol import FeedLog, Member, Reply, Request
-from cfflow.store.protocol import Store
+from cfflow.store.protocol import Store, StoredOrder
 from cfflow.testing.conformance.feed import commit_events
 from cfflow.testing.conformance.helpers import begin
 from cfflow.testing.conformance.part import ConformancePart
@@ -22,7 +21,7 @@ async def requested(log: FeedLog, request: Request, group: str = "mailer") -> Re
     return (await log.request(group, {0: request}))[0]
 
 
-async def partition_with_events(store: Store, count: int) -> tuple[int, Snapshot]:
+async def partition_with_events(store: Store, count: int) -> tuple[int, StoredOrder]:
     """Commit so many events of an order, and return where they are."""
     snapshot = await commit_events(store, await begin(store, "order_1"), count)
     log = store.feed()

@@ -1,99 +1,114 @@
-"""Helpers of the suite for stores: records, plans, and calls that must succeed."""
+"""Helpers of the suite for stores: commits of plain bytes, and calls that must succeed."""
 
 from __future__ import annotations
 
-from decimal import Decimal
+import hashlib
+from secrets import token_urlsafe
 from typing import Any, Final
 
 import msgspec
 
-from cfflow.core.actions import AskOtp, NextAction
-from cfflow.core.chart import State, Trigger
-from cfflow.core.draft import Plan, Walked
-from cfflow.core.flow import parse
-from cfflow.core.operation import Step
-from cfflow.core.record import Record, Snapshot
-from cfflow.core.steps import create
-from cfflow.store.protocol import Committed, Outcome, Page, Store
+from cfflow.store.protocol import (
+    Commit,
+    Committed,
+    Leased,
+    Notification,
+    Outcome,
+    Store,
+    StoredOrder,
+    Window,
+)
 
-FLOW: Final = parse(b'name = "conformance"\nmethods = ["card"]\n')
+SECOND_MS: Final = 1_000
+MINUTE_MS: Final = 60_000
 
-
-async def begin(store: Store, order_id: str) -> Snapshot:
-    """Start an order's next payment, and return it."""
-    started = await store.start(order_id, a_record(store), FLOW)
-    assert started.outcome == "ok"
-    return started.snapshot
-
-
-async def due(store: Store, order_id: str, wake_at_ms: int) -> Snapshot:
-    """Start a payment with this wake time."""
-    return await written(store, await begin(store, order_id), wake_at_ms=wake_at_ms)
+#: A lease that ends while a test waits `SHORT_S`.
+SHORT_MS: Final = 500
+SHORT_S: Final = 0.7
 
 
-async def written(store: Store, snapshot: Snapshot, **changes: Any) -> Snapshot:
-    """Commit changes of the record, which must succeed; return the payment as it is stored."""
-    committed: Committed = await store.commit(a_plan(snapshot, **changes))
-    assert committed.outcome is Outcome.OK
-    assert committed.snapshot is not None
-    return committed.snapshot
+def new_token() -> str:
+    """Return a token that no other commit has."""
+    return token_urlsafe(6)
 
 
-async def ids(store: Store, *states: State, **window: Any) -> list[str]:
-    """Return the ids of a page: of these states, or of all if none is given."""
-    found = await store.list(Page(states=states or tuple(State), **window))
-    return [snapshot.id for snapshot in found]
+def digest_of(text: str) -> bytes:
+    """Return a digest as long as those of a commit."""
+    return hashlib.sha256(text.encode()).digest()[:6]
 
 
-def a_record(store: Store, *, amount: Decimal | None = None, **fields: Any) -> Record:
-    """Return the first record of a payment, at the store's time, with these fields changed."""
-    metadata = fields.pop("metadata", None)
-    record = create(
-        FLOW, store.now_ms(), nonce="n0", currency="INR", amount=amount, metadata=metadata
-    )
-    return msgspec.structs.replace(record, **fields)
+def beginning(order_id: str = "order_1", **fields: Any) -> Commit:
+    """Return a commit that begins an order."""
+    commit = Commit(order_id=order_id, expected="", token=new_token(), record=b"it began")
+    return msgspec.structs.replace(commit, **fields)
 
 
-_SAME: Final = AskOtp("the action stays as it was")
+def following(order: StoredOrder, **fields: Any) -> Commit:
+    """Return a commit that was decided on this order."""
+    commit = beginning(order.id, expected=order.token, record=b"it went on")
+    return msgspec.structs.replace(commit, **fields)
 
 
-def a_plan(
-    snapshot: Snapshot,
-    *,
-    action: NextAction | None = _SAME,
-    walked: tuple[Walked, ...] = (),
-    opens: bool = False,
-    verified_after_restart: bool = False,
-    beside: Step | None = None,
-    **fields: Any,
-) -> Plan:
-    """Return a plan that changes these fields of the record."""
-    record = msgspec.structs.replace(
-        snapshot.record, version=snapshot.record.version + 1, token="", **fields
-    )
-    shown = snapshot.next_action if action is _SAME else action
-    return Plan(
-        snapshot=msgspec.structs.replace(snapshot, record=record, next_action=shown),
-        before=snapshot,
-        walked=walked,
-        action_changed=shown != snapshot.next_action,
-        opens=opens,
-        verified_after_restart=verified_after_restart,
-        beside=beside,
-    )
+def removing(order: StoredOrder, **fields: Any) -> Commit:
+    """Return a commit that removes this order."""
+    return following(order, **{"record": None, "token": "", **fields})
 
 
-def walked_edge(trigger: Trigger, source: State, target: State) -> Walked:
-    """Return one walked edge."""
-    return Walked(trigger, source, target, "conformance")
+async def begin(store: Store, order_id: str = "order_1", **fields: Any) -> StoredOrder:
+    """Begin an order, and return it as it is stored."""
+    return await applied(store, beginning(order_id, **fields))
 
 
-def first_edge(trigger: Trigger) -> tuple[Walked, ...]:
-    """Return the walk out of `created`."""
-    return (walked_edge(trigger, State.CREATED, State.INITIATED),)
+async def due(store: Store, order_id: str = "order_1", **fields: Any) -> StoredOrder:
+    """Begin an order that has been due for a second, and return it."""
+    return await begin(store, order_id, wake_at_ms=store.now_ms() - SECOND_MS, **fields)
 
 
-def without_token(snapshot: Snapshot) -> Snapshot:
-    """Return a snapshot whose record can be compared with a plan's."""
-    record = msgspec.structs.replace(snapshot.record, token="")
-    return msgspec.structs.replace(snapshot, record=record)
+async def changed(store: Store, order: StoredOrder, **fields: Any) -> StoredOrder:
+    """Commit to an order, and return it as it is stored now."""
+    return await applied(store, following(order, **fields))
+
+
+async def applied(store: Store, commit: Commit) -> StoredOrder:
+    """Commit, which must succeed, and return the order as it is stored now."""
+    await outcome_is(Outcome.APPLIED, store, commit)
+    return await stored(store, commit.order_id)
+
+
+async def removed(store: Store, order: StoredOrder, **fields: Any) -> None:
+    """Remove an order, which must succeed."""
+    await outcome_is(Outcome.APPLIED, store, removing(order, **fields))
+
+
+async def outcome_is(outcome: Outcome, store: Store, commit: Commit) -> Committed:
+    """Commit, which must end like this, and return the result."""
+    committed = await store.commit(commit)
+    assert committed.outcome is outcome
+    return committed
+
+
+async def stored(store: Store, order_id: str = "order_1") -> StoredOrder:
+    """Return an order that exists."""
+    (order,) = await store.read([order_id])
+    return order
+
+
+async def due_count(store: Store) -> int:
+    """Return how many orders are due now."""
+    return (await store.overdue()).count
+
+
+async def members(store: Store, *indexes: str, **window: Any) -> list[str]:
+    """Return the members of these indexes, lowest score first."""
+    return [member for member, _ in await store.find(Window(indexes, **window))]
+
+
+def ids(leased: Leased) -> list[str]:
+    """Return the ids of leased orders."""
+    return sorted(order.id for order, _ in leased.orders)
+
+
+def a_notification(attempt: str = "77", state: str = "", **fields: Any) -> Notification:
+    """Return a notification about an attempt of order_1; each has a content of its own."""
+    given = {"type": "A_WEBHOOK", "content_id": new_token(), "order_id": "order_1"}
+    return Notification(cf_payment_id=attempt, reported_state=state, **{**given, **fields})

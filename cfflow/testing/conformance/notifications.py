@@ -1,293 +1,342 @@
-"""The part of the suite about notifications."""
+"""The part of the suite about notifications: to which orders they are added, and how they go."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 import pytest
 
-from cfflow.core.chart import State
-from cfflow.core.draft import Plan
-from cfflow.core.record import Notice, Snapshot
-from cfflow.store.protocol import Notification, Outcome, Store
-from cfflow.testing.conformance.helpers import a_plan, begin, written
+from cfflow.store.protocol import (
+    DUPLICATE_WINDOW_MS,
+    NOTICES_MAX,
+    Notification,
+    Notified,
+    Outcome,
+    Store,
+    StoredOrder,
+)
+from cfflow.testing.conformance.helpers import (
+    MINUTE_MS,
+    a_notification,
+    begin,
+    changed,
+    digest_of,
+    due_count,
+    following,
+    outcome_is,
+    removed,
+    stored,
+)
 from cfflow.testing.conformance.part import ConformancePart
 
-_LEASE_MS = 60_000
+_TASKS: Final = 16
 
 
-def a_notification(cf_payment_id: str = "77", **fields: Any) -> Notification:
-    """Return a notification about an attempt of order_1."""
-    given = {"type": "PAYMENT_SUCCESS_WEBHOOK", "content_id": "c1", "order_id": "order_1"}
-    return Notification(cf_payment_id=cf_payment_id, **{**given, **fields})
+async def notify(store: Store, attempt: str = "77", state: str = "", **fields: Any) -> Notified:
+    """Notify, with the digest of this attempt and state."""
+    notification = a_notification(attempt, state, **fields)
+    return await store.notify(notification, digest_of(f"{attempt}:{state}"))
 
 
-async def sleeping(store: Store, order_id: str = "order_1", **changes: Any) -> Snapshot:
-    """Return a payment with attempt 77 that is never due by itself."""
-    given = {"state": State.INITIATED, "cf_payment_id": "77", "wake_at_ms": None}
-    return await written(store, await begin(store, order_id), **{**given, **changes})
+async def notices(store: Store) -> Mapping[str, str]:
+    """Return the notifications that are left of order_1."""
+    return (await stored(store)).notices
 
 
-async def leased_ids(store: Store) -> Sequence[str]:
-    """Lease all payments that are due now, and return their ids."""
-    return sorted(snapshot.id for snapshot in await store.lease(100, _LEASE_MS))
+async def states(store: Store) -> dict[str, str]:
+    """Return the state that each notification of order_1 reports, by attempt."""
+    return {attempt: text.partition(":")[2] for attempt, text in (await notices(store)).items()}
 
 
-async def notice_of(store: Store, n: int = 1) -> Notice | None:
-    """Return the open notification of a payment of order_1."""
-    found = await store.load("order_1", n)
-    assert found is not None
-    return found.notice
-
-
-def settling(snapshot: Snapshot, settles_until_at_ms: int, **changes: Any) -> Plan:
-    """Return the plan of an inquiry that was made after the notifications up to then."""
-    return msgspec.structs.replace(
-        a_plan(snapshot, **changes), settles_until_at_ms=settles_until_at_ms
-    )
+def number(text: str) -> int:
+    """Return the number of a stored notification."""
+    return int(text.partition(":")[0])
 
 
 class NotificationConformance(ConformancePart):
     """Tests of what a notification does. `StoreConformance` has them too."""
 
-    async def _notification_entries(self, store: Any) -> list[dict[str, Any]]:
-        entries = [msgspec.msgpack.decode(blob) for blob in await self.events_of(store)]
-        return [entry for entry in entries if entry.get("kind") == "notification"]
+    async def _in_feed(self, store: Store) -> list[dict[str, Any]]:
+        return [msgspec.msgpack.decode(entry) for entry in await self.events_of(store)]
 
-    # which payments it makes due
+    # where it is added
 
-    async def test_the_payment_that_owns_its_attempt_is_due_at_once(self, store: Store) -> None:
-        """The leased payment has the notification, so that the worker knows why it is due."""
-        await sleeping(store)
-        notified = await store.notify(a_notification())
-        assert (notified.payments, notified.duplicate) == ((1,), False)
-        (found,) = await store.lease(100, _LEASE_MS)
-        assert found.id == "order_1.1"
-        assert found.notice is not None
-        assert found.notice.cf_payment_id == "77"
+    async def test_a_notification_makes_its_order_due(self, store: Store) -> None:
+        """Even one that is never due by itself; the order is returned with it."""
+        order = await begin(store, actions=b"press")
+        notified = await notify(store, "77", "paid")
+        newest = await stored(store)
+        assert notified == Notified(newest, is_news=True, duplicate=False)
+        assert list(newest.notices) == ["77"]
+        assert newest.notices["77"].endswith(":paid")
+        assert newest == msgspec.structs.replace(order, notices=newest.notices)
+        assert await due_count(store) == 1
 
-    async def test_only_that_payment_of_the_order_is_due(self, store: Store) -> None:
-        """Its siblings are not concerned."""
-        await sleeping(store, abandoned=True)
-        await written(store, await begin(store, "order_1"), wake_at_ms=None)
-        await store.notify(a_notification())
-        assert await leased_ids(store) == ["order_1.1"]
+    async def test_it_changes_no_token(self, store: Store) -> None:
+        """A customer who submits an OTP at this moment gets no conflict."""
+        order = await begin(store)
+        await notify(store)
+        assert (await changed(store, order)).notices == await notices(store)
 
-    async def test_a_foreign_attempt_concerns_payments_without_an_attempt(
+    async def test_it_is_due_sooner_than_its_orders_own_time(self, store: Store) -> None:
+        """The other orders keep theirs."""
+        for order_id in ("order_1", "order_2"):
+            await begin(store, order_id, wake_at_ms=store.now_ms() + MINUTE_MS)
+        await notify(store)
+        assert await due_count(store) == 1
+
+    async def test_one_of_an_order_that_is_not_stored_goes_to_the_feed_only(
         self, store: Store
     ) -> None:
-        """Their lost pay may have made it."""
-        await sleeping(store, abandoned=True)
-        await written(store, await begin(store, "order_1"), wake_at_ms=None)
-        assert (await store.notify(a_notification("88"))).payments == (2,)
-        assert await leased_ids(store) == ["order_1.2"]
+        """Another system uses the same account. An order that begins later does not have it."""
+        assert await notify(store) == Notified(None, is_news=False, duplicate=False)
+        (entry,) = await self._in_feed(store)
+        assert (entry["order_id"], entry["cf_payment_id"]) == ("order_1", "77")
+        assert (await begin(store)).notices == {}
+        assert await due_count(store) == 0
 
-    @pytest.mark.parametrize("state", [State.AUTHORIZED, State.CAPTURED])
-    async def test_a_foreign_attempt_concerns_payments_that_hold_or_took_money(
-        self, store: Store, state: State
-    ) -> None:
-        """The customer may have paid twice, and an inquiry for these finds it."""
-        first = await sleeping(store, abandoned=True)
-        await written(store, await begin(store, "order_1"), state=State.FAILED, wake_at_ms=None)
-        await written(store, first, state=state, wake_at_ms=None)
-        assert (await store.notify(a_notification("88"))).payments == (1,)
-
-    async def test_a_foreign_attempt_concerns_the_newest_payment_otherwise(
-        self, store: Store
-    ) -> None:
-        """One payment must find out that the customer paid in another way too."""
-        await sleeping(store, abandoned=True)
-        await sleeping(store, cf_payment_id="78")
-        assert (await store.notify(a_notification("88"))).payments == (2,)
-
-    async def test_a_state_that_the_payment_is_in_makes_nothing_due(self, store: Store) -> None:
-        """Inquiries that can find nothing new would use up the gateway's rate limit."""
-        await sleeping(store, state=State.CAPTURED)
-        assert (await store.notify(a_notification(reported_state="captured"))).payments == ()
-        assert await leased_ids(store) == []
-
-    async def test_another_state_makes_the_payment_due(self, store: Store) -> None:
-        """Such as a failed payment that took money after all."""
-        await sleeping(store, state=State.FAILED)
-        assert (await store.notify(a_notification(reported_state="captured"))).payments == (1,)
+    async def test_one_of_a_removed_order_goes_to_the_feed_only(self, store: Store) -> None:
+        """Nothing of it is left."""
+        await removed(store, await begin(store), marker="paid by 1")
+        assert await notify(store) == Notified(None, is_news=False, duplicate=False)
+        assert await due_count(store) == 0
 
     async def test_one_that_names_no_attempt_makes_nothing_due(self, store: Store) -> None:
-        """There is nothing to ask about a refund; the feed has it all the same."""
-        await sleeping(store)
-        notified = await store.notify(a_notification("", type="REFUND_STATUS_WEBHOOK"))
-        assert notified.payments == ()
-        assert await leased_ids(store) == []
-        assert len(await self._notification_entries(store)) == 1
+        """There is nothing to ask about; the order is returned, and the feed has it."""
+        order = await begin(store)
+        assert await notify(store, "") == Notified(order, is_news=False, duplicate=False)
+        assert await due_count(store) == 0
+        (entry,) = await self._in_feed(store)
+        assert (entry["order_id"], entry["cf_payment_id"]) == ("order_1", None)
 
-    async def test_one_about_an_order_that_is_not_stored_goes_to_the_feed_only(
-        self, store: Store
-    ) -> None:
-        """Another system of the merchant uses the same account."""
-        notified = await store.notify(a_notification(order_id="order_9"))
-        assert notified.payments == ()
-        assert await leased_ids(store) == []
-        assert [entry["order_id"] for entry in await self._notification_entries(store)] == [
-            "order_9"
-        ]
-
-    async def test_one_without_an_order_goes_to_the_feed(self, store: Store) -> None:
+    async def test_one_without_an_order_goes_to_the_feed_with_its_data(self, store: Store) -> None:
         """A settlement belongs to no order."""
-        await store.notify(a_notification("", order_id="", type="SETTLEMENT_SUCCESS", data=b"{}"))
-        (entry,) = await self._notification_entries(store)
-        assert (entry["type"], entry["order_id"], entry["data"]) == (
-            "SETTLEMENT_SUCCESS",
-            None,
-            b"{}",
+        notification = Notification(type="A_SETTLEMENT", content_id="c1", data=b'{"of": "Diya"}')
+        assert await store.notify(notification, digest_of("")) == Notified(None)
+        (entry,) = await self._in_feed(store)
+        assert (entry["type"], entry["content_id"], entry["data"]) == (
+            "A_SETTLEMENT",
+            "c1",
+            b'{"of": "Diya"}',
         )
+        assert (entry["kind"], entry["order_id"]) == ("notification", None)
+
+    # what reports nothing new
+
+    async def test_a_digest_of_the_order_reports_nothing_new(self, store: Store) -> None:
+        """Inquiries that can find nothing would use up the gateway's rate limit."""
+        digests = b"".join(digest_of(f"{n}:paid") for n in range(NOTICES_MAX))
+        order = await begin(store, digests=digests)
+        for attempt in range(NOTICES_MAX):
+            notified = await notify(store, str(attempt), "paid")
+            assert notified == Notified(order, is_news=False, duplicate=False)
+            assert (await self._in_feed(store))[-1]["cf_payment_id"] == str(attempt)
+        assert await due_count(store) == 0
+        assert (await notify(store, "0", "failed")).is_news
+        assert (await notify(store, str(NOTICES_MAX), "paid")).is_news
+
+    async def test_each_commit_replaces_the_digests(self, store: Store) -> None:
+        """They follow from its record."""
+        order = await begin(store, digests=digest_of("77:paid"))
+        order = await changed(store, order, digests=digest_of("77:failed"))
+        assert not (await notify(store, "77", "failed")).is_news
+        assert (await notify(store, "77", "paid")).is_news
+        await changed(store, order)
+        assert (await notify(store, "77", "failed")).is_news
+
+    async def test_bytes_of_two_digests_are_no_digest(self, store: Store) -> None:
+        """They lie one behind the other."""
+        digests = digest_of("1") + digest_of("2")
+        await begin(store, digests=digests)
+        assert (await store.notify(a_notification(), digests[3:9])).is_news
+
+    # several of one order
+
+    async def test_the_newest_of_each_attempt_is_kept(self, store: Store) -> None:
+        """With a higher number than all before it."""
+        await begin(store)
+        seen = 0
+        for attempt in ("77", "78", "77", "77", "78"):
+            await notify(store, attempt, "paid")
+            assert number((await notices(store))[attempt]) > seen
+            seen = number((await notices(store))[attempt])
+        assert await states(store) == {"77": "paid", "78": "paid"}
+
+    @pytest.mark.parametrize(
+        "reported", [("paid", "failed"), ("failed", "paid"), ("paid", ""), ("", "paid")]
+    )
+    async def test_two_that_contradict_each_other_report_no_state(
+        self, store: Store, reported: tuple[str, str]
+    ) -> None:
+        """They come in any order, so only an inquiry finds out which one is right."""
+        await begin(store)
+        await notify(store, "78", "paid")
+        for state in (*reported, *reported[::-1]):
+            await notify(store, "77", state)
+        assert await states(store) == {"78": "paid", "77": ""}
+
+    async def test_after_a_contradiction_was_settled_states_count_again(self, store: Store) -> None:
+        """A commit has removed it."""
+        order = await begin(store)
+        for state in ("paid", "failed"):
+            await notify(store, "77", state)
+        await changed(store, order, answered=await notices(store))
+        await notify(store, "77", "paid")
+        assert await states(store) == {"77": "paid"}
+
+    async def test_beyond_the_limit_one_stands_for_all(self, store: Store) -> None:
+        """It has no state; those that are kept one by one still are."""
+        await begin(store)
+        kept = {str(attempt): "paid" for attempt in range(NOTICES_MAX)}
+        for attempt in kept:
+            await notify(store, attempt, "paid")
+        assert await states(store) == kept
+        for attempt in ("a", "b"):
+            assert (await notify(store, attempt, "paid")).is_news
+            assert await states(store) == {**kept, "*": ""}
+        newest = number((await notices(store))["*"])
+        await notify(store, "3", "failed")
+        assert await states(store) == {**kept, "*": "", "3": ""}
+        assert number((await notices(store))["3"]) > newest
+
+    async def test_below_the_limit_new_attempts_have_their_own_again(self, store: Store) -> None:
+        """The one that stands for all is settled by itself."""
+        order = await begin(store)
+        for attempt in range(NOTICES_MAX + 1):
+            await notify(store, str(attempt), "paid")
+        left = dict(await notices(store))
+        everything = {"*": left.pop("*")}
+        order = await changed(store, order, answered=left)
+        assert order.notices == everything
+        await notify(store, "78", "paid")
+        assert await states(store) == {"*": "", "78": "paid"}
+
+    async def test_numbers_rise_after_all_were_removed(self, store: Store) -> None:
+        """A commit must never remove one that came after its inquiry."""
+        order, seen = await begin(store), 0
+        for _ in range(3):
+            await notify(store, "77", "paid")
+            left = await notices(store)
+            assert number(left["77"]) > seen
+            seen = number(left["77"])
+            order = await changed(store, order, answered=left)
+
+    # commits beside it
+
+    async def test_a_commit_removes_those_that_it_lists(self, store: Store) -> None:
+        """All of them: then the order is due at the commit's own time."""
+        order = await begin(store)
+        for attempt in ("77", "78"):
+            await notify(store, attempt, "paid")
+        order = await changed(store, order, answered=await notices(store))
+        assert order.notices == {}
+        assert await due_count(store) == 0
+
+    async def test_one_that_is_not_listed_stays(self, store: Store) -> None:
+        """And its order is due now, whatever the commit wanted."""
+        order = await begin(store)
+        for attempt in ("77", "78"):
+            await notify(store, attempt, "paid")
+        left = dict(await notices(store))
+        for wake_at_ms in (None, store.now_ms() + MINUTE_MS):
+            answered = {"77": left["77"]}
+            order = await changed(store, order, answered=answered, wake_at_ms=wake_at_ms)
+            assert order.notices == {"78": left["78"]}
+            assert await due_count(store) == 1
+
+    @pytest.mark.parametrize("state", ["paid", "failed", ""])
+    async def test_one_that_came_after_the_read_stays(self, store: Store, state: str) -> None:
+        """Another of the same attempt, with the same state or not: the inquiry was before it."""
+        await begin(store)
+        await notify(store, "77", "paid")
+        order = await stored(store)
+        await notify(store, "77", state)
+        newest = await notices(store)
+        order = await changed(store, order, answered=order.notices)
+        assert order.notices == newest
+        assert await due_count(store) == 1
+
+    async def test_one_that_is_listed_and_not_there_is_ignored(self, store: Store) -> None:
+        """Another process has settled it."""
+        order = await begin(store)
+        await notify(store, "77", "paid")
+        left = await notices(store)
+        order = await changed(store, order, answered=left)
+        assert (await changed(store, order, answered={**left, "78": "9:paid"})).notices == {}
+
+    async def test_a_refused_commit_settles_nothing(self, store: Store) -> None:
+        """The order is returned with its notifications, for the next decision."""
+        order = await begin(store)
+        await changed(store, order)
+        await notify(store)
+        left = await notices(store)
+        lost = await outcome_is(Outcome.CONFLICT, store, following(order, answered=left))
+        assert lost.stored == await stored(store)
+        assert lost.stored is not None
+        assert lost.stored.notices == left
+
+    async def test_none_is_lost_beside_commits_of_many_tasks(self, store: Store) -> None:
+        """Each is settled by exactly one commit, or is left."""
+        await begin(store)
+        settled: list[int] = []
+
+        async def settle_all() -> None:
+            for _ in range(_TASKS):
+                order = await stored(store)
+                done = await store.commit(following(order, answered=order.notices))
+                if done.outcome is Outcome.APPLIED:
+                    settled.extend(number(text) for text in order.notices.values())
+
+        async def notify_often(attempt: str) -> None:
+            for _ in range(_TASKS):
+                await notify(store, attempt, "paid")
+
+        await asyncio.gather(settle_all(), *(notify_often(str(n)) for n in range(4)), settle_all())
+        left: StoredOrder = await stored(store)
+        assert len(settled) == len(set(settled))
+        assert set(left.notices) <= {"0", "1", "2", "3"}
+        assert await due_count(store) == (1 if left.notices else 0)
+        order = await changed(store, left, answered=left.notices)
+        assert (order.notices, await due_count(store)) == ({}, 0)
 
     # duplicates
 
-    async def test_a_duplicate_makes_due_again_and_has_no_second_entry(self, store: Store) -> None:
-        """The worker that leased the payment for the first one may have died."""
-        await sleeping(store)
-        await store.notify(a_notification())
-        await store.lease(100, _LEASE_MS)
-        notified = await store.notify(a_notification())
-        assert (notified.payments, notified.duplicate) == ((1,), True)
-        assert await leased_ids(store) == ["order_1.1"]
-        assert len(await self._notification_entries(store)) == 1
+    async def test_a_duplicate_makes_its_order_due_again(self, store: Store) -> None:
+        """The worker of the first one may have died. The feed does not get it twice."""
+        order = await begin(store)
+        await notify(store, "77", "paid", content_id="c1")
+        first = await notices(store)
+        await changed(store, order, answered=first)
+        again = await notify(store, "77", "paid", content_id="c1")
+        assert (again.is_news, again.duplicate) == (True, True)
+        assert again.stored == await stored(store)
+        assert number((await notices(store))["77"]) > number(first["77"])
+        assert await due_count(store) == 1
+        assert len(await self.events_of(store)) == 1
 
     async def test_other_content_is_not_a_duplicate(self, store: Store) -> None:
         """Even if it is about the same attempt. Its entry in the feed has the content id."""
         for content_id, duplicate in (("c1", False), ("c2", False), ("c1", True), ("c2", True)):
-            notified = await store.notify(a_notification(content_id=content_id))
-            assert notified.duplicate is duplicate
-        entries = await self._notification_entries(store)
-        assert [entry["content_id"] for entry in entries] == ["c1", "c2"]
+            assert (await notify(store, content_id=content_id)).duplicate is duplicate
+        assert [entry["content_id"] for entry in await self._in_feed(store)] == ["c1", "c2"]
 
-    # commits beside it
+    async def test_after_its_time_the_same_content_is_no_duplicate(self, store: Store) -> None:
+        """The feed gets it again."""
+        assert not (await notify(store, content_id="c1")).duplicate
+        await self.much_later(store, DUPLICATE_WINDOW_MS - 1_000)
+        assert (await notify(store, content_id="c1")).duplicate
+        await self.much_later(store, 2_000)
+        assert not (await notify(store, content_id="c1")).duplicate
+        assert len(await self.events_of(store)) == 2
 
-    async def test_a_plan_over_the_same_version_still_goes_through(self, store: Store) -> None:
-        """A customer who submits an OTP at this moment gets no `Conflict`."""
-        held = await sleeping(store)
-        await store.notify(a_notification())
-        assert (await store.commit(a_plan(held))).outcome is Outcome.OK
-
-    async def test_a_commit_that_does_not_settle_it_leaves_the_payment_due(
-        self, store: Store
-    ) -> None:
-        """The gateway may have answered a step before the notification came."""
-        held = await sleeping(store)
-        await store.notify(a_notification())
-        await written(store, held, wake_at_ms=None)
-        assert await notice_of(store) is not None
-        assert await leased_ids(store) == ["order_1.1"]
-
-    async def test_an_inquiry_that_was_made_after_it_settles_it(self, store: Store) -> None:
-        """Then the payment is due at its record's wake time."""
-        await sleeping(store)
-        await store.notify(a_notification())
-        (found,) = await store.lease(100, _LEASE_MS)
-        assert found.notice is not None
-        plan = settling(found, found.notice.at_ms, wake_at_ms=None)
-        assert (await store.commit(plan)).outcome is Outcome.OK
-        assert await notice_of(store) is None
-        assert await leased_ids(store) == []
-
-    async def test_one_that_came_after_the_inquiry_is_not_settled_by_it(self, store: Store) -> None:
-        """Even if it came within the same millisecond."""
-        await sleeping(store)
-        await store.notify(a_notification())
-        (found,) = await store.lease(100, _LEASE_MS)
-        await store.notify(a_notification())
-        assert found.notice is not None
-        await store.commit(settling(found, found.notice.at_ms, wake_at_ms=None))
-        assert await notice_of(store) is not None
-        assert await leased_ids(store) == ["order_1.1"]
-
-    async def test_a_commit_of_the_reported_state_settles_it(self, store: Store) -> None:
-        """The gateway's answer to the step has proved the same state."""
-        held = await sleeping(store)
-        await store.notify(a_notification(reported_state="captured"))
-        await written(store, held, state=State.CAPTURED, wake_at_ms=None)
-        assert await notice_of(store) is None
-        assert await leased_ids(store) == []
-
-    @pytest.mark.parametrize("order", [("88", "77"), ("77", "88")])
-    async def test_two_about_different_attempts_name_no_attempt(
-        self, store: Store, order: tuple[str, str]
-    ) -> None:
-        """The next inquiry must ask for all attempts of the order."""
-        await sleeping(store)
-        for cf_payment_id in order:
-            await store.notify(a_notification(cf_payment_id, reported_state="captured"))
-        notice = await notice_of(store)
-        assert notice is not None
-        assert (notice.cf_payment_id, notice.reported_state) == ("*", "")
-
-    @pytest.mark.parametrize("order", [("captured", "failed"), ("failed", "captured")])
-    async def test_two_that_contradict_each_other_are_settled_by_an_inquiry_only(
-        self, store: Store, order: tuple[str, str]
-    ) -> None:
-        """They come in any order, so the later one is not always the newer one."""
-        held = await sleeping(store)
-        for state in order:
-            await store.notify(a_notification(reported_state=state))
-        await written(store, held, state=State.FAILED, wake_at_ms=None)
-        assert await notice_of(store) is not None
-        assert await leased_ids(store) == ["order_1.1"]
-
-    async def test_clearing_makes_no_new_version(self, store: Store) -> None:
-        """A customer's step on that version still goes through."""
-        held = await sleeping(store)
-        await store.notify(a_notification())
-        (found,) = await store.lease(100, _LEASE_MS)
-        assert found.notice is not None
-        cleared = await store.clear_notifications(found, found.notice.at_ms)
-        assert (cleared.record, cleared.notice) == (held.record, None)
-        assert await notice_of(store) is None
-        assert await leased_ids(store) == []
-        assert (await store.commit(a_plan(held))).outcome is Outcome.OK
-
-    async def test_clearing_restores_the_record_s_wake_time(self, store: Store) -> None:
-        """The flow's schedule goes on as before."""
-        await sleeping(store, wake_at_ms=store.now_ms() - 1)
-        await store.notify(a_notification())
-        (found,) = await store.lease(100, _LEASE_MS)
-        assert found.notice is not None
-        await store.clear_notifications(found, found.notice.at_ms)
-        assert await leased_ids(store) == ["order_1.1"]
-
-    async def test_clearing_an_older_one_leaves_the_newer_one(self, store: Store) -> None:
-        """It came after the inquiry, which does not settle it."""
-        await sleeping(store)
-        await store.notify(a_notification())
-        (found,) = await store.lease(100, _LEASE_MS)
-        await store.notify(a_notification())
-        assert found.notice is not None
-        await store.clear_notifications(found, found.notice.at_ms)
-        assert await notice_of(store) is not None
-        assert await leased_ids(store) == ["order_1.1"]
-
-    async def test_clearing_does_nothing_to_a_payment_that_has_changed(self, store: Store) -> None:
-        """The commit that changed it has left it due."""
-        await sleeping(store)
-        await store.notify(a_notification())
-        (found,) = await store.lease(100, _LEASE_MS)
-        await written(store, found, wake_at_ms=None)
-        assert found.notice is not None
-        await store.clear_notifications(found, found.notice.at_ms)
-        assert await leased_ids(store) == ["order_1.1"]
-
-    async def test_an_order_with_an_open_notification_is_not_purged(self, store: Store) -> None:
-        """It may have money: a worker makes an inquiry first."""
-        held = await sleeping(store, state=State.FAILED)
-        await store.notify(a_notification())
-        assert not await store.purge([held])
-
-    async def test_a_conflict_returns_the_open_notification(self, store: Store) -> None:
-        """The next decision must have it in view."""
-        held = await sleeping(store)
-        await written(store, held, wake_at_ms=None)
-        await store.notify(a_notification())
-        committed = await store.commit(a_plan(held))
-        assert committed.outcome is Outcome.CONFLICT
-        assert committed.snapshot is not None
-        assert committed.snapshot.notice == await notice_of(store)
+    async def test_notifications_and_events_share_the_feed(self, store: Store) -> None:
+        """In the order in which they came."""
+        order = await begin(store, events=(b"before",))
+        await notify(store)
+        await changed(store, order, events=(b"after",))
+        first, entry, last = await self.events_of(store)
+        assert (first, last) == (b"before", b"after")
+        assert msgspec.msgpack.decode(entry)["cf_payment_id"] == "77"

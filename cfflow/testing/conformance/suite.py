@@ -25,27 +25,34 @@ It needs pytest and pytest-asyncio, in strict or in auto mode: the tests carry t
 that strict mode asks for. In strict mode an async `store` fixture must be one of
 `pytest_asyncio.fixture`; an ordinary one of pytest serves for a store that needs no await.
 
-Each test gets an empty store, and uses it only as `cfflow.store.protocol.Store` describes.
+Each test gets an empty store, and uses it only as `cfflow.store.protocol.Store` describes: it
+commits plain bytes, and has no rule about payments, as a store has none.
 `cfflow.testing.conformance.part` has all that the class may set.
 """
 
 from __future__ import annotations
 
+from cfflow.testing.conformance.checks import CheckConformance
+from cfflow.testing.conformance.commits import CommitConformance
 from cfflow.testing.conformance.feed import FeedConformance
 from cfflow.testing.conformance.feed_log import FeedLogConformance
 from cfflow.testing.conformance.indexes import IndexConformance
+from cfflow.testing.conformance.leases import LeaseConformance
 from cfflow.testing.conformance.notifications import NotificationConformance
-from cfflow.testing.conformance.orders import OrderConformance
-from cfflow.testing.conformance.payments import PaymentConformance
+from cfflow.testing.conformance.removal import RemovalConformance
+from cfflow.testing.conformance.restarts import RestartConformance
 
 
 class StoreConformance(
-    PaymentConformance,
+    CommitConformance,
+    CheckConformance,
+    RestartConformance,
+    NotificationConformance,
+    LeaseConformance,
+    RemovalConformance,
     IndexConformance,
-    OrderConformance,
     FeedConformance,
     FeedLogConformance,
-    NotificationConformance,
 ):
     """Tests what `cfflow.store.protocol.Store` promises. Derive a test class from it.
 

@@ -10,8 +10,8 @@ import pytest
 from cfflow.core.chart import State
 from cfflow.core.due import HoldEnd, due_hold
 from cfflow.core.operation import Operation, Step
-from cfflow.core.record import Attempt, Review, Snapshot, step_bit
-from cfflow.core.siblings import attempt_of, why_barred
+from cfflow.core.order import SITUATIONS, Snapshot, why_barred
+from cfflow.core.record import Record, Review
 from cfflow.core.steps import allowed_steps, leave_otp
 from cfflow.errors import IllegalStep
 from tests.core.core_kit import (
@@ -25,6 +25,7 @@ from tests.core.core_kit import (
     an_otp_page,
     answered,
     begun,
+    beside,
     decided,
     entity,
     inquired,
@@ -33,6 +34,7 @@ from tests.core.core_kit import (
     paid,
     reasons,
     taken,
+    with_record,
 )
 
 PAY, SUBMIT, RESEND = Step.PAY, Step.SUBMIT_OTP, Step.RESEND_OTP
@@ -46,20 +48,20 @@ def an_operation(step: Step) -> Operation:
     )
 
 
-def sibling(state: State, *, step: Step | None = None, review: str = "") -> Attempt:
-    """Return the order's entry for another payment in this situation."""
-    record = msgspec.structs.replace(
+def sibling(state: State, *, step: Step | None = None, review: str = "") -> Record:
+    """Return another payment of the order in this situation."""
+    return msgspec.structs.replace(
         a_created().record,
         state=state,
         operation=None if step is None else an_operation(step),
         reviews=(Review(review, T0),) if review else (),
     )
-    return attempt_of(record)
 
 
-#: Situation → the steps that it bars, written by hand from the design. Beside a payment that
-#: holds or took money no step is sent at all: the store refuses it and a review is opened.
-TABLE: dict[str, tuple[Attempt, set[Step]]] = {
+#: Situation → the steps that it bars, written by hand from the design.
+TABLE: dict[str, tuple[Record, set[Step]]] = {
+    "authorized": (sibling(State.AUTHORIZED), set(Step)),
+    "captured": (sibling(State.CAPTURED), set(Step)),
     "created": (sibling(State.CREATED), set()),
     "pay open": (sibling(State.CREATED, step=PAY), {PAY, SUBMIT, CAPTURE, VOID}),
     "initiated": (sibling(State.INITIATED), {CAPTURE, VOID}),
@@ -84,21 +86,14 @@ def ready_for(step: Step) -> Snapshot:
     return an_otp_page() if step in {SUBMIT, RESEND} else a_payment(State.AUTHORIZED, PREAUTH)
 
 
-def beside(held: Snapshot, *others: Attempt) -> Snapshot:
-    """Return the payment as the last one of an order with these others."""
-    return msgspec.structs.replace(
-        held, n=len(others) + 1, attempts=(*others, attempt_of(held.record))
-    )
-
-
 @pytest.mark.parametrize(("situation", "step"), list(product(TABLE, Step)))
 def test_every_cell_of_the_table(situation: str, step: Step) -> None:
     """A barred step is refused, with the other payment's name; any other one is opened."""
-    attempt, bars = TABLE[situation]
-    held = beside(ready_for(step), attempt)
+    other, bars = TABLE[situation]
+    held = beside(ready_for(step), other)
     flow = PREAUTH if step in {CAPTURE, VOID} else NATIVE
     at_ms = T0 + 31 * SECOND
-    assert (step in bars) is bool(attempt.bars & step_bit(step))
+    assert (step in bars) is any(row.applies(other) and step in row.bars for row in SITUATIONS)
     if step not in bars:
         assert begun(held, step, at_ms, flow).opens
         return
@@ -109,22 +104,12 @@ def test_every_cell_of_the_table(situation: str, step: Step) -> None:
 
 @pytest.mark.parametrize("state", [State.AUTHORIZED, State.CAPTURED])
 def test_beside_money_every_step_is_barred(state: State) -> None:
-    """The order's entry bars it in the store as well, and it is not among the allowed steps."""
-    attempt = sibling(state)
-    assert all(attempt.bars & step_bit(step) for step in Step)
+    """The way to the bank's page is barred too: the customer would pay twice there."""
     for step in Step:
-        held = beside(ready_for(step), attempt)
+        held = beside(ready_for(step), sibling(state))
         assert step.value not in allowed_steps(held, NATIVE, T0 + 31 * SECOND)
-    with pytest.raises(IllegalStep, match="has its money"):
-        leave_otp(beside(an_otp_page(), attempt), NATIVE, T0)
-
-
-def test_an_entry_of_an_older_version_bars_by_its_state_and_its_review() -> None:
-    """The entry has no bits yet; its fields are enough for the two steps that cost money."""
-    alive = Attempt(State.OTP_PENDING, "77")
-    blocking = Attempt(State.CREATED, "", abandoned=False, blocks=True)
-    assert why_barred(beside(a_payment(State.AUTHORIZED, PREAUTH), alive), CAPTURE)
-    assert why_barred(beside(a_created(), blocking), PAY)
+    with pytest.raises(IllegalStep, match="holds or took money"):
+        leave_otp(beside(an_otp_page(), sibling(state)), NATIVE, T0)
 
 
 @pytest.mark.parametrize("reason", ["ambiguous_attempt", "unclaimed_money", "two_holds"])
@@ -132,25 +117,21 @@ def test_its_own_review_bars_what_can_take_money(reason: str) -> None:
     """Until a person closes the review; the way to the bank's page is barred too."""
     for step in (PAY, SUBMIT):
         held = ready_for(step)
-        record = msgspec.structs.replace(held.record, reviews=(Review(reason, T0),))
-        held = msgspec.structs.replace(held, record=record)
+        held = with_record(held, reviews=(Review(reason, T0),))
         with pytest.raises(IllegalStep, match=reason):
             begun(held, step, T0)
         closed = Review(reason, T0, acknowledged_at_ms=T0)
-        record = msgspec.structs.replace(held.record, reviews=(closed,))
-        assert begun(msgspec.structs.replace(held, record=record), step, T0).opens
-    page = an_otp_page()
-    record = msgspec.structs.replace(page.record, reviews=(Review(reason, T0),))
+        assert begun(with_record(held, reviews=(closed,)), step, T0).opens
+    page = with_record(an_otp_page(), reviews=(Review(reason, T0),))
     with pytest.raises(IllegalStep, match=reason):
-        leave_otp(msgspec.structs.replace(page, record=record), NATIVE, T0)
+        leave_otp(page, NATIVE, T0)
 
 
 def test_acknowledging_another_payments_review_does_not_open_the_way() -> None:
     """Each payment's own review stays in force until it is closed itself."""
     acknowledged = sibling(State.FAILED)
-    held = ready_for(SUBMIT)
-    record = msgspec.structs.replace(held.record, reviews=(Review("two_holds", T0),))
-    held = beside(msgspec.structs.replace(held, record=record), acknowledged)
+    held = with_record(ready_for(SUBMIT), reviews=(Review("two_holds", T0),))
+    held = beside(held, acknowledged)
     with pytest.raises(IllegalStep, match="two_holds"):
         begun(held, SUBMIT, T0)
 
@@ -175,15 +156,15 @@ def test_money_of_a_foreign_attempt_is_seen_in_every_state(state: State) -> None
     held = decided(held, listed(*seen, asked_at_ms=T0 + SECOND), T0 + SECOND)
     waits = state in {State.INITIATED, State.OTP_PENDING, State.AUTHORIZED, State.CAPTURED}
     assert reasons(held) == ["two_holds" if waits else "unclaimed_money"]
-    assert attempt_of(held.record).bars & step_bit(PAY)
+    assert why_barred(beside(a_created(), held.record), PAY)
 
 
 # the worker's own capture and void
 
 
-def a_hold_beside(attempt: Attempt) -> Snapshot:
+def a_hold_beside(other: Record) -> Snapshot:
     """Return a hold of seven days beside another payment of its order."""
-    return beside(a_payment(State.AUTHORIZED, PREAUTH), attempt)
+    return beside(a_payment(State.AUTHORIZED, PREAUTH), other)
 
 
 def test_the_workers_void_waits_for_another_attempt_until_the_holds_last_hour() -> None:
@@ -201,16 +182,13 @@ def test_the_workers_void_waits_for_another_attempt_until_the_holds_last_hour() 
 def test_an_abandoned_hold_waits_in_the_same_way() -> None:
     """Its void names only the order as well."""
     held = a_hold_beside(sibling(State.CREATED, step=PAY))
-    record = msgspec.structs.replace(held.record, abandoned=True)
-    held = msgspec.structs.replace(held, record=record)
+    held = with_record(held, abandoned=True)
     assert due_hold(held, PREAUTH, T0 + HOUR) is None
 
 
 def test_a_late_answer_to_pay_does_not_open_the_way_for_the_otp() -> None:
     """The money of a foreign attempt is seen before our own pay is answered."""
-    held = opened(a_created(), PAY, T0)
-    record = msgspec.structs.replace(held.record, reviews=(Review("unclaimed_money", T0),))
-    held = msgspec.structs.replace(held, record=record)
+    held = with_record(opened(a_created(), PAY, T0), reviews=(Review("unclaimed_money", T0),))
     held = decided(held, answered(held, paid(), asked_at_ms=T0), T0 + SECOND)
     assert held.record.state is State.OTP_PENDING
     with pytest.raises(IllegalStep, match="unclaimed_money"):

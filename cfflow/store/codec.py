@@ -1,0 +1,207 @@
+"""The bytes that stores keep: of orders, of next actions and of feed entries.
+
+A store never looks into them. Fields are only ever appended (`order.SCHEMA`); bytes that earlier
+versions wrote lie in `tests/ports/stored/` and must load for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from cfflow.core.actions import NextAction
+from cfflow.core.order import (
+    SCHEMA,
+    ForeignMoney,
+    Notice,
+    Order,
+    index_changes,
+    notice_digests,
+    paid_by,
+)
+from cfflow.core.plan import Change, Plan
+from cfflow.core.record import payment_id
+from cfflow.errors import StoreError
+from cfflow.store.protocol import Commit, IndexChange, Notification, StoredOrder
+
+#: The largest next action that is kept. A QR image or a form fits. A larger one is returned to
+#: the caller of `pay` and not stored.
+ACTION_MAX_B: Final = 65_536
+
+_T = TypeVar("_T")
+
+
+class _Stored(msgspec.Struct, frozen=True, array_like=True):
+    """An order's record: a schema number leads, and payments stay bytes until they are needed."""
+
+    schema: int
+    payments: tuple[msgspec.Raw, ...]
+    seen_attempt_ids: tuple[str, ...] = ()
+    foreign_money: tuple[ForeignMoney, ...] = ()
+    verified_in: str = ""
+    first_verified_at_ms: int = 0
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_order_decoder: Final = msgspec.msgpack.Decoder(_Stored)
+_actions_decoder: Final = msgspec.msgpack.Decoder(dict[int, msgspec.Raw])
+_action_decoder: Final = msgspec.msgpack.Decoder(NextAction)
+
+
+def encode_order(order: Order) -> bytes:
+    """Return the stored bytes of an order."""
+    return _encode(
+        (
+            order.schema,
+            order.payments,
+            order.seen_attempt_ids,
+            order.foreign_money,
+            order.verified_in,
+            order.first_verified_at_ms,
+        )
+    )
+
+
+def decode_order(stored: StoredOrder) -> Order:
+    """Return an order from its stored bytes. Raises `StoreError` for bytes that do not decode.
+
+    An order that a newer version of cfflow wrote can be read, and has no token: to write it back
+    would drop the fields that this version does not have.
+    """
+    found = _decoded(_order_decoder, stored.record, "order")
+    return Order(
+        id=stored.id,
+        payments=found.payments,
+        seen_attempt_ids=found.seen_attempt_ids,
+        foreign_money=found.foreign_money,
+        verified_in=found.verified_in,
+        first_verified_at_ms=found.first_verified_at_ms,
+        actions=decode_actions(stored.actions) if stored.actions else {},
+        notices=tuple(_notice(attempt, text) for attempt, text in stored.notices.items()),
+        token=stored.token if found.schema <= SCHEMA else "",
+        stamp=stored.stamp,
+        schema=found.schema,
+    )
+
+
+def _notice(attempt: str, text: str) -> Notice:
+    number, _, state = text.partition(":")
+    if not number.isdigit():
+        raise StoreError(f"a stored notification has the number {number[:20]!r}")
+    return Notice(int(number), attempt, state)
+
+
+def _notice_text(notice: Notice) -> str:
+    return f"{notice.number}:{notice.reported_state}"
+
+
+def decode_actions(blob: bytes) -> Mapping[int, NextAction]:
+    """Return the next actions of an order's payments from their bytes. Raises `StoreError`."""
+    packed = _decoded(_actions_decoder, blob, "next_action")
+    return {n: _decoded(_action_decoder, raw, "next_action") for n, raw in packed.items()}
+
+
+def encode_actions(actions: Mapping[int, NextAction]) -> bytes:
+    """Return the stored bytes of next actions, without those that cannot be stored.
+
+    They hold the gateway's own JSON, which may have a number that msgpack cannot hold. The
+    outcome of the pay must be stored all the same, so such an action is left out.
+    """
+    packed: dict[int, msgspec.Raw] = {}
+    for n, action in actions.items():
+        try:
+            blob = _encode(action)
+        except (OverflowError, ValueError, RecursionError):
+            continue
+        if len(blob) <= ACTION_MAX_B:
+            packed[n] = msgspec.Raw(blob)
+    return _encode(packed) if packed else b""
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[_T], blob: bytes | msgspec.Raw, what: str) -> _T:
+    try:
+        return decoder.decode(blob)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise StoreError(f"a stored {what} does not decode: {error}") from None
+
+
+def commit_of(plan: Plan, *, lease: str = "") -> Commit:
+    """Return the commit that writes a plan under its token."""
+    before, after = plan.before, plan.after
+    changed = dict(before.actions) != dict(after.actions)
+    return Commit(
+        order_id=after.id,
+        expected=before.token,
+        token=after.token,
+        record=encode_order(after),
+        digests=notice_digests(after),
+        actions=encode_actions(after.actions) if changed else None,
+        wake_at_ms=after.wake_at_ms,
+        index=tuple(IndexChange(*change) for change in index_changes(before, after)),
+        events=tuple(_events(plan)),
+        answered={notice.cf_payment_id: _notice_text(notice) for notice in plan.answered},
+        flows={flow.digest: flow.source for flow in plan.flows},
+        opens=plan.opens,
+        gate=plan.gate or "",
+        verified=plan.verified,
+        lease=lease,
+    )
+
+
+def removal_of(order: Order) -> Commit:
+    """Return the commit that removes an order; one that was paid leaves its payment's id."""
+    paid = paid_by(order)
+    nothing = Order(id=order.id)
+    return Commit(
+        order_id=order.id,
+        expected=order.token,
+        token="",
+        record=None,
+        index=tuple(IndexChange(*change) for change in index_changes(order, nothing)),
+        marker="" if paid is None else payment_id(order.id, paid),
+    )
+
+
+def _events(plan: Plan) -> list[bytes]:
+    """Return the feed entries of a plan, one for each transition."""
+    return [entry for change in plan.changes for entry in _events_of(plan.after.id, change)]
+
+
+def _events_of(order_id: str, change: Change) -> list[bytes]:
+    record = change.record
+    return [
+        _encode(
+            {
+                "payment_id": payment_id(order_id, change.n),
+                "order_id": order_id,
+                "cf_payment_id": record.cf_payment_id,
+                "flow": record.flow,
+                "from_state": walked.from_state.value,
+                "to_state": walked.to_state.value,
+                "trigger": walked.trigger.value,
+                "step": walked.step,
+                "observation": walked.proof,
+                "version": record.version,
+                "request_id": walked.request_id,
+                "at_ms": record.updated_at_ms,
+            }
+        )
+        for walked in change.walked
+    ]
+
+
+def encode_notification(notification: Notification, at_ms: int) -> bytes:
+    """Return the feed entry of a notification."""
+    return _encode(
+        {
+            "kind": "notification",
+            "type": notification.type,
+            "order_id": notification.order_id or None,
+            "cf_payment_id": notification.cf_payment_id or None,
+            "data": notification.data,
+            "content_id": notification.content_id,
+            "at_ms": at_ms,
+        }
+    )

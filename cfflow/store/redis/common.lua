@@ -1,0 +1,79 @@
+-- What both scripts begin with: the keys, this server's clock and the history of its data.
+--
+-- KEYS, all of one partition P (its hash tag keeps them in one slot; NS is the namespace)
+--
+--   NS:{P}:o:<order_id>    string stamp (8 bytes), token (8), n (1), n digests (6 each), record.
+--                                 stamp: the history of the data in which the order was verified;
+--                                 digests: of notifications that would report nothing new
+--   NS:{P}:o:<order_id>:a  string the customers' next actions, while there are any
+--   NS:{P}:o:<order_id>:n  hash   attempt -> number:state of a notification that no commit has
+--                                 removed yet; `*`: about every attempt
+--   NS:{P}:o:<order_id>:m  string what a purged order has left: for a year
+--   NS:{P}:wake            zset   order id -> when a worker must look at it, ms
+--   NS:{P}:leases          hash   order id -> until_ms:lease, while a worker has it
+--   NS:{P}:i:<index>       zset   payment id -> a score; `unreadable` has order ids
+--   NS:{P}:events          stream one entry per transition or notification, field e
+--   NS:{P}:groups          hash   how far the feed's groups have read this partition
+--        <group>                  msgpack [consumer, session, until_at_ms, id, seen]: who has the lease, and
+--                                 until when; the last entry acknowledged, and its number, counted
+--                                 from the first entry that this partition ever had
+--        (the empty name)         how many entries were trimmed
+--   NS:{P}:readers:<group> zset   consumer -> until when it counts as alive, ms; in one P per group
+--   NS:{P}:seen:<content>  string for a day: a second notification with this content is a duplicate
+--   NS:{P}:flows           hash   digest -> the flow's text
+--   NS:{P}:run             hash   store: whose data this is; history, since: which history of the data
+--                                 this is, and when that was first seen (0: from the beginning);
+--                                 notices: the number of the last notification; gate:<name>: who
+--                                 closed it; keeps_every_commit: a restart loses nothing here
+--   NS:{P}:budget:<call>   string the rate budget's book of one class of calls, whatever P is: msgpack
+--                                 [[block_set_at_ms, block_ms], [[second, calls], ...],
+--                                 [[granted_at_ms, permits, id], ...]]
+--
+-- Every run returns {status, now_ms, ...}; now_ms is this server's clock, the only one that
+-- leases and wake times go by. The token makes a commit repeatable: the same token again returns
+-- "applied" and changes nothing.
+--
+-- Each client sends the text that it was shipped with, and the server finds it by its hash. So
+-- during an upgrade the old and the new script run side by side on the same keys. The words of
+-- commands and statuses may therefore change from version to version; the keys, the fields and
+-- the stored bytes may not.
+
+local call, sub = redis.call, string.sub
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function ms(number)
+  return string.format('%.0f', number)
+end
+
+-- Which history of the data this server continues: another one after every restart and every
+-- promotion of a replica. The run_id would not do: a promoted replica keeps its own.
+-- Empty where this connection has no right to ask. Asked once in a run, however many partitions.
+local history_of_run
+local function server_history()
+  if history_of_run then
+    return history_of_run
+  end
+  local about = redis.pcall('INFO', 'replication')
+  -- Found by its plain name: a pattern costs each commit some microseconds more.
+  local _, at = string.find(type(about) == 'string' and about or '', 'master_replid:', 1, true)
+  history_of_run = at and sub(about, at + 1, at + 8) or ''
+  return history_of_run
+end
+
+-- The present history, and when this partition has first seen it.
+local function present_history(run, now)
+  local held = call('HMGET', run, 'history', 'since', 'keeps_every_commit')
+  if held[3] then
+    return held[1], 0
+  end
+  local current = server_history()
+  if current == '' or current == held[1] then
+    return current, tonumber(held[2] or 0)
+  end
+  call('HSET', run, 'history', current, 'since', ms(now))
+  return current, now
+end
