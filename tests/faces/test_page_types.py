@@ -93,7 +93,7 @@ follow_imports = skip
 """
 
 #: A block that another one imports, by page and number.
-NAMED: Final = {("testing-your-checkout", 0): "checkout"}
+NAMED: Final = {("testing-your-checkout", 0): "checkout", ("your-own-store", 0): "sqlite_store"}
 #: cashfree-pg has types for its models and none for its calls.
 UNTYPED: Final = "from cashfree_pg"
 
