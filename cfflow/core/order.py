@@ -108,14 +108,26 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def siblings(self) -> Mapping[int, Sibling]:
         """The leading fields of every payment, by number. Raises `StoreError`."""
         return {
-            n: blob if isinstance(blob, Record) else _decoded(_sibling_decoder, blob)
+            n: blob
+            if isinstance(blob, Record)
+            else self._records.get(n) or _decoded(_sibling_decoder, blob)
             for n, blob in enumerate(self.payments, 1)
         }
+
+    @cached_property
+    def _records(self) -> dict[int, Record]:
+        """The records that were decoded already: one look at an order reads each several times."""
+        return {}
 
     def record(self, n: int) -> Record:
         """Return the record of a payment that exists. Raises `StoreError`."""
         blob = self.payments[n - 1]
-        return blob if isinstance(blob, Record) else _decoded(_record_decoder, blob)
+        if isinstance(blob, Record):
+            return blob
+        found = self._records.get(n)
+        if found is None:
+            found = self._records[n] = _decoded(_record_decoder, blob)
+        return found
 
     def payment(self, n: int) -> Snapshot:
         """Return a payment that exists. Raises `StoreError`."""
