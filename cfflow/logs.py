@@ -87,9 +87,9 @@ def _log_change(log: Log, order_id: str, change: Change, started_at: float) -> N
     previous = () if change.previous is None else change.previous.reviews
     if record.reviews is previous:
         return
-    known = {(review.reason, review.at_ms) for review in previous}
+    known = {(review.reason, review.at_ms, review.detail) for review in previous}
     for review in record.open_reviews:
-        if (review.reason, review.at_ms) not in known:
+        if (review.reason, review.at_ms, review.detail) not in known:
             log.warning(
                 "payment.review", payment_id=name, reason=review.reason, detail=review.detail
             )

@@ -42,7 +42,7 @@ def warn_of_lost_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
     A pay that was committed in the lost time may have an attempt at the gateway. Until a person
     has looked, the order takes no other pay. That the order has seen the attempt before explains
     nothing: it may have been seen since the loss. The payment of the lost pay may be lost too:
-    then the order's newest one gets the review.
+    then the order's newest one gets the review. While a pay is open, `find_pay` decides.
     """
     closed = {foreign.cf_payment_id for foreign in draft.foreign_money if foreign.is_closed}
     alive = [
@@ -52,7 +52,8 @@ def warn_of_lost_pay(draft: Draft, attempts: tuple[Observation, ...]) -> None:
     ]
     is_newest = draft.snapshot.n == len(draft.order.payments)
     may_be_it = is_newest or (draft.state is State.CREATED and not draft.abandoned)
-    if alive and may_be_it and draft.operation is None:
+    is_paying = draft.operation is not None and draft.operation.step is Step.PAY
+    if alive and may_be_it and not is_paying:
         detail = f"the store lost commits; attempt {_ids(alive)} may be a lost pay"
         draft.review(ReviewReason.UNCLAIMED_MONEY, detail)
 

@@ -63,14 +63,15 @@ def _was_asked_once(order: Order, restart: Restart) -> bool:
 
 
 def _may_have_lost_pay(order: Order) -> bool:
-    """Whether a pay is open, or one may have begun in the lost time.
+    """Whether a pay is open, or one may have begun in the lost time."""
+    return _was_free(order) or any(
+        (payment.state is State.CREATED and not payment.abandoned)
+        or (payment.operation is not None and payment.operation.step is Step.PAY)
+        for payment in order.siblings.values()
+    )
 
-    The payment of a lost pay may be lost as well, where the order was free for another one.
-    """
-    payments = order.siblings
-    if any(p.operation is not None and p.operation.step is Step.PAY for p in payments.values()):
-        return True
-    if any(payment.state in HOLDS for payment in payments.values()):
-        return False
-    standing = standing_payment(order)
-    return standing is None or payments[standing.n].state is State.CREATED
+
+def _was_free(order: Order) -> bool:
+    """Whether another payment may have been started and paid, and both are lost."""
+    has_money = any(payment.state in HOLDS for payment in order.siblings.values())
+    return standing_payment(order) is None and not has_money

@@ -250,7 +250,7 @@ class Rules:
             known = self.bank.attempts.get(str(record.cf_payment_id))
             watched_ms = FLOWS[record.flow].end.late_watch_s * SECOND
             seen_until_at_ms = max(record.asked_at_ms, record.moved_at_ms + watched_ms)
-            in_time = known is not None and known.since_at_ms <= seen_until_at_ms
+            in_time = known is not None and known.since_at_ms < seen_until_at_ms
             if known is not None and in_time and not record.reviews:
                 assert _TRUTHS.get(known.truth) == record.state
         for name, key in self.bank.keys.items():

@@ -131,6 +131,15 @@ def test_only_an_open_payment_is_abandoned_and_only_once(state: State) -> None:
         abandon(plan.snapshot, NATIVE, LATER)
 
 
+def test_two_payments_with_money_by_a_decision_both_get_the_review() -> None:
+    """A person's decision is the commit in which the second of the two got its money."""
+    sibling = a_payment(State.CAPTURED).record
+    held = beside(with_record(reviewed(State.FAILED), cf_payment_id="777"), sibling)
+    after = resolution(held, State.CAPTURED).after
+    open_reasons = [[r.reason for r in s.open_reviews] for s in after.siblings.values()]
+    assert open_reasons == [["two_holds"], ["two_holds"]]
+
+
 @pytest.mark.parametrize("step", [Step.PAY, Step.SUBMIT_OTP, Step.RESEND_OTP])
 def test_the_customer_of_an_abandoned_payment_gets_no_further(step: Step) -> None:
     """Another payment of the order may be under way."""
@@ -147,6 +156,16 @@ def test_an_acknowledged_fact_is_not_reported_again_and_another_one_is() -> None
     same = decide(held, Disputed(ReviewReason.NO_ANSWER, "test"), NATIVE, LATER).record
     other = decide(held, Disputed(ReviewReason.NO_ANSWER, "something else"), NATIVE, LATER).record
     assert (same.open_reviews, len(other.open_reviews)) == ((), 1)
+
+
+def test_an_open_review_that_blocks_the_order_names_everything_that_it_blocks_for() -> None:
+    """Who closes it must have seen it all: after that the order takes a pay."""
+    held, details = a_payment(State.CREATED), []
+    for detail in ("attempt 7", "attempt 8", "attempt 7"):
+        event = Disputed(ReviewReason.UNCLAIMED_MONEY, detail)
+        held = decide(held, event, NATIVE, LATER).snapshot
+        details += [review.detail for review in held.record.open_reviews]
+    assert details == ["attempt 7", "attempt 7; attempt 8", "attempt 7; attempt 8"]
 
 
 # the end of a hold

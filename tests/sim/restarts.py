@@ -98,9 +98,14 @@ class Restarts:
 
 
 def _may_have_lost_pay(payments: Iterable[Record]) -> bool:
-    """Whether a pay is open, or one could have been made: no payment is under way or has money."""
+    """Whether a pay is open, or one could have been made.
+
+    A payment waits for it, or none is under way or has money.
+    """
     records = list(payments)
     if any(r.operation is not None and r.operation.step is Step.PAY for r in records):
+        return True
+    if any(r.state is State.CREATED and not r.abandoned for r in records):
         return True
     has_money = {State.AUTHORIZED, State.CAPTURED}
     under_way = {State.INITIATED, State.OTP_PENDING}
