@@ -11,6 +11,8 @@ from tests.sim.world import simulate
 
 #: If the recorded seed does not find a bug any more, so many others are tried.
 _SEEDS = 1000
+#: The search may take many worlds.
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)

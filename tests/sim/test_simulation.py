@@ -13,6 +13,8 @@ from tests.sim import books, rules
 from tests.sim.world import simulate
 
 _SEEDS = 304
+#: The work is many worlds, so a busy machine needs longer than one test usually may take.
+pytestmark = pytest.mark.timeout(400)
 _PARTS = 8
 
 #: Half of them in rough weather. About a hundred worlds reach every branch.
