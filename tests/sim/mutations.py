@@ -287,11 +287,6 @@ def hold_beside_a_hold() -> AbstractContextManager[None]:
     return _without_row("holds or took money")
 
 
-def open_pay_of_a_sibling_ignored() -> AbstractContextManager[None]:
-    """A step goes out while the pay of another payment of the order is on its way."""
-    return _without_row("has a pay open")
-
-
 def _without_row(name: str) -> AbstractContextManager[None]:
     rows = tuple(row for row in order.SITUATIONS if row.name != name)
     return changed(order, "SITUATIONS", rows)
@@ -491,7 +486,6 @@ MUTATIONS: dict[Mutation, Where] = {
     server_error_taken_for_a_refusal: Where(0),
     wake_time_left_out: Where(0),
     hold_beside_a_hold: Where(0, ()),
-    open_pay_of_a_sibling_ignored: Where(0, several=True),
     pause_not_noticed: Where(0, ()),
     failed_never_revives: Where(0, ()),
     siblings_with_money_not_noticed: Where(0, ()),
