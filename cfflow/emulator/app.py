@@ -177,7 +177,8 @@ class EmulatorApp(Starlette):
 
     async def _pause(self, delay_s: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), delay_s)
+            async with asyncio.timeout(delay_s):
+                await self._closing.wait()
 
     def _next_fault(self, incoming: Incoming) -> Fault | None:
         if self._faults.empty:

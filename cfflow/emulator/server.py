@@ -95,7 +95,8 @@ class EmulatorServer(uvicorn.Server):
             if await self.on_tick(tick):
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), TICK_S)
+                async with asyncio.timeout(TICK_S):
+                    await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Release the calls that a fault delays, then shut down."""

@@ -53,7 +53,8 @@ class WebhookSender:
                 self.wakes_at_s = self._next_due_at_s()
                 pause_s = self.wakes_at_s - self._tick()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), max(0.0, pause_s))
+                    async with asyncio.timeout(max(0.0, pause_s)):
+                        await self._woken.wait()
         finally:
             self._loop = None
 

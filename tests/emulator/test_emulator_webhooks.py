@@ -315,3 +315,15 @@ async def test_a_process_takes_the_webhook_url_and_version(
         response = await http.get(f"{process.admin_url}/webhooks/settings")
     assert response.json()["urls"] == [receiver.url]
     assert response.json()["version"] == "2023-08-01"
+
+
+async def test_delivery_ends_when_it_is_stopped_just_as_an_event_comes() -> None:
+    """A cancellation that meets a wake-up in one turn of the loop is not lost."""
+    sender = create_app(Bank()).state.webhooks.sender
+    delivering = asyncio.create_task(sender.run())
+    await asyncio.sleep(0.01)
+    sender._woken.set()
+    delivering.cancel()
+    done, _ = await asyncio.wait({delivering}, timeout=5)
+    assert done == {delivering}
+    assert delivering.cancelled()

@@ -309,7 +309,8 @@ async def test_a_worker_that_is_stopped_finishes_its_inquiry(shop: Shop) -> None
     running = asyncio.create_task(Worker(shop.cashier, idle_s=0.01).run())
     await until(lambda: shop.performed("fetch_payments") > asked)
     os.kill(os.getpid(), signal.SIGTERM)
-    report = await asyncio.wait_for(running, 10)
+    async with asyncio.timeout(10):
+        report = await running
     assert (report.leased, report.progressed) == (1, 1)
     assert (await shop.cashier.get(payment)).state is State.CAPTURED
 
