@@ -93,9 +93,14 @@ def a_card() -> Card:
     )
 
 
+_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
 def leaks(where: str, found: str | bytes, *more: str) -> list[tuple[str, str]]:
     """The planted secrets in a text. A short number counts only where it stands alone."""
     text = found if isinstance(found, str) else found.decode("latin-1")
+    # Four digits of a random key can be those of the CVV.
+    text = _UUID.sub("", text)
     seen = []
     for secret in (*PLANTED, *more):
         alone = rf"(?<![\w.]){re.escape(secret)}(?!\w)" if len(secret) < 6 else re.escape(secret)
@@ -670,7 +675,8 @@ async def test_a_process_that_dies_in_the_middle_of_a_pay_shows_no_secret(
         assert process.stdin is not None
         process.stdin.write("\n".join(f"{k}={v}" for k, v in given.items()).encode())
         process.stdin.close()
-        await asyncio.wait_for(gateway.asked.wait(), 30)
+        async with asyncio.timeout(30):
+            await gateway.asked.wait()
         assert NUMBER in gateway.sent.body.decode()
         process.send_signal(last)
         assert process.stdout is not None
