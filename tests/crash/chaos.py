@@ -4,6 +4,9 @@
 Valkey whose AOF is written before each answer, a bank behind HTTP that loses, delays and
 spoils its answers. No process is warned before it is killed. A seed repeats the plan of
 which process is killed when, but not what each process was doing at that moment.
+
+With an odd seed the store knows that its server keeps every commit, so steps go on after each
+restart. With an even one it does not: most steps wait until their orders are verified again.
 """
 
 from __future__ import annotations
@@ -198,6 +201,7 @@ def _run(verdict: Verdict, server: Server, bank: EmulatorProcess, folder: str) -
     for name, text in FLOWS.items():
         (flows / f"{name}.toml").write_text(text)
     place = Place(server.url, bank.base_url, bank.client_id, bank.client_secret, str(flows), folder)
+    asyncio.run(_create_store(server.url, keeps_every_commit=verdict.seed % 2 == 1))
     with httpx.Client(base_url=bank.admin_url, trust_env=False) as admin:
         chaos = _Chaos(verdict.seed, server, admin, place)
         try:
@@ -207,6 +211,12 @@ def _run(verdict: Verdict, server: Server, bank: EmulatorProcess, folder: str) -
         finally:
             verdict.findings += chaos.end()
         verdict.killed, verdict.faults = dict(chaos.killed), chaos.faults
+
+
+async def _create_store(redis_url: str, *, keeps_every_commit: bool) -> None:
+    store = RedisStore(redis_url, keeps_every_commit=keeps_every_commit)
+    await store.open()
+    await store.aclose()
 
 
 async def _judge(verdict: Verdict, redis_url: str, admin: httpx.Client, folder: Path) -> None:
