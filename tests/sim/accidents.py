@@ -90,12 +90,9 @@ class Accidents:
     async def happen(self) -> None:
         """Restart the store a few times."""
         for _ in range(self.restarts):
-            await asyncio.sleep(self._rng.choice((3.0, 15.0, 40.0)) * self._rng.random())
+            await asyncio.sleep(self._rng.choice((0.0, 3.0, 15.0, 40.0)) * self._rng.random())
             if self.loses_commits:
-                # A crash right after a write finds the most bugs: that write can be lost.
-                written = len(self._copies)
-                while len(self._copies) == written:
-                    await asyncio.sleep(0.3)
+                await self._written()
                 self._roll_back()
             # A server that comes back continues another history of its data, whatever it lost.
             self._store.restarted()
@@ -120,10 +117,28 @@ class Accidents:
         at_once(self._store.set_gate(gate, closed_by))
         self._story.add("ann", f"{'closes' if closed_by else 'opens'} the gate {gate}")
 
+    async def _written(self) -> None:
+        """Wait for a write, and half of the time for that of a step.
+
+        A crash right after a write finds the most bugs: that write can be lost.
+        """
+        written, opened = self._books.commands, self._books.last_opened
+        by_s = self._loop.time() + (60.0 if self._rng.random() < 0.5 else 0.0)
+        while self._books.commands == written or (
+            self._books.last_opened == opened and self._loop.time() < by_s
+        ):
+            await asyncio.sleep(0.3)
+
+    def _copy(self) -> _Copy:
+        """Return a copy to go back to: often the one before the newest step, or the oldest."""
+        opened = self._books.last_opened
+        before = [copy for copy in self._copies if copy.commands < opened]
+        return self._rng.choice((*before[-1:], *self._copies[:1], self._rng.choice(self._copies)))
+
     def _roll_back(self) -> None:
         if not self._copies:
             return
-        copy = self._rng.choice(self._copies)
+        copy = self._copy()
         store = self._store
         for name, kept in copy.kept.items():
             setattr(store, name, dict(kept))

@@ -26,7 +26,7 @@ from tests.sim.disk import Command
 from tests.sim.network import Sent
 from tests.sim.origins import Origins
 from tests.sim.process import Action
-from tests.sim.story import Story
+from tests.sim.story import Story, described
 from tests.sim.truth import Truth
 
 #: The amount of every order in every world.
@@ -81,6 +81,8 @@ class Books:
         origins: Origins,
     ) -> None:
         self.records: dict[str, Record] = {}
+        #: Every payment as it was stored last, with those that the store has lost or removed.
+        self.known: dict[str, Record] = {}
         self.orders: dict[str, Seen] = {}
         self.operations: dict[str, Operation] = {}
         self.secrets: list[bytes] = []
@@ -162,9 +164,15 @@ class Books:
             for name, seen in self.orders.items()
             for n, blob in enumerate(seen.content.payments, 1)
         }
+        self.known |= self.records
         self.paid &= self._store._markers.keys()
         self.rolled_back |= {key for key, at in self._opened_at.items() if at > commands}
         self._events = len(self._store.events)
+
+    @property
+    def last_opened(self) -> int:
+        """The number of the command that stored the newest step, 0 without one."""
+        return max(self._opened_at.values(), default=0)
 
     def payments_of(self, order_id: str) -> dict[str, Record]:
         """Return the payments of an order by id, lowest number first."""
@@ -184,9 +192,7 @@ class Books:
 
     def overruled(self, name: str) -> bool:
         """Whether a person has closed a review of this payment or resolved it."""
-        record = self.records.get(name)
-        if record is None:
-            return False
+        record = self.known[name]
         return any(r.acknowledged_at_ms for r in record.reviews) or _by_person(record)
 
     def order_is_overruled(self, order_id: str) -> bool:
@@ -244,7 +250,8 @@ class Books:
         known = {n: self.records.get(payment_id(order_id, n)) for n in numbers}
         for n in numbers:
             # All of them first: a rule about one payment looks at the others as they are now.
-            self.records[payment_id(order_id, n)] = _read_record(seen.content.payments[n - 1])
+            name = payment_id(order_id, n)
+            self.known[name] = self.records[name] = _read_record(seen.content.payments[n - 1])
         self._check_begun(command, order_id, [n for n in numbers if n > len(before)])
         adopts = self._call(command) == "adopt"
         decisions = len(seen.content.payments) + 1 if adopts else len(numbers)
@@ -334,7 +341,7 @@ class Books:
     def _changed(self, command: Command, name: str, was: Record | None) -> int | None:
         """Look at a payment that was written; return how many transitions are new."""
         record = self.records[name]
-        self._story.add_later(command.process.name, _described, name, record)
+        self._story.add_later(command.process.name, described, name, record)
         if record.operation is not None:
             self._check_operation(command, name, record, was)
         self._look_at_owner(name, record, was)
@@ -530,24 +537,3 @@ def _differs(was: Record, record: Record) -> bool:
 def _by_person(record: Record) -> bool:
     """Whether a person has resolved it: a person may know what no inquiry shows."""
     return any(e.kind == EntryKind.NOTE and "resolved" in e.text for e in record.history)
-
-
-def _described(name: str, record: Record) -> str:
-    parts = [f"commits {name} v{record.version} {record.state}"]
-    operation = record.operation
-    if operation is not None:
-        accepted = " accepted" if operation.accepted else ""
-        parts.append(f"{operation.step} #{operation.sequence} open{accepted}")
-    if record.cf_payment_id:
-        parts.append(record.cf_payment_id)
-    if record.abandoned:
-        parts.append("abandoned")
-    reviews = [review.reason for review in record.open_reviews]
-    if reviews:
-        parts.append(f"review: {', '.join(reviews)}")
-    wake = (
-        "never"
-        if record.wake_at_ms is None
-        else f"in {(record.wake_at_ms - record.updated_at_ms) / 1000:.1f} s"
-    )
-    return ", ".join([*parts, f"wakes {wake}"])

@@ -199,10 +199,7 @@ class Rules:
         openers = self._books.openers_of(sent.payment_id, step)
         if any(not who.startswith(WORKERS) for who in openers):
             return sent.call == "authorize"
-        record = self._books.records.get(sent.payment_id)
-        if record is None:
-            # The store has lost the order since the worker stored this step.
-            return True
+        record = self._books.known[sent.payment_id]
         flow = self._books.flow_of(record.flow)
         if record.abandoned and step == "void":
             return flow.end.abandoned_hold == "void"
@@ -236,12 +233,9 @@ class Rules:
 
     def _acted(self, sent: Sent) -> bool:
         """Whether a step has had its effect; an effect on another attempt opens a review."""
-        record = self._books.records.get(sent.payment_id)
-        reviewed = record is not None and any(
-            review.reason == "other_attempt" for review in record.reviews
-        )
-        ours = None if record is None else record.cf_payment_id
-        return any(e.cf_payment_id == ours or not reviewed for e in sent.effects)
+        record = self._books.known[sent.payment_id]
+        reviewed = any(review.reason == "other_attempt" for review in record.reviews)
+        return any(e.cf_payment_id == record.cf_payment_id or not reviewed for e in sent.effects)
 
     def _check_other_pays(self, sent: Sent, others: list[Sent]) -> None:
         """Check that no other pay follows one that has arrived or may still arrive."""

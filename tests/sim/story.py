@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cfflow.core.record import Record
+
 
 class Story:
     """A log in virtual time. `clock` returns seconds since the world began."""
@@ -30,3 +32,25 @@ class Story:
             f"{number:4} {at_s:12.3f} {who:<9} {text(*about)}"
             for number, (at_s, who, text, about) in enumerate(self._lines, 1)
         )
+
+
+def described(name: str, record: Record) -> str:
+    """Return what a commit made of a payment, as a line of the story."""
+    parts = [f"commits {name} v{record.version} {record.state}"]
+    operation = record.operation
+    if operation is not None:
+        accepted = " accepted" if operation.accepted else ""
+        parts.append(f"{operation.step} #{operation.sequence} open{accepted}")
+    if record.cf_payment_id:
+        parts.append(record.cf_payment_id)
+    if record.abandoned:
+        parts.append("abandoned")
+    reviews = [review.reason for review in record.open_reviews]
+    if reviews:
+        parts.append(f"review: {', '.join(reviews)}")
+    wake = (
+        "never"
+        if record.wake_at_ms is None
+        else f"in {(record.wake_at_ms - record.updated_at_ms) / 1000:.1f} s"
+    )
+    return ", ".join([*parts, f"wakes {wake}"])

@@ -17,8 +17,9 @@ _SEEDS = 304
 pytestmark = pytest.mark.timeout(400)
 _PARTS = 8
 
-#: Half of them in rough weather. About a hundred worlds reach every branch.
-_REACH_SEEDS = 300
+#: Together these worlds reach every branch of the rules. Where one does so no more, others may.
+_REACHING = (43, 180, 1, 117, 137, 4, 10, 19, 21)
+_REACH_SEEDS = 400
 
 
 @pytest.mark.parametrize("part", range(_PARTS))
@@ -34,7 +35,7 @@ def test_nothing_is_lost_or_done_twice_in_any_world(part: int) -> None:
 def test_every_branch_of_the_rules_is_reached() -> None:
     """A check that no world reaches holds nothing; only its complaints may stay unreached."""
     reached = Reached(books, rules, schedule_model)
-    for seed in range(_REACH_SEEDS):
+    for seed in (*_REACHING, *range(_REACH_SEEDS)):
         with reached.watching():
             result = simulate(seed, rough=seed % 2 == 0)
         assert not result.failed, result.trouble

@@ -381,6 +381,10 @@ class World:
         self.due.roll_back()
         self.letters.roll_back()
         self.restarts.roll_back()
+        for sale in self.sales:
+            if self.rng.random() < 0.5:
+                # Its page is loaded again, and shows what the store has now.
+                sale.seen.clear()
 
     def _watched(self, look: Callable[..., None], *what: object) -> None:
         """Call a check; an error in the check must not look like an error of the library."""
