@@ -35,9 +35,14 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 @asynccontextmanager
 async def embedded_valkey() -> AsyncIterator[str]:
-    """Start a Valkey with an empty temporary folder, as `embedded:` does; yield its URL."""
+    """Start a Valkey with an empty temporary folder, as `embedded:` does; yield its URL.
+
+    It writes its file to the disk once a second, as a shop's own server usually does.
+    """
     server = EmbeddedServer()
     await server.start()
+    async with Redis.from_url(server.url) as client:
+        await client.config_set("appendfsync", "everysec")
     try:
         yield server.url
     finally:

@@ -61,21 +61,20 @@ def notified_from(reply: Sequence[Any]) -> Notified:
 
 
 def leased_from(
-    replies: Sequence[Any], partitions: Sequence[int], partition_of: Callable[[str], int]
+    replies: Sequence[Any], runs: Sequence[Sequence[int]], partition_of: Callable[[str], int]
 ) -> Leased:
-    """Return what several runs of the script have leased, from these partitions in this order.
+    """Return what several runs of the script have leased, each from these partitions.
 
     Of the members without an order, only those in the partition of their name are returned: a
     name that lies in another one may be that of a healthy order. Each node of a cluster ends its
     leases by its own clock: the first end counts for all.
     """
     orders, unreadable, ends_at_ms = [], [], []
-    places = iter(partitions)
-    for reply in replies:
+    for reply, partitions in zip(replies, runs, strict=True):
         lease = _text(reply[2])
         ends_at_ms.append(int(lease.partition(":")[0]))
-        for history, since, rows in reply[3]:
-            restart, place = Restart(_text(history), int(since)), next(places)
+        for index, history, since, rows in reply[3]:
+            restart, place = Restart(_text(history), int(since)), partitions[index]
             for row in rows:
                 stored = stored_from(row, lease)
                 if stored is not None:

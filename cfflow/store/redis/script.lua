@@ -269,6 +269,22 @@ local function put_aside(wake, leases, unreadable, id, now)
   call('ZADD', unreadable, ms(now), id)
 end
 
+-- Leases the due orders of the partition whose keys begin at i.
+local function take(i, ids, prefix, until_ms, name, now)
+  local wake, leases, _, unreadable = unpack(KEYS, i, i + 3)
+  local rows = {}
+  for j, id in ipairs(ids) do
+    rows[j] = read(prefix .. id, id)
+    if rows[j][2] then
+      call('ZADD', wake, until_ms, id)
+      call('HSET', leases, id, name)
+    else
+      put_aside(wake, leases, unreadable, id, now)
+    end
+  end
+  return rows
+end
+
 -- lease: KEYS {wake leases run unreadable}...  ARGV lease_ms name {order_prefix newest oldest}...
 -- Any number of partitions; on a cluster one, since the keys of one script share a slot. A due
 -- time moves to the end of the lease, so that no other worker takes the order meanwhile. A member
@@ -279,21 +295,15 @@ local function lease()
   local name = until_ms .. ':' .. ARGV[3]
   local at = 4
   for i = 1, #KEYS, 4 do
-    local wake, leases, run, unreadable = unpack(KEYS, i, i + 3)
     local prefix, newest, oldest = unpack(ARGV, at, at + 2)
-    local ids, rows = due_orders(wake, tonumber(newest), oldest, now), {}
-    for j, id in ipairs(ids) do
-      rows[j] = read(prefix .. id, id)
-      if rows[j][2] then
-        call('ZADD', wake, until_ms, id)
-        call('HSET', leases, id, name)
-      else
-        put_aside(wake, leases, unreadable, id, now)
-      end
+    local ids = due_orders(KEYS[i], tonumber(newest), oldest, now)
+    -- Most partitions have nothing due: they cost one command, and no part of the reply.
+    if #ids > 0 then
+      local history, since = present_history(KEYS[i + 2], now)
+      local rows = take(i, ids, prefix, until_ms, name, now)
+      found[#found + 1] = { (i - 1) / 4, history, ms(since), rows }
     end
     at = at + 3
-    local history, since = present_history(run, now)
-    found[#found + 1] = { history, ms(since), rows }
   end
   return { 'ok', now, name, found }
 end

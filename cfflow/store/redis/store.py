@@ -302,18 +302,20 @@ class RedisStore:
             )
             for turn, partition in turns
         ]
+        places = [partition for _, partition in turns]
         # A cluster permits the keys of one slot in a script; one server takes them all at once.
-        runs = [[one] for one in wanted] if self.link.is_cluster else [wanted] if wanted else []
+        size = 1 if self.link.is_cluster else max(1, len(turns))
+        starts = range(0, len(turns), size)
         name = token_urlsafe(_LEASE_B)
         calls = [
             (
-                [key for touched, _ in run for key in touched],
-                ("lease", lease_ms, name, *(arg for _, args in run for arg in args)),
+                [key for touched, _ in wanted[i : i + size] for key in touched],
+                ("lease", lease_ms, name, *(a for _, args in wanted[i : i + size] for a in args)),
             )
-            for run in runs
+            for i in starts
         ]
         replies = await self.link.scripts(calls)
-        return leased_from(replies, [partition for _, partition in turns], keys.partition)
+        return leased_from(replies, [places[i : i + size] for i in starts], keys.partition)
 
     def _turns(self, limit: int) -> Sequence[tuple[int, int]]:
         """Return (turn, partition) for each partition to lease from.
