@@ -20,6 +20,7 @@ from cfflow.cashfree.paid_with import PaidWith
 from cfflow.cashfree.wire import (
     AuthenticateAnswer,
     Authorization,
+    Customer,
     ErrorDetails,
     FetchedOrder,
     Order,
@@ -89,6 +90,7 @@ __all__ = [
     "CfflowError",
     "ConfigError",
     "Conflict",
+    "Customer",
     "ErrorDetails",
     "Failure",
     "Feed",

@@ -14,11 +14,12 @@ from cfflow.cashfree import facts
 from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.environment import base_url_of, is_local
 from cfflow.cashfree.transport import GatewayTransport
-from cfflow.core.sealed import Sealed
+from cfflow.core.arguments import shown_name
+from cfflow.core.sealed import Sealed, sealed
 from cfflow.errors import ConfigError
 from cfflow.limits.budget import Budget, limits_of
 from cfflow.limits.transport import BudgetTransport
-from cfflow.logs import Log, default_log
+from cfflow.logs import Log, guarded
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.catalog import Catalog
 from cfflow.store.control import Owner, owner_of
@@ -40,12 +41,14 @@ VARIABLES: Final[Mapping[str, tuple[str, str | None]]] = {
 
 _SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 _CONNECTIONS_MAX: Final = 256
+#: By these methods an object is known to be a store.
+_STORE: Final = ("commit", "lease", "now_ms", "open", "read")
 
 
 class Settings(msgspec.Struct, frozen=True):
     """Where the store and the gateway are, and the account's credentials."""
 
-    redis_url: str
+    redis_url: Sealed[str]
     client_id: str
     client_secret: Sealed[str]
     environment: str
@@ -90,23 +93,22 @@ def connect(
 
     Raises one `ConfigError` that names everything that is missing. No money moves.
     """
-    secret = Sealed(client_secret) if client_secret else None
-    others = [Sealed(other) for other in webhook_secrets]
-    # A crash report that prints this frame's variables must not show them.
-    del client_secret, webhook_secrets
+    # Sealed first: a crash report that prints this frame's variables must not show them.
+    url, secret, others = Sealed(redis_url), Sealed(client_secret), Sealed(webhook_secrets)
+    del redis_url, client_secret, webhook_secrets
     settings = settings_of(
-        redis_url=redis_url if store is None else "store",
+        redis_url=url if store is None else "store",
         client_id=client_id,
         client_secret=secret,
         environment=environment,
         api_version=api_version,
     )
-    logger = log or default_log()
+    logger = guarded(log)
     catalog = Catalog(flows)
     owner = owner_of(
         settings.client_id, settings.environment, is_local=is_local(settings.environment)
     )
-    chosen = store or open_store(
+    chosen = _own(store) or open_store(
         settings.redis_url,
         namespace=namespace,
         partitions=partitions,
@@ -115,7 +117,10 @@ def connect(
     )
     budget = Budget(limits_of(settings.environment, limits), ledger_of(chosen))
     gateway = gateway_client(settings, logger, budget)
-    verifier = Verifier([settings.client_secret, *others], tolerance_s=webhook_tolerance_s)
+    verifier = Verifier(
+        [settings.client_secret, *_signing(others)],
+        tolerance_s=webhook_tolerance_s,
+    )
     return Orchestrator(
         chosen, gateway, catalog=catalog, log=logger, budget=budget, verifier=verifier
     )
@@ -123,9 +128,9 @@ def connect(
 
 def settings_of(
     *,
-    redis_url: str | None = None,
+    redis_url: str | Sealed[str | None] | None = None,
     client_id: str | None = None,
-    client_secret: Sealed[str] | None = None,
+    client_secret: Sealed[str | None] | None = None,
     environment: str | None = None,
     api_version: str | None = None,
 ) -> Settings:
@@ -134,29 +139,56 @@ def settings_of(
     Raises one `ConfigError` that names everything that is missing, so that a new deployment
     does not meet one error after the other.
     """
+    url = sealed(redis_url)
+    del redis_url
     settings = Settings(
-        redis_url=_setting("redis_url", redis_url),
-        client_id=_setting("client_id", client_id),
-        client_secret=client_secret or Sealed(_setting("client_secret")),
-        environment=_setting("environment", environment),
-        api_version=_setting("api_version", api_version),
+        redis_url=_sealed_setting("redis_url", url),
+        client_id=_setting("client_id", Sealed(client_id)),
+        client_secret=_sealed_setting("client_secret", client_secret or Sealed(None)),
+        environment=_setting("environment", Sealed(environment)),
+        api_version=_setting("api_version", Sealed(api_version)),
     )
-    is_set = {name: bool(getattr(settings, name)) for name in VARIABLES}
-    is_set["client_secret"] = bool(settings.client_secret.reveal())
-    missing = [f"{name} (or {VARIABLES[name][0]})" for name in VARIABLES if not is_set[name]]
+    missing = [
+        f"{name} (or {variable})"
+        for name, (variable, _) in VARIABLES.items()
+        if not sealed(getattr(settings, name)).reveal()
+    ]
     if missing:
         raise ConfigError(f"missing settings: {', '.join(missing)}")
     return settings
 
 
-def _setting(name: str, given: str | None = None) -> str:
+def _sealed_setting(name: str, given: Sealed[str | None]) -> Sealed[str]:
+    return Sealed(_setting(name, given))
+
+
+def _setting(name: str, given: Sealed[str | None]) -> str:
     """Return a setting's text: given, from its variable, or its default; "" if it has none."""
     variable, default = VARIABLES[name]
-    return given or os.environ.get(variable) or default or ""
+    if not isinstance(given.reveal(), str | None):
+        raise ConfigError(f"{name} must be a string")
+    return given.reveal() or os.environ.get(variable) or default or ""
+
+
+def _own(store: Store | None) -> Store | None:
+    """Return the caller's own store; raises `ConfigError` for what is none."""
+    if store is not None and not all(callable(getattr(store, name, None)) for name in _STORE):
+        raise ConfigError("store must be a Store, such as cfflow.testing.MemoryStore")
+    return store
+
+
+def _signing(secrets: Sealed[Iterable[str]]) -> list[Sealed[str]]:
+    """Return further secrets that may sign notifications, each of them sealed.
+
+    A text is refused: each of its characters would count as a secret.
+    """
+    if not isinstance(secrets.reveal(), list | tuple | set | frozenset):
+        raise ConfigError('webhook_secrets must be a list: webhook_secrets=["the old secret"]')
+    return [Sealed(secret) for secret in secrets.reveal()]
 
 
 def open_store(
-    redis_url: str,
+    redis_url: str | Sealed[str],
     *,
     namespace: str | None = None,
     partitions: int = 64,
@@ -169,21 +201,25 @@ def open_store(
     `min_replicas`: so many must have a step before it is sent. `owner`: whose payments these are;
     None for a process that only reads. Raises `ConfigError`.
     """
+    url = sealed(redis_url)
+    del redis_url
+    if not isinstance(namespace, str | None):
+        raise ConfigError("namespace must be a string")
     prefix = namespace or os.environ.get("CFFLOW_NAMESPACE") or "cf"
-    if redis_url.startswith("embedded:"):
+    if url.reveal().startswith("embedded:"):
         if min_replicas:
             raise ConfigError("min_replicas: the server of embedded: has no replicas")
-        folder = redis_url.removeprefix("embedded:")
+        folder = url.reveal().removeprefix("embedded:")
         return EmbeddedStore(
             Path(folder) if folder else None, namespace=prefix, partitions=partitions, owner=owner
         )
-    if urlsplit(redis_url).scheme not in _SCHEMES:
+    if _scheme(url) not in _SCHEMES:
         raise ConfigError(
             "redis_url must begin with redis://, rediss://, unix:// or embedded:;"
-            f" it begins with {redis_url.split(':', 1)[0]!r}"
+            f" it begins with another scheme, {shown_name(_scheme(url))}"
         )
     return RedisStore(
-        redis_url,
+        url,
         namespace=prefix,
         partitions=partitions,
         min_replicas=min_replicas,
@@ -191,12 +227,19 @@ def open_store(
     )
 
 
+def _scheme(url: Sealed[str]) -> str:
+    try:
+        return urlsplit(url.reveal()).scheme
+    except ValueError:
+        return ""
+
+
 def open_reader(redis_url: str | None = None) -> Reader:
     """Return a reader of the store that a URL, or CFFLOW_REDIS_URL, names."""
-    variable = VARIABLES["redis_url"][0]
-    url = redis_url or os.environ.get(variable)
-    if not url:
-        raise ConfigError(f"missing settings: redis_url (or {variable})")
+    url = _sealed_setting("redis_url", Sealed(redis_url))
+    del redis_url
+    if not url.reveal():
+        raise ConfigError(f"missing settings: redis_url (or {VARIABLES['redis_url'][0]})")
     return Reader(open_store(url), Catalog())
 
 

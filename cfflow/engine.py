@@ -89,10 +89,20 @@ class Engine:
         `OutcomeUnknown` (money may have moved; an inquiry decides).
         """
         started_at = time.perf_counter()
+        flow = await self.flows.flow_of(held, self.store)
         # Kept for the whole step, so that its two commits and other tasks' have one newest copy.
         shared = self.orders.shared(held.order_id)
-        flow = await self.flows.flow_of(held, self.store)
-        opened = await self._begin(held, begin, flow, shared, fresh=fresh, ask_first=ask_first)
+        try:
+            opened = await self._begin(held, begin, flow, shared, fresh=fresh, ask_first=ask_first)
+            return await self._send(opened, call, flow, started_at)
+        except CfflowError as error:
+            self._complete(error, held, shared, flow)
+            raise
+
+    async def _send(
+        self, opened: Written, call: StepCall, flow: Flow, started_at: float
+    ) -> Snapshot:
+        """Send the step that a commit has opened, and commit its outcome."""
         snapshot = opened.plan.snapshot
         operation = snapshot.record.operation
         if operation is None:
@@ -123,7 +133,11 @@ class Engine:
         """
         flow = await self.flows.flow_of(held, self.store)
         shared = self.orders.shared(held.order_id)
-        written = await self._begin(held, begin, flow, shared, fresh=fresh, ask_first=ask_first)
+        try:
+            written = await self._begin(held, begin, flow, shared, fresh=fresh, ask_first=ask_first)
+        except CfflowError as error:
+            self._complete(error, held, shared, flow)
+            raise
         return written.plan.snapshot
 
     async def inquire(self, snapshot: Snapshot) -> Snapshot:
@@ -132,7 +146,13 @@ class Engine:
         It comes back unchanged while a step may be on its way, and where there is nothing to
         ask. Raises `GatewayError`, and then nothing has changed.
         """
-        return await self._ask_about(snapshot, what_to_ask(snapshot, self.store.now_ms()))
+        flow = await self.flows.flow_of(snapshot, self.store)
+        shared = self.orders.shared(snapshot.order_id)
+        try:
+            return await self._ask_about(snapshot, what_to_ask(snapshot, self.store.now_ms()))
+        except CfflowError as error:
+            self._complete(error, snapshot, shared, flow)
+            raise
 
     async def ask(self, order: Order, look: Look, flow: Flow) -> Event | None:
         """Make an inquiry and return its event, not committed; None where nothing is to ask."""
@@ -404,6 +424,13 @@ class Engine:
         """Return the error with the payment as it is in this snapshot."""
         self._attach(error, snapshot, flow, self.store.now_ms())
         return error
+
+    def _complete(self, error: CfflowError, held: Snapshot, shared: Shared, flow: Flow) -> None:
+        """Put the payment, as it was last read, into an error that is about to leave without."""
+        if error.payment is None:
+            newest = shared.newest
+            known = held if newest is None or not newest.has(held.n) else newest.payment(held.n)
+            self._with(error, known, flow)
 
     # inquiries
 

@@ -6,9 +6,10 @@ events go to standard error as JSON lines, and nothing global is configured.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
@@ -17,6 +18,7 @@ import structlog
 
 from cfflow.core.plan import Change, Plan
 from cfflow.core.record import payment_id
+from cfflow.errors import ConfigError
 
 
 class Log(Protocol):
@@ -29,10 +31,83 @@ class Log(Protocol):
         """Log an event that a person should see."""
 
 
+class GuardedLog:
+    """Passes events on to a logger, whatever it is, and never raises.
+
+    A disk that is full or a pipe whose reader is gone must not end a payment whose call was
+    sent. `lost` counts the events that could not be written; the first one that can be written
+    again is preceded by a warning `log.lost`.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._unsaid = 0
+        self.lost = 0
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Log an ordinary event."""
+        self._write(self._log.info, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log an event that a person should see."""
+        self._write(self._log.warning, event, fields)
+
+    def _write(self, write: Callable[..., Any], event: str, fields: dict[str, Any]) -> None:
+        try:
+            if self._unsaid:
+                self._log.warning("log.lost", events=self._unsaid)
+                self._unsaid = 0
+            write(event, **fields)
+        except Exception:  # noqa: BLE001  whatever a logger raises, the payment goes on
+            self.lost += 1
+            self._unsaid += 1
+
+
+class _Standard:
+    """Writes events to a logger of the standard library: the event, and its fields as JSON."""
+
+    def __init__(self, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+        self._logger = logger
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Log an ordinary event."""
+        self._logger.info("%s %s", event, _Fields(fields))
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log an event that a person should see."""
+        self._logger.warning("%s %s", event, _Fields(fields))
+
+
+class _Fields(dict[str, Any]):
+    """The fields of an event: JSON as text, made only where a handler writes it."""
+
+    def __str__(self) -> str:
+        return _encode(dict(self)).decode()
+
+
+def guarded(log: object | None) -> GuardedLog:
+    """Return a log that never raises, over a structlog logger or one of the standard library.
+
+    None is the default one. Raises `ConfigError` for what is no logger.
+    """
+    if isinstance(log, GuardedLog):
+        return log
+    if log is None:
+        return GuardedLog(default_log())
+    if isinstance(log, logging.Logger | logging.LoggerAdapter):
+        return GuardedLog(_Standard(log))
+    if not all(callable(getattr(log, name, None)) for name in ("info", "warning")):
+        raise ConfigError(f"log must be a logger, not a {type(log).__name__}")
+    return GuardedLog(cast("Log", log))
+
+
 def default_log() -> Log:
     """Return the program's structlog logger, or one that writes JSON lines to stderr."""
     if structlog.is_configured():
         return cast("Log", structlog.get_logger("cfflow"))
+    if sys.stderr is None:
+        # The program was started without one.
+        return silent_log()
     return cast(
         "Log",
         structlog.wrap_logger(

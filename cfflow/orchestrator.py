@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Self
 import msgspec
 
 from cfflow.cashfree.gateway import Gateway
-from cfflow.cashfree.methods import PaymentMethod, pay_body, with_channel
+from cfflow.cashfree.methods import PaymentMethod, method_in, pay_body, with_channel
 from cfflow.cashfree.steps import authenticate_call, authorize_begin, authorize_call, pay_call
 from cfflow.cashfree.wire import observe_entity
 from cfflow.core.adoption import adopt
@@ -25,6 +25,7 @@ from cfflow.core.arguments import (
     check_otp,
     check_session,
     check_text,
+    check_version,
 )
 from cfflow.core.chart import State
 from cfflow.core.decide import Inquired, is_about
@@ -61,11 +62,10 @@ from cfflow.errors import (
     Conflict,
     GatewayUnavailable,
     InvalidAmount,
-    InvalidInput,
     InvalidSignature,
 )
 from cfflow.limits.budget import Budget
-from cfflow.logs import Log, default_log
+from cfflow.logs import Log, guarded
 from cfflow.store.catalog import Catalog
 from cfflow.store.codec import decode_order
 from cfflow.store.memory.ledger import ledger_of
@@ -101,7 +101,7 @@ class Orchestrator(Reader):
         self._verifier = verifier
         self.gateway: Final = gateway
         self.budget: Final = budget or Budget({}, ledger_of(store))
-        self.log: Final = log or default_log()
+        self.log: Final = guarded(log)
         self.engine: Final = Engine(self.orders, self.flows, gateway, self.log, attach_payment)
 
     async def __aenter__(self) -> Self:
@@ -197,20 +197,18 @@ class Orchestrator(Reader):
         it), `Conflict`, `Paused`, `StoreUnavailable` (also after a restart of the store: try
         again), `StoreReplaced`.
         """
-        session = Sealed(payment_session_id)
-        del payment_session_id
+        # Sealed first: it may be a dict with a card in it, which no frame of an error may show.
+        session, given = Sealed(payment_session_id), Sealed(method)
+        del payment_session_id, method
         check_session(session.reveal())
-        if not isinstance(method, PaymentMethod):
-            del method
-            raise InvalidInput("method must be one of cfflow's, such as Card or UPI")
-
+        chosen = method_in(given)
         held, fresh = await self._held(payment, expected_version)
         # A flow never changes during a payment, so the channel is right on a newer record too.
-        method = with_channel(method, await self._flow_of(held))
-        body = pay_body(session, method, save_instrument=save_instrument, offer_id=offer_id)
+        chosen = with_channel(chosen, await self._flow_of(held))
+        body = pay_body(session, chosen, save_instrument=save_instrument, offer_id=offer_id)
         begin = partial(
             begin_pay,
-            instrument=method.instrument(),
+            instrument=chosen.instrument(),
             gateway_at_ms=self.gateway.clock.earliest_at_ms(),
         )
         call = pay_call(self.gateway, body)
@@ -426,7 +424,7 @@ class Orchestrator(Reader):
             operation = payment.record.operation
             if operation is not None and operation.step is Step.PAY:
                 text = f"{payment.id}: a pay is open; refresh finds its attempt, or resolve it"
-                raise Conflict(text)
+                raise Conflict(text, payment=await self.shown(payment))
         return order
 
     async def _flow_of(self, snapshot: Snapshot) -> Flow:
@@ -465,6 +463,7 @@ class Orchestrator(Reader):
         self, payment: Payment | str, expected_version: int | None
     ) -> tuple[Snapshot, bool]:
         """Return the snapshot that the caller holds, or else the stored one, and which it is."""
+        check_version(expected_version)
         snapshot = snapshot_in(payment) if isinstance(payment, Payment) else None
         fresh = snapshot is None
         if snapshot is None:
@@ -474,7 +473,7 @@ class Orchestrator(Reader):
         if expected_version is not None and expected_version != snapshot.record.version:
             raise Conflict(
                 f"{snapshot.id} is at version {snapshot.record.version},"
-                f" not {expected_version}; nothing was sent",
+                " not the expected one; nothing was sent",
                 payment=await self.shown(snapshot),
             )
         return snapshot, fresh

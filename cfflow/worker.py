@@ -44,7 +44,7 @@ from cfflow.errors import (
     RateLimited,
     StoreError,
 )
-from cfflow.logs import Log
+from cfflow.logs import Log, guarded
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.catalog import Catalog
 from cfflow.store.codec import decode_order
@@ -52,6 +52,8 @@ from cfflow.store.orders import Orders, Page
 from cfflow.store.protocol import Leased, StoredOrder
 from cfflow.views.payment import attach_payment
 
+_CONCURRENCY_MAX: Final = 10_000
+_SECONDS_MAX: Final = 86_400
 _BACKOFF_MAX_S: Final = 300.0
 _BACKOFF_S: Final = 1.0
 #: After so many the longest pause is reached; more would overflow a float.
@@ -121,9 +123,19 @@ class Worker:
         drain_s: float = 30.0,
         log: Log | None = None,
     ) -> None:
-        if concurrency < 1 or lease_s < 1 or not 0 < idle_s <= 0.5:
-            raise ConfigError("a worker needs concurrency >= 1, lease_s >= 1, idle_s up to 0.5")
-        self._log = log or orchestrator.log
+        numbers = (concurrency, lease_s, idle_s, report_s, drain_s)
+        if not all(type(number) in {int, float} for number in numbers) or not (
+            1 <= concurrency <= _CONCURRENCY_MAX
+            and 1 <= lease_s <= _SECONDS_MAX
+            and 0 < idle_s <= 0.5
+            and 0 < report_s <= _SECONDS_MAX
+            and 0 <= drain_s <= _SECONDS_MAX
+        ):
+            raise ConfigError(
+                "a worker needs concurrency from 1 on, idle_s up to 0.5, lease_s from 1 second to a"
+                " day, and report_s and drain_s up to a day"
+            )
+        self._log = guarded(orchestrator.log if log is None else log)
         self._store: Final = orchestrator.store
         self._flows: Final = orchestrator.flows
         orders, gateway = orchestrator.engine.orders, orchestrator.gateway

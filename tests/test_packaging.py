@@ -35,7 +35,7 @@ import asyncio, cfflow
 from cfflow.testing import FakeClock, MemoryStore
 
 async def main():
-    settings = dict(client_id="id", client_secret="secret", environment="sandbox")
+    settings = dict(client_id="id", client_secret="a-secret-of-the-tests", environment="sandbox")
     async with cfflow.connect(store=MemoryStore(FakeClock()), **settings) as orchestrator:
         print(*(flow.name for flow in orchestrator.flows))
         print(repr(await orchestrator.start("preauth", order_id="order_1", amount="10.00")))
@@ -46,7 +46,7 @@ OPEN_EMBEDDED: Final = """
 import asyncio, cfflow
 
 async def main():
-    settings = dict(client_id="id", client_secret="secret", environment="sandbox")
+    settings = dict(client_id="id", client_secret="a-secret-of-the-tests", environment="sandbox")
     async with cfflow.connect(redis_url="embedded:", **settings):
         pass
 

@@ -26,7 +26,7 @@ NAMES = {
     "actions": "ApproveInApp AskOtp NextAction Redirect SubmitForm",
     "what is seen": "Failure FeedEvent FeedGap FeedItem FeedNotification HistoryEntry OpenOperation"
     " Otp Payment Receipt State Status Step StoreDecision Why",
-    "the gateway's own": "AuthenticateAnswer Authorization Call ErrorDetails FetchedOrder Order"
+    "the gateway's own": "AuthenticateAnswer Authorization Call ErrorDetails FetchedOrder Customer Order"
     " PaidWith PayAnswer PayData PaymentEntity Simulation",
     "arguments": "LeftOut Log Sealed Store",
     "errors": "AlreadyPaid CfflowError ConfigError Conflict FlowError GatewayAuthError GatewayError"
@@ -306,7 +306,7 @@ def test_the_gateway_is_an_attribute_of_the_orchestrator() -> None:
     orchestrator = cfflow.connect(
         store=MemoryStore(FakeClock()),
         client_id="id",
-        client_secret="secret",
+        client_secret="a-secret-of-the-tests",
         environment="sandbox",
     )
     assert isinstance(orchestrator.gateway, GatewayClient)

@@ -27,7 +27,7 @@ from cfflow.cashfree.wire import Answer, PaymentEntity, check_amounts
 from cfflow.core.observation import Call
 from cfflow.core.sealed import Sealed
 from cfflow.errors import CfflowError, ConfigError, GatewayUnavailable
-from cfflow.logs import Log, default_log
+from cfflow.logs import Log, guarded
 
 _D = TypeVar("_D", bound=Answer | list[PaymentEntity])
 
@@ -73,7 +73,7 @@ class GatewayClient(Gateway):
         del client_id, client_secret
         if api_version not in facts.API_VERSIONS:
             known = ", ".join(facts.API_VERSIONS)
-            raise ConfigError(f"API version {api_version!r} is not one of {known}")
+            raise ConfigError(f"api_version is not one of {known}")
         for name in self._credentials.reveal():
             # No local variable has the secret: the error's frames would show it.
             if not _HEADER_SAFE.fullmatch(self._credentials.reveal()[name]):
@@ -84,7 +84,7 @@ class GatewayClient(Gateway):
         self._transport = transport
         self._closed = False
         self._timeout_s = timeout_s
-        self._log = log or default_log()
+        self._log = guarded(log)
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 import httpx
 
 from cfflow.cashfree import facts
+from cfflow.core.arguments import shown_name
 from cfflow.errors import ConfigError
 
 #: Hosts on which a base URL may be plain http: an emulator on this machine.
@@ -28,9 +29,10 @@ def base_url_of(environment: str) -> str:
     parts = _base(environment)
     if parts is None:
         known = ", ".join(facts.BASE_URLS)
-        raise ConfigError(f"environment {environment!r} is not one of {known}, and not a base URL")
+        name = shown_name(environment)
+        raise ConfigError(f"environment {name} is not one of {known}, and not a base URL")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise ConfigError(f"environment {environment!r}: plain http is for this machine only")
+        raise ConfigError("environment: plain http is for this machine only")
     return environment.rstrip("/")
 
 

@@ -11,21 +11,21 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from cfflow.cashfree import facts
-from cfflow.cashfree.wire import encode
+from cfflow.cashfree.wire import json_body
 from cfflow.core.flow import Flow
-from cfflow.core.sealed import Sealed
+from cfflow.core.sealed import Sealed, sealed
 from cfflow.core.steps import Instrument
 from cfflow.errors import InvalidInput
 
 _FOUR = 4
 
-#: The fields that must be text. A number would fail later, in frames that show it.
-_TEXTS = frozenset(
+#: The fields that are sealed when a method is made: nothing writes them but a request's body.
+SEALED = frozenset(
     {
         "card_cvv",
-        "card_display",
         "card_expiry_mm",
         "card_expiry_yy",
+        "card_holder_name",
         "card_number",
         "cryptogram",
         "instrument_id",
@@ -34,9 +34,20 @@ _TEXTS = frozenset(
     }
 )
 
+#: A secret text: as the caller passes it, and as the method keeps it.
+Secret = str | Sealed[str]
+
+
+def _revealed(value: Any) -> Any:
+    return value.reveal() if isinstance(value, Sealed) else value
+
 
 class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all methods: a set of the gateway's fields under the gateway's name."""
+    """Base of all methods: a set of the gateway's fields under the gateway's name.
+
+    Numbers, CVVs, names, UPI ids and phones are sealed as soon as it is made: no log, pickle or
+    encoder writes them. `card.card_number.reveal()` returns one.
+    """
 
     gateway_name: ClassVar[str] = ""
 
@@ -46,7 +57,7 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         The gateway needs a channel. One that was left out is the method's usual one here.
         Where there is a flow, `with_channel` has put in the flow's before.
         """
-        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        fields = {name: _revealed(getattr(self, name)) for name in self.__struct_fields__}
         if "channel" in fields:
             fields["channel"] = self._channel()
         given = {name: value for name, value in fields.items() if value is not None}
@@ -75,9 +86,16 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
     def __post_init__(self) -> None:
-        for name in _TEXTS & set(self.__struct_fields__):
-            if not isinstance(getattr(self, name), str | None):
+        for name in sorted(SEALED & set(self.__struct_fields__)):
+            given = sealed(getattr(self, name))
+            if given.reveal() is None:
+                continue
+            # Sealed before it is looked at: an error's frames would show it.
+            msgspec.structs.force_setattr(self, name, given)
+            if not isinstance(given.reveal(), str):
                 raise InvalidInput(f"{name} must be a string")
+        if not isinstance(getattr(self, "card_display", None), str | None):
+            raise InvalidInput("card_display must be a string")
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
@@ -91,16 +109,16 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _CardFields(PaymentMethod, frozen=True, kw_only=True):
-    card_number: str | None = None
-    card_holder_name: str | None = None
-    card_expiry_mm: str | None = None
-    card_expiry_yy: str | None = None
-    card_cvv: str | None = None
+    card_number: Secret | None = None
+    card_holder_name: Secret | None = None
+    card_expiry_mm: Secret | None = None
+    card_expiry_yy: Secret | None = None
+    card_cvv: Secret | None = None
     card_alias: str | None = None
 
     def last_four(self) -> str | None:
-        shown = getattr(self, "card_display", None) or self.card_number or ""
-        return shown[-_FOUR:] if len(shown) >= _FOUR else None
+        shown = Sealed(getattr(self, "card_display", None) or _revealed(self.card_number) or "")
+        return shown.reveal()[-_FOUR:] if len(shown.reveal()) >= _FOUR else None
 
 
 class Card(_CardFields, frozen=True, kw_only=True):
@@ -115,7 +133,7 @@ class Card(_CardFields, frozen=True, kw_only=True):
     gateway_name: ClassVar[str] = "card"
 
     channel: Literal["link", "post"] | None = None
-    cryptogram: str | None = None
+    cryptogram: Secret | None = None
     token_requestor_id: str | None = None
     token_reference_id: str | None = None
     token_type: str | None = None
@@ -136,8 +154,8 @@ class SavedCard(PaymentMethod, frozen=True, kw_only=True):
 
     gateway_name: ClassVar[str] = "card"
 
-    instrument_id: str
-    card_cvv: str | None = None
+    instrument_id: Secret
+    card_cvv: Secret | None = None
     channel: Literal["link", "post"] | None = None
 
 
@@ -172,7 +190,7 @@ class UPI(PaymentMethod, frozen=True, kw_only=True):
     gateway_name: ClassVar[str] = "upi"
 
     channel: Literal["collect", "link", "qrcode"]
-    upi_id: str | None = None
+    upi_id: Secret | None = None
     upi_redirect_url: bool | None = None
     upi_expiry_minutes: int | None = None
     authorize_only: bool | None = None
@@ -195,7 +213,7 @@ class Wallet(PaymentMethod, frozen=True, kw_only=True):
     gateway_name: ClassVar[str] = "app"
 
     provider: str
-    phone: str
+    phone: Secret
     channel: str | None = None
 
 
@@ -205,7 +223,7 @@ class CardlessEMI(PaymentMethod, frozen=True, kw_only=True):
     gateway_name: ClassVar[str] = "cardless_emi"
 
     provider: str
-    phone: str
+    phone: Secret
     emi_tenure: int | None = None
     channel: Literal["link"] | None = None
 
@@ -216,7 +234,7 @@ class PayLater(PaymentMethod, frozen=True, kw_only=True):
     gateway_name: ClassVar[str] = "paylater"
 
     provider: str
-    phone: str
+    phone: Secret
     channel: Literal["link"] | None = None
 
 
@@ -226,6 +244,13 @@ class BankTransfer(PaymentMethod, frozen=True, kw_only=True):
     gateway_name: ClassVar[str] = "banktransfer"
 
     channel: Literal["link"] | None = None
+
+
+def method_in(given: Sealed[PaymentMethod]) -> PaymentMethod:
+    """Return what a caller passed as method, sealed: raises `InvalidInput` where it is none."""
+    if not isinstance(given.reveal(), PaymentMethod):
+        raise InvalidInput("method must be one of cfflow's, such as Card or UPI")
+    return given.reveal()
 
 
 def with_channel(method: PaymentMethod, flow: Flow) -> PaymentMethod:
@@ -247,15 +272,13 @@ def pay_body(
 
     Made before the operation is stored: a body that cannot be sent must not block a payment.
     """
-    extras = {"save_instrument": save_instrument, "offer_id": offer_id}
-    given = {name: value for name, value in extras.items() if value is not None}
-    try:
-        return Sealed(
-            encode(
-                {"payment_session_id": session.reveal(), "payment_method": method.body()} | given
-            )
+    return json_body(
+        Sealed(
+            {
+                "payment_session_id": session.reveal(),
+                "payment_method": method.body(),
+                "save_instrument": save_instrument,
+                "offer_id": offer_id,
+            }
         )
-    except (TypeError, ValueError, OverflowError):
-        # Raised below, outside: the encoder's own error quotes what it could not encode.
-        failure = InvalidInput("the payment method or the session has a value that is not text")
-    raise failure
+    )

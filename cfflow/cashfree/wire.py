@@ -21,9 +21,13 @@ from cfflow.cashfree.paid_with import PaidWith, method_name, paid_with
 from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
 from cfflow.core.money import without_noise
 from cfflow.core.observation import Call, Failure, Observation
+from cfflow.core.sealed import Sealed
+from cfflow.errors import InvalidInput
 
 #: Amounts go out as JSON numbers with their two decimals: 1.00, never "1.00" or 1.0e0.
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+
+_decode_any: Final = msgspec.json.Decoder().decode
 
 _Id = int | str | None
 
@@ -35,6 +39,22 @@ _T = TypeVar("_T")
 
 _NULL: Final = msgspec.Raw(b"null")
 _decode_json: Final = msgspec.json.Decoder().decode
+
+
+def json_body(body: Sealed[dict[str, Any]]) -> Sealed[bytes]:
+    """Return the bytes of a request's body, without the fields that are None, sealed.
+
+    Raises `InvalidInput` for what JSON cannot hold, and for a number that no program reads.
+    """
+    try:
+        made = Sealed(encode({k: v for k, v in body.reveal().items() if v is not None}))
+        _decode_any(made.reveal())
+    except (*UNREADABLE, TypeError, OverflowError):
+        # Raised below, outside: the encoder's own error quotes what it could not encode.
+        failure = InvalidInput("the request has a value that JSON cannot hold, or half a character")
+    else:
+        return made
+    raise failure
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -150,6 +170,19 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
         return paid_with(found, self.payment_group)
 
 
+class Customer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Whose order it is. `repr` shows none of it."""
+
+    customer_id: str | None = None
+    customer_phone: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
 class FetchedOrder(Answer, frozen=True, kw_only=True, gc=False):
     """An order as fetch order shows it; one that takes no payment may have no session.
 
@@ -163,6 +196,7 @@ class FetchedOrder(Answer, frozen=True, kw_only=True, gc=False):
     order_currency: str | None = None
     order_expiry_time: str | None = None
     payment_session_id: str | None = None
+    customer_details: Customer | None = None
 
     def check(self) -> None:
         """Raise `ValueError` for an impossible amount."""

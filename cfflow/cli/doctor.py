@@ -11,6 +11,7 @@ from cfflow.connect import (
     open_store,
     settings_of,
 )
+from cfflow.core.sealed import Sealed
 from cfflow.errors import CfflowError
 from cfflow.logs import silent_log
 from cfflow.views.doctor import (
@@ -40,7 +41,7 @@ async def examine(redis_url: str | None = None) -> list[Finding]:
     ]
 
 
-async def _store(url: str) -> list[Finding]:
+async def _store(url: str | Sealed[str]) -> list[Finding]:
     try:
         return await examine_store(open_store(url))
     except CfflowError as error:

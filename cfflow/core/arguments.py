@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -17,7 +17,15 @@ from cfflow.errors import InvalidAmount, InvalidInput, PaymentNotFound
 ORDER_ID: Final = re.compile(facts.ORDER_ID_PATTERN)
 _OTP: Final = re.compile(rf"[0-9]{{{facts.OTP_DIGITS_MIN},{facts.OTP_DIGITS_MAX}}}")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
+_NAME: Final = re.compile(r"[a-z][a-z_]{0,40}")
+_ATTEMPT_ID: Final = re.compile(facts.CF_PAYMENT_ID_PATTERN)
+_ID_MAX: Final = 10**64
+_KEY: Final = re.compile(r"[\x21-\x7e]{0,255}")
+_TIMEOUT_MAX_S: Final = 600
 _METADATA_MAX_B: Final = 2048
+_METADATA_DEPTH_MAX: Final = 16
+#: Half of a character: it cannot be encoded, and an encoder's own error would quote its neighbours.
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _TEXT_MAX: Final = 500
 
 
@@ -31,6 +39,19 @@ class LeftOut(Enum):
 
 
 LEFT_OUT: Final = LeftOut.LEFT_OUT
+
+
+def shown_name(name: object) -> str:
+    """Return a name for an error's text, if it can only be a misspelt one: it may be a secret."""
+    harmless = isinstance(name, str) and _NAME.fullmatch(name)
+    return repr(name) if harmless else "of this name"
+
+
+def check_version(expected_version: object) -> int | None:
+    """Return a version that the caller expects, None where it expects none."""
+    if expected_version is not None and type(expected_version) is not int:
+        raise InvalidInput("expected_version must be a payment's version, a number")
+    return expected_version
 
 
 def check_amount(amount: object) -> Decimal | None:
@@ -50,8 +71,8 @@ def check_order_id(order_id: object) -> str:
     """Return an order id; raises `InvalidInput` for one that the gateway would refuse."""
     if not isinstance(order_id, str) or not ORDER_ID.fullmatch(order_id):
         raise InvalidInput(
-            f"order_id {str(order_id)[:60]!r} must be {facts.ORDER_ID_MIN} to"
-            f" {facts.ORDER_ID_MAX} letters, digits, '_' or '-'"
+            f"order_id must be {facts.ORDER_ID_MIN} to {facts.ORDER_ID_MAX} letters, digits, '_'"
+            " or '-'"
         )
     return order_id
 
@@ -63,9 +84,7 @@ def check_payment_id(payment_id: object) -> tuple[str, int]:
     """
     place = split_id(payment_id) if isinstance(payment_id, str) else None
     if place is None or not ORDER_ID.fullmatch(place[0]):
-        raise PaymentNotFound(
-            f"{str(payment_id)[:60]!r} is no payment id; one looks like order_8123.1"
-        )
+        raise PaymentNotFound("this is no payment id; one looks like order_8123.1")
     return place
 
 
@@ -95,24 +114,87 @@ def check_session(payment_session_id: object) -> str:
     return str(payment_session_id)
 
 
+def check_attempt_id(cf_payment_id: object) -> str:
+    """Return the gateway's id of an attempt as text; older API versions return a number."""
+    if type(cf_payment_id) is int:
+        cf_payment_id = str(cf_payment_id) if abs(cf_payment_id) < _ID_MAX else ""
+    if not isinstance(cf_payment_id, str) or not _ATTEMPT_ID.fullmatch(cf_payment_id):
+        raise InvalidInput("cf_payment_id must be the id of an attempt, such as 5114912345678")
+    return cf_payment_id
+
+
+def check_timeout(timeout_s: object) -> float | None:
+    """Return a time limit in seconds, None where the caller passed none."""
+    if timeout_s is None:
+        return None
+    is_number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    if not is_number or not 0 < cast("float", timeout_s) <= _TIMEOUT_MAX_S:
+        raise InvalidInput(f"timeout_s must be a number of seconds, at most {_TIMEOUT_MAX_S}")
+    return cast("float", timeout_s)
+
+
+def check_key(key: object) -> str:
+    """Return an idempotency key, "" for none."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise InvalidInput("key must be a text that a header can carry, such as a UUID")
+    return key
+
+
 def check_currency(currency: object) -> str:
     """Return a currency code of three capital letters."""
     if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
-        raise InvalidInput(f"currency {str(currency)[:20]!r} must be a code like INR")
+        raise InvalidInput("currency must be a code of three capital letters, like INR")
     return currency
 
 
-def check_metadata(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the caller's own data, small enough to be stored inside the record."""
-    if not metadata:
+def check_metadata(metadata: object) -> dict[str, Any] | None:
+    """Return a deep copy of the caller's own data, small enough to be stored inside the record.
+
+    Plain JSON data only: what is stored must be the same when it is read, by any program.
+    """
+    if metadata is None:
         return None
     if not isinstance(metadata, dict):
         raise InvalidInput("metadata must be a dict")
-    try:
-        size = len(msgspec.msgpack.encode(metadata))
-        plain = all(isinstance(key, str) for key in metadata)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidInput("metadata must be plain data: strings, numbers, lists, dicts") from None
-    if not plain or size > _METADATA_MAX_B:
-        raise InvalidInput(f"metadata must have string keys and {_METADATA_MAX_B} bytes at most")
-    return dict(metadata)
+    copied = _Plain().copy(metadata, _METADATA_DEPTH_MAX)
+    if len(msgspec.msgpack.encode(copied)) > _METADATA_MAX_B:
+        raise InvalidInput(f"metadata must have {_METADATA_MAX_B} bytes at most")
+    return cast("dict[str, Any]", copied) or None
+
+
+class _Plain:
+    """Copies plain JSON data. It counts the parts: a list may be inside itself, or many times."""
+
+    def __init__(self) -> None:
+        self._parts = 0
+
+    def copy(self, value: object, depth: int) -> object:
+        """Return a copy, at most so deep; raises `InvalidInput` without the value in it."""
+        self._parts += 1
+        if self._parts > _METADATA_MAX_B:
+            raise InvalidInput(f"metadata must have {_METADATA_MAX_B} bytes at most")
+        if isinstance(value, (dict, list, tuple)) and not depth:
+            raise InvalidInput(f"metadata must be {_METADATA_DEPTH_MAX} levels deep at most")
+        if type(value) is dict:
+            return {_key(key): self.copy(held, depth - 1) for key, held in value.items()}
+        if type(value) in {list, tuple}:
+            return [self.copy(held, depth - 1) for held in cast("list[object]", value)]
+        if not _is_plain(value):
+            raise InvalidInput("metadata must be plain data: strings, numbers, lists, dicts")
+        return value
+
+
+def _key(key: object) -> str:
+    if type(key) is not str or not _is_plain(key) or not key.isprintable():
+        raise InvalidInput("metadata must have strings as keys, without control characters")
+    return key
+
+
+def _is_plain(value: object) -> bool:
+    if type(value) is str:
+        return len(value) <= _METADATA_MAX_B and not _SURROGATE.search(value)
+    if type(value) is int:
+        return -(2**63) <= value < 2**63
+    if type(value) is float:
+        return abs(value) < float("inf")
+    return value is None or type(value) is bool

@@ -12,6 +12,7 @@ from decimal import Decimal
 import msgspec
 from transitions import MachineError
 
+from cfflow.core.arguments import shown_name
 from cfflow.core.attempts import warn_of_siblings_with_money, with_siblings_warned
 from cfflow.core.chart import FINAL, OPEN, State, Trigger, walk
 from cfflow.core.draft import Draft
@@ -56,9 +57,11 @@ def acknowledge(
     Raises `InvalidInput` when none of this name is open.
     """
     names = [review.reason for review in snapshot.record.open_reviews]
-    if reason not in names:
+    if not isinstance(reason, str) or reason not in names:
         known = ", ".join(names) or "none"
-        raise InvalidInput(f"{snapshot.id}: no open review {reason!r}; open: {known}")
+        raise InvalidInput(
+            f"{snapshot.id}: there is no open review {shown_name(reason)}; open: {known}"
+        )
     draft = Draft(snapshot, flow, now_ms)
     _close_reviews(draft, {reason}, actor, note)
     # What the review prevented goes on from here.

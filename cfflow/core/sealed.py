@@ -27,6 +27,12 @@ class Sealed(Generic[_T]):
     def __repr__(self) -> str:
         return "<sealed>"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sealed) and bool(self._value == other._value)
+
+    def __hash__(self) -> int:
+        return hash((Sealed, self._value))
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a sealed value is not written anywhere")
 

@@ -114,9 +114,11 @@ class Feed:
         idle_s: float = 0.5,
     ) -> None:
         self.group: Final = _checked_name("group", group)
-        self.consumer: Final = _checked_name("consumer", consumer or _unique_name())
-        if start not in get_args(Start):
-            raise InvalidInput(f"start must be 'oldest' or 'now', got {str(start)[:20]!r}")
+        self.consumer: Final = _checked_name(
+            "consumer", _unique_name() if consumer is None else consumer
+        )
+        if not isinstance(start, str) or start not in get_args(Start):
+            raise InvalidInput("start must be 'oldest' or 'now'")
         self._start = start
         self._lease_ms = round(_checked("lease_s", lease_s, _LEASE_S) * 1000)
         self._idle_s = _checked("idle_s", idle_s, _IDLE_S)
@@ -343,8 +345,7 @@ def _unique_name() -> str:
 
 def _checked_name(what: str, name: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        shown = str(name)[:60]
-        raise InvalidInput(f"{what} {shown!r} must be 1 to 128 letters, digits or any of ._:@-")
+        raise InvalidInput(f"{what} must be 1 to 128 letters, digits or any of ._:@-")
     return name
 
 
@@ -352,4 +353,4 @@ def _checked(what: str, value: float, limits: tuple[float, float]) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and limits[0] <= value <= limits[1]:
         return value
-    raise InvalidInput(f"{what} must be {limits[0]:g} to {limits[1]:g}, got {str(value)[:20]}")
+    raise InvalidInput(f"{what} must be a number from {limits[0]:g} to {limits[1]:g}")

@@ -28,6 +28,7 @@ import msgspec
 from cfflow.cashfree import facts
 from cfflow.cashfree.calls import ROUTES
 from cfflow.cashfree.environment import is_local
+from cfflow.core.arguments import shown_name
 from cfflow.core.observation import Call
 from cfflow.errors import CfflowError, ConfigError
 from cfflow.limits.ledger import PACE_MS, SLICE_MS, WINDOW_MS, Balance, Entry, Ledger
@@ -61,9 +62,11 @@ def limits_of(
     table = facts.RATE_LIMITS.get(environment, facts.RATE_LIMITS["production"])
     local = is_local(environment)
     limits = {Call(name): None if local else limit for name, limit in table.items()}
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError('limits must be a dict: limits={"pay": 100}')
     for name, limit in (given or {}).items():
         if name not in limits:
-            raise ConfigError(f"limits: {name!r} is not one of {', '.join(limits)}")
+            raise ConfigError(f"limits: there is no call {shown_name(name)}: {', '.join(limits)}")
         if limit is not None and (type(limit) is not int or limit < 1):
             raise ConfigError(f"limits: {name} must be calls per minute from 1 on, or None")
         limits[Call(name)] = limit

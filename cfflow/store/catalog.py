@@ -8,9 +8,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
+from cfflow.core.arguments import shown_name
 from cfflow.core.flow import Flow, parse
 from cfflow.core.order import Snapshot
-from cfflow.errors import FlowError
+from cfflow.errors import ConfigError, FlowError
 from cfflow.store.protocol import Store
 
 _SIZE_MAX_B: Final = 65_536
@@ -63,14 +64,18 @@ class Catalog:
 
     def named(self, name: str) -> Flow:
         """Return a flow by name. Raises `FlowError`, which lists the known ones."""
-        if name not in self._by_name:
+        found = self._by_name.get(name) if isinstance(name, str) else None
+        if found is None:
             known = ", ".join(sorted(self._by_name))
-            raise FlowError(f"there is no flow {name!r}; known are {known}")
-        return self._by_name[name]
+            raise FlowError(f"there is no flow {shown_name(name)}; known are {known}")
+        return found
 
     def all_named(self, names: str | Iterable[str]) -> list[Flow]:
         """Return the flows of one name or several. Raises `FlowError` for an unknown one."""
-        found = [self.named(name) for name in ([names] if isinstance(names, str) else names)]
+        given = [names] if isinstance(names, str) else names
+        if not isinstance(given, list | tuple | set | frozenset):
+            raise FlowError("flow must be a flow's name, or a list of names")
+        found = [self.named(name) for name in given]
         if not found:
             raise FlowError("no flow is named")
         return found
@@ -100,8 +105,13 @@ class Catalog:
         return iter(sorted(self._by_name.values(), key=lambda flow: flow.name))
 
 
-def _own_files(paths: Iterable[Path | str]) -> Iterable[Path]:
+def _own_files(paths: object) -> Iterable[Path]:
+    if not isinstance(paths, list | tuple | set | frozenset):
+        # A text would be read letter by letter.
+        raise ConfigError('flows must be a list of files and folders: flows=["my_flows"]')
     for given in paths:
+        if not isinstance(given, str | Path) or "\0" in str(given):
+            raise ConfigError("flows: each entry must be the path of a file or folder")
         path = Path(given)
         if path.is_dir():
             yield from sorted(path.glob("*.toml"))

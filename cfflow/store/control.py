@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from cfflow.core.arguments import shown_name
 from cfflow.core.plan import Gate
 from cfflow.core.times import moment
 from cfflow.errors import InvalidInput, Paused, StoreError
@@ -48,10 +49,11 @@ def decision_of(text: str | bytes) -> Decision:
 def gate_named(name: str) -> Gate:
     """Return a gate by its name. Raises `InvalidInput`."""
     try:
-        return Gate(name)
+        return Gate(name if isinstance(name, str) else "")
     except ValueError:
         known = ", ".join(Gate)
-        raise InvalidInput(f"there is no gate {str(name)[:20]!r}; the gates are {known}") from None
+        text = f"there is no gate {shown_name(name)}; the gates are {known}"
+        raise InvalidInput(text) from None
 
 
 def paused(gate: str, closed_by: str) -> Paused:
@@ -71,5 +73,5 @@ def owner_of(client_id: str, environment: str, *, is_local: bool) -> Owner:
     """Return the owner that a process's settings name; emulators on this machine are all one."""
     if is_local:
         return Owner("local", "local")
-    digest = hashlib.sha256(client_id.encode()).hexdigest()
+    digest = hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
     return Owner(digest[: 2 * _ACCOUNT_B], environment)

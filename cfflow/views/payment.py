@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -117,7 +118,7 @@ def payment_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Payment:
         version=record.version,
         created_at=moment(record.created_at_ms),
         updated_at=moment(record.updated_at_ms),
-        metadata=dict(record.metadata or {}),
+        metadata=deepcopy(record.metadata) if record.metadata else {},
     )
     payment.__dict__["_snapshot"] = snapshot
     return payment

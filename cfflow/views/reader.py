@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import msgspec
 
-from cfflow.core.arguments import check_order_id, check_payment_id, check_text
+from cfflow.core.arguments import check_order_id, check_payment_id, check_text, shown_name
 from cfflow.core.chart import State
 from cfflow.core.order import Snapshot
 from cfflow.errors import InvalidInput
@@ -66,10 +65,14 @@ class Reader:
         is an age in seconds; `after` is the last payment of the page before. `limit` is 1 to
         10,000. Raises `InvalidInput`, and `PaymentNotFound` for an `after` that is gone.
         """
-        if not isinstance(limit, int) or not 1 <= limit <= _LIST_MAX:
-            raise InvalidInput(f"limit must be 1 to {_LIST_MAX}, got {limit!r}")
+        if type(limit) is not int or not 1 <= limit <= _LIST_MAX:
+            raise InvalidInput(f"limit must be a number from 1 to {_LIST_MAX}")
         if older_than is not None and not _is_age(older_than):
-            raise InvalidInput(f"older_than must be an age in seconds, got {older_than!r}")
+            raise InvalidInput("older_than must be an age in seconds")
+        if type(review) is not bool:
+            raise InvalidInput("review must be True (an open review) or False")
+        if flow is not None and not isinstance(flow, str):
+            raise InvalidInput("flow must be the name of a flow")
         to_at_ms = None if older_than is None else self.store.now_ms() - round(older_than * 1000)
         states = tuple(State) if state is None else (state_named(state),)
         page = Page(states, review, 0, to_at_ms, max(limit, 100))
@@ -197,7 +200,7 @@ class Reader:
 
 
 def _is_age(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and 0 <= value < _AGE_MAX_S
+    return type(value) in {int, float} and 0 <= cast("float", value) < _AGE_MAX_S
 
 
 def _order(snapshot: Snapshot) -> tuple[int, str]:
@@ -219,7 +222,8 @@ def place_of(payment: Payment | str) -> tuple[str, int]:
 def state_named(state: State | str) -> State:
     """Return a state by its name; raises `InvalidInput` for an unknown name."""
     try:
-        return State(state)
+        return State(state if isinstance(state, str) else "")
     except ValueError:
         known = ", ".join(State)
-        raise InvalidInput(f"there is no state {str(state)!r}; the states are {known}") from None
+        text = f"there is no state {shown_name(state)}; the states are {known}"
+        raise InvalidInput(text) from None

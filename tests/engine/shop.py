@@ -183,6 +183,7 @@ async def open_shop(
             "client_secret": emulator.client_secret,
             "environment": emulator.base_url,
         } | settings
-        connected = cfflow.connect(store=chosen, flows=flows, log=events, **given)
+        given.setdefault("log", events)
+        connected = cfflow.connect(store=chosen, flows=flows, **given)
         async with connected as orchestrator:
             yield Shop(orchestrator, emulator, clock, chosen, events)

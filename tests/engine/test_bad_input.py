@@ -240,7 +240,7 @@ def test_an_unknown_setting_is_python_s_own_error() -> None:
     [
         ("environment", "sandbax", "environment"),
         ("environment", "http://gateway.example/pg", "environment"),
-        ("api_version", "2019-01-01", "API version"),
+        ("api_version", "2019-01-01", "api_version"),
         ("client_secret", "two\nlines", "x-client-secret"),
         ("redis_url", "http://127.0.0.1", "redis_url"),
     ],
@@ -250,7 +250,7 @@ def test_a_setting_that_cannot_be_is_refused(setting: str, value: str, named: st
     given = {
         "redis_url": "redis://127.0.0.1",
         "client_id": "id",
-        "client_secret": "secret",
+        "client_secret": "a-secret-of-the-tests",
         "environment": "sandbox",
     } | {setting: value}
     with pytest.raises(ConfigError, match=named) as refused:

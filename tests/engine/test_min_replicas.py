@@ -195,6 +195,6 @@ def connected(url: str, count: int) -> cfflow.Orchestrator:
         redis_url=url,
         min_replicas=count,
         client_id="id",
-        client_secret="secret",
+        client_secret="a-secret-of-the-tests",
         environment="http://127.0.0.1:9/pg",
     )

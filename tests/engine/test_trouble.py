@@ -231,7 +231,7 @@ async def test_a_rate_limit_has_no_effect_and_has_the_time_to_try_again(shop: Sh
 async def test_wrong_credentials_change_nothing(shop: Shop) -> None:
     """401 is about the configuration: the payment stays as it was."""
     held = await shop.held()
-    async with open_shop_on(shop, client_secret="wrong") as misconfigured:
+    async with open_shop_on(shop, client_secret="a-wrong-client-secret") as misconfigured:
         with pytest.raises(GatewayAuthError):
             await misconfigured.capture(held)
     assert (await shop.cashier.capture(held.id)).state is State.CAPTURED

@@ -83,9 +83,9 @@ def test_anything_else_is_forged(spoil: object) -> None:
 
 def test_while_a_secret_is_replaced_both_are_good() -> None:
     """The old one and the new one sign for as long as both are configured."""
-    for secret in (SECRET, "the next secret"):
+    for secret in (SECRET, "the next secret of the account"):
         headers = signed(event(), NOW_MS, secret=secret)
-        assert read(event(), headers, "the next secret").cf_payment_id == "77"
+        assert read(event(), headers, "the next secret of the account").cf_payment_id == "77"
 
 
 @pytest.mark.parametrize("secrets", [[], [""], [SECRET, ""]])
@@ -358,8 +358,13 @@ def test_what_happens_again_at_another_time_is_no_duplicate() -> None:
 def test_the_same_body_has_the_same_content_id_whenever_it_comes() -> None:
     """With another time, another secret and another key it is the same event."""
     first = read(event()).content_id
-    later = signed(event(), NOW_MS + 30 * DAY_MS, secret="the next secret", x_idempotency_key="k")
-    assert read(event(), later, "the next secret").content_id == first
+    later = signed(
+        event(),
+        NOW_MS + 30 * DAY_MS,
+        secret="the next secret of the account",
+        x_idempotency_key="k",
+    )
+    assert read(event(), later, "the next secret of the account").content_id == first
     assert re.fullmatch(r"[0-9a-f]{32}", first)
 
 

@@ -195,7 +195,7 @@ async def test_callers_are_sent_while_workers_wait() -> None:
 
 async def test_connect_refuses_limits_that_make_no_sense() -> None:
     """Before anything is opened or sent."""
-    given = {"client_id": "id", "client_secret": "secret", "environment": "sandbox"}
+    given = {"client_id": "id", "client_secret": "a-secret-of-the-tests", "environment": "sandbox"}
     with pytest.raises(ConfigError, match="limits"):
         cfflow.connect(store=MemoryStore(), **given, limits={"refund": 5})  # type: ignore[arg-type]  # settings are text
 
@@ -205,7 +205,7 @@ async def test_connect_gives_a_budget_its_limits() -> None:
     cashier = cfflow.connect(
         store=MemoryStore(),
         client_id="id",
-        client_secret="secret",
+        client_secret="a-secret-of-the-tests",
         environment="sandbox",
         limits={"fetch_payment": 90},
     )
@@ -229,7 +229,7 @@ def a_client(inner: httpx.AsyncBaseTransport, budget: Budget, base_url: str) -> 
     return GatewayClient(
         BudgetTransport(inner, budget),
         client_id="TEST_ID",
-        client_secret="test_secret",
+        client_secret="a-secret-of-the-tests",
         environment=base_url,
     )
 

@@ -252,9 +252,9 @@ def _drop_test_frames(trace: traceback.TracebackException | None, seen: set[int]
         _drop_test_frames(inner, seen)
 
 
-def leaks_of(error: BaseException) -> list[tuple[str, str]]:
+def leaks_of(error: BaseException, *more: str) -> list[tuple[str, str]]:
     """The planted secrets in all that can be printed of an error."""
-    return [leak for where, text in shown_by(error).items() for leak in leaks(where, text)]
+    return [leak for where, text in shown_by(error).items() for leak in leaks(where, text, *more)]
 
 
 def leaks_of_objects(*objects: object) -> list[tuple[str, str]]:

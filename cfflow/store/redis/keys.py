@@ -7,6 +7,7 @@ few slots. They are searched, so that each lies in its own equal part of the 16,
 
 from __future__ import annotations
 
+import re
 import zlib
 from functools import lru_cache
 from typing import Final
@@ -20,6 +21,7 @@ from cfflow.errors import ConfigError
 PARTITIONS: Final = 64
 
 _SLOTS: Final = 16_384
+_NAMESPACE: Final = re.compile(r"[!-z|~]{1,64}")
 
 
 @lru_cache(maxsize=8)
@@ -42,10 +44,13 @@ class Keys:
     """
 
     def __init__(self, namespace: str = "cf", partitions: int = PARTITIONS) -> None:
-        if not 1 <= partitions <= _SLOTS:
-            raise ConfigError(f"partitions must be 1 to {_SLOTS}, got {partitions}")
-        if "{" in namespace or "}" in namespace:
-            raise ConfigError(f"namespace {namespace!r}: braces would name another slot")
+        if type(partitions) is not int or not 1 <= partitions <= _SLOTS:
+            raise ConfigError(f"partitions must be a number from 1 to {_SLOTS}")
+        if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+            raise ConfigError(
+                "namespace must be 1 to 64 letters, digits or punctuation; braces would name"
+                " another slot"
+            )
         self.namespace: Final = namespace
         self.partitions: Final = partitions
         roots = [f"{namespace}:{{{tag}}}:" for tag in partition_tags(partitions)]

@@ -39,6 +39,7 @@ from redis.exceptions import (
 )
 from redis.utils import HIREDIS_AVAILABLE
 
+from cfflow.core.sealed import Sealed, sealed
 from cfflow.errors import ConfigError, StoreError, StoreUnavailable
 from cfflow.store.clock import ServerClock, monotonic_ms
 from cfflow.store.redis.scripts import Adapt, Scripts, as_shipped
@@ -92,8 +93,11 @@ class RedisLink:
     for tests that need another clock in them.
     """
 
-    def __init__(self, url: str, *, deadline_s: float = 3.0, script: Adapt = as_shipped) -> None:
-        self.url: Final = url
+    def __init__(
+        self, url: str | Sealed[str], *, deadline_s: float = 3.0, script: Adapt = as_shipped
+    ) -> None:
+        self.url: Final = sealed(url).reveal()
+        del url
         self._scripts: Final = Scripts(script)
         self.clock: Final = ServerClock()
         self._deadline_s = deadline_s
@@ -109,14 +113,19 @@ class RedisLink:
             "protocol": 2,
         }
         self._client: Client | None = None
+        self._was_opened = False
         self.is_cluster = False
 
     @property
     def client(self) -> Client:
-        """The redis-py client. Raises `StoreUnavailable` before `open` and after `aclose`."""
-        if self._client is None:
-            raise StoreUnavailable("the store is not open: use `async with cfflow.connect(...)`")
-        return self._client
+        """The redis-py client. Raises `ConfigError` before `open`, else `StoreUnavailable`."""
+        if self._client is not None:
+            return self._client
+        if not self._was_opened:
+            raise ConfigError(
+                "the store is not open; write `async with cfflow.connect(...) as cashier:`"
+            )
+        raise StoreUnavailable("the store is closed")
 
     async def open(self) -> None:
         """Connect, find out whether it is a cluster, and refuse a server that could lose keys.
@@ -124,18 +133,22 @@ class RedisLink:
         Raises `ConfigError`, `StoreUnavailable` or `StoreError`. If it does, the caller must still
         call `aclose`.
         """
-        self._client = single = client_of(Redis, self.url, self._options)
+        self._was_opened = True
+        self._client = single = client_of(Redis, Sealed(self.url), self._options)
+        unknown, about = "", {}
         try:
             about = await self._guarded(partial(_about, single))
         except TypeError as error:
-            text = f"redis_url {shown(self.url)} has an unknown option: {error}"
-            raise ConfigError(text) from None
+            unknown = f"redis_url {shown(self.url)} has an unknown option: {error}"
+        if unknown:
+            # Raised here, outside: the frames of redis-py's own error show the options' values.
+            raise ConfigError(unknown)
         self.is_cluster = bool(about.get("cluster_enabled"))
         if not self.is_cluster:
             self._check_server(about)
             await single.connection_pool.disconnect()
             return
-        self._client = cluster = client_of(RedisCluster, self.url, self._options)
+        self._client = cluster = client_of(RedisCluster, Sealed(self.url), self._options)
         await single.aclose()
         await self._guarded(cluster.initialize)
         for node in cluster.get_primaries():

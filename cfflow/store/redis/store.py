@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from cfflow.core.sealed import Sealed, sealed
 from cfflow.errors import ConfigError, StoreReplaced, StoreUnavailable
 from cfflow.store.codec import encode_notification
 from cfflow.store.control import Owner, paused
@@ -65,7 +66,7 @@ class RedisStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sealed[str],
         *,
         namespace: str = "cf",
         partitions: int = PARTITIONS,
@@ -76,9 +77,12 @@ class RedisStore:
         keeps_every_commit: bool = False,
         script: Adapt = as_shipped,
     ) -> None:
-        self.link: Final = RedisLink(url, deadline_s=deadline_s, script=script)
+        # It may have a password, which no frame of an error may show.
+        address = sealed(url)
+        del url
+        self.link: Final = RedisLink(address, deadline_s=deadline_s, script=script)
         if not isinstance(min_replicas, int) or min_replicas < 0:
-            raise ConfigError(f"min_replicas must be 0 or more, got {min_replicas!r}")
+            raise ConfigError("min_replicas must be a number, 0 or more")
         self._min_replicas: Final = min_replicas
         self.keys: Final = Keys(namespace, partitions)
         self._feed_max = feed_max

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisClusterException
 
+from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError
 
 _C = TypeVar("_C")
@@ -35,15 +36,22 @@ _OURS: Final = frozenset(
 _PLACE: Final = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/@\[]+)(:\d+)?(/.*)?|/.*")
 
 
-def client_of(kind: type[_C], url: str, options: dict[str, Any]) -> _C:
+def client_of(kind: type[_C], url: Sealed[str], options: dict[str, Any]) -> _C:
     """Return a redis-py client of this kind. Raises `ConfigError` for an invalid URL."""
-    base, _, query = url.partition("?")
+    made = _made(kind, url, options)
+    if made is None:
+        raise ConfigError(f"redis_url {shown(url.reveal())} is not a Redis URL")
+    return made
+
+
+def _made(kind: type[_C], url: Sealed[str], options: dict[str, Any]) -> _C | None:
+    """Return a client, None for an invalid URL: an error's frames would show its password."""
+    base, _, query = url.reveal().partition("?")
     kept = [(name, text) for name, text in parse_qsl(query) if name not in _OURS]
     try:
         made = cast("Any", kind).from_url(f"{base}?{urlencode(kept)}" if kept else base, **options)
     except (ValueError, RedisClusterException):
-        # The original error repeats parts of the URL, which may contain the password.
-        raise ConfigError(f"redis_url {shown(url)} is not a Redis URL") from None
+        return None
     return cast("_C", made)
 
 
