@@ -67,7 +67,7 @@ from cfflow.errors import (
 from cfflow.limits.budget import Budget
 from cfflow.logs import Log, guarded
 from cfflow.store.catalog import Catalog
-from cfflow.store.codec import decode_order
+from cfflow.store.codec import readable
 from cfflow.store.memory.ledger import ledger_of
 from cfflow.store.protocol import Outcome, Store
 from cfflow.views.payment import Payment, attach_payment, snapshot_in
@@ -398,7 +398,8 @@ class Orchestrator(Reader):
         notified = await self.store.notify(notification, notice_digest(attempt, state))
         numbers: tuple[int, ...] = ()
         if notified.is_news and notified.stored is not None:
-            numbers = concerned(decode_order(notified.stored), attempt)
+            order = readable(notified.stored)
+            numbers = () if order is None else concerned(order, attempt)
         receipt = Receipt(
             type=notification.type,
             order_id=notification.order_id or None,

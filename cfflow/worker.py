@@ -47,7 +47,7 @@ from cfflow.errors import (
 from cfflow.logs import Log, guarded
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.catalog import Catalog
-from cfflow.store.codec import decode_order
+from cfflow.store.codec import is_of_newer_version, readable
 from cfflow.store.orders import Orders, Page
 from cfflow.store.protocol import Leased, StoredOrder
 from cfflow.views.payment import attach_payment
@@ -71,6 +71,9 @@ _UNSETTLED_MS: Final = 30_000
 #: So many failing payments are counted; one beyond starts with a short pause again.
 _FAILURES_MAX: Final = 10_000
 
+#: The stores take a longer lease for one that no worker wrote.
+_LEASE_MAX_S: Final = 86_400
+
 #: After the gateway was not reached, so many orders at once try whether it is back.
 _PROBES: Final = 8
 
@@ -92,7 +95,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     `due`: orders that wait for a worker now; `lag_s`: for how long the oldest of them.
     `leased` (orders), `progressed` (payments: an open step closed or the state moved), `errors`,
-    `purged` (orders): since the worker started.
+    `purged` (orders), `unreadable` (what was set aside, or cannot be read where it lies): since the
+    worker started.
     """
 
     due: int = 0
@@ -101,6 +105,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     progressed: int = 0
     errors: int = 0
     purged: int = 0
+    unreadable: int = 0
 
 
 class Worker:
@@ -123,6 +128,7 @@ class Worker:
         drain_s: float = 30.0,
         log: Log | None = None,
     ) -> None:
+<<<<<<< HEAD
         numbers = (concurrency, lease_s, idle_s, report_s, drain_s)
         if not all(type(number) in {int, float} for number in numbers) or not (
             1 <= concurrency <= _CONCURRENCY_MAX
@@ -136,6 +142,11 @@ class Worker:
                 " day, and report_s and drain_s up to a day"
             )
         self._log = guarded(orchestrator.log if log is None else log)
+=======
+        if concurrency < 1 or not 1 <= lease_s <= _LEASE_MAX_S or not 0 < idle_s <= 0.5:
+            raise ConfigError("a worker needs concurrency >= 1, lease_s 1 to 86400, idle_s to 0.5")
+        self._log = log or orchestrator.log
+>>>>>>> cfab24c (What cannot be read is named, and nothing else suffers)
         self._store: Final = orchestrator.store
         self._flows: Final = orchestrator.flows
         orders, gateway = orchestrator.engine.orders, orchestrator.gateway
@@ -148,6 +159,7 @@ class Worker:
         self._idle_s, self._report_s, self._drain_s = idle_s, report_s, drain_s
         self._counts: Counter[str] = Counter()
         self._failures: dict[str, int] = {}
+        self._damaged: set[str] = set()
         self._unreached = False
         self._stopping = asyncio.Event()
 
@@ -217,8 +229,10 @@ class Worker:
         limit = await self._room(min(limit, _PROBES) if self._unreached else limit)
         try:
             leased = await self._store.lease(limit, self._lease_ms) if limit else Leased()
-            for order_id in leased.unreadable:
-                self._report_unreadable(order_id)
+            for name in (*leased.unreadable, *({*leased.damaged} - self._damaged)):
+                self._report_unreadable(name)
+            # They stay where they are: each is reported once.
+            self._damaged.update(leased.damaged)
         except StoreError as trouble:
             self._trouble(trouble)
             return ()
@@ -227,8 +241,10 @@ class Worker:
             self._budget.give_back()
         return [Work(stored, restart, leased.until_at_ms) for stored, restart in leased.orders]
 
-    def _report_unreadable(self, order_id: str) -> None:
-        self._trouble(StoreError("the order cannot be read: it is set aside"), order_id=order_id)
+    def _report_unreadable(self, name: str) -> None:
+        """Count and log an order, or what stands in the place of one, that cannot be read."""
+        self._counts["unreadable"] += 1
+        self._trouble(StoreError("it cannot be read: see cfflow status"), order_id=name)
 
     async def _room(self, limit: int) -> int:
         """Return how many orders the rate budget lets us ask about now; lease no more than that.
@@ -270,19 +286,20 @@ class Worker:
 
         One of a newer version of cfflow is left to the workers of that version.
         """
+        stored = work.stored
+        order = readable(stored)
+        if order is not None and order.schema <= SCHEMA:
+            return order
         try:
-            order = decode_order(work.stored)
-            if order.schema <= SCHEMA:
-                order.all_payments  # noqa: B018  decodes all of it
-                return order
-            retry_at_ms = self._store.now_ms() + _NEWER_MS
-            await self._store.defer(
-                order.id, retry_at_ms, token=work.stored.token, lease=work.stored.lease
-            )
-        except StoreError:
-            with contextlib.suppress(StoreError):
-                await self._store.set_aside(work.stored.id)
-            self._report_unreadable(work.stored.id)
+            if is_of_newer_version(stored):
+                at_ms = self._store.now_ms() + _NEWER_MS
+                await self._store.defer(stored.id, at_ms, token=stored.token, lease=stored.lease)
+            else:
+                await self._store.set_aside(stored.id, token=stored.token)
+                self._report_unreadable(stored.id)
+        except StoreError as trouble:
+            # It is due again when its lease ends.
+            self._trouble(trouble, order_id=stored.id)
         return None
 
     def _count_progress(self, order: Order, seen: Order) -> None:
@@ -578,17 +595,21 @@ class Retention:
         to_at_ms = now_ms - self._flows.retention_min_s() * 1000
         page = Page(ENDS, from_at_ms=self._from_at_ms, to_at_ms=to_at_ms, limit=limit * self._wider)
         found = await self._orders.list(page)
-        last_at_ms = found[-1].record.created_at_ms if len(found) == page.limit else 0
+        last_at_ms = found.next_at_ms or 0
         # More payments of one millisecond than a page holds: take a wider page, or lose some.
         self._wider = self._wider * 2 if 0 < last_at_ms == self._from_at_ms else 1
         self._from_at_ms = last_at_ms
-        orders = {payment.order_id: payment.order for payment in found}
+        orders = {payment.order_id: payment.order for payment in found.payments}
         return sum([await self._purge(order) for order in orders.values()])
 
     async def _purge(self, order: Order) -> bool:
+        """Remove an order that is over; one whose flow is gone stays, and holds up no other one."""
         store = self._orders.store
-        kept_s = {
-            payment.n: (await self._flows.flow_of(payment, store)).end.retention_s
-            for payment in order.all_payments
-        }
+        try:
+            kept_s = {
+                payment.n: (await self._flows.flow_of(payment, store)).end.retention_s
+                for payment in order.all_payments
+            }
+        except FlowError:
+            return False
         return may_be_purged(order, kept_s, store.now_ms()) and await self._orders.remove(order)

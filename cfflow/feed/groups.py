@@ -93,8 +93,19 @@ def entries_to_keep(states: Iterable[bytes], written: int, feed_max: int) -> int
     acknowledged them: ten times as many at most, so that a group without readers cannot fill
     the store.
     """
-    lowest = min((_decoded(state).number for state in states), default=written)
+    lowest = min((_number_of(state) for state in states), default=written)
     return min(max(feed_max, written - lowest), feed_max * _UNREAD_MAX)
+
+
+def _number_of(state: bytes) -> int:
+    """Return how many entries a group has acknowledged; none where its state cannot be read.
+
+    The commit that trims must be written all the same, and drop nothing that the group may want.
+    """
+    try:
+        return _decoded(state).number
+    except StoreError:
+        return 0
 
 
 class GroupFeed:

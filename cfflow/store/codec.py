@@ -24,7 +24,13 @@ from cfflow.core.order import (
 from cfflow.core.plan import Change, Plan
 from cfflow.core.record import payment_id
 from cfflow.errors import StoreError
-from cfflow.store.protocol import Commit, IndexChange, Notification, StoredOrder
+from cfflow.store.protocol import (
+    UNREADABLE_INDEX,
+    Commit,
+    IndexChange,
+    Notification,
+    StoredOrder,
+)
 
 #: The largest next action that is kept. A QR image or a form fits. A larger one is returned to
 #: the caller of `pay` and not stored.
@@ -44,7 +50,15 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     first_verified_at_ms: int = 0
 
 
+#: The first version of the stored form: there is no reader for what is lower.
+_SCHEMA_FIRST: Final = 2
+
+#: More digits than the number of any notification has.
+_NUMBER_DIGITS_MAX: Final = 18
+
 _encode: Final = msgspec.msgpack.Encoder().encode
+_outline_decoder: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_schema_decoder: Final = msgspec.msgpack.Decoder(int)
 _order_decoder: Final = msgspec.msgpack.Decoder(_Stored)
 _actions_decoder: Final = msgspec.msgpack.Decoder(dict[int, msgspec.Raw])
 _action_decoder: Final = msgspec.msgpack.Decoder(NextAction)
@@ -71,6 +85,8 @@ def decode_order(stored: StoredOrder) -> Order:
     would drop the fields that this version does not have.
     """
     found = _decoded(_order_decoder, stored.record, "order")
+    if found.schema < _SCHEMA_FIRST:
+        raise StoreError(f"a stored order has the schema {found.schema}, which never was")
     return Order(
         id=stored.id,
         payments=found.payments,
@@ -86,9 +102,28 @@ def decode_order(stored: StoredOrder) -> Order:
     )
 
 
+def readable(stored: StoredOrder) -> Order | None:
+    """Return an order all of whose payments decode, None where something of it does not."""
+    try:
+        order = decode_order(stored)
+        order.all_payments  # noqa: B018  decodes all of it
+    except StoreError:
+        return None
+    return order
+
+
+def is_of_newer_version(stored: StoredOrder) -> bool:
+    """Whether a newer version of cfflow wrote this order, even one whose form is not known here."""
+    try:
+        outline = _outline_decoder.decode(stored.record)
+        return bool(outline) and _schema_decoder.decode(outline[0]) > SCHEMA
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+
+
 def _notice(attempt: str, text: str) -> Notice:
     number, _, state = text.partition(":")
-    if not number.isdigit():
+    if not (number.isascii() and number.isdigit() and len(number) <= _NUMBER_DIGITS_MAX):
         raise StoreError(f"a stored notification has the number {number[:20]!r}")
     return Notice(int(number), attempt, state)
 
@@ -151,15 +186,19 @@ def commit_of(plan: Plan, *, lease: str = "") -> Commit:
 
 
 def removal_of(order: Order) -> Commit:
-    """Return the commit that removes an order; one that was paid leaves its payment's id."""
+    """Return the commit that removes an order; one that was paid leaves its payment's id.
+
+    An order that was set aside once, and repaired, leaves the index `unreadable` too.
+    """
     paid = paid_by(order)
     nothing = Order(id=order.id)
+    changes = (*index_changes(order, nothing), (UNREADABLE_INDEX, order.id, None))
     return Commit(
         order_id=order.id,
         expected=order.token,
         token="",
         record=None,
-        index=tuple(IndexChange(*change) for change in index_changes(order, nothing)),
+        index=tuple(IndexChange(*change) for change in changes),
         marker="" if paid is None else payment_id(order.id, paid),
     )
 

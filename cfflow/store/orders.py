@@ -7,6 +7,7 @@ commit with 16 tasks, against 1.0 with a lock and the newest copy in common.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from secrets import token_urlsafe
 from typing import Final
@@ -20,10 +21,19 @@ from cfflow.core.plan import Plan, under_token
 from cfflow.core.record import Record, split_id
 from cfflow.core.restart import Restart
 from cfflow.errors import PaymentNotFound, StoreError
-from cfflow.store.codec import commit_of, decode_order, removal_of
-from cfflow.store.protocol import Committed, Outcome, Store, StoredOrder, Window
+from cfflow.store.codec import (
+    commit_of,
+    decode_order,
+    is_of_newer_version,
+    readable,
+    removal_of,
+)
+from cfflow.store.protocol import Committed, Outcome, Store, Window
 
 _TOKEN_B: Final = 6
+
+#: So many members that are no payment are set aside by one list: it must not become slow.
+_STRAYS_MAX: Final = 16
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -69,6 +79,17 @@ class Page(msgspec.Struct, frozen=True):
         return in_time and wanted and record.state in self.states
 
 
+class Listed(msgspec.Struct, frozen=True):
+    """The payments of a page that can be read, oldest first.
+
+    `next_at_ms`: from which time of creation on there may be more; None if there are none. It may
+    be so although few payments are listed, or none: what cannot be read takes up room too.
+    """
+
+    payments: tuple[Snapshot, ...]
+    next_at_ms: int | None
+
+
 class Orders:
     """The orders of one store, as plans and decoded records."""
 
@@ -105,47 +126,64 @@ class Orders:
         outcome = (await self.store.commit(removal_of(order))).outcome
         return outcome in {Outcome.APPLIED, Outcome.GONE}
 
-    async def list(self, page: Page) -> Sequence[Snapshot]:
+    async def list(self, page: Page) -> Listed:
         """Return payments by index, oldest first.
 
-        An order that cannot be read is set aside and left out: it must hide no other one.
+        An order that cannot be read is set aside and left out: it must hide no other one. So is a
+        member of an index that is no payment.
         """
-        indexes = tuple(state.value for state in page.states)
-        narrowed = page.review and len(indexes) < len(State)
-        window = Window(
-            (REVIEW_INDEX,) if page.review and not narrowed else indexes,
-            page.from_at_ms,
-            page.to_at_ms,
-            REVIEW_INDEX if narrowed else "",
-            page.limit,
-        )
-        places = [split_id(member) for member, _ in await self.store.find(window)]
-        wanted = list(dict.fromkeys(place for place in places if place is not None))
-        stored = await self.store.read([*dict.fromkeys(order_id for order_id, _ in wanted)])
-        orders = {one.id: order for one in stored if (order := await self._readable(one))}
-        found = [
-            orders[order_id].payment(n)
-            for order_id, n in wanted
-            if order_id in orders and orders[order_id].has(n)
-        ]
+        window = _window(page)
+        members = await self.store.find(window)
+        places = {member: split_id(member) for member, _ in members}
+        order_ids = dict.fromkeys(place[0] for place in places.values() if place is not None)
+        stored = {one.id: one for one in await self.store.read([*order_ids])}
+        orders = {name: order for name, one in stored.items() if (order := readable(one))}
+        for one in stored.values():
+            if one.id not in orders and not is_of_newer_version(one):
+                await self._set_aside(one.id, one.token)
+        found, strays = [], []
+        for member, place in places.items():
+            if place is None or place[0] not in stored:
+                strays.append(member)
+            elif (order := orders.get(place[0])) is not None:
+                if order.has(place[1]):
+                    found.append(order.payment(place[1]))
+                else:
+                    strays.append(member)
+        await self._set_strays_aside(window, strays)
         # Between the two round trips a payment may have left the page.
         found = [payment for payment in found if page.has(payment.record)]
-        return sorted(found, key=lambda payment: (payment.record.created_at_ms, payment.id))
+        found.sort(key=lambda payment: (payment.record.created_at_ms, payment.id))
+        return Listed(tuple(found), members[-1][1] if len(members) == page.limit else None)
 
-    async def _readable(self, stored: StoredOrder) -> Order | None:
-        """Return an order all of whose payments decode; set it aside and return None otherwise.
+    async def _set_strays_aside(self, window: Window, strays: Sequence[str]) -> None:
+        """Set aside members that are no payment, and are still there: others were purged just now.
 
-        One of a newer version is only left out: that version can read it.
+        They stay where they are, too: no store knows in which partition.
         """
-        order = None
-        try:
-            order = decode_order(stored)
-            order.all_payments  # noqa: B018  decodes all of it
-        except StoreError:
-            if order is None or order.schema <= SCHEMA:
-                await self.store.set_aside(stored.id)
-            return None
-        return order
+        if not strays:
+            return
+        still = {member for member, _ in await self.store.find(window)}
+        for member in [member for member in strays if member in still][:_STRAYS_MAX]:
+            await self._set_aside(member, "")
+
+    async def _set_aside(self, name: str, token: str) -> None:
+        """Set aside what cannot be read; a list shows the others even where that is refused."""
+        with contextlib.suppress(StoreError):
+            await self.store.set_aside(name, token=token)
+
+
+def _window(page: Page) -> Window:
+    """Return which members of which indexes a page has."""
+    indexes = tuple(state.value for state in page.states)
+    narrowed = page.review and len(indexes) < len(State)
+    return Window(
+        (REVIEW_INDEX,) if page.review and not narrowed else indexes,
+        page.from_at_ms,
+        page.to_at_ms,
+        REVIEW_INDEX if narrowed else "",
+        page.limit,
+    )
 
 
 def _written(plan: Plan, committed: Committed) -> Written:

@@ -34,7 +34,7 @@ DUPLICATE_WINDOW_MS: Final = 86_400_000
 #: So many notifications of one order are kept one by one; the next becomes one about everything.
 NOTICES_MAX: Final = 16
 
-#: The index of orders that could not be read; its members are order ids.
+#: The index of what could not be read: orders' ids, and members of other indexes without an order.
 UNREADABLE_INDEX: Final = "unreadable"
 
 #: An order that begins within this time after a restart may be one that was lost in it.
@@ -159,19 +159,26 @@ class Notified(msgspec.Struct, frozen=True):
 class Leased(msgspec.Struct, frozen=True):
     """The orders that a worker has leased, until `until_at_ms`, each in the history it lies in.
 
-    `unreadable` are members of the wake index that have no order.
+    `unreadable` are members of the wake index that have no order: they are set aside now.
+    `damaged` are parts of the store out of which nothing can be leased until a person repairs them.
     """
 
     orders: tuple[tuple[StoredOrder, Restart], ...] = ()
     unreadable: tuple[str, ...] = ()
     until_at_ms: int = 0
+    damaged: tuple[str, ...] = ()
 
 
 class Overdue(msgspec.Struct, frozen=True):
-    """How far behind the workers are: how many orders are due, and since when the oldest is."""
+    """How far behind the workers are: how many orders are due, and since when the oldest is.
+
+    `damaged` are parts of the store that cannot be read, such as a key that another program wrote:
+    what is due in them is not counted.
+    """
 
     count: int = 0
     since_at_ms: int | None = None
+    damaged: tuple[str, ...] = ()
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -270,7 +277,7 @@ class Store(Protocol):
 
         Three quarters of them became due last, one quarter are the oldest (`oldest_share`). A
         store with partitions divides `limit` among them, and takes at least one from each that
-        it asks.
+        it asks. A member of the wake index without an order is set aside, as by `set_aside`.
         """
         ...
 
@@ -285,10 +292,12 @@ class Store(Protocol):
         """
         ...
 
-    async def set_aside(self, order_id: str) -> None:
+    async def set_aside(self, order_id: str, *, token: str) -> None:
         """Take an order that cannot be read out of the wake index, into the index `unreadable`.
 
-        Its lease ends. Its score there is the present time.
+        Its lease ends, and its score there is the present time. All else of it stays as it is: a
+        newer version may have written it. Nothing happens if the order's token is not this one any
+        more: a person has repaired it meanwhile. `token` is "" for a name without an order.
         """
         ...
 

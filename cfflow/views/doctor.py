@@ -78,7 +78,7 @@ def _condition(status: Status) -> list[Finding]:
     ]
     if status.unreadable:
         names = ", ".join(status.unreadable[:8])
-        detail = f"{len(status.unreadable)} orders cannot be read and were set aside: {names}"
+        detail = f"{len(status.unreadable)} names cannot be read and were set aside: {names}"
         found.append(Finding("bad", "unreadable", detail))
     return found
 

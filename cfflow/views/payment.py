@@ -89,14 +89,16 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return f"<Payment {' '.join(parts)}>"
 
 
-def payment_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Payment:
+def payment_of(snapshot: Snapshot, flow: Flow | None, now_ms: int) -> Payment:
     """Return the payment that a snapshot shows now, with the snapshot inside for its next step.
+
+    Without its flow, whose text the store may have lost, it has no `otp`.
 
     `next_action` is None once the OTP page has expired, even if no commit has ended it yet, and
     when another attempt of the order has money: the customer would pay twice.
     """
     record = snapshot.record
-    otp = _otp(record, flow)
+    otp = None if flow is None else _otp(record, flow)
     expired = record.otp is not None and now_ms >= record.otp.expires_at_ms
     barred = why_barred(snapshot, Step.SUBMIT_OTP) is not None
     over = (record.state is State.OTP_PENDING and expired) or barred

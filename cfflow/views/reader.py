@@ -9,7 +9,7 @@ import msgspec
 from cfflow.core.arguments import check_order_id, check_payment_id, check_text, shown_name
 from cfflow.core.chart import State
 from cfflow.core.order import Snapshot
-from cfflow.errors import InvalidInput
+from cfflow.errors import FlowError, InvalidInput
 from cfflow.feed.feed import Feed
 from cfflow.feed.protocol import Start
 from cfflow.store.catalog import Catalog
@@ -59,7 +59,7 @@ class Reader:
         limit: int = 100,
         after: Payment | str | None = None,
     ) -> list[Payment]:
-        """Return payments, oldest first.
+        """Return payments, oldest first. One that cannot be read is left out: `status` names it.
 
         `state`, `flow`, `order_id` and `review` (an open one) narrow the list; `older_than`
         is an age in seconds; `after` is the last payment of the page before. `limit` is 1 to
@@ -84,7 +84,7 @@ class Reader:
             found = await self._listed(page, last, flow, limit)
         else:
             found = await self._of_order(check_order_id(order_id), page, last, flow)
-        return [await self.shown(snapshot) for snapshot in found[:limit]]
+        return [await self._listed_payment(snapshot) for snapshot in found[:limit]]
 
     async def history(self, payment_id: Payment | str) -> tuple[HistoryEntry, ...]:
         """Return what happened to a payment: transitions, operations, reviews, in order.
@@ -173,6 +173,13 @@ class Reader:
             snapshot, await self.flows.flow_of(snapshot, self.store), self.store.now_ms()
         )
 
+    async def _listed_payment(self, snapshot: Snapshot) -> Payment:
+        """Return a payment of a list: a flow that is gone must not hide all the others."""
+        try:
+            return await self.shown(snapshot)
+        except FlowError:
+            return payment_of(snapshot, None, self.store.now_ms())
+
     async def _of_order(
         self, order_id: str, page: Page, last: tuple[int, str], flow: str | None
     ) -> list[Snapshot]:
@@ -185,17 +192,16 @@ class Reader:
     ) -> list[Snapshot]:
         """Read pages until enough payments pass the filters that no index has."""
         found: list[Snapshot] = []
-        while len(found) < limit:
-            page = msgspec.structs.replace(page, from_at_ms=last[0])
+        from_at_ms: int | None = last[0]
+        while len(found) < limit and from_at_ms is not None:
+            page = msgspec.structs.replace(page, from_at_ms=from_at_ms)
             read = await self.orders.list(page)
-            found.extend(s for s in read if _behind(s, last, flow))
-            if len(read) < page.limit:
-                break
-            newest = max(last, _order(read[-1]))
-            if newest == last:
-                # More payments of one millisecond than a page holds: take a larger page.
+            found.extend(s for s in read.payments if _behind(s, last, flow))
+            last = max([last, *map(_order, read.payments)])
+            if read.next_at_ms == from_at_ms:
+                # More members of one millisecond than a page holds: take a larger page.
                 page = msgspec.structs.replace(page, limit=page.limit * 2)
-            last = newest
+            from_at_ms = read.next_at_ms
         return found
 
 

@@ -8,12 +8,13 @@ import msgspec
 
 from cfflow.core.times import moment
 from cfflow.errors import StoreError
-from cfflow.store.codec import decode_order
+from cfflow.store.codec import readable
 from cfflow.store.control import decision_of
-from cfflow.store.protocol import UNREADABLE_INDEX, Store, StoredOrder, Window
+from cfflow.store.protocol import UNREADABLE_INDEX, Overdue, Store, Window
 
 _COUNTED_MAX = 1_000
 _DECISIONS_MAX = 10
+_TEXT_MAX = 200
 
 
 class StoreDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,8 +30,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The state of the store as a whole.
 
     `due`: orders that wait for a worker now; `lag_s`: for how many seconds the oldest of them.
-    `paused`: the steps that a person has stopped, by gate. `unreadable`: the ids of orders that
-    cannot be read and were set aside, at most 1,000. `decisions`: the last ones, newest first.
+    `paused`: the steps that a person has stopped, by gate. `unreadable`: what cannot be read, at
+    most 1,000 names: orders that were set aside, members of an index that have no order, and keys
+    that another program has written. `decisions`: the last ones, newest first.
     """
 
     due: int
@@ -49,28 +51,25 @@ async def status_of(store: Store) -> Status:
         due=overdue.count,
         lag_s=lag_ms / 1000,
         paused={gate: _shown(by) for gate, by in (await store.gates()).items()},
-        unreadable=await _unreadable(store),
+        unreadable=await _unreadable(store, overdue),
         decisions=tuple(_shown(text) for text in await store.decisions(_DECISIONS_MAX)),
     )
 
 
-async def _unreadable(store: Store) -> tuple[str, ...]:
-    """Return the orders that were set aside and are still there, and still cannot be read."""
+async def _unreadable(store: Store, overdue: Overdue) -> tuple[str, ...]:
+    """Return what cannot be read now, without the orders that a person has repaired since."""
     aside = await store.find(Window((UNREADABLE_INDEX,), limit=_COUNTED_MAX))
-    stored = await store.read([order_id for order_id, _ in aside])
-    return tuple(one.id for one in stored if not _decodes(one))
-
-
-def _decodes(stored: StoredOrder) -> bool:
-    try:
-        decode_order(stored).all_payments  # noqa: B018  decodes all of it
-    except StoreError:
-        return False
-    return True
+    names = [name for name, _ in aside]
+    repaired = {one.id for one in await store.read(names) if readable(one)}
+    return (*overdue.damaged, *[name for name in names if name not in repaired])
 
 
 def _shown(text: str) -> StoreDecision:
-    decision = decision_of(text)
+    """Return a decision as it is shown; one that does not decode must not hide the others."""
+    try:
+        decision = decision_of(text)
+    except StoreError:
+        return StoreDecision(what="?", actor="?", note=text[:_TEXT_MAX], at=moment(0))
     return StoreDecision(
         what=decision.what, actor=decision.actor, note=decision.note, at=moment(decision.at_ms)
     )

@@ -124,7 +124,7 @@ async def ended(store: Aging, order_id: str, state: State, **changes: Any) -> Sn
 
 async def ids(store: Aging, limit: int = 1_000) -> list[str]:
     """Return the ids of all payments."""
-    return [payment.id for payment in await Orders(store).list(Page(limit=limit))]
+    return [payment.id for payment in (await Orders(store).list(Page(limit=limit))).payments]
 
 
 async def purged(retention: Retention) -> int:
@@ -255,7 +255,7 @@ def _youngest_at_ms(order: Order) -> int:
 
 
 async def _everything(store: Aging) -> Sequence[Snapshot]:
-    return await Orders(store).list(Page(limit=1_000))
+    return (await Orders(store).list(Page(limit=1_000))).payments
 
 
 # months

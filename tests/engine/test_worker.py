@@ -360,7 +360,8 @@ async def test_a_store_that_is_down_stops_no_worker(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"concurrency": 0}, {"lease_s": 0.5}, {"idle_s": 0}, {"idle_s": 2}]
+    "wrong",
+    [{"concurrency": 0}, {"lease_s": 0.5}, {"lease_s": 86_401}, {"idle_s": 0}, {"idle_s": 2}],
 )
 async def test_settings_that_make_no_sense_are_refused(shop: Shop, wrong: dict[str, Any]) -> None:
     """At once, and as an error of the package."""

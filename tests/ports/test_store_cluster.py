@@ -74,7 +74,7 @@ async def test_the_partitions_are_shared_by_all_masters(
     for number, node in enumerate(cluster.nodes):
         kept = node.run("KEYS", "*:o:*")
         assert len(kept) == len(orders_of(store, number)) >= 10
-    assert len(await orders.list(Page())) == 60
+    assert len((await orders.list(Page())).payments) == 60
 
 
 async def test_a_lease_is_one_round_trip_per_node(
@@ -94,7 +94,7 @@ async def test_a_page_is_two_round_trips_per_node(orders: Orders, pipelines: lis
     for i in range(30):
         await begin(orders, f"order_{i}")
     pipelines.clear()
-    assert len(await orders.list(Page())) == 30
+    assert len((await orders.list(Page())).payments) == 30
     assert sorted(pipelines) == sorted([*set(pipelines)] * 2)
     assert len(set(pipelines)) == 3
 

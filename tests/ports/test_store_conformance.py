@@ -35,6 +35,10 @@ class TestMemoryStore(StoreConformance):
         """It has a method for that."""
         store.restarted()
 
+    async def make_due(self, store: MemoryStore, name: str) -> None:
+        """Its wake times are a dictionary."""
+        store._wakes[name] = 1
+
 
 class TestMemoryStoreWithAFakeClock(TestMemoryStore):
     """The store in memory, on a clock that is moved by hand."""
@@ -73,6 +77,10 @@ class RedisSuite(StoreConformance):
         """Let the server begin another history of its data, as each promotion of a replica does."""
         await store.link.command("REPLICAOF", "127.0.0.1", "1")
         await store.link.command("REPLICAOF", "NO", "ONE")
+
+    async def make_due(self, store: RedisStore, name: str) -> None:
+        """Write into the wake index of its partition."""
+        await store.link.command("ZADD", store.keys.wake(store.keys.partition(name)), 1, name)
 
     async def much_later(self, store: RedisStore, milliseconds: int) -> None:
         """Bring every end that these tests wait for so much nearer."""

@@ -17,7 +17,7 @@ from cfflow import Payment, State, StoreError, Worker
 from cfflow.core.order import SCHEMA, Order
 from cfflow.core.steps import begin_payment
 from cfflow.store.catalog import Catalog
-from cfflow.store.orders import Orders, Page
+from cfflow.store.orders import Listed, Orders, Page
 from cfflow.store.protocol import Outcome, Window
 from cfflow.store.redis.store import RedisStore
 from cfflow.worker import Retention
@@ -66,6 +66,11 @@ async def unreadable(store: RedisStore) -> list[str]:
     return sorted(name for name, _ in await store.find(Window((UNREADABLE,))))
 
 
+def listed(found: Listed) -> list[str]:
+    """Return the orders of listed payments."""
+    return sorted(payment.order_id for payment in found.payments)
+
+
 # foreign bytes
 
 Spoil = Callable[[RedisStore, str], Awaitable[Any]]
@@ -103,9 +108,34 @@ async def bad_actions(store: RedisStore, order_id: str) -> None:
     await store.link.command("SET", store.keys.actions(order_id), b"\xc1\xff")
 
 
-async def bad_notices(store: RedisStore, order_id: str) -> None:
-    """Put a notification without a number beside an order."""
-    await store.link.command("HSET", store.keys.notices(order_id), "77", "SUCCESS")
+async def truncated(store: RedisStore, order_id: str) -> None:
+    """Leave the first half of an order's value."""
+    value = await value_of(store, order_id)
+    await store.link.command("SET", store.keys.order(order_id), value[: len(value) // 2])
+
+
+def head(offset: int, blob: bytes) -> Spoil:
+    """Return what puts other bytes into the head of an order's value."""
+
+    async def spoil(store: RedisStore, order_id: str) -> None:
+        await store.link.command("SETRANGE", store.keys.order(order_id), offset, blob)
+
+    return spoil
+
+
+def notice(attempt: str | bytes, text: str | bytes) -> Spoil:
+    """Return what puts a notification beside an order."""
+
+    async def spoil(store: RedisStore, order_id: str) -> None:
+        await store.link.command("HSET", store.keys.notices(order_id), attempt, text)
+
+    return spoil
+
+
+async def actions_of_another_type(store: RedisStore, order_id: str) -> None:
+    """Put a list in the place of an order's next actions."""
+    await store.link.command("DEL", store.keys.actions(order_id))
+    await store.link.command("LPUSH", store.keys.actions(order_id), "press")
 
 
 async def notices_of_another_type(store: RedisStore, order_id: str) -> None:
@@ -119,8 +149,21 @@ SPOILED: dict[str, Spoil] = {
     **{f"record {blob[:7]!r}": record(blob) for blob in (b"", *FOREIGN)},
     "one payment": record(msgspec.msgpack.encode([SCHEMA, [[1, "token", "no state"]]])),
     "another type": other_type,
+    "truncated": truncated,
+    "a token that is no text": head(8, b"\xff" * 8),
+    "a token of control characters": head(8, b"\x00\n\r\t\x1b\x7f\x01\x02"),
+    "too many digests": head(16, b"\xff"),
+    **{
+        f"schema {schema}": record(msgspec.msgpack.encode([schema, []]))
+        for schema in (-1, 0, 1, None, True, "3", 2.5)
+    },
     "next actions": bad_actions,
-    "notifications": bad_notices,
+    "next actions of another type": actions_of_another_type,
+    "a notification without a number": notice("77", "SUCCESS"),
+    "a notification with a foreign digit": notice("77", "²:SUCCESS"),
+    "a notification with a huge number": notice("77", f"{'9' * 5_000}:SUCCESS"),
+    "a notification about no text": notice(b"\xff\xfe", "1:SUCCESS"),
+    "a notification that is no text": notice("77", b"1:\xff"),
     "notifications of another type": notices_of_another_type,
 }
 
@@ -163,7 +206,7 @@ async def test_one_unreadable_order_does_not_hide_the_others(
     await SPOILED[spoiled](store, "order_3")
     others = [f"order_{i}" for i in (0, 1, 2, 4, 5)]
     assert set(others) <= set(ids(await store.lease(640, 60_000)))
-    assert sorted(found.order_id for found in await orders.list(Page())) == others
+    assert listed(await orders.list(Page())) == others
     assert await unreadable(store) == ["order_3"]
 
 
@@ -210,7 +253,9 @@ async def test_a_worker_sets_an_unreadable_order_aside_and_goes_on(
     bad, *others = await paid_at_the_bank(shop, 5)
     await SPOILED[spoiled](store, bad.order_id)
     before = await store.link.command("DUMP", store.keys.order(bad.order_id))
-    assert (await worker.run_once()).due == 0
+    report = await worker.run_once()
+    assert (report.due, report.unreadable) == (0, 1)
+    assert (await shop.cashier.status()).unreadable == (bad.order_id,)
     assert await states(shop, others) == {State.CAPTURED}
     assert await unreadable(store) == [bad.order_id]
     reports = shop.events.named("worker.failed")
@@ -239,7 +284,46 @@ async def not_a_name(store: RedisStore, order_id: str) -> tuple[int, bytes]:
     return 7, b"\xff\xfe\x00"
 
 
-MEMBERS = [in_its_partition, in_another_partition, not_a_name]
+async def no_text(store: RedisStore, order_id: str) -> tuple[int, bytes]:
+    """Return nothing as a member."""
+    return 7, b""
+
+
+async def a_key_beside_an_order(store: RedisStore, order_id: str) -> tuple[int, bytes]:
+    """Return what follows the prefix in the key of an order's actions: there is such a key."""
+    return store.keys.partition(order_id), f"{order_id}:a".encode()
+
+
+async def an_order_without_text(store: RedisStore, order_id: str) -> tuple[int, bytes]:
+    """Return the name of an order whose key another program wrote, with bytes that are no text."""
+    name = b"order_\xff"
+    value = await value_of(store, order_id)
+    await store.link.command("SET", store.keys.order_prefix(7).encode() + name, value)
+    return 7, name
+
+
+async def a_copy(store: RedisStore, order_id: str) -> tuple[int, bytes]:
+    """Return the name of an order of which another partition has a copy."""
+    place = (store.keys.partition(order_id) + 1) % store.keys.partitions
+    value = await value_of(store, order_id)
+    await store.link.command("SET", store.keys.order_prefix(place) + order_id, value)
+    return place, order_id.encode()
+
+
+def shown_as(name: bytes) -> str:
+    """Return a member as logs and pages show it."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+MEMBERS = [
+    in_its_partition,
+    in_another_partition,
+    not_a_name,
+    no_text,
+    a_key_beside_an_order,
+    an_order_without_text,
+    a_copy,
+]
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -251,7 +335,10 @@ async def test_a_worker_sets_a_member_without_an_order_aside_and_goes_on(
     payments = [(await shop.at_otp())[0] for _ in range(3)]
     place, name = await member(store, payments[0].order_id)
     await store.link.command("ZADD", store.keys.wake(place), 1, name)
-    await worker.run_once()
+    assert (await worker.run_once()).unreadable == 1
+    (shown,) = (await shop.cashier.status()).unreadable
+    assert shown.startswith(shown_as(name))
+    assert [each["order_id"] for each in shop.events.named("worker.failed")] == [shown]
     assert await store.link.command("ZSCORE", store.keys.wake(place), name) is None
     assert await store.link.command("HGET", store.keys.leases(place), name) is None
     index = store.keys.index(place, UNREADABLE)
@@ -264,21 +351,6 @@ async def test_a_worker_sets_a_member_without_an_order_aside_and_goes_on(
         await shop.cashier.on_webhook(signed(body, store.now_ms()), body)
     assert (await worker.run_once()).due == 0
     assert await states(shop, payments) == {State.CAPTURED}
-
-
-@pytest.mark.parametrize(
-    "member", [b"\xff\xfe\x00", b"no payment id", b"order_none.1", b"order_1.9"]
-)
-async def test_a_member_of_an_index_that_is_no_payment_hides_no_other(
-    orders: Orders, store: RedisStore, member: bytes
-) -> None:
-    """A list has all payments that are there."""
-    for i in range(3):
-        await begin(orders, f"order_{i}")
-    index = store.keys.index(store.keys.partition("order_1"), State.CREATED)
-    await store.link.command("ZADD", index, 1, member)
-    found = [payment.id for payment in await orders.list(Page())]
-    assert sorted(found) == ["order_0.1", "order_1.1", "order_2.1"]
 
 
 # a newer version of cfflow
@@ -303,7 +375,7 @@ async def test_an_order_of_a_newer_version_is_shown(orders: Orders, store: Redis
     found = await loaded(orders)
     expected = contents(order) | {"schema": SCHEMA + 1, "token": ""}
     assert contents(found) == expected
-    assert [payment.id for payment in await orders.list(Page())] == ["order_1.1"]
+    assert listed(await orders.list(Page())) == ["order_1"]
     assert ids(await store.lease(64, 1)) == ["order_1"]
     assert await unreadable(store) == []
 
@@ -321,6 +393,23 @@ async def test_an_order_of_a_newer_version_is_not_written(
     assert not await orders.remove(newer)
     assert await value_of(store, "order_1") == value
     assert held.schema == SCHEMA
+
+
+async def test_an_order_of_a_newer_form_is_not_set_aside(shop: Shop) -> None:
+    """Whatever that form is: the workers of that version must find it due."""
+    store = redis_of(shop)
+    bad, *others = await paid_at_the_bank(shop, 3)
+    newer = msgspec.msgpack.encode([SCHEMA + 1, {"payments": "elsewhere"}])
+    await record(newer)(store, bad.order_id)
+    value = await value_of(store, bad.order_id)
+    report = await Worker(shop.cashier).run_once()
+    assert (report.due, report.unreadable, report.errors) == (0, 0, 0)
+    assert await states(shop, others) == {State.CAPTURED}
+    assert len(await shop.cashier.find()) == 2
+    assert await unreadable(store) == []
+    wake = store.keys.wake(store.keys.partition(bad.order_id))
+    assert await store.link.command("ZSCORE", wake, bad.order_id) is not None
+    assert await value_of(store, bad.order_id) == value
 
 
 async def test_no_step_is_made_on_an_order_of_a_newer_version(shop: Shop) -> None:

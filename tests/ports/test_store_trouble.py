@@ -282,7 +282,7 @@ async def test_a_lost_script_is_sent_again(store: RedisStore, valkey_server: Ser
     valkey_server.run("SCRIPT", "FLUSH")
     assert ids(await store.lease(64, 60_000)) == [order.id]
     valkey_server.run("SCRIPT", "FLUSH")
-    assert [found.id for found in await orders.list(Page())] == [order.payment(1).id]
+    assert [found.id for found in (await orders.list(Page())).payments] == [order.payment(1).id]
 
 
 async def test_two_versions_of_the_script_run_side_by_side(
@@ -563,7 +563,7 @@ async def test_it_uses_no_command_that_blocks_a_server_or_needs_several_slots(
     assert await again.gates() == {}
     assert await orders.remove(order)
     await begin(orders)
-    await again.set_aside("order_1")
+    await again.set_aside("order_1", token=(await loaded(orders)).token)
     await again.aclose()
     from_clients = {"evalsha", "eval", "info", "client|setinfo"}
     from_clients |= {"hget", "hset", "hsetnx", "hexists", "hmget"}

@@ -178,10 +178,16 @@ class MemoryStore(MemoryControl):
         self._lease_turns += 1
         lease, until_at_ms = token_urlsafe(6), now_ms + lease_ms
         found = []
+        unreadable = []
         for _, name in dict.fromkeys([*due[::-1][: limit - oldest], *due[:oldest]]):
+            if name not in self._orders:
+                unreadable.append(name)
+                await self.set_aside(name, token="")
+                continue
             self._wakes[name], self._leases[name] = until_at_ms, (lease, until_at_ms)
             found.append(msgspec.structs.replace(self._orders[name], lease=lease))
-        return Leased(tuple((order, self._restart) for order in found), (), until_at_ms)
+        orders = tuple((order, self._restart) for order in found)
+        return Leased(orders, tuple(unreadable), until_at_ms)
 
     async def defer(
         self, order_id: str, wake_at_ms: int, *, token: str, lease: str = ""
@@ -194,8 +200,11 @@ class MemoryStore(MemoryControl):
             self._wake(order_id, wake_at_ms, lease)
         return None
 
-    async def set_aside(self, order_id: str) -> None:
+    async def set_aside(self, order_id: str, *, token: str) -> None:
         """Take an order that cannot be read out of the wake index, into `unreadable`."""
+        held = self._orders.get(order_id)
+        if token != (held.token if held else ""):
+            return
         self._wakes.pop(order_id, None)
         self._leases.pop(order_id, None)
         self._indexes.setdefault(UNREADABLE_INDEX, {})[order_id] = self.now_ms()

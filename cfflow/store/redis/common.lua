@@ -11,7 +11,7 @@
 --   NS:{P}:o:<order_id>:m  string what a purged order has left: for a year
 --   NS:{P}:wake            zset   order id -> when a worker must look at it, ms
 --   NS:{P}:leases          hash   order id -> until_ms:lease, while a worker has it
---   NS:{P}:i:<index>       zset   payment id -> a score; `unreadable` has order ids
+--   NS:{P}:i:<index>       zset   payment id -> a score; `unreadable` has what was set aside
 --   NS:{P}:events          stream one entry per transition or notification, field e
 --   NS:{P}:groups          hash   how far the feed's groups have read this partition
 --        <group>                  msgpack [consumer, session, until_at_ms, id, seen]: who has the lease, and
@@ -49,6 +49,30 @@ local function ms(number)
   return string.format('%.0f', number)
 end
 
+-- Runs a command as `call` does. Its error names the command, since it loses its line below.
+local function named(name, ...)
+  local reply = redis.pcall(name, ...)
+  local failed = type(reply) == 'table' and reply.err
+  if failed then
+    error(name .. ': ' .. failed, 0)
+  end
+  return reply
+end
+
+-- Runs some work. Returns its result, nil where a key has another type than ours: another program
+-- wrote it, and it must not fail the run for all other keys. All other errors are raised again.
+local function guarded(work, ...)
+  local before = call
+  call = named
+  local done, result = pcall(work, ...)
+  call = before
+  if done then
+    return result
+  elseif not string.find(tostring(result), 'WRONGTYPE', 1, true) then
+    error(result, 0)
+  end
+end
+
 -- Which history of the data this server continues: another one after every restart and every
 -- promotion of a replica. The run_id would not do: a promoted replica keeps its own.
 -- Empty where this connection has no right to ask. Asked once in a run, however many partitions.
@@ -70,9 +94,9 @@ local function present_history(run, now)
   if held[3] then
     return held[1], 0
   end
-  local current = server_history()
-  if current == '' or current == held[1] then
-    return current, tonumber(held[2] or 0)
+  local current, since = server_history(), tonumber(held[2] or 0)
+  if current == '' or (current == held[1] and since) then
+    return current, since or now
   end
   call('HSET', run, 'history', current, 'since', ms(now))
   return current, now

@@ -10,7 +10,7 @@ from cfflow.errors import ConfigError, StoreReplaced
 from cfflow.store.control import Owner
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.link import RedisLink
-from cfflow.store.redis.replies import fields_from
+from cfflow.store.redis.replies import fields_from, text_of
 from cfflow.store.redis.url import shown
 
 _STORE_ID_B: Final = 9
@@ -50,7 +50,7 @@ class RedisControl:
                 else {"accounts": self._owner.account, "environment": self._owner.environment}
             ),
         )
-        if int(fields["partitions"]) != self._keys.partitions:
+        if fields["partitions"] != str(self._keys.partitions):
             raise ConfigError(
                 f"the store at {shown(self._link.url)} has {fields['partitions']} partitions,"
                 f" not {self._keys.partitions}: the number is fixed for its life"
@@ -133,7 +133,7 @@ class RedisControl:
     async def decisions(self, limit: int) -> Sequence[str]:
         """Return the last decisions of the audit trail, newest first."""
         rows = await self._link.command("LRANGE", self._keys.audit, 0, limit - 1)
-        return [row.decode() for row in rows]
+        return [text_of(row) for row in rows]
 
     async def _meta(self, **wanted: str) -> dict[str, str]:
         """Write these fields of the store where they are missing, and return all that it has."""

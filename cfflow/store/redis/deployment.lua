@@ -12,7 +12,7 @@ local function write_run()
       call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
     end
   end
-  return { 'ok', now_ms(), call('HGETALL', KEYS[1]) }
+  return { 'ok', now_ms(), guarded(named, 'HGETALL', KEYS[1]) or {} }
 end
 
 -- meta: KEYS meta                  ARGV {field value}...

@@ -71,6 +71,10 @@ class Keys:
         """Return the partition of an order. It must never change: stored orders lie there."""
         return zlib.crc32(order_id.encode()) % self.partitions
 
+    def of_partition(self, partition: int) -> str:
+        """Return the pattern of all keys of a partition."""
+        return f"{self._roots[partition]}*"
+
     def order_prefix(self, partition: int) -> str:
         """Return the beginning of the keys of a partition's orders; the order id follows."""
         return self._orders[partition]

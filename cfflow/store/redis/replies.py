@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import floor
+from typing import Any, Final, NamedTuple
 
 from cfflow.core.restart import Restart
-from cfflow.store.protocol import Committed, Leased, Notified, Outcome, StoredOrder
+from cfflow.store.protocol import Committed, Notified, Outcome, Overdue, StoredOrder
 
 _STAMP_B: Final = 8
 _TOKEN_B: Final = 8
 _DIGEST_B: Final = 6
+
+#: A time or score beyond this was not written by cfflow; it must not fail what else is read.
+_MS_MAX: Final = 2**53
 
 
 def value_of(token: str, digests: bytes, record: bytes) -> bytes:
@@ -21,25 +25,41 @@ def value_of(token: str, digests: bytes, record: bytes) -> bytes:
 def stored_from(row: Sequence[Any], lease: str = "") -> StoredOrder | None:
     """Return an order as the script reads it: id, value, actions, notices; None if there is none.
 
-    A value that is shorter than its head is returned without a record: it does not decode.
+    A value that is shorter than its head is returned without a record: it does not decode. So is
+    one whose token or notifications are no text, because no commit could name them.
     """
     name, value, actions, notices = row
     if value is None:
         return None
     count_at = _STAMP_B + _TOKEN_B
-    if len(value) <= count_at:
-        return StoredOrder(_text(name), stamp="", token="", record=b"", lease=lease)
+    token, texts = _token_of(value[_STAMP_B:count_at]), _texts(notices)
+    if len(value) <= count_at or not token or texts is None:
+        return StoredOrder(text_of(name), stamp="", token=token, record=b"", lease=lease)
     record_at = count_at + 1 + value[count_at] * _DIGEST_B
-    texts = [_text(part) for part in notices]
     return StoredOrder(
-        id=_text(name),
-        stamp=_text(value[:_STAMP_B]),
-        token=_text(value[_STAMP_B:count_at]),
+        id=text_of(name),
+        stamp=text_of(value[:_STAMP_B]),
+        token=token,
         record=value[record_at:],
         actions=actions or b"",
-        notices=dict(zip(texts[::2], texts[1::2], strict=True)),
+        notices=texts,
         lease=lease,
     )
+
+
+def _token_of(raw: bytes) -> str:
+    """Return a token as the script compares it, "" for bytes that are none."""
+    text = raw.decode("latin-1")
+    return text if len(text) == _TOKEN_B and text.isascii() and text.isprintable() else ""
+
+
+def _texts(pairs: Sequence[bytes]) -> Mapping[str, str] | None:
+    """Return fields and values as text, None where one of them is no text."""
+    try:
+        texts = [part.decode() for part in pairs]
+    except UnicodeDecodeError:
+        return None
+    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def committed_from(reply: Sequence[Any]) -> Committed:
@@ -49,9 +69,9 @@ def committed_from(reply: Sequence[Any]) -> Committed:
         case Outcome.CONFLICT:
             return Committed(outcome, at_ms, stored_from(reply[2]))
         case Outcome.RESTARTED:
-            return Committed(outcome, at_ms, restart=Restart(_text(reply[2]), int(reply[3])))
+            return Committed(outcome, at_ms, restart=Restart(text_of(reply[2]), int(reply[3])))
         case Outcome.GONE:
-            return Committed(outcome, at_ms, marker=_text(reply[2]))
+            return Committed(outcome, at_ms, marker=text_of(reply[2]))
     return Committed(outcome, at_ms)
 
 
@@ -60,28 +80,48 @@ def notified_from(reply: Sequence[Any]) -> Notified:
     return Notified(stored_from(reply[4]), bool(reply[3]), duplicate=bool(reply[2]))
 
 
+class Found(NamedTuple):
+    """What several runs of the script have leased.
+
+    `strays`: members that are no order of the partition in which they lie, each with that
+    partition, and with its token where there is an order behind it all the same. `damaged`: the
+    partitions that cannot be used, because a key of them has another type than ours.
+    """
+
+    orders: Sequence[tuple[StoredOrder, Restart]]
+    unreadable: Sequence[str]
+    strays: Sequence[tuple[int, str, StoredOrder | None]]
+    damaged: Sequence[int]
+    until_at_ms: int
+
+
 def leased_from(
     replies: Sequence[Any], runs: Sequence[Sequence[int]], partition_of: Callable[[str], int]
-) -> Leased:
+) -> Found:
     """Return what several runs of the script have leased, each from these partitions.
 
-    Of the members without an order, only those in the partition of their name are returned: a
-    name that lies in another one may be that of a healthy order. Each node of a cluster ends its
-    leases by its own clock: the first end counts for all.
+    Each node of a cluster ends its leases by its own clock: the first end counts for all.
     """
-    orders, unreadable, ends_at_ms = [], [], []
+    orders, unreadable, strays, damaged = [], [], [], []
+    ends_at_ms: list[int] = []
     for reply, partitions in zip(replies, runs, strict=True):
-        lease = _text(reply[2])
+        lease = text_of(reply[2])
         ends_at_ms.append(int(lease.partition(":")[0]))
         for index, history, since, rows in reply[3]:
-            restart, place = Restart(_text(history), int(since)), partitions[index]
+            place = partitions[index]
+            if history is None:
+                damaged.append(place)
+                continue
+            restart = Restart(text_of(history), int(since))
             for row in rows:
-                stored = stored_from(row, lease)
-                if stored is not None:
+                name, stored = text_of(row[0]), stored_from(row, lease)
+                if partition_of(name) != place:
+                    strays.append((place, name, stored))
+                elif stored is None:
+                    unreadable.append(name)
+                else:
                     orders.append((stored, restart))
-                elif partition_of(_text(row[0])) == place:
-                    unreadable.append(_text(row[0]))
-    return Leased(tuple(orders), tuple(unreadable), min(ends_at_ms, default=0))
+    return Found(orders, unreadable, strays, damaged, min(ends_at_ms, default=0))
 
 
 def orders_from(replies: Sequence[Any]) -> Iterator[StoredOrder]:
@@ -95,14 +135,30 @@ def orders_from(replies: Sequence[Any]) -> Iterator[StoredOrder]:
 
 def fields_from(reply: Sequence[Any]) -> dict[str, str]:
     """Return the fields of a partition's `run`."""
-    texts = [_text(part) for part in reply[2]]
+    texts = [text_of(part) for part in reply[2]]
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def members_from(replies: Sequence[Any]) -> list[tuple[str, int]]:
-    """Return the members of indexes that several runs of the script have found, with scores."""
-    return [(_text(name), int(at)) for reply in replies for name, at in reply[2]]
+def overdue_from(replies: Sequence[Any]) -> Overdue:
+    """Return how far behind the workers are, from the replies of all partitions."""
+    since = [ms_of(reply[3]) for reply in replies if reply[2]]
+    return Overdue(
+        sum(int(reply[2]) for reply in replies),
+        min(since, default=None),
+        tuple(text_of(key) for reply in replies for key in reply[4]),
+    )
 
 
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
+def members_from(reply: Sequence[Any]) -> list[tuple[str, int]]:
+    """Return the members of a partition's indexes that the script has found, with scores."""
+    return [(text_of(name), ms_of(at)) for name, at in reply[2]]
+
+
+def ms_of(score: bytes) -> int:
+    """Return a score in whole milliseconds, within what a score can represent exactly."""
+    return floor(min(max(float(score), -_MS_MAX), _MS_MAX))
+
+
+def text_of(value: bytes) -> str:
+    """Return bytes as text that can be shown and logged; what is no text is shown as escapes."""
+    return value.decode("utf-8", "backslashreplace")

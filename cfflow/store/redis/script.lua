@@ -7,6 +7,8 @@ local NOT_VERIFIED = '????????'
 local BEGUN_ANEW_MS = 600000
 -- So many notifications of an order are kept one by one; the next becomes one about everything.
 local NOTICES_MAX = 16
+-- No lease is longer: one that is was not written by a worker, and must not keep its order waiting.
+local LEASE_MAX_MS = 86400000
 
 local function put(key, value)
   if value == '' then
@@ -28,7 +30,7 @@ end
 local function leased_until(leases, order_id, lease, now)
   local held = call('HGET', leases, order_id)
   local until_ms = held and held ~= lease and tonumber(string.match(held, '^%d+')) or 0
-  if held and until_ms <= now then
+  if held and (until_ms <= now or until_ms > now + LEASE_MAX_MS) then
     call('HDEL', leases, order_id)
     return 0
   end
@@ -36,17 +38,25 @@ local function leased_until(leases, order_id, lease, now)
 end
 
 -- An order's value, actions and notifications; no value if there is none. Where a key has another
--- type than ours, the value is empty: it cannot be read, and must not fail the other orders' run.
+-- type than ours, the value is cut off behind its token: it cannot be read, and must not fail the
+-- other orders' run.
 local function read(order, id)
   local found = call('MGET', order, order .. ':a')
   if not found[1] then
     return { id, call('EXISTS', order) == 1 and '', false, {} }
   end
-  local notices = redis.pcall('HGETALL', order .. ':n')
-  if notices.err then
-    return { id, '', false, {} }
+  local notices = guarded(named, 'HGETALL', order .. ':n')
+  if not notices or (not found[2] and call('EXISTS', order .. ':a') == 1) then
+    return { id, sub(found[1], 1, 16), false, {} }
   end
   return { id, found[1], found[2], notices }
+end
+
+-- How many entries a group has acknowledged; none where its state cannot be read: the commit that
+-- trims must be written all the same, and nothing is dropped that the group may still want.
+local function acknowledged(state)
+  local done, fields = pcall(cmsgpack.unpack, state)
+  return done and type(fields) == 'table' and tonumber(fields[5]) or 0
 end
 
 -- A partition keeps its newest feed_max entries, and older ones while a registered group has
@@ -60,15 +70,15 @@ local function trim(events, groups, added, feed_max)
   local rows, trimmed, lowest = call('HGETALL', groups), 0, math.huge
   for i = 1, #rows, 2 do
     if rows[i] == '' then
-      trimmed = tonumber(rows[i + 1])
+      trimmed = tonumber(rows[i + 1]) or 0
     else
-      lowest = math.min(lowest, cmsgpack.unpack(rows[i + 1])[5])
+      lowest = math.min(lowest, acknowledged(rows[i + 1]))
     end
   end
   local kept = math.min(math.max(feed_max, trimmed + length - lowest), 10 * feed_max)
   local gone = call('XTRIM', events, 'MAXLEN', ms(kept))
   if gone > 0 then
-    call('HINCRBY', groups, '', gone)
+    call('HSET', groups, '', ms(trimmed + gone))
   end
 end
 
@@ -219,6 +229,17 @@ local function adds_nothing(head, digest)
   end
 end
 
+-- Adds a notification about an attempt to those of its order.
+local function add_notice(notices, number, attempt, state)
+  local held = call('HGET', notices, attempt)
+  if not held and call('HLEN', notices) >= NOTICES_MAX then
+    attempt, held = '*', '0:'
+  end
+  -- If two report different states, only an inquiry finds out which is right.
+  local same = not held or string.match(held, ':(.*)$') == state
+  call('HSET', notices, attempt, number .. ':' .. (same and state or ''))
+end
+
 -- notify: KEYS order notices wake leases run events groups seen
 --         ARGV order_id attempt state digest feed_max duplicate_window_ms entry
 -- A duplicate gets no second entry in the feed. It makes its order due all the same, since the
@@ -226,17 +247,12 @@ end
 local function notify()
   local order, notices, wake, leases, run, events, groups, seen = unpack(KEYS)
   local order_id, attempt, state, digest, feed_max, window_ms, entry = unpack(ARGV, 2, 8)
-  local now, head = now_ms(), call('GETRANGE', order, 0, HEAD_B + NOTICES_MAX * DIGEST_B - 1)
+  local now, last = now_ms(), HEAD_B + NOTICES_MAX * DIGEST_B - 1
+  local head = guarded(named, 'GETRANGE', order, 0, last) or ''
   local news = head ~= '' and attempt ~= '' and not adds_nothing(head, digest)
   if news then
-    local held = call('HGET', notices, attempt)
-    if not held and call('HLEN', notices) >= NOTICES_MAX then
-      attempt, held = '*', '0:'
-    end
-    -- If two report different states, only an inquiry finds out which is right.
-    local same = not held or string.match(held, ':(.*)$') == state
-    local number = call('HINCRBY', run, 'notices', 1)
-    call('HSET', notices, attempt, number .. ':' .. (same and state or ''))
+    -- Where it cannot be added, the order cannot be read: it is due, so that a worker sees that.
+    guarded(add_notice, notices, call('HINCRBY', run, 'notices', 1), attempt, state)
     call('ZADD', wake, ms(math.max(now, leased_until(leases, order_id, '', now))), order_id)
   end
   local new = call('SET', seen, '1', 'NX', 'PX', window_ms)
@@ -264,17 +280,23 @@ end
 
 -- Takes an order that cannot be read, or a member that is no order, out of the queue.
 local function put_aside(wake, leases, unreadable, id, now)
+  call('ZADD', unreadable, ms(now), id)
   call('ZREM', wake, id)
   call('HDEL', leases, id)
-  call('ZADD', unreadable, ms(now), id)
 end
 
--- Leases the due orders of the partition whose keys begin at i.
-local function take(i, ids, prefix, until_ms, name, now)
-  local wake, leases, _, unreadable = unpack(KEYS, i, i + 3)
-  local rows = {}
+-- Leases the due orders of the partition whose keys begin at i; nothing where none is due. A member
+-- that is no order is put aside here: only this partition has it, whatever its name is. No order's
+-- name has other characters than these.
+local function lease_in(i, prefix, newest, oldest, until_ms, name, now)
+  local ids, rows = due_orders(KEYS[i], tonumber(newest), tonumber(oldest), now), {}
+  if #ids == 0 then
+    return {}
+  end
+  local wake, leases, run, unreadable = unpack(KEYS, i, i + 3)
   for j, id in ipairs(ids) do
-    rows[j] = read(prefix .. id, id)
+    local is_name = id ~= '' and not string.find(id, '[^ -~]')
+    rows[j] = is_name and read(prefix .. id, id) or { id, false, false, {} }
     if rows[j][2] then
       call('ZADD', wake, until_ms, id)
       call('HSET', leases, id, name)
@@ -282,13 +304,14 @@ local function take(i, ids, prefix, until_ms, name, now)
       put_aside(wake, leases, unreadable, id, now)
     end
   end
-  return rows
+  local history, since = present_history(run, now)
+  return { (i - 1) / 4, history, ms(since), rows }
 end
 
 -- lease: KEYS {wake leases run unreadable}...  ARGV lease_ms name {order_prefix newest oldest}...
 -- Any number of partitions; on a cluster one, since the keys of one script share a slot. A due
--- time moves to the end of the lease, so that no other worker takes the order meanwhile. A member
--- without an order is put aside here: only this partition has it, whatever its name is.
+-- time moves to the end of the lease, so that no other worker takes the order meanwhile. A
+-- partition whose keys are not ours has no history in the reply, and holds up no other one.
 local function lease()
   local now, found = now_ms(), {}
   local until_ms = ms(now + tonumber(ARGV[2]))
@@ -296,12 +319,10 @@ local function lease()
   local at = 4
   for i = 1, #KEYS, 4 do
     local prefix, newest, oldest = unpack(ARGV, at, at + 2)
-    local ids = due_orders(KEYS[i], tonumber(newest), oldest, now)
     -- Most partitions have nothing due: they cost one command, and no part of the reply.
-    if #ids > 0 then
-      local history, since = present_history(KEYS[i + 2], now)
-      local rows = take(i, ids, prefix, until_ms, name, now)
-      found[#found + 1] = { (i - 1) / 4, history, ms(since), rows }
+    local part = guarded(lease_in, i, prefix, newest, oldest, until_ms, name, now)
+    if not part or #part > 0 then
+      found[#found + 1] = part or { (i - 1) / 4, false, '0', {} }
     end
     at = at + 3
   end
@@ -322,18 +343,52 @@ local function defer()
   return { 'ok', now }
 end
 
--- set_aside: KEYS wake leases unreadable   ARGV order_id      An order that cannot be read.
+-- The token of an order; empty where it has none, as the caller finds it (replies.py).
+local function token_of(order)
+  local token = guarded(named, 'GETRANGE', order, 8, 15) or ''
+  return #token == 8 and not string.find(token, '[^ -~]') and token or ''
+end
+
+-- set_aside: KEYS order wake leases unreadable   ARGV order_id token
+-- An order that cannot be read, unless a commit or a person has changed it meanwhile.
 local function set_aside()
   local now = now_ms()
-  put_aside(KEYS[1], KEYS[2], KEYS[3], ARGV[2], now)
+  if token_of(KEYS[1]) == ARGV[3] then
+    put_aside(KEYS[2], KEYS[3], KEYS[4], ARGV[2], now)
+  end
   return { 'ok', now }
 end
 
--- overdue: KEYS wake               How many orders are due, and since when the oldest of them.
+-- A read of one key, by the type that it must have.
+local PROBES = {
+  zset = function(key)
+    return call('ZSCORE', key, '')
+  end,
+  hash = function(key)
+    return call('HEXISTS', key, '')
+  end,
+  stream = function(key)
+    return call('XLEN', key)
+  end,
+}
+
+-- How many orders are due, and since when the oldest of them.
+local function due_since(wake, now)
+  local first = call('ZRANGE', wake, 0, 0, 'WITHSCORES')
+  return { call('ZCOUNT', wake, '-inf', ms(now)), first[2] or '0' }
+end
+
+-- overdue: KEYS wake key...        ARGV type...
+-- How many orders are due, since when the oldest, and which of the keys have another type than this.
 local function overdue()
-  local now = now_ms()
-  local first = call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-  return { 'ok', now, call('ZCOUNT', KEYS[1], '-inf', ms(now)), first[2] or '0' }
+  local now, damaged = now_ms(), {}
+  for i, kind in ipairs(ARGV) do
+    if i > 1 and guarded(PROBES[kind], KEYS[i - 1]) == nil then
+      damaged[#damaged + 1] = KEYS[i - 1]
+    end
+  end
+  local due = guarded(due_since, KEYS[1], now) or { 0, '0' }
+  return { 'ok', now, due[1], due[2], damaged }
 end
 
 -- The first rows of one index; of those only that are also in the index `within`, if there is one.
@@ -352,12 +407,13 @@ local function rows_of(key, within, from, to, limit, found)
 end
 
 -- find: KEYS index... [within]     ARGV from_at_ms to_at_ms limit narrowed(1|0)
--- The first members of each index with their scores; narrowed to those of the last key's index.
+-- The first members of each index with their scores; narrowed to those of the last key's index. An
+-- index of another type has none.
 local function find()
   local from, to, limit, narrowed = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1'
   local now, found = now_ms(), {}
   for i = 1, narrowed and #KEYS - 1 or #KEYS do
-    rows_of(KEYS[i], narrowed and KEYS[#KEYS], from, to, limit, found)
+    guarded(rows_of, KEYS[i], narrowed and KEYS[#KEYS], from, to, limit, found)
   end
   return { 'ok', now, found }
 end

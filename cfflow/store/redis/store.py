@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from secrets import token_urlsafe
 from typing import Any, Final, cast
 
 import msgspec
 
+from cfflow.core.chart import State
+from cfflow.core.order import REVIEW_INDEX
 from cfflow.core.sealed import Sealed, sealed
-from cfflow.errors import ConfigError, StoreReplaced, StoreUnavailable
+from cfflow.errors import ConfigError, StoreError, StoreReplaced, StoreUnavailable
 from cfflow.store.codec import encode_notification
 from cfflow.store.control import Owner, paused
 from cfflow.store.protocol import (
@@ -38,7 +41,9 @@ from cfflow.store.redis.replies import (
     members_from,
     notified_from,
     orders_from,
+    overdue_from,
     stored_from,
+    text_of,
     value_of,
 )
 from cfflow.store.redis.scripts import Adapt, as_shipped
@@ -49,6 +54,9 @@ FEED_MAX: Final = 1_000
 
 #: So many keys of the commit come before those of indexes.
 _COMMIT_KEYS: Final = 10
+
+#: The indexes that cfflow writes; a store would keep any other one too.
+_INDEXES: Final = (*State, REVIEW_INDEX, UNREADABLE_INDEX)
 _LEASE_B: Final = 6
 
 
@@ -165,7 +173,7 @@ class RedisStore:
         )
         for reply in replies:
             if reply[0] == b"replaced":
-                held = reply[2].decode()
+                held = text_of(reply[2])
                 if await self.control.was_accepted(held):
                     return await self.read(order_ids)
                 raise self._replaced(_is_store(held))
@@ -180,15 +188,15 @@ class RedisStore:
         partition = self.keys.partition(commit.order_id)
         unsent = {d: text for d, text in commit.flows.items() if (partition, d) not in self._flows}
         reply, replicas = await self._committed(commit, partition, unsent)
-        if reply[0] == b"replaced" and await self.control.was_accepted(reply[2].decode()):
+        if reply[0] == b"replaced" and await self.control.was_accepted(text_of(reply[2])):
             reply, replicas = await self._committed(commit, partition, commit.flows)
         if reply[0] == b"flow":
             # A text that this process stored is gone: the server lost its data.
             reply, replicas = await self._committed(commit, partition, commit.flows)
         if reply[0] == b"replaced":
-            raise self._replaced(_is_store(reply[2].decode()))
+            raise self._replaced(_is_store(text_of(reply[2])))
         if reply[0] == b"paused":
-            raise paused(commit.gate, reply[2].decode())
+            raise paused(commit.gate, text_of(reply[2]))
         committed = committed_from(reply)
         if committed.outcome is Outcome.APPLIED:
             self._flows.update((partition, digest) for digest in commit.flows)
@@ -319,7 +327,30 @@ class RedisStore:
             for i in starts
         ]
         replies = await self.link.scripts(calls)
-        return leased_from(replies, [places[i : i + size] for i in starts], keys.partition)
+        found = leased_from(replies, [places[i : i + size] for i in starts], keys.partition)
+        return Leased(
+            tuple(found.orders),
+            (*found.unreadable, *[await self._put_away(*stray) for stray in found.strays]),
+            found.until_at_ms,
+            tuple(keys.of_partition(partition) for partition in found.damaged),
+        )
+
+    async def _put_away(self, partition: int, name: str, stored: StoredOrder | None) -> str:
+        """Set aside a member of a wake index that belongs to no order there; return what it is.
+
+        Its name may be that of a healthy order in another partition, so it is named with its place.
+        """
+        if stored is not None:
+            # It must not fail the lease of the others: it comes again when its own has ended.
+            with contextlib.suppress(StoreError):
+                await self._set_aside(partition, name, stored.token)
+        return self._placed(partition, name)
+
+    def _placed(self, partition: int, name: str) -> str:
+        """Return a member of a partition's `unreadable` as people are to read it."""
+        if self.keys.partition(name) == partition:
+            return name
+        return f"{name} in {self.keys.index(partition, UNREADABLE_INDEX)}"
 
     def _turns(self, limit: int) -> Sequence[tuple[int, int]]:
         """Return (turn, partition) for each partition to lease from.
@@ -342,12 +373,20 @@ class RedisStore:
         )
         return stored_from(reply[2]) if reply[0] == b"conflict" else None
 
-    async def set_aside(self, order_id: str) -> None:
+    async def set_aside(self, order_id: str, *, token: str) -> None:
         """Take an order that cannot be read out of the wake index, into `unreadable`."""
-        keys, partition = self.keys, self.keys.partition(order_id)
+        await self._set_aside(self.keys.partition(order_id), order_id, token)
+
+    async def _set_aside(self, partition: int, order_id: str, token: str) -> None:
+        keys = self.keys
         await self.link.script(
-            (keys.wake(partition), keys.leases(partition), keys.index(partition, UNREADABLE_INDEX)),
-            ("set_aside", order_id),
+            (
+                keys.order_prefix(partition) + order_id,
+                keys.wake(partition),
+                keys.leases(partition),
+                keys.index(partition, UNREADABLE_INDEX),
+            ),
+            ("set_aside", order_id, token),
         )
 
     async def gates(self) -> Mapping[str, str]:
@@ -369,14 +408,27 @@ class RedisStore:
     async def overdue(self) -> Overdue:
         """Return how many orders are due and since when, in one round trip per node."""
         partitions = range(self.keys.partitions)
-        replies = await self.link.scripts(
-            [((self.keys.wake(p),), ("overdue",)) for p in partitions]
-        )
-        since = [int(reply[3]) for reply in replies if reply[2]]
-        return Overdue(sum(int(reply[2]) for reply in replies), min(since, default=None))
+        return overdue_from(await self.link.scripts([self._overdue_call(p) for p in partitions]))
+
+    def _overdue_call(self, partition: int) -> tuple[Sequence[str], Sequence[str]]:
+        keys = self.keys
+        types = {keys.wake(partition): "zset"}
+        types |= {keys.index(partition, name): "zset" for name in _INDEXES}
+        types |= {
+            keys.leases(partition): "hash",
+            keys.run(partition): "hash",
+            keys.flows(partition): "hash",
+            keys.groups(partition): "hash",
+            keys.events(partition): "stream",
+        }
+        return [*types], ["overdue", *types.values()]
 
     async def find(self, window: Window) -> Sequence[tuple[str, int]]:
-        """Return members of indexes with their scores, in one round trip per node."""
+        """Return members of indexes with their scores, in one round trip per node.
+
+        A member of `unreadable` that belongs to no order of its partition is returned with the
+        name of the key.
+        """
         to = "+inf" if window.to_at_ms is None else window.to_at_ms
         args = ("find", window.from_at_ms, to, window.limit, int(bool(window.within)))
         names = [*window.indexes, *([window.within] if window.within else [])]
@@ -384,7 +436,11 @@ class RedisStore:
             ([self.keys.index(partition, name) for name in names], args)
             for partition in range(self.keys.partitions)
         ]
-        rows = members_from(await self.link.scripts(calls))
+        rows = [
+            (self._placed(partition, name) if UNREADABLE_INDEX in names else name, at_ms)
+            for partition, reply in enumerate(await self.link.scripts(calls))
+            for name, at_ms in members_from(reply)
+        ]
         return sorted(rows, key=lambda row: (row[1], row[0]))[: window.limit]
 
 

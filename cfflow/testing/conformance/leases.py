@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cfflow.store.protocol import IndexChange, Outcome, Overdue, Store, StoredOrder, Window
+from cfflow.store.protocol import Outcome, Overdue, Store, StoredOrder
 from cfflow.testing.conformance.helpers import (
     MINUTE_MS,
     SECOND_MS,
@@ -20,7 +20,6 @@ from cfflow.testing.conformance.helpers import (
     due_count,
     following,
     ids,
-    members,
     outcome_is,
     stored,
 )
@@ -291,28 +290,6 @@ class LeaseConformance(ConformancePart):
         for order_id in ("order_1", "order_2"):
             assert await store.defer(order_id, 1, token=ended.token) is None
         assert await store.overdue() == Overdue(0, None)
-
-    async def test_an_order_that_cannot_be_read_is_set_aside(self, store: Store) -> None:
-        """It is not due any more, leased or not, and is found in its index."""
-        for order_id in ("order_1", "order_2"):
-            await due(store, order_id)
-            before = store.now_ms()
-            await store.set_aside(order_id)
-            await self.lease_all(store, 0)
-        assert await due_count(store) == 0
-        found = list(await store.find(Window(("unreadable",))))
-        assert [member for member, _ in found] == ["order_1", "order_2"]
-        assert before - 50 <= found[-1][1] <= store.now_ms() + 50
-
-    async def test_an_order_that_was_set_aside_comes_back_by_a_commit(self, store: Store) -> None:
-        """A later version may read it; its lease ended when it was set aside."""
-        order = await due(store)
-        await self._leased(store)
-        await store.set_aside("order_1")
-        change = IndexChange("unreadable", "order_1", None)
-        await changed(store, order, wake_at_ms=1, index=(change,))
-        assert await due_count(store) == 1
-        assert await members(store, "unreadable") == []
 
     async def test_overdue_counts_orders_that_are_due_and_not_leased(self, store: Store) -> None:
         """How many, and since when the oldest is due."""

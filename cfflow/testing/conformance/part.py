@@ -46,6 +46,13 @@ class ConformancePart:
             pytest.skip("this takes a clock that `later` moves")
         await self.later(store, milliseconds / 1000)
 
+    async def make_due(self, store: Any, name: str) -> None:
+        """Write a name without an order among what is due, as another program could.
+
+        For a store that cannot have one, these tests are skipped.
+        """
+        pytest.skip("in this store nothing is due but orders")
+
     def partition_of(self, store: Any, order_id: str) -> int:
         """Return the partition of an order, for a store with several."""
         return 0

@@ -41,6 +41,7 @@ from cfflow.testing.conformance.leases import LeaseConformance
 from cfflow.testing.conformance.notifications import NotificationConformance
 from cfflow.testing.conformance.removal import RemovalConformance
 from cfflow.testing.conformance.restarts import RestartConformance
+from cfflow.testing.conformance.unreadable import UnreadableConformance
 
 
 class StoreConformance(
@@ -50,6 +51,7 @@ class StoreConformance(
     NotificationConformance,
     LeaseConformance,
     RemovalConformance,
+    UnreadableConformance,
     IndexConformance,
     FeedConformance,
     FeedLogConformance,
