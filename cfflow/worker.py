@@ -72,7 +72,6 @@ _UNSETTLED_MS: Final = 30_000
 _FAILURES_MAX: Final = 10_000
 
 #: The stores take a longer lease for one that no worker wrote.
-_LEASE_MAX_S: Final = 86_400
 
 #: After the gateway was not reached, so many orders at once try whether it is back.
 _PROBES: Final = 8
@@ -128,7 +127,6 @@ class Worker:
         drain_s: float = 30.0,
         log: Log | None = None,
     ) -> None:
-<<<<<<< HEAD
         numbers = (concurrency, lease_s, idle_s, report_s, drain_s)
         if not all(type(number) in {int, float} for number in numbers) or not (
             1 <= concurrency <= _CONCURRENCY_MAX
@@ -142,11 +140,6 @@ class Worker:
                 " day, and report_s and drain_s up to a day"
             )
         self._log = guarded(orchestrator.log if log is None else log)
-=======
-        if concurrency < 1 or not 1 <= lease_s <= _LEASE_MAX_S or not 0 < idle_s <= 0.5:
-            raise ConfigError("a worker needs concurrency >= 1, lease_s 1 to 86400, idle_s to 0.5")
-        self._log = log or orchestrator.log
->>>>>>> cfab24c (What cannot be read is named, and nothing else suffers)
         self._store: Final = orchestrator.store
         self._flows: Final = orchestrator.flows
         orders, gateway = orchestrator.engine.orders, orchestrator.gateway

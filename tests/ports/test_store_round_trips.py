@@ -27,7 +27,7 @@ SCRIPT = "evalsha"
 
 @pytest.fixture
 async def orchestrator(redis_url: str) -> AsyncIterator[Orchestrator]:
-    """An orchestrator on an empty server, its script loaded, and a local gateway."""
+    """An orchestrator on an empty server, its scripts loaded, and a local gateway."""
     async with (
         running_emulator() as gateway,
         cfflow.connect(
@@ -37,6 +37,8 @@ async def orchestrator(redis_url: str) -> AsyncIterator[Orchestrator]:
             environment=gateway.base_url,
         ) as opened,
     ):
+        # Both scripts, whatever other tests have done with this server.
+        await opened.status()
         yield opened
 
 

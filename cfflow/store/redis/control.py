@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from secrets import token_urlsafe
-from typing import Final
+from typing import Any, Final
 
 from cfflow.errors import ConfigError, StoreReplaced
 from cfflow.store.control import Owner
 from cfflow.store.redis.keys import Keys
-from cfflow.store.redis.link import RedisLink
+from cfflow.store.redis.link import RedisLink, not_permitted
 from cfflow.store.redis.replies import fields_from, text_of
 from cfflow.store.redis.url import shown
 
@@ -39,9 +39,9 @@ class RedisControl:
         """Learn whose store this is; a new one gets a name of its own, in every partition.
 
         Returns why this process may begin nothing here, "" if it may. Raises `ConfigError` for
-        another number of partitions.
+        another number of partitions, and for a user of Redis who lacks a right.
         """
-        fields = await self._meta(
+        reply = await self._meta(
             partitions=str(self._keys.partitions),
             store=token_urlsafe(_STORE_ID_B),
             **(
@@ -50,6 +50,8 @@ class RedisControl:
                 else {"accounts": self._owner.account, "environment": self._owner.environment}
             ),
         )
+        fields = fields_from(reply)
+        await self._check_rights(reply)
         if fields["partitions"] != str(self._keys.partitions):
             raise ConfigError(
                 f"the store at {shown(self._link.url)} has {fields['partitions']} partitions,"
@@ -90,7 +92,7 @@ class RedisControl:
 
     async def was_accepted(self, held: str) -> bool:
         """Take over another name of the store, if a person has accepted it; return whether."""
-        fields = await self._meta()
+        fields = fields_from(await self._meta())
         if held and fields.get("accepted") == held and not self._foreign(fields):
             self.store_id = held
         return self.store_id == held
@@ -103,7 +105,7 @@ class RedisControl:
         is verified before its first step. For another owner nothing was lost, but in partitions
         without this name.
         """
-        meta, fields = self._keys.meta, await self._meta()
+        meta, fields = self._keys.meta, fields_from(await self._meta())
         store = fields.get("store") or token_urlsafe(_STORE_ID_B)
         accounts = [name for name in fields.get("accounts", "").split(",") if name]
         pairs = {"store": store, "accepted": store, "complete": "1"}
@@ -135,10 +137,21 @@ class RedisControl:
         rows = await self._link.command("LRANGE", self._keys.audit, 0, limit - 1)
         return [text_of(row) for row in rows]
 
-    async def _meta(self, **wanted: str) -> dict[str, str]:
-        """Write these fields of the store where they are missing, and return all that it has."""
+    async def _meta(self, **wanted: str) -> Sequence[Any]:
+        """Write these fields of the store where they are missing, and return the script's reply."""
         args = ("meta", *(part for pair in wanted.items() for part in pair))
-        return fields_from(await self._link.script([self._keys.meta], args))
+        return await self._link.script([self._keys.meta], args)
+
+    async def _check_rights(self, reply: Sequence[Any]) -> None:
+        """Raise `ConfigError` for a user of Redis who may not run all that cfflow needs."""
+        missing = set(reply[3])
+        if self._link.is_cluster:
+            # Each node has users of its own.
+            calls = [((run,), ("rights",)) for run in self._runs]
+            missing.update(*(each[2] for each in await self._link.scripts(calls)))
+        if missing:
+            names = ", ".join(sorted(map(text_of, missing)))
+            raise ConfigError(not_permitted(self._link.url, names))
 
     async def _run(self, *changes: str) -> Sequence[Mapping[str, str]]:
         """Write fields of each partition's `run` (name, value, ...), and return all that it has."""

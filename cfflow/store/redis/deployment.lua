@@ -2,6 +2,31 @@
 -- the rate budget. It has no rule: the callers decide, and a value is replaced only if it is still
 -- the one that they decided on. common.lua comes first.
 
+-- All commands that cfflow needs on its keys: docs/guides/redis-user.md has the line that permits
+-- them. Without one of them a commit would be written in part, so `open` refuses such a user.
+local NEEDED = {
+  'DEL', 'EXISTS', 'GET', 'GETRANGE', 'HDEL', 'HEXISTS', 'HGET', 'HGETALL', 'HINCRBY', 'HLEN',
+  'HMGET', 'HSET', 'HSETNX', 'LPUSH', 'LRANGE', 'LTRIM', 'MGET', 'SET', 'SETRANGE', 'TIME', 'XADD',
+  'XLEN', 'XRANGE', 'XREVRANGE', 'XTRIM', 'ZADD', 'ZCOUNT', 'ZRANGE', 'ZRANGEBYSCORE', 'ZREM',
+  'ZREVRANGEBYSCORE', 'ZSCORE',
+}
+
+-- Those that this connection's user may not run on a key. A server before Redis 7 cannot tell.
+local function not_permitted(key)
+  local found = {}
+  for _, name in ipairs(redis.acl_check_cmd and NEEDED or {}) do
+    if not redis.acl_check_cmd(name, key) then
+      found[#found + 1] = name
+    end
+  end
+  return found
+end
+
+-- rights: KEYS run                 The commands that the user may not run in this partition.
+local function rights()
+  return { 'ok', now_ms(), not_permitted(KEYS[1]) }
+end
+
 -- run: KEYS run                    ARGV {field value(''=remove)}...
 -- Writes fields of a partition's `run`, and returns all that it has then. Without fields it reads.
 local function write_run()
@@ -16,12 +41,13 @@ local function write_run()
 end
 
 -- meta: KEYS meta                  ARGV {field value}...
--- Writes what is fixed for the store's life, where it is missing; returns all that it has.
+-- Writes what is fixed for the store's life, where it is missing; returns all that it has, and the
+-- commands that the user may not run.
 local function write_meta()
   for i = 2, #ARGV, 2 do
     call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
   end
-  return { 'ok', now_ms(), call('HGETALL', KEYS[1]) }
+  return { 'ok', now_ms(), call('HGETALL', KEYS[1]), not_permitted(KEYS[1]) }
 end
 
 -- create: KEYS run                 ARGV store keeps_every_commit(1|'')
@@ -101,6 +127,7 @@ local commands = {
   accept = accept,
   run = write_run,
   meta = write_meta,
+  rights = rights,
   swap = swap,
   feed = feed,
 }

@@ -68,6 +68,15 @@ _REFUSALS: Final = {
 }
 _REFUSED: Final = re.compile(rf"\b({'|'.join(_REFUSALS)})\b")
 
+#: What a server replies to a user who may not do something; inside a script it is an `ERR`.
+_NO_RIGHT: Final = re.compile(
+    r"NOPERM|no permissions|ACL failure in script|The user executing the script can't",
+    re.IGNORECASE,
+)
+
+#: Where a person reads which rights cfflow needs.
+_RIGHTS_PAGE: Final = "docs/guides/redis-user.md"
+
 #: So many commands at once have a connection each; further ones share round trips.
 _UNBATCHED_MAX: Final = 4
 _CONNECTIONS_MAX: Final = 256
@@ -148,6 +157,8 @@ class RedisLink:
             self._check_server(about)
             await single.connection_pool.disconnect()
             return
+        # redis-py hides why this fails: a missing right would look like a server without cluster.
+        await self._guarded(partial(single.execute_command, "CLUSTER SLOTS"))
         self._client = cluster = client_of(RedisCluster, Sealed(self.url), self._options)
         await single.aclose()
         await self._guarded(cluster.initialize)
@@ -348,6 +359,9 @@ class RedisLink:
             text = f"Redis at {place} cannot be reached: {error}"
         except RedisError as error:
             word = _refusal_word(error)
+            if _is_no_right(error):
+                commands = " or ".join(self._scripts.commands_at(str(error)))
+                raise StoreUnavailable(not_permitted(self.url, commands, error)) from None
             if word is None:
                 raise StoreError(f"Redis at {place}: {str(error)[:200]}") from None
             text = f"Redis at {place} {_REFUSALS[word]}"
@@ -398,6 +412,20 @@ def _is_temporary(error: Exception) -> bool:
     if isinstance(error, AuthenticationError):
         return False
     return isinstance(error, _TEMPORARY) or _refusal_word(error) in {"READONLY", "BUSY"}
+
+
+def _is_no_right(error: Exception) -> bool:
+    return isinstance(error, NoPermissionError) or bool(_NO_RIGHT.search(str(error)))
+
+
+def not_permitted(url: str, commands: str, error: Exception | None = None) -> str:
+    """Return the text for a user of Redis who may not run commands, or reach their keys."""
+    what = f"to run {commands}" if commands else "this"
+    reply = f" ({str(error)[:160]})" if error else ""
+    return (
+        f"the Redis at {shown(url)} does not permit its user {what}{reply};"
+        f" {_RIGHTS_PAGE} has the ACL line that cfflow needs"
+    )
 
 
 def _refusal_word(error: Exception) -> str | None:

@@ -7,6 +7,7 @@ can work on one server.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Final
@@ -14,7 +15,13 @@ from typing import Final
 _FOLDER: Final = files("cfflow") / "store" / "redis"
 
 #: The commands that are not about orders.
-_OF_DEPLOYMENT: Final = frozenset({"create", "accept", "run", "meta", "swap", "feed"})
+_OF_DEPLOYMENT: Final = frozenset({"create", "accept", "run", "meta", "rights", "swap", "feed"})
+
+#: Where a script failed, in the error of any server, and the commands in a line of a script.
+_PLACE: Final = re.compile(r"([0-9a-f]{40}).*?user_script: ?(\d+)", re.DOTALL)
+_COMMAND: Final = re.compile(r"call\('([A-Z]+)'")
+#: How an error of `named` begins (common.lua).
+_NAMED: Final = re.compile(r"\b([A-Z]+): (?:ERR|NOPERM)\b")
 
 #: Changes the text of a script, for tests that need another clock in it.
 Adapt = Callable[[str], str]
@@ -44,3 +51,17 @@ class Scripts:
     def hash_of(self, command: str) -> str:
         """Return the hash by which the server finds that script."""
         return self._hashes[self.text_of(command)]
+
+    def commands_at(self, error: str) -> list[str]:
+        """Return the commands of the line in which a script of ours failed; none for another error.
+
+        Redis before 7.2 does not name the command for which a right is missing.
+        """
+        own = _NAMED.findall(error)
+        if own:
+            return own
+        place = _PLACE.search(error)
+        found = [text for text, digest in self._hashes.items() if place and digest == place[1]]
+        lines = found[0].splitlines() if found else []
+        number = int(place[2]) if place else 0
+        return _COMMAND.findall(lines[number - 1]) if 1 <= number <= len(lines) else []

@@ -128,18 +128,21 @@ class RedisStore:
         """Connect. Raises `ConfigError` for a server that evicts keys or has other partitions."""
         try:
             await self.link.open()
-            self._check_replicas()
+            await self._check_replicas()
             self._foreign = await self.control.identify()
         except BaseException:
             await self.aclose()
             raise
 
-    def _check_replicas(self) -> None:
+    async def _check_replicas(self) -> None:
         if self._min_replicas and self.link.is_cluster:
             raise ConfigError(
                 "min_replicas: a cluster's client may send the WAIT to another node than the"
                 " commit, so it would prove nothing; use one primary with its replicas"
             )
+        if self._min_replicas:
+            # Waits for nothing. A user who may not run it learns that before the first step.
+            await self.link.command("WAIT", 0, 0)
 
     def _replaced(self, why: str) -> StoreReplaced:
         return StoreReplaced(
