@@ -52,8 +52,15 @@ from cfflow.store.orders import Orders, Page
 from cfflow.store.protocol import Leased, StoredOrder
 from cfflow.views.payment import attach_payment
 
-_CONCURRENCY_MAX: Final = 10_000
-_SECONDS_MAX: Final = 86_400
+#: The settings of a worker: lowest and highest value.
+_LIMITS: Final = (
+    ("concurrency", 1, 10_000),
+    ("lease_s", 1, 86_400),
+    ("idle_s", 0.01, 0.5),
+    ("report_s", 0.01, 86_400),
+    ("drain_s", 0, 86_400),
+)
+
 _BACKOFF_MAX_S: Final = 300.0
 _BACKOFF_S: Final = 1.0
 #: After so many the longest pause is reached; more would overflow a float.
@@ -127,18 +134,10 @@ class Worker:
         drain_s: float = 30.0,
         log: Log | None = None,
     ) -> None:
-        numbers = (concurrency, lease_s, idle_s, report_s, drain_s)
-        if not all(type(number) in {int, float} for number in numbers) or not (
-            1 <= concurrency <= _CONCURRENCY_MAX
-            and 1 <= lease_s <= _SECONDS_MAX
-            and 0 < idle_s <= 0.5
-            and 0 < report_s <= _SECONDS_MAX
-            and 0 <= drain_s <= _SECONDS_MAX
-        ):
-            raise ConfigError(
-                "a worker needs concurrency from 1 on, idle_s up to 0.5, lease_s from 1 second to a"
-                " day, and report_s and drain_s up to a day"
-            )
+        given = (concurrency, lease_s, idle_s, report_s, drain_s)
+        for number, (name, low, high) in zip(given, _LIMITS, strict=True):
+            if type(number) not in {int, float} or not low <= number <= high:
+                raise ConfigError(f"{name} of a worker must be a number from {low} to {high}")
         self._log = guarded(orchestrator.log if log is None else log)
         self._store: Final = orchestrator.store
         self._flows: Final = orchestrator.flows

@@ -195,6 +195,7 @@ def test_the_wheel_s_flows_are_the_repository_s(members: dict[str, bytes]) -> No
         "cfflow/store/redis/script.lua",
         "cfflow/store/redis/common.lua",
         "cfflow/store/redis/deployment.lua",
+        "cfflow/store/redis/due.lua",
         "cfflow/py.typed",
     ],
 )

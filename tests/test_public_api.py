@@ -26,8 +26,8 @@ NAMES = {
     "actions": "ApproveInApp AskOtp NextAction Redirect SubmitForm",
     "what is seen": "Failure FeedEvent FeedGap FeedItem FeedNotification HistoryEntry OpenOperation"
     " Otp Payment Receipt State Status Step StoreDecision Why",
-    "the gateway's own": "AuthenticateAnswer Authorization Call ErrorDetails FetchedOrder Customer Order"
-    " PaidWith PayAnswer PayData PaymentEntity Simulation",
+    "the gateway's own": "AuthenticateAnswer Authorization Call ErrorDetails FetchedOrder Customer"
+    " Order PaidWith PayAnswer PayData PaymentEntity Simulation",
     "arguments": "LeftOut Log Sealed Store",
     "errors": "AlreadyPaid CfflowError ConfigError Conflict FlowError GatewayAuthError GatewayError"
     " GatewayRejected GatewayUnavailable IllegalStep InvalidAmount InvalidInput InvalidSignature"

@@ -258,7 +258,7 @@ def test_the_page_has_the_commands_of_the_scripts() -> None:
     """No command more, and none is missing."""
     folder = ROOT / "cfflow" / "store" / "redis"
     texts = {path.name: path.read_text() for path in folder.glob("*.lua")}
-    assert len(texts) == 3
+    assert len(texts) == 4
     used = set(re.findall(r"(?:call\(|named, )'([A-Z]+)'", "".join(texts.values())))
     direct = re.findall(
         r'\.command\("([A-Z]+)"', "".join(p.read_text() for p in folder.glob("*.py"))

@@ -101,3 +101,39 @@ local function present_history(run, now)
   call('HSET', run, 'history', current, 'since', ms(now))
   return current, now
 end
+
+-- No lease is longer: one that is was not written by a worker, and must not keep its order waiting.
+local LEASE_MAX_MS = 86400000
+
+-- Until when another worker has leased this order, 0 if none has. The holder's own commit ends it.
+local function leased_until(leases, order_id, lease, now)
+  local held = call('HGET', leases, order_id)
+  local until_ms = held and held ~= lease and tonumber(string.match(held, '^%d+')) or 0
+  if held and (until_ms <= now or until_ms > now + LEASE_MAX_MS) then
+    call('HDEL', leases, order_id)
+    return 0
+  end
+  return until_ms
+end
+
+-- An order's value, actions and notifications; no value if there is none. Where a key has another
+-- type than ours, the value is cut off behind its token: it cannot be read, and must not fail the
+-- other orders' run.
+local function read(order, id)
+  local found = call('MGET', order, order .. ':a')
+  if not found[1] then
+    return { id, call('EXISTS', order) == 1 and '', false, {} }
+  end
+  local notices = guarded(named, 'HGETALL', order .. ':n')
+  if not notices or (not found[2] and call('EXISTS', order .. ':a') == 1) then
+    return { id, sub(found[1], 1, 16), false, {} }
+  end
+  return { id, found[1], found[2], notices }
+end
+
+-- How many entries a group has acknowledged; none where its state cannot be read: the commit that
+-- trims must be written all the same, and nothing is dropped that the group may still want.
+local function acknowledged(state)
+  local done, fields = pcall(cmsgpack.unpack, state)
+  return done and type(fields) == 'table' and tonumber(fields[5]) or 0
+end

@@ -16,6 +16,8 @@ _FOLDER: Final = files("cfflow") / "store" / "redis"
 
 #: The commands that are not about orders.
 _OF_DEPLOYMENT: Final = frozenset({"create", "accept", "run", "meta", "rights", "swap", "feed"})
+#: What workers do with due orders.
+_OF_DUE: Final = frozenset({"lease", "defer", "set_aside", "overdue"})
 
 #: Where a script failed, in the error of any server, and the commands in a line of a script.
 _PLACE: Final = re.compile(r"([0-9a-f]{40}).*?user_script: ?(\d+)", re.DOTALL)
@@ -33,19 +35,22 @@ def as_shipped(text: str) -> str:
 
 
 class Scripts:
-    """The two scripts, as text and by hash; each begins with what both need."""
+    """The scripts, as text and by hash; each begins with what all of them need."""
 
     def __init__(self, adapt: Adapt = as_shipped) -> None:
         common = (_FOLDER / "common.lua").read_text()
         self._orders: Final = adapt(common + (_FOLDER / "script.lua").read_text())
+        self._due: Final = adapt(common + (_FOLDER / "due.lua").read_text())
         self._deployment: Final = adapt(common + (_FOLDER / "deployment.lua").read_text())
         self._hashes: Final = {
             text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-            for text in (self._orders, self._deployment)
+            for text in (self._orders, self._due, self._deployment)
         }
 
     def text_of(self, command: str) -> str:
         """Return the text of the script that has this command."""
+        if command in _OF_DUE:
+            return self._due
         return self._deployment if command in _OF_DEPLOYMENT else self._orders
 
     def hash_of(self, command: str) -> str:
