@@ -16,8 +16,9 @@ import msgspec
 from cfflow.cashfree import facts
 from cfflow.cashfree.calls import ROUTES
 from cfflow.cashfree.lenient import UNREADABLE, decoder
+from cfflow.cashfree.texts import without_card_numbers
 from cfflow.cashfree.transport import NEVER_SENT
-from cfflow.cashfree.wire import ErrorAnswer, without_card_numbers
+from cfflow.cashfree.wire import ErrorAnswer
 from cfflow.core.observation import Call
 from cfflow.errors import (
     CfflowError,

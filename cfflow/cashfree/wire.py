@@ -8,7 +8,6 @@ is not a finite number makes an answer undecodable.
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeVar
@@ -18,6 +17,7 @@ import msgspec
 from cfflow.cashfree import facts
 from cfflow.cashfree.lenient import UNREADABLE, Decides
 from cfflow.cashfree.paid_with import PaidWith, method_name, paid_with
+from cfflow.cashfree.texts import short
 from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
 from cfflow.core.money import without_noise
 from cfflow.core.observation import Call, Failure, Observation
@@ -32,8 +32,6 @@ _decode_any: Final = msgspec.json.Decoder().decode
 _Id = int | str | None
 
 _YEAR_10000_MS: Final = 253_402_300_800_000
-
-_CARD_NUMBER: Final = re.compile(r"\d(?:[ -]?\d){12,18}")
 
 _T = TypeVar("_T")
 
@@ -357,11 +355,6 @@ def timestamp_ms(text: str | None) -> int | None:
     return at_ms if 0 < at_ms < _YEAR_10000_MS else None
 
 
-def without_card_numbers(text: str) -> str:
-    """Return a text in which no number is as long as a card's."""
-    return _CARD_NUMBER.sub("xxxx", text)
-
-
 def _id(value: _Id) -> str | None:
     return str(value) if value not in (None, "") else None
 
@@ -390,4 +383,4 @@ def _failure(details: ErrorDetails | None) -> Failure | None:
         details.error_description,
     )
     # It is kept in the store, and a bank's own words may name the card.
-    return Failure(*(without_card_numbers(text or "")[:200] for text in texts))
+    return Failure(*map(short, texts))

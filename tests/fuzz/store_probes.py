@@ -13,7 +13,8 @@ import msgspec
 from hypothesis import strategies as st
 
 from cfflow.cashfree.environment import base_url_of
-from cfflow.cashfree.wire import timestamp_ms, without_card_numbers
+from cfflow.cashfree.texts import without_card_numbers
+from cfflow.cashfree.wire import timestamp_ms
 from cfflow.core.arguments import (
     check_currency,
     check_metadata,
