@@ -19,6 +19,7 @@ from cfflow.cashfree.lenient import UNREADABLE, decoder
 from cfflow.cashfree.texts import without_card_numbers
 from cfflow.cashfree.transport import NEVER_SENT
 from cfflow.cashfree.wire import ErrorAnswer
+from cfflow.core.bounds import ERROR_CODE_MAX, ERROR_TEXT_MAX, REQUEST_ID_MAX
 from cfflow.core.observation import Call
 from cfflow.errors import (
     CfflowError,
@@ -54,7 +55,7 @@ class _ErrorTexts(NamedTuple):
 
 def request_id_of(response: httpx.Response) -> str:
     """Return the gateway's own id of the call, "" where it sent none."""
-    return str(response.headers.get(facts.REQUEST_ID_HEADER, ""))[:80]
+    return str(response.headers.get(facts.REQUEST_ID_HEADER, ""))[:REQUEST_ID_MAX]
 
 
 def from_transport(call: Call, error: Exception) -> CfflowError:
@@ -81,7 +82,9 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
     status = response.status_code
     received = _texts(response)
     body = _without_secrets(received, response.request)
-    text = f"{call}: {status} {body.code or body.type}: {body.message or 'no message'}"[:500]
+    text = f"{call}: {status} {body.code or body.type}: {body.message or 'no message'}"[
+        :ERROR_TEXT_MAX
+    ]
     details: dict[str, Any] = {
         "status": status,
         "code": body.code,
@@ -108,7 +111,10 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
 
 
 def _without_secrets(body: _ErrorTexts, request: httpx.Request) -> _ErrorTexts:
-    """Return the texts without what the request carried: the gateway may repeat a card number."""
+    """Return the texts without what the request carried: the gateway may repeat a card number.
+
+    Cut to what is kept of an error, and only then: half of a secret would not be found.
+    """
     secrets = sorted(_secrets(request), key=len, reverse=True)
 
     def clean(text: str) -> str:
@@ -116,7 +122,8 @@ def _without_secrets(body: _ErrorTexts, request: httpx.Request) -> _ErrorTexts:
             text = text.replace(secret, "xxxx")
         return without_card_numbers(text)
 
-    return _ErrorTexts(*map(clean, body))
+    message, code, kind = map(clean, body)
+    return _ErrorTexts(message[:ERROR_TEXT_MAX], code[:ERROR_CODE_MAX], kind[:ERROR_CODE_MAX])
 
 
 def _secrets(request: httpx.Request) -> set[str]:

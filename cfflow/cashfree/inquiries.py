@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from cfflow.cashfree.gateway import Gateway
-from cfflow.cashfree.wire import observe_entity, timestamp_ms
+from cfflow.cashfree.texts import word
+from cfflow.cashfree.wire import named_order, observe_entity, timestamp_ms
+from cfflow.core.bounds import CURRENCY_MAX
 from cfflow.core.decide import Event, Inquired, NotFound, OrderSeen
 from cfflow.core.due import Ask, Look, settled_by
+from cfflow.core.money import without_noise
 from cfflow.core.observation import Call
 from cfflow.core.order import Notice, Order
 from cfflow.errors import GatewayRejected
@@ -62,13 +65,14 @@ async def _ask(
         return Inquired(seen, asked_at_ms, everything=True, answered=answered)
     if look.what is Ask.ORDER:
         fetched = await gateway.fetch_order(order.id, timeout_s=timeout_s)
+        amount = fetched.order_amount
         return OrderSeen(
-            fetched.order_status or "",
+            word(fetched.order_status) or "",
             asked_at_ms,
             timestamp_ms(fetched.order_expiry_time),
             answered,
-            fetched.order_id,
-            fetched.order_amount,
-            fetched.order_currency,
+            named_order(fetched.order_id),
+            None if amount is None else without_noise(amount),
+            word(fetched.order_currency, CURRENCY_MAX),
         )
     return None

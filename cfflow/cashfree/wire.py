@@ -3,11 +3,13 @@
 An answer is readable when the fields that decide are: those of type `Decides` (lenient.py). Any
 other field keeps its default where it has another type. Unknown fields are ignored, unknown enum
 values pass through, ids come as numbers or strings, null and missing are the same. An amount that
-is not a finite number makes an answer undecodable.
+is not a finite number, or an attempt's id that cannot be one, makes an answer undecodable. Texts
+are cut to the limits of `core/bounds.py`.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeVar
@@ -17,26 +19,30 @@ import msgspec
 from cfflow.cashfree import facts
 from cfflow.cashfree.lenient import UNREADABLE, Decides
 from cfflow.cashfree.paid_with import PaidWith, method_name, paid_with
-from cfflow.cashfree.texts import short
+from cfflow.cashfree.texts import short, word
 from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
+from cfflow.core.bounds import ACTION_MAX_B, CURRENCY_MAX, NAMED_ORDER_MAX, URL_MAX
 from cfflow.core.money import without_noise
 from cfflow.core.observation import Call, Failure, Observation
+from cfflow.core.printable import has_controls
 from cfflow.core.sealed import Sealed
 from cfflow.errors import InvalidInput
 
 #: Amounts go out as JSON numbers with their two decimals: 1.00, never "1.00" or 1.0e0.
 encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
-_decode_any: Final = msgspec.json.Decoder().decode
-
 _Id = int | str | None
 
 _YEAR_10000_MS: Final = 253_402_300_800_000
+
+_ATTEMPT: Final = re.compile(facts.CF_PAYMENT_ID_PATTERN)
+_ORDER: Final = re.compile(facts.ORDER_ID_PATTERN)
 
 _T = TypeVar("_T")
 
 _NULL: Final = msgspec.Raw(b"null")
 _decode_json: Final = msgspec.json.Decoder().decode
+_pack: Final = msgspec.msgpack.Encoder().encode
 
 
 def json_body(body: Sealed[dict[str, Any]]) -> Sealed[bytes]:
@@ -46,7 +52,7 @@ def json_body(body: Sealed[dict[str, Any]]) -> Sealed[bytes]:
     """
     try:
         made = Sealed(encode({k: v for k, v in body.reveal().items() if v is not None}))
-        _decode_any(made.reveal())
+        _decode_json(made.reveal())
     except (*UNREADABLE, TypeError, OverflowError):
         # Raised below, outside: the encoder's own error quotes what it could not encode.
         failure = InvalidInput("the request has a value that JSON cannot hold, or half a character")
@@ -86,7 +92,8 @@ class PayAnswer(Answer, frozen=True, kw_only=True, gc=False):
     data: PayData | None = None
 
     def check(self) -> None:
-        """Raise `ValueError` for an impossible amount."""
+        """Raise `ValueError` for an impossible amount or id."""
+        _check_id(self.cf_payment_id)
         _check_each(self.payment_amount)
 
 
@@ -97,6 +104,10 @@ class AuthenticateAnswer(Answer, frozen=True, kw_only=True, gc=False):
     action: str | None = None
     authenticate_status: Decides[str | None] = None
     payment_message: str | None = None
+
+    def check(self) -> None:
+        """Raise `ValueError` for an impossible id."""
+        _check_id(self.cf_payment_id)
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -144,18 +155,20 @@ class PaymentEntity(Answer, frozen=True, kw_only=True, gc=False):
     auth_id: str | None = None
 
     def check(self) -> None:
-        """Raise `ValueError` for an impossible amount."""
+        """Raise `ValueError` for an impossible amount or id."""
+        _check_id(self.cf_payment_id)
         captured = self.authorization.captured_amount if self.authorization else None
         _check_each(self.payment_amount, self.order_amount, captured)
 
     def with_ids_only(self) -> PaymentEntity:
         """Return this attempt with its ids alone, which prove nothing.
 
-        Raises `ValueError` where its own id is missing: it might be ours, and without it
-        the list would look as if our pay had made no attempt.
+        Raises `ValueError` where its own id is missing or impossible: it might be ours, and
+        without it the list would look as if our pay had made no attempt.
         """
         if _id(self.cf_payment_id) is None:
             raise ValueError("an attempt in the list has no id that can be read")
+        _check_id(self.cf_payment_id)
         return PaymentEntity(cf_payment_id=self.cf_payment_id, order_id=self.order_id)
 
     @property
@@ -264,9 +277,9 @@ def observe_pay(answer: PayAnswer) -> Observation:
     return Observation(
         call=Call.PAY,
         cf_payment_id=_id(answer.cf_payment_id),
-        action=answer.action,
-        method=answer.payment_method and method_name(answer.payment_method),
-        channel=answer.channel,
+        action=word(answer.action),
+        method=word(answer.payment_method and method_name(answer.payment_method)),
+        channel=word(answer.channel),
         payment_amount=_money(answer.payment_amount),
         request_id=answer.request_id,
     )
@@ -277,9 +290,9 @@ def observe_authenticate(answer: AuthenticateAnswer) -> Observation:
     return Observation(
         call=Call.AUTHENTICATE,
         cf_payment_id=_id(answer.cf_payment_id),
-        authenticate_status=answer.authenticate_status,
-        authenticate_action=answer.action,
-        message=answer.payment_message or "",
+        authenticate_status=word(answer.authenticate_status),
+        authenticate_action=word(answer.action),
+        message=short(answer.payment_message),
         request_id=answer.request_id,
     )
 
@@ -292,50 +305,71 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
     return Observation(
         call=call,
         cf_payment_id=_id(entity.cf_payment_id),
-        order_id=entity.order_id,
-        payment_status=entity.payment_status,
+        order_id=named_order(entity.order_id),
+        payment_status=word(entity.payment_status),
         is_captured=entity.is_captured,
-        authorization_action=authorization.action,
-        authorization_status=authorization.status,
+        authorization_action=word(authorization.action),
+        authorization_status=word(authorization.status),
         captured_amount=_money(authorization.captured_amount),
         hold_expires_at_ms=timestamp_ms(authorization.end_time),
         failure=_failure(entity.error_details),
-        method=paid.method,
-        channel=paid.channel,
+        method=word(paid.method),
+        channel=word(paid.channel),
         last_four=paid.last_four,
         payment_amount=_money(entity.payment_amount),
         order_amount=_money(entity.order_amount),
         began_at_ms=began_at_ms,
         paid_at_ms=timestamp_ms(entity.payment_completion_time) or began_at_ms,
-        currency=entity.payment_currency,
-        message=entity.payment_message or "",
+        currency=word(entity.payment_currency, CURRENCY_MAX),
+        message=short(entity.payment_message),
         request_id=entity.request_id,
         card_kind=paid.card_kind,
     )
 
 
+def named_order(order_id: str | None) -> str | None:
+    """Return the order that an answer names; what can be no order of ours is only kept to show."""
+    ours = order_id is not None and _ORDER.fullmatch(order_id)
+    # An order's id may have as many digits as a card, and must stay what it is.
+    return order_id if ours else word(order_id, NAMED_ORDER_MAX)
+
+
 def next_action(answer: PayAnswer) -> NextAction | None:
-    """Return what the customer has to do (gateway.md#pay-action); None where there is no page."""
+    """Return what the customer has to do (gateway.md#pay-action); None where there is no page.
+
+    None too where it is too large to be kept: the customer cannot go on with half of it.
+    """
     data = answer.data or PayData()
     if answer.action == "post":
         return AskOtp(_page(data.redirect_to_bank))
     url = _page(data.url)
     if answer.action == "form" and url:
-        return SubmitForm(
-            url,
-            data.payload or {},
-            data.method or "post",
-            data.content_type or "application/x-www-form-urlencoded",
-        )
+        method = word(data.method) or "post"
+        kind = word(data.content_type) or "application/x-www-form-urlencoded"
+        return _kept(SubmitForm(url, data.payload or {}, method, kind))
     if answer.action == "custom":
-        return ApproveInApp(answer.channel or "", data.payload or {})
+        return _kept(ApproveInApp(word(answer.channel) or "", data.payload or {}))
     return Redirect(url) if url else None
 
 
 def _page(url: object) -> str | None:
-    """Return the address of a page; a `javascript:` link would run on the merchant's page."""
-    safe = isinstance(url, str) and url.lower().startswith(("https://", "http://"))
-    return str(url) if safe else None
+    """Return the address of a page; a `javascript:` link would run on the merchant's page.
+
+    One with a line break in it would add a header to the merchant's own redirect.
+    """
+    if not isinstance(url, str) or len(url) > URL_MAX or has_controls(url):
+        return None
+    return url if url.lower().startswith(("https://", "http://")) else None
+
+
+def _kept(action: NextAction) -> NextAction | None:
+    """Return an action with the gateway's own JSON in it, None where it is too large."""
+    try:
+        size_b = len(_pack(action))
+    except (OverflowError, ValueError, RecursionError):
+        # A number that no store can hold. It is shown to the caller of pay, and not stored.
+        return action
+    return action if size_b <= ACTION_MAX_B else None
 
 
 def timestamp_ms(text: str | None) -> int | None:
@@ -357,6 +391,16 @@ def timestamp_ms(text: str | None) -> int | None:
 
 def _id(value: _Id) -> str | None:
     return str(value) if value not in (None, "") else None
+
+
+def _check_id(value: _Id) -> None:
+    """Raise `ValueError` for an id that no attempt can have.
+
+    It would be stored with the payment, and be a part of the next call's address.
+    """
+    name = _id(value)
+    if name is not None and not _ATTEMPT.fullmatch(name):
+        raise ValueError("the id of an attempt in the answer is out of form")
 
 
 def _money(amount: Decimal | None) -> Decimal | None:

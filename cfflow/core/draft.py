@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from cfflow.core.bounds import DETAIL_MAX
 from cfflow.core.chart import State, Trigger, fire, walk
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Observation
@@ -30,9 +31,6 @@ from cfflow.core.record import (
 )
 from cfflow.core.reviews import Effect, ReviewReason
 from cfflow.core.schedule import next_wake
-
-#: A detail names some attempts; a card tester's order has hundreds.
-_DETAIL_MAX: Final = 500
 
 #: So many reviews are stored; beyond that, the oldest acknowledged one is dropped.
 _REVIEWS_MAX: Final = 16
@@ -132,6 +130,7 @@ class Draft:
         An open one that blocks the order gets the detail too: a person who closes it must have
         seen every attempt that it blocks the order for.
         """
+        detail = detail[:DETAIL_MAX]
         reviews = list(self.reviews)
         pause_ms = self.flow.poll.review_after_s * 1000 if again else None
         for known in reviews:
@@ -269,7 +268,7 @@ def _with_detail(review: Review, known: Review, detail: str) -> Review:
     """Return a review, with one more detail if it is this open one and does not have it yet."""
     if review is not known or known.acknowledged_at_ms is not None or detail in known.detail:
         return review
-    return msgspec.structs.replace(known, detail=f"{known.detail}; {detail}"[:_DETAIL_MAX])
+    return msgspec.structs.replace(known, detail=f"{known.detail}; {detail}"[:DETAIL_MAX])
 
 
 def _may_open_beside(known: Review, detail: str, now_ms: int, pause_ms: int | None) -> bool:

@@ -15,6 +15,7 @@ from typing import Final
 from cfflow.errors import InvalidAmount
 
 PAISA: Final = Decimal("0.01")
+_TIE: Final = Decimal("0.001")
 
 #: More digits than any payment has; it also keeps a huge exponent out of quantize().
 _EXACT: Final = Context(prec=28)
@@ -65,8 +66,8 @@ def without_noise(amount: Decimal) -> Decimal:
     """Return an amount of the gateway's with two decimals, without the noise of a float.
 
     `1098.0000000000002` is 1098.00: the nearest paisa, which is less than half a paisa away.
-    An exact tie has no nearest paisa and stays as it is: it is a different amount. So does a
-    number that cannot be an amount of money.
+    An exact tie has no nearest paisa and stays as it is, with three decimals: it is a different
+    amount. A number that cannot be an amount of money is returned as it came.
     """
     if not amount.is_finite() or amount.adjusted() > _AMOUNT_MAX.adjusted():
         return amount
@@ -76,4 +77,5 @@ def without_noise(amount: Decimal) -> Decimal:
     # Compared, not subtracted: a difference would be rounded itself.
     up = amount.quantize(PAISA, ROUND_HALF_UP, _EXACT)
     down = amount.quantize(PAISA, ROUND_HALF_DOWN, _EXACT)
-    return nearest if up == down else amount
+    # However many zeros the gateway wrote behind the tie: the amount is stored.
+    return nearest if up == down else amount.quantize(_TIE, context=_EXACT)

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from cfflow.cashfree import facts
+from cfflow.core.bounds import BRIEF_MAX
 from cfflow.core.chart import State
 
 
@@ -108,7 +109,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
             "captured" if self.is_captured and self.payment_status == "SUCCESS" else None,
             self._authorization(),
         )
-        return " ".join(part for part in parts if part)[:48]
+        return " ".join(part for part in parts if part)[:BRIEF_MAX]
 
     def _authorization(self) -> str | None:
         if self.authorization_action is None and self.authorization_status is None:

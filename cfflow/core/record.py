@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 from transitions import MachineError
 
+from cfflow.core.bounds import HISTORY_TEXT_MAX
 from cfflow.core.chart import State, Trigger, fire
 from cfflow.core.observation import Call, Failure
 from cfflow.core.operation import Operation, Step
@@ -92,7 +93,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 def entry(offset_ms: int, kind: EntryKind, code: int, by: int, text: str) -> Entry:
     """Return an entry of the history, its text by number where it is a common one."""
-    return Entry(offset_ms, kind, code, by, _WORD_NUMBERS.get(text, text))
+    return Entry(offset_ms, kind, code, by, _WORD_NUMBERS.get(text, text[:HISTORY_TEXT_MAX]))
 
 
 class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

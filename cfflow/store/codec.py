@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from cfflow.core.actions import NextAction
+from cfflow.core.bounds import ACTION_MAX_B
 from cfflow.core.order import (
     SCHEMA,
     ForeignMoney,
@@ -31,10 +32,6 @@ from cfflow.store.protocol import (
     Notification,
     StoredOrder,
 )
-
-#: The largest next action that is kept. A QR image or a form fits. A larger one is returned to
-#: the caller of `pay` and not stored.
-ACTION_MAX_B: Final = 65_536
 
 _T = TypeVar("_T")
 

@@ -68,15 +68,15 @@ async def test_no_url_out_of_an_answer_is_ever_called() -> None:
     async with a_gateway(answer(200, {})) as evil:
         there = evil.base_url
         body = {
-            "cf_payment_id": f"{there}/x",
+            "cf_payment_id": "12376123",
             "action": "post",
             "data": {"url": there, "redirect_to_bank": there, "payload": {"authenticate": there}},
         }
         reply = answer(200, body, location=there, content_location=there, link=f"<{there}>")
         async with a_gateway(reply) as gateway, a_client(gateway.base_url) as client:
-            paid = await client.pay(SESSION, CARD)
-            await client.authenticate(str(paid.cf_payment_id), "111000")
-            await client.fetch_payment("order_1", str(paid.cf_payment_id))
+            await client.pay(SESSION, CARD)
+            await client.authenticate(f"{there}/x", "111000")
+            await client.fetch_payment("order_1", f"{there}/x")
             await client.authorize("order_1", frozen_authorize("CAPTURE", Decimal(1)))
     assert (len(gateway.requests), evil.connections) == (4, 0)
     assert gateway.requests[1].target.startswith("/pg/orders/pay/authenticate/http%3A%2F%2F")
