@@ -15,7 +15,6 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from cfflow import HistoryEntry, Payment, State, Why, __version__
 from cfflow.cli import emulator as cli_emulator
@@ -29,9 +28,11 @@ from cfflow.cli.terminal import (
     FlowFiles,
     PaymentId,
     RedisUrl,
+    cell,
     console,
     plain,
     print_json,
+    print_lines,
     wait,
 )
 from cfflow.connect import open_reader
@@ -70,7 +71,7 @@ def run() -> None:
         finally:
             sys.stdout.flush()
     except CfflowError as error:
-        Console(stderr=True, soft_wrap=True).print(Text(f"cfflow: {error}", style="red"))
+        Console(stderr=True, soft_wrap=True).print(cell(f"cfflow: {error}", style="red"))
         sys.exit(1)
     except BrokenPipeError:
         # The reader of the output has gone (`cfflow list | head -1`). Python would print a
@@ -160,7 +161,7 @@ def show(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = Fa
     grid = Table.grid(padding=(0, 2))
     for name, value in plain(payment).items():
         if value not in (None, (), {}, []):
-            grid.add_row(Text(name, style="bold"), Text(_as_text(value)))
+            grid.add_row(cell(name, style="bold"), cell(_as_text(value)))
     console().print(grid)
 
 
@@ -176,7 +177,7 @@ def why(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = Fal
     if as_json:
         print_json(msgspec.to_builtins(explained))
     else:
-        print(explained)
+        print_lines(*str(explained).split("\n"))
 
 
 @app.command()
@@ -202,7 +203,7 @@ def graph(
     if as_json:
         print_json({"format": "mermaid", "diagram": diagram})
     else:
-        print(diagram)
+        print_lines(*diagram.split("\n"))
 
 
 @app.command()
@@ -216,17 +217,20 @@ def check(
         print_json(findings)
     else:
         for finding in findings:
-            print(finding["error"] or f"{finding['file']}: ok, flow {finding['name']}")
+            print_lines(finding["error"] or f"{finding['file']}: ok, flow {finding['name']}")
     if any(finding["error"] for finding in findings):
         raise typer.Exit(1)
 
 
 def _checked(file: Path) -> dict[str, str | None]:
+    # A name that is no UTF-8 is one that JSON cannot hold.
+    name = str(file).encode(errors="backslashreplace").decode()
     try:
         flow = read_flow(file)
     except CfflowError as error:
-        return {"file": str(file), "name": None, "digest": None, "error": str(error)}
-    return {"file": str(file), "name": flow.name, "digest": flow.digest, "error": None}
+        shown = str(error).encode(errors="backslashreplace").decode()
+        return {"file": name, "name": None, "digest": None, "error": shown}
+    return {"file": name, "name": flow.name, "digest": flow.digest, "error": None}
 
 
 @app.command()
@@ -249,7 +253,7 @@ def _diagnosis(findings: list[Finding]) -> Table:
     grid = Table.grid(padding=(0, 2))
     for finding in findings:
         verdict, style = verdicts[finding.verdict]
-        grid.add_row(Text(verdict, style=style), Text(finding.subject), Text(finding.detail))
+        grid.add_row(cell(verdict, style=style), cell(finding.subject), cell(finding.detail))
     return grid
 
 
@@ -259,13 +263,13 @@ def _table(payments: list[Payment]) -> Table:
         table.add_column(name, justify="right" if name in {"AMOUNT", "AGE"} else "left")
     for payment in payments:
         table.add_row(
-            Text(payment.id, overflow="fold"),
-            Text(payment.state.value, style=_STYLES.get(payment.state.value, "")),
-            payment.money,
-            payment.flow,
+            cell(payment.id, overflow="fold"),
+            cell(payment.state.value, style=_STYLES.get(payment.state.value, "")),
+            cell(payment.money),
+            cell(payment.flow),
             _age(payment.created_at),
             "" if payment.operation is None else payment.operation.step.value,
-            Text(", ".join(payment.review), style="red"),
+            cell(", ".join(payment.review), style="red"),
         )
     return table
 

@@ -13,9 +13,9 @@ import httpx
 import msgspec
 import typer
 from rich.table import Table
-from rich.text import Text
 
-from cfflow.cli.terminal import AsJson, console, print_json
+from cfflow.cli.terminal import AsJson, cell, console, print_json, print_lines
+from cfflow.core.printable import printable
 from cfflow.errors import CfflowError
 
 app: Final = typer.Typer()
@@ -111,11 +111,13 @@ def _announce(base_url: str, client_id: str, client_secret: str, *, as_json: boo
     if as_json:
         print_json({"base_url": base_url, "client_id": client_id, "client_secret": client_secret})
     else:
-        _print_lines(
-            f"A local Cashfree listens on {base_url}\n",
+        print_lines(
+            f"A local Cashfree listens on {base_url}",
+            "",
             f"export CASHFREE_ENVIRONMENT={base_url}",
             f"export CASHFREE_CLIENT_ID={client_id}",
-            f"export CASHFREE_CLIENT_SECRET={client_secret}\n",
+            f"export CASHFREE_CLIENT_SECRET={client_secret}",
+            "",
             "Test card 4111111111111111, any CVV and expiry; the OTP is 111000.",
             f"Orders and their pages: {_root(base_url)}/_emulator/. Ctrl-C stops it.",
         )
@@ -191,11 +193,11 @@ def _show_faults(response: Mapping[str, Any], *, as_json: bool) -> None:
         return
     for rule in response["faults"]:
         rest = " ".join(f"{k}={v}" for k, v in rule.items() if k not in {"call", "kind"})
-        _print_lines(f"{rule['call']} {rule['kind']} {rest}".rstrip())
+        print_lines(f"{rule['call']} {rule['kind']} {rest}".rstrip())
     if response["chaos"]:
-        _print_lines(f"chaos: {response['chaos']['probability']:g} of all calls")
+        print_lines(f"chaos: {response['chaos']['probability']:g} of all calls")
     if not response["faults"] and not response["chaos"]:
-        _print_lines("No faults.")
+        print_lines("No faults.")
 
 
 @_group.command()
@@ -218,7 +220,7 @@ def clock(
     if as_json:
         print_json(response)
     else:
-        _print_lines(f"{response['now']}, {response['offset_s']:.0f} s ahead")
+        print_lines(f"{response['now']}, {response['offset_s']:.0f} s ahead")
 
 
 @_group.command()
@@ -301,7 +303,7 @@ def reset(url: Url = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(response)
     else:
-        _print_lines(f"Empty. It is {response['now']} there.")
+        print_lines(f"Empty. It is {response['now']} there.")
 
 
 def _show_webhooks(response: Mapping[str, Any], *, as_json: bool) -> None:
@@ -323,15 +325,11 @@ def _print_table(fields: tuple[str, ...], rows: Iterable[Mapping[str, Any]], not
     for name in fields:
         table.add_column(name.upper(), overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in fields))
+        table.add_row(*(cell("" if row[name] is None else row[name]) for name in fields))
     if table.row_count:
         console().print(table)
     else:
-        _print_lines(nothing)
-
-
-def _print_lines(*lines: str) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+        print_lines(nothing)
 
 
 def _ask(
@@ -356,7 +354,7 @@ def _ask(
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         raise CfflowError(f"no emulator listens on {root}: cfflow emulator starts one") from None
     if reply.status_code == 400:
-        raise typer.BadParameter(content["message"])
+        raise typer.BadParameter(printable(content["message"]))
     if not reply.is_success:
         raise CfflowError(content.get("message", f"the emulator returned {reply.status_code}"))
     return content

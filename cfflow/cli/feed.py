@@ -8,8 +8,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from cfflow.cli.terminal import AsJson, RedisUrl, wait
+from cfflow.cli.terminal import AsJson, RedisUrl, print_json_line, print_lines, wait
 from cfflow.connect import open_reader
+from cfflow.core.printable import printable
 from cfflow.feed.feed import Feed, FeedGap, FeedItem, FeedNotification
 
 app = typer.Typer()
@@ -49,24 +50,26 @@ def events(
 async def _print_all(feed: Feed, *, follow: bool, as_json: bool) -> None:
     printed = 0
     while (event := await (anext(feed) if follow else feed.poll())) is not None:
-        sys.stdout.write(f"{_json(event) if as_json else _line(event)}\n")
+        if as_json:
+            print_json_line(_plain(event))
+        else:
+            print_lines(_line(event))
         # Printed before it is acknowledged: after a crash in between it comes again.
         sys.stdout.flush()
         await feed.ack(event)
         printed += 1
     if not (printed or as_json):
-        sys.stdout.write("No new events.\n")
+        print_lines("No new events.")
     others = [name for name in feed.consumers if name != feed.consumer]
     if others:
-        sys.stderr.write(
-            f"other consumers of {feed.group} read the other partitions: {', '.join(others)}\n"
-        )
+        names = printable(", ".join(others))
+        sys.stderr.write(f"other consumers of {feed.group} read the other partitions: {names}\n")
 
 
-def _json(event: FeedItem) -> str:
+def _plain(event: FeedItem) -> dict[str, object]:
     kinds = {FeedGap: "gap", FeedNotification: "notification"}
     kind = kinds.get(type(event), "transition")
-    return msgspec.json.encode({"kind": kind, **msgspec.structs.asdict(event)}).decode()
+    return {"kind": kind, **msgspec.structs.asdict(event)}
 
 
 def _line(event: FeedItem) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from cfflow.cli.terminal import (
     Actor,
@@ -15,6 +14,7 @@ from cfflow.cli.terminal import (
     Note,
     PaymentId,
     RedisUrl,
+    cell,
     console,
     plain,
     print_json,
@@ -54,7 +54,7 @@ def adopt(
     for payment in () if as_json else payments:
         _print(payment)
     if not (payments or as_json):
-        console().print(f"The gateway has no attempt of {order_id}.")
+        console().print(cell(f"The gateway has no attempt of {order_id}."))
 
 
 @app.command()
@@ -131,4 +131,4 @@ def _print(payment: Payment) -> None:
         parts.append(payment.money)
     if payment.review:
         parts.append(f"(review: {', '.join(payment.review)})")
-    console().print(Text(" ".join(parts)))
+    console().print(cell(" ".join(parts)))

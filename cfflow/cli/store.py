@@ -7,9 +7,8 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.table import Table
-from rich.text import Text
 
-from cfflow.cli.terminal import Actor, AsJson, Note, RedisUrl, console, print_json, wait
+from cfflow.cli.terminal import Actor, AsJson, Note, RedisUrl, cell, console, print_json, wait
 from cfflow.connect import connect, open_reader
 from cfflow.core.arguments import check_text
 from cfflow.core.plan import Gate
@@ -96,14 +95,14 @@ def _print(found: Status, *, as_json: bool) -> None:
         return
     grid = Table.grid(padding=(0, 2))
     lag = f"{found.due}, the oldest for {found.lag_s:.1f} s" if found.due else "0"
-    grid.add_row(Text("due", style="bold"), Text(lag))
+    grid.add_row(cell("due", style="bold"), cell(lag))
     for gate, decision in found.paused.items():
-        grid.add_row(Text("PAUSED", style="bold red"), Text(f"{gate}, by {_by(decision)}"))
+        grid.add_row(cell("PAUSED", style="bold red"), cell(f"{gate}, by {_by(decision)}"))
     if not found.paused:
-        grid.add_row(Text("paused", style="bold"), Text("nothing"))
-    grid.add_row(Text("unreadable", style="bold"), Text(", ".join(found.unreadable) or "nothing"))
+        grid.add_row(cell("paused", style="bold"), cell("nothing"))
+    grid.add_row(cell("unreadable", style="bold"), cell(", ".join(found.unreadable) or "nothing"))
     for decision in found.decisions:
-        grid.add_row(Text("decided", style="bold"), Text(f"{decision.what}, by {_by(decision)}"))
+        grid.add_row(cell("decided", style="bold"), cell(f"{decision.what}, by {_by(decision)}"))
     console().print(grid)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from cfflow.cli.terminal import AsJson, FlowFiles, RedisUrl
+from cfflow.cli.terminal import AsJson, FlowFiles, RedisUrl, print_json_line, print_lines
 from cfflow.connect import connect
 from cfflow.worker import Report, Worker
 
@@ -35,12 +35,10 @@ class _LineLog:
     def _write(self, event: str, level: str, fields: dict[str, Any]) -> None:
         now = datetime.now(UTC)
         if self._as_json:
-            shown = {"event": event, "level": level, "timestamp": now, **fields}
-            line = msgspec.json.encode(shown, enc_hook=str).decode()
+            print_json_line({"event": event, "level": level, "timestamp": now, **fields})
         else:
             text = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
-            line = f"{now:%H:%M:%S} {event:<20} {text}"
-        sys.stdout.write(f"{line}\n")
+            print_lines(f"{now:%H:%M:%S} {event:<20} {text}")
         sys.stdout.flush()
 
 

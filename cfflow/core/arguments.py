@@ -10,7 +10,9 @@ from typing import Any, Final, cast
 import msgspec
 
 from cfflow.cashfree import facts
+from cfflow.core.bounds import PERSON_TEXT_MAX
 from cfflow.core.money import amount_of
+from cfflow.core.printable import has_controls
 from cfflow.core.record import split_id
 from cfflow.errors import InvalidAmount, InvalidInput, PaymentNotFound
 
@@ -89,10 +91,19 @@ def check_payment_id(payment_id: object) -> tuple[str, int]:
 
 
 def check_text(name: str, text: object) -> str:
-    """Return what a person wrote about a decision. It goes into the history, so it is required."""
-    if not isinstance(text, str) or not text.strip() or len(text) > _TEXT_MAX:
-        raise InvalidInput(f"{name} must not be empty, and has {_TEXT_MAX} characters at most")
-    return text.strip()
+    """Return what a person wrote about a decision. It goes into the history, so it is required.
+
+    It is one line: with a line break in it, it could forge a line of the history, and what it
+    says would have to be changed to be shown.
+    """
+    shown = text.strip() if isinstance(text, str) else ""
+    if not 0 < len(shown) <= PERSON_TEXT_MAX:
+        raise InvalidInput(
+            f"{name} must not be empty, and has {PERSON_TEXT_MAX} characters at most"
+        )
+    if has_controls(shown):
+        raise InvalidInput(f"{name} is one line of text, without control characters")
+    return shown
 
 
 def check_otp(otp: object) -> str:

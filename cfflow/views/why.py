@@ -13,6 +13,7 @@ from cfflow.core.flow import Flow
 from cfflow.core.operation import Step
 from cfflow.core.order import Snapshot
 from cfflow.core.people import resolvable_states
+from cfflow.core.printable import printable
 from cfflow.core.record import Review
 from cfflow.core.reviews import reason_named
 from cfflow.core.schedule import PAY_MARGIN_MS
@@ -52,7 +53,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
         else:
             lines.append(f"Next look at {_time_text(self.next_wake)} UTC: {self.next_inquiry}.")
         lines.append(f"You may call now: {', '.join(self.allowed)}.")
-        return "\n".join(lines)
+        # A line break in a note or in a gateway's text must not make a line of its own.
+        return "\n".join(map(printable, lines))
 
 
 _MEANS: Final = {
