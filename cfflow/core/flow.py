@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from cfflow.cashfree import facts
+from cfflow.core.bounds import FLOW_LINE_MAX, FLOW_MAX_B
 from cfflow.errors import FlowError
 
 _Post = Annotated[tuple[Literal["post", "link"], ...], Meta(min_length=1)]
@@ -167,12 +168,14 @@ def parse(text: bytes, *, file: str = "flow", stored: bool = False) -> Flow:
     `file` names the text in errors. `stored`: it was kept with a payment, perhaps by version
     0.1, whose `poll.after_s` were intervals that could repeat. A running payment must not
     stop because of that, so repeated ones count once. Raises `FlowError` with file, key and
-    reason for bytes that are not TOML, unknown keys, impossible values and contradictions.
+    reason for a text over the limits, bytes that are not TOML, unknown keys, impossible values
+    and contradictions.
     """
+    _check_size(text, file)
     try:
         document = tomllib.loads(text.decode())
     except ValueError as error:
-        # Not UTF-8, not TOML, or a number with more digits than Python converts.
+        # Not UTF-8, or not TOML.
         raise FlowError(f"{file}: not a TOML text: {error}") from None
     except RecursionError:
         raise FlowError(f"{file}: not a TOML text: nested too deeply") from None
@@ -189,8 +192,25 @@ def parse(text: bytes, *, file: str = "flow", stored: bool = False) -> Flow:
             flow, poll=msgspec.structs.replace(flow.poll, after_s=offsets)
         )
     _check(flow, file, stored=stored)
-    digest = hashlib.sha256(text).hexdigest()[:12]
-    return msgspec.structs.replace(flow, digest=digest, source=text)
+    return msgspec.structs.replace(flow, digest=digest_of(text), source=text)
+
+
+def digest_of(text: bytes) -> str:
+    """Return the digest under which a flow's text is stored and named by its payments."""
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+def _check_size(text: bytes, file: str) -> None:
+    """Refuse a text that would take long to parse.
+
+    The parser's time grows with the square of the parts of a key, and a key is on one line.
+    """
+    if len(text) > FLOW_MAX_B:
+        raise FlowError(f"{file}: a flow has at most {FLOW_MAX_B} bytes")
+    # A byte is a character at most, so no short line is refused before it is decoded.
+    for number, line in enumerate(text.split(b"\n"), 1):
+        if len(line) > FLOW_LINE_MAX and len(line.decode(errors="replace")) > FLOW_LINE_MAX:
+            raise FlowError(f"{file}: line {number} has more than {FLOW_LINE_MAX} characters")
 
 
 def _reason(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -9,23 +11,41 @@ from pathlib import Path
 from typing import Final
 
 from cfflow.core.arguments import shown_name
-from cfflow.core.flow import Flow, parse
+from cfflow.core.bounds import FLOW_MAX_B
+from cfflow.core.flow import Flow, digest_of, parse
 from cfflow.core.order import Snapshot
 from cfflow.errors import ConfigError, FlowError
 from cfflow.store.protocol import Store
 
-_SIZE_MAX_B: Final = 65_536
+#: Each exists on some systems only.
+_OPENS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def read_flow(path: Path | Traversable) -> Flow:
-    """Return the flow in a file. Raises `FlowError` with file, key and reason."""
+    """Return the flow in a file. Raises `FlowError` with file, key and reason.
+
+    Only a regular file is read, and no more of it than a flow may have: a device has no end, and
+    a pipe without a writer would keep the caller waiting.
+    """
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise FlowError(f"{path}: {error.strerror or error}") from None
-    if len(text) > _SIZE_MAX_B:
-        raise FlowError(f"{path}: {len(text)} bytes; a flow has at most {_SIZE_MAX_B}")
+        text = _start_of(path) if isinstance(path, Path) else path.read_bytes()
+    except (OSError, ValueError) as error:
+        # A path with a null character in it is a ValueError.
+        raise FlowError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return parse(text, file=str(path))
+
+
+def _start_of(path: Path) -> bytes:
+    """Return what a regular file contains: all of it, or one byte more than a flow may have."""
+    # Without waiting: to open a pipe for reading takes until somebody writes into it.
+    number = os.open(path, os.O_RDONLY | _OPENS)
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(0, "not a regular file")
+        with open(number, "rb", closefd=False) as file:
+            return file.read(FLOW_MAX_B + 1)
+    finally:
+        os.close(number)
 
 
 def shipped() -> Traversable:
@@ -84,7 +104,8 @@ class Catalog:
         """Return the flow that a payment began with, from this process or else from the store.
 
         A payment keeps the flow that it began with, even if the file has changed since. Raises
-        `FlowError` if the store has lost the text.
+        `FlowError`, which names the payment, if the store has lost the text or has another one
+        under its digest: by other rules a hold could be kept or captured that should be released.
         """
         digest = snapshot.record.digest
         known = self._by_digest.get(digest)
@@ -93,7 +114,12 @@ class Catalog:
         text = await store.flow_text(snapshot.order_id, digest)
         if text is None:
             raise FlowError(f"{snapshot.id}: the text of its flow {snapshot.record.flow} is gone")
-        flow = parse(text, file=f"stored flow {digest}", stored=True)
+        if digest_of(text) != digest:
+            raise FlowError(
+                f"{snapshot.id}: the stored text of its flow {snapshot.record.flow} has been"
+                f" changed: it is not the one of digest {digest}"
+            )
+        flow = parse(text, file=f"{snapshot.id}: stored flow {digest}", stored=True)
         self._by_digest[digest] = flow
         return flow
 

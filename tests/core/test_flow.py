@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfflow.cashfree import facts
-from cfflow.core.flow import Flow, parse
+from cfflow.core.bounds import FLOW_LINE_MAX, FLOW_MAX_B
+from cfflow.core.flow import Flow, digest_of, parse
 from cfflow.errors import FlowError
 from tests.core.core_kit import FLOWS_DIR
 
@@ -133,17 +136,82 @@ def test_a_wrong_flow_is_refused_with_file_key_and_reason(text: str, key: str, r
         b"\xff\xfe",
         b"name =",
         b'name = "a"\nname = "b"\n',
-        b"a = " + b"[" * 100_000,
-        BASE.encode() + b"x = " + b"1" * 5_000,
+        b"a = " + b"[\n" * 8_000,
+        BASE.encode() + b"x = 1e" + b"9" * 390 + b"x",
         b"x = 2026-02-31",
         b"\x00",
     ],
-    ids=["not utf-8", "cut off", "twice", "deep", "huge number", "no such day", "nul"],
+    ids=["not utf-8", "cut off", "twice", "deep", "odd number", "no such day", "nul"],
 )
 def test_bytes_that_are_no_toml_are_a_flow_error(text: bytes) -> None:
     """Nothing but FlowError comes out of bytes that cannot be read."""
     with pytest.raises(FlowError, match=r"mine\.toml: not a TOML text"):
         parse(text, file="mine.toml")
+
+
+def filled(line: str) -> str:
+    """Return as many such lines as a flow may have, each with a key of its own."""
+    lines = [line.replace("#", str(number)) for number in range(FLOW_MAX_B // len(line))]
+    return "\n".join(lines)[:FLOW_MAX_B]
+
+
+DEEP = ".".join("a" * (FLOW_LINE_MAX // 2 - 10))
+#: What takes the parser longest within the limits.
+SLOW = {
+    "dotted keys": filled(f"k#.{DEEP} = 1"),
+    "the same table": filled(f"{DEEP}.k# = 1"),
+    "short keys below a deep table": f"[{DEEP}]\n" + filled("k# = 1"),
+    "deep tables": filled(f"[k#.{DEEP}]"),
+    "arrays of tables": filled(f"[[{DEEP}]]"),
+    "tables in a line": filled("k# = {" + DEEP[:-40] + " = 1}"),
+    "keys in quotes": filled("k#." + ".".join(['"a"'] * 90) + " = 1"),
+    "keys in quotes with spaces": filled("'k#' . " + " . ".join("a" * 90) + " = 1"),
+    "arrays over lines": "a = [\n" + filled("1,"),
+    "deep arrays over lines": "a = " + filled("["),
+    "escapes": "\n".join(['a = """', filled("\\u0041" * 60)]),
+    "a long number": filled("k# = " + "9" * 380),
+    "keys": filled("k# = 1"),
+    "nothing": "\n" * FLOW_MAX_B,
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_no_text_within_the_limits_takes_long(name: str) -> None:
+    """It comes out of a file or out of Redis, and the loop of a checkout waits for it."""
+    text = SLOW[name][: FLOW_MAX_B - 1].encode()
+    began_s = time.process_time()
+    with pytest.raises(FlowError):
+        parse(text, stored=True)
+    assert time.process_time() - began_s < 1
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (".".join("a" * 30_000) + " = 1", f"at most {FLOW_MAX_B} bytes"),
+        (".".join("a" * 8_000) + " = 1", "line 1 has more than"),
+        (BASE + "#" * (FLOW_LINE_MAX + 1), "line 3 has more than"),
+        (BASE + "# x\n" * FLOW_MAX_B, f"at most {FLOW_MAX_B} bytes"),
+    ],
+    ids=["a key of very many parts", "a key of many parts", "a long line", "a long text"],
+)
+def test_a_text_over_the_limits_is_refused_before_it_is_parsed(
+    text: str, reason: str, stored: bool
+) -> None:
+    """A key of 30,000 parts would take 14 seconds."""
+    began_s = time.process_time()
+    with pytest.raises(FlowError, match=f"mine: .*{reason}"):
+        parse(text.encode(), file="mine", stored=stored)
+    assert time.process_time() - began_s < 0.2
+
+
+def test_a_line_is_counted_in_characters() -> None:
+    """A summary in another script is not too long because of its bytes."""
+    summary = "\u0915" * 200
+    assert parse(f'{BASE}summary = "{summary}"\n'.encode()).summary == summary
+    whole = (BASE + "#" + "x" * (FLOW_LINE_MAX - 1)).encode()
+    assert parse(whole).digest == digest_of(whole)
 
 
 _KEYS = ["name", "methods", "capture", "[pay]", "[otp]", "[poll]", "[hold]", "timeout_s", "after_s"]
