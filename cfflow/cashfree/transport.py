@@ -30,6 +30,8 @@ from typing import Any
 import httpcore
 import httpx
 
+from cfflow.cashfree.inflate import inflated
+
 # Raised before a byte of the request was written. After any other httpx.TransportError the
 # gateway may have the request: a timeout, a reset or a broken answer proves nothing. This
 # speaks of one request, so the client must not follow redirects (httpx's default): there, an
@@ -50,10 +52,10 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     `SSL_CERT_FILE`). At most `max_connections` are open, idle ones included, and a request
     waits for one as long as its pool timeout permits. A connection that was idle for
     `keepalive_expiry_s` seconds is closed; keep it below the gateway's own limit. An answer
-    over `answer_bytes_max` is refused.
+    over `answer_bytes_max` is refused, as it came and as what it inflates to.
 
-    It raises what httpx's own transport raises; `NEVER_SENT` has those that prove that
-    nothing was sent. It belongs to the event loop that first uses it.
+    It raises what httpx raises; `NEVER_SENT` has those that prove that nothing was sent. It
+    belongs to the event loop that first uses it.
     """
 
     def __init__(
@@ -137,6 +139,8 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         try:
             answer = await connection.handle_async_request(request)
             body = await self._read(answer)
+            # httpx would inflate it to whatever size it has.
+            headers, body = inflated(answer.headers, body, self._answer_bytes_max)
         except BaseException:
             # Cancelled, timed out or broken: what is still to come on this connection
             # must not meet another request.
@@ -148,7 +152,7 @@ class GatewayTransport(httpx.AsyncBaseTransport):
             await self._discard(connection)
         return httpx.Response(
             answer.status,
-            headers=answer.headers,
+            headers=headers,
             content=body,
             extensions=answer.extensions,
         )
