@@ -56,6 +56,10 @@ MANDATE: Final = UPI(
     authorize_only=True,
     authorization=UPIAuthorization(end_time="2025-10-20T18:04:34+05:30"),
 )
+#: A payment that has just begun.
+RECORD: Final = Record(
+    flow="upi", digest="", nonce="0a1b2c3d", currency="INR", created_at_ms=1, updated_at_ms=1
+)
 #: Read once: a catalog of its own would cost each input more than the input itself.
 CATALOG: Final = Catalog()
 FLOWS: Final = Path(__file__).parents[2] / "flows"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import zlib
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -14,7 +16,9 @@ from hypothesis import strategies as st
 from cfflow import Payment
 from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.gateway import frozen_authorize
+from cfflow.cashfree.inflate import inflated
 from cfflow.cashfree.wire import next_action, observe_authenticate, observe_entity, observe_pay
+from cfflow.core.bounds import TEXT_MAX
 from cfflow.core.observation import Call, Observation, prove
 from cfflow.errors import CfflowError
 from cfflow.logs import silent_log
@@ -25,8 +29,18 @@ from tests.fuzz import corpus
 from tests.fuzz.corpus import Swap
 from tests.fuzz.inputs import Document, mostly, spoiled_bytes, spoiled_json, spoiled_text
 from tests.fuzz.judge import Broken, texts_of
+from tests.ports.bounds_kit import over_bounds
 
-__all__ = ["AnswerProbe", "LoopProbe", "Reply", "StepProbe", "any_answer", "step_answers"]
+__all__ = [
+    "AnswerProbe",
+    "InflateProbe",
+    "LoopProbe",
+    "Reply",
+    "StepProbe",
+    "any_answer",
+    "any_packed",
+    "step_answers",
+]
 
 SESSION: Final = "session_LnO-vcZ9znG_swyugIFmZRtvP3ZC7euzAq4Gq8IfNjt68OFCJ31mbJsN8SWZ169G8y0"
 
@@ -143,6 +157,7 @@ class AnswerProbe(LoopProbe):
             observation.summary()
             observation.brief()
             _check_money(observation)
+            _check_texts(observation)
             msgspec.msgpack.encode(observation)
         if given.call == "pay":
             next_action(answer)
@@ -209,6 +224,58 @@ def _check_money(observation: Observation) -> None:
             raise Broken("an amount that is not money was taken for one")
 
 
+def _check_texts(observation: Observation) -> None:
+    failure = observation.failure
+    parts = msgspec.structs.astuple(failure) if failure else ()
+    for text in (*msgspec.structs.astuple(observation), *parts):
+        if isinstance(text, str) and len(text) > TEXT_MAX:
+            raise Broken(f"an observation has a text of {len(text)} characters")
+
+
+#: Less than the client's own limit, so that inputs can be over it in no time.
+_INFLATED_MAX_B: Final = 65_536
+
+
+class InflateProbe:
+    """A compressed answer: what it inflates to stays under the limit."""
+
+    def attempt(self, given: tuple[str, bytes]) -> None:
+        """Inflate it as the transport does."""
+        encoding, body = given
+        _, found = inflated([(b"content-encoding", encoding.encode())], body, _INFLATED_MAX_B)
+        if len(found) > _INFLATED_MAX_B:
+            raise Broken(f"it was inflated to {len(found)} bytes")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def any_packed() -> st.SearchStrategy[tuple[str, bytes]]:
+    """Return answers that were compressed once or twice, some spoiled, some of them bombs."""
+    plain = st.sampled_from(corpus.corpus().answers) | st.sampled_from(
+        [b"", b" " * _INFLATED_MAX_B, b" " * (_INFLATED_MAX_B + 1), b" " * (20 << 20)]
+    )
+    names = st.lists(st.sampled_from(list(_PACKERS)), min_size=1, max_size=2)
+    packed = st.builds(_packed, names, plain)
+    spoiled = packed.flatmap(
+        lambda pair: st.tuples(st.just(pair[0]), spoiled_bytes(pair[1]).filter(bool))
+    )
+    odd = st.tuples(spoiled_text("gzip, deflate").map(_header), st.binary(max_size=40))
+    return mostly(packed, spoiled | odd)
+
+
+def _packed(names: list[str], body: bytes) -> tuple[str, bytes]:
+    for name in names:
+        body = _PACKERS[name](body)
+    return ", ".join(names), body
+
+
+_PACKERS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "gzip": lambda body: gzip.compress(body, 6, mtime=0),
+    "deflate": zlib.compress,
+}
+
+
 class StepProbe(LoopProbe):
     """Spoiled answers to the steps of one payment: it can be read after each of them.
 
@@ -265,4 +332,7 @@ class StepProbe(LoopProbe):
             raise Broken(f"a payment cannot be read after an answer: {error}") from error
         if found.next_action is not None:
             encode_actions({1: found.next_action})
+        (stored,) = await self._cashier.store.read([found.order_id])
+        if over := over_bounds(stored):
+            raise Broken(f"the store has {', '.join(over)}")
         return found

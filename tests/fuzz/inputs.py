@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 __all__ = [
     "Document",
     "mostly",
+    "planted_texts",
     "spoiled_bytes",
     "spoiled_json",
     "spoiled_packed",
@@ -76,6 +77,10 @@ _TOML_GIANTS: Final = (
     "[" + "1," * 20_000 + "1]",
     '"' + "x" * 100_000 + '"',
     ".".join("a" * 300) + " = 1",
+    ".".join("a" * 8_000) + " = 1",
+    "1\n" + ".".join("a" * 190) + " = 1\nb = 1" * 35,
+    "1\n[" + ".".join("a" * 190) + "]\n" + "\n".join(f"k{n} = 1" for n in range(1_200)),
+    '"' + "\\u0041" * 60 + '"',
     "1" * 100_000,
 )
 _TOML_LINES: Final = (
@@ -93,6 +98,10 @@ _VALUES: Final[tuple[Any, ...]] = (
     *("0.001", "1" * 5_000, b"", b"\xff", b"x" * 1_000, [], {}, [[]], {"a": [1]}, {"": None}),
     *([None] * 40, 64, 255, -64, msgspec.msgpack.Ext(1, b"x")),
     *(msgspec.msgpack.Ext(-1, b"\xff" * 12), "x" * 100_000),
+)
+#: They clear the screen, forge a line, turn the text round, or hide.
+_ACTING: Final = (
+    *("\x1b[2J\x9b31m", "x\r\nFORGED", "\u202e\u200b", "a\u2028b", "[red]\x07\t", "\U000e0041\x85"),
 )
 _DEEP: Final = (b"\x91" * 100_000, b"\x81\xa1a" * 50_000, b"\x91" * 700 + b"\xc0")
 
@@ -281,6 +290,28 @@ def spoiled_packed(blob: bytes) -> st.SearchStrategy[bytes]:
     )
     changed = st.lists(edit, min_size=1, max_size=3).map(edited)
     return st.one_of(changed, changed, mostly(spoiled_bytes(blob), deep))
+
+
+def planted_texts(blob: bytes) -> st.SearchStrategy[bytes]:
+    """Return msgpack bytes with one to three of their texts replaced by ones that act."""
+    value = msgspec.msgpack.decode(blob)
+    places = [path for path in _paths(value) if isinstance(_at(value, path), str)]
+    edit = st.tuples(st.sampled_from(places), st.sampled_from(_ACTING) | st.text(max_size=20))
+
+    def edited(edits: Iterable[tuple[tuple[Any, ...], str]]) -> bytes:
+        done = value
+        for path, text in edits:
+            done = _with(done, path, "set", text)
+        return msgspec.msgpack.encode(done)
+
+    return st.lists(edit, min_size=1, max_size=3).map(edited)
+
+
+def _at(value: Any, path: tuple[Any, ...]) -> Any:
+    """Return what a path leads to."""
+    for key in path:
+        value = value[key]
+    return value
 
 
 _EDITS: Final = ("set", "set", "set", "delete", "append", "repeat")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from cfflow.cashfree.environment import base_url_of
 from cfflow.cashfree.texts import without_card_numbers
 from cfflow.cashfree.wire import timestamp_ms
+from cfflow.cli.terminal import cell, console, plain, print_json, print_lines
 from cfflow.core.arguments import (
     check_currency,
     check_metadata,
@@ -23,11 +26,13 @@ from cfflow.core.arguments import (
     check_session,
     check_text,
 )
-from cfflow.core.flow import parse
+from cfflow.core.flow import Flow, digest_of, parse
 from cfflow.core.money import amount_of
+from cfflow.core.observation import Failure
 from cfflow.core.order import Order
-from cfflow.core.record import payment_id, split_id
-from cfflow.errors import CfflowError
+from cfflow.core.printable import printable
+from cfflow.core.record import Entry, EntryKind, Review, payment_id, split_id
+from cfflow.errors import CfflowError, FlowError
 from cfflow.feed.feed import Feed
 from cfflow.logs import silent_log
 from cfflow.orchestrator import Orchestrator
@@ -35,11 +40,18 @@ from cfflow.store.catalog import Catalog
 from cfflow.store.codec import decode_actions, decode_order, encode_actions, encode_order
 from cfflow.store.protocol import StoredOrder
 from cfflow.testing import FakeClock, MemoryStore
-from cfflow.views.reader import place_of, state_named
+from cfflow.testing.conformance.helpers import begin
+from cfflow.views.reader import Reader, place_of, state_named
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Swap
 from tests.fuzz.gateway_probes import LoopProbe
-from tests.fuzz.inputs import mostly, spoiled_packed, spoiled_text, spoiled_toml
+from tests.fuzz.inputs import (
+    mostly,
+    planted_texts,
+    spoiled_packed,
+    spoiled_text,
+    spoiled_toml,
+)
 from tests.fuzz.judge import Broken
 
 __all__ = [
@@ -47,11 +59,15 @@ __all__ = [
     "FeedProbe",
     "FlowProbe",
     "PaymentProbe",
+    "PrintProbe",
+    "StoredFlowProbe",
     "StoredProbe",
     "TextProbe",
     "any_entry",
     "any_flow",
+    "any_kept_flow",
     "any_payment",
+    "any_printed",
     "any_stored",
     "any_text",
 ]
@@ -120,6 +136,56 @@ class PaymentProbe(LoopProbe):
         # The gateway's answer is one about another payment.
         with suppress(CfflowError):
             self.run(cashier.refresh(snapshot.id))
+
+
+#: A payment with a text in every place that shows one.
+_TOLD: Final = msgspec.structs.replace(
+    corpus.RECORD,
+    digest=corpus.CATALOG.named("upi").digest,
+    failure=Failure("code", "reason", "source", "description"),
+    history=tuple(Entry(1, kind, 0, 0, "it was shown") for kind in EntryKind),
+    reviews=(
+        Review("amount_changed", 1, "detail"),
+        Review("no_answer", 1, "detail", "asha", "asked the bank", 2),
+    ),
+)
+
+
+class PrintProbe(LoopProbe):
+    """A spoiled payment on the terminal: nothing in it acts, and no text makes a line."""
+
+    def attempt(self, given: Kept) -> None:
+        """Print it in every way that the command line does."""
+        snapshot = _decoded(given.record, given.actions).payment(1)
+        reader = Reader(_Shelf(given), corpus.CATALOG)
+        payment = self.run(reader.get(snapshot.id))
+        why = self.run(reader.why(snapshot.id))
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            for value in plain(payment).values():
+                console().print(cell(value))
+            print_lines(*str(why).split("\n"), payment.money, repr(payment))
+            print_json(plain(payment))
+        if acting := [char for char in printed.getvalue() if char != "\n" and _acts(char)]:
+            raise Broken(f"{acting[0]!a} reaches the terminal")
+        lines = 4 + len(why.timeline) + 2 * len(why.reviews) + len(why.settled)
+        if len(str(why).splitlines()) != lines:
+            raise Broken("a text has made a line of its own")
+
+
+def any_printed() -> st.SearchStrategy[Kept]:
+    """Return payments in which others have planted texts, and some that are spoiled otherwise."""
+    found = corpus.corpus()
+    told = encode_order(Order(id="order_01", payments=(_TOLD,)))
+    planted = {blob: planted_texts(blob) for blob in (told, *found.orders, *found.actions)}
+    place = st.just("order_01.1")
+    orders = st.sampled_from([told, *found.orders]).flatmap(planted.__getitem__)
+    actions = st.sampled_from(found.actions).flatmap(planted.__getitem__)
+    return mostly(st.builds(Kept, orders, st.just(b"") | actions, place), any_payment())
+
+
+def _acts(char: str) -> bool:
+    return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def any_payment() -> st.SearchStrategy[Kept]:
@@ -196,6 +262,35 @@ def any_flow() -> st.SearchStrategy[bytes]:
     return st.sampled_from(list(spoiled)).flatmap(spoiled.__getitem__)
 
 
+class StoredFlowProbe(LoopProbe):
+    """A spoiled text in the store, under its own digest or another: its rules, or no rules."""
+
+    def attempt(self, given: tuple[bytes, bool]) -> None:
+        """Read the flow of a payment that began with it, or with another text."""
+        text, is_its_own = given
+        digest = digest_of(text if is_its_own else b"#" + text)
+        record = msgspec.structs.replace(corpus.RECORD, digest=digest)
+        order = Order(id="order_01", payments=(record,))
+        try:
+            flow = self.run(self._flow(order, {digest: text}))
+        except FlowError as refused:
+            if "order_01.1" not in str(refused):
+                raise Broken("the refusal does not name the payment") from None
+            raise
+        if not is_its_own or flow.source != text:
+            raise Broken("a payment got rules that it did not begin with")
+
+    async def _flow(self, order: Order, flows: dict[str, bytes]) -> Flow:
+        store = MemoryStore(FakeClock(corpus.NOW_MS))
+        await begin(store, order.id, flows=flows)
+        return await Catalog().flow_of(order.payment(1), store)
+
+
+def any_kept_flow() -> st.SearchStrategy[tuple[bytes, bool]]:
+    """Return spoiled texts of flows, and whether each is under its own digest."""
+    return st.tuples(any_flow(), st.booleans())
+
+
 class CatalogProbe:
     """The same through a file."""
 
@@ -234,6 +329,11 @@ class TextProbe:
             raise Broken("a time that no calendar has")
         if corpus.CARD_NUMBER in without_card_numbers(f"{given} {corpus.CARD_NUMBER}"):
             raise Broken("a card number is still there")
+        gap = "".join(char for char in given[:3] if not char.isalnum())
+        if corpus.CARD_NUMBER[:6] in without_card_numbers(gap.join(corpus.CARD_NUMBER)):
+            raise Broken("a card number with something between its digits is still there")
+        if any(map(_acts, printable(given))):
+            raise Broken("a text acts on the terminal")
         refusals = [refusal for read in _READERS if (refusal := _refusal(read, given))]
         if refusals:
             raise refusals[0]

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
+import httpx
+
 from cfflow.emulator import Refused
 from cfflow.errors import CfflowError, FlowError, InvalidSignature, StoreError
 from tests.fuzz import corpus
 from tests.fuzz.emulator_probes import BankProbe, Declined, ServedProbe, any_body, any_request
-from tests.fuzz.gateway_probes import AnswerProbe, StepProbe, any_answer, step_answers
+from tests.fuzz.gateway_probes import (
+    AnswerProbe,
+    InflateProbe,
+    StepProbe,
+    any_answer,
+    any_packed,
+    step_answers,
+)
 from tests.fuzz.judge import Target
 from tests.fuzz.notify_probe import NotifyProbe, any_posts
 from tests.fuzz.store_probes import (
@@ -16,11 +25,15 @@ from tests.fuzz.store_probes import (
     FeedProbe,
     FlowProbe,
     PaymentProbe,
+    PrintProbe,
+    StoredFlowProbe,
     StoredProbe,
     TextProbe,
     any_entry,
     any_flow,
+    any_kept_flow,
     any_payment,
+    any_printed,
     any_stored,
     any_text,
 )
@@ -28,15 +41,19 @@ from tests.fuzz.store_probes import (
 __all__ = ["TARGETS"]
 
 _CARD: Final = (corpus.CARD_NUMBER,)
+_UNREAD: Final = (httpx.DecodingError, httpx.RemoteProtocolError)
 
 TARGETS: Final = {
     "notifications": Target(NotifyProbe, any_posts(), (InvalidSignature,), _CARD, 120),
     "answers": Target(AnswerProbe, any_answer(), (CfflowError,), _CARD, 200),
+    "compressed": Target(InflateProbe, any_packed(), _UNREAD, inputs=120),
     "steps": Target(StepProbe, step_answers(), (CfflowError,), _CARD, 60),
     "stored": Target(StoredProbe, any_stored(), (StoreError,), inputs=200),
     "payments": Target(PaymentProbe, any_payment(), (CfflowError,), inputs=60),
+    "printed": Target(PrintProbe, any_printed(), (CfflowError,), inputs=80),
     "feed": Target(FeedProbe, any_entry(), (), inputs=60),
     "flows": Target(FlowProbe, any_flow(), (FlowError,), inputs=120),
+    "kept flows": Target(StoredFlowProbe, any_kept_flow(), (FlowError,), inputs=60),
     "catalog": Target(CatalogProbe, any_flow(), (FlowError,), inputs=30),
     "bank": Target(BankProbe, any_body(), (Refused,), _CARD, 120),
     "emulator": Target(ServedProbe, any_request(), (Declined,), _CARD, 80),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import zlib
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -33,6 +34,22 @@ def _without_header(headers: Any, body: bytes, now_ms: int) -> Any:
     raise KeyError("x-webhook-signature")
 
 
+def _inflated_whole(forms: Any, body: bytes, limit_b: int) -> bytes:
+    return zlib.decompressobj(forms[0]).decompress(body)
+
+
+class _Any(str):
+    """A digest that every text has."""
+
+    __slots__ = ()
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __eq__ = str.__eq__
+    __hash__ = str.__hash__
+
+
 MUTATIONS: Final = {
     "signatures are not compared": Mutation(
         "cfflow.webhooks.Verifier._signed", lambda *_: True, "notifications", "not signed"
@@ -51,6 +68,21 @@ MUTATIONS: Final = {
         lambda call, _: UnicodeError(f"{call}"),
         "answers",
         "Error",
+    ),
+    "an answer is inflated whole": Mutation(
+        "cfflow.cashfree.inflate._inflated", _inflated_whole, "compressed", "inflated to|error"
+    ),
+    "any text is an attempt's id": Mutation(
+        "cfflow.cashfree.wire._check_id", _as_it_is, "steps", "the id"
+    ),
+    "a text reaches the terminal as it is": Mutation(
+        "cfflow.cli.terminal.printable", str, "printed", "reaches the terminal"
+    ),
+    "a text makes a line of its own": Mutation(
+        "cfflow.views.why.printable", str, "printed", "line of its own"
+    ),
+    "a stored flow is not compared with its digest": Mutation(
+        "cfflow.store.catalog.digest_of", lambda _: _Any(""), "kept flows", "not begin with"
     ),
     "stored bytes are decoded bare": Mutation(
         "tests.fuzz.store_probes.decode_actions",
