@@ -122,19 +122,22 @@ class GatewayClient(Gateway):
         response = None if isinstance(answer, CfflowError) else answer
         found = answer if isinstance(answer, CfflowError) else _read(call, decode, answer)
         request_id = (response and request_id_of(response)) or own_id
+        status = None if response is None else response.status_code
+        date = None if response is None else response.headers.get("date")
+        # They lead to the request, and so to a card number: no frame of an error has them.
+        del answer, response
         self._log.info(
             "gateway.call",
             call=call.value,
-            status=None if response is None else response.status_code,
+            status=status,
             outcome=type(found).__name__ if isinstance(found, CfflowError) else "answered",
             request_id=request_id,
             duration_ms=round((time.perf_counter() - began) * 1000, 3),
         )
         if isinstance(found, CfflowError):
             raise found
-        if response is not None:
-            # Only of an answer that decodes: a proxy's error page has the proxy's clock.
-            self.clock.read(response.headers.get("date"))
+        # Only of an answer that decodes: a proxy's error page has the proxy's clock.
+        self.clock.read(date)
         for part in found if isinstance(found, list) else (found,):
             # It was decoded here and no other code has it yet: a copy would only cost time.
             msgspec.structs.force_setattr(part, "request_id", request_id)

@@ -13,7 +13,7 @@ from cfflow import Payment, State, Worker
 from cfflow.store.orders import Orders
 from cfflow.store.protocol import Commit, Committed
 from cfflow.store.redis.store import RedisStore
-from cfflow.worker import Retention
+from cfflow.store.retention import Retention
 from tests.engine.shop import OTP, Shop, card, open_shop, rewritten, until
 from tests.engine.signing import event, signed
 

@@ -21,8 +21,8 @@ from cfflow.store.catalog import Catalog
 from cfflow.store.orders import Orders, Page
 from cfflow.store.protocol import PAID_MARKER_MS, Outcome
 from cfflow.store.redis.store import RedisStore
+from cfflow.store.retention import Retention
 from cfflow.testing import FakeClock, MemoryStore
-from cfflow.worker import Retention
 from tests.ports.servers import Server
 
 DAY_S: Final = 86_400

@@ -21,9 +21,9 @@ from cfflow.store.protocol import Outcome
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.scripts import Adapt, as_shipped
 from cfflow.store.redis.store import RedisStore
+from cfflow.store.retention import Retention
 from cfflow.views.doctor import examine_store
 from cfflow.views.reader import Reader
-from cfflow.worker import Retention
 from tests.engine.shop import OTP, Shop, open_shop
 from tests.engine.signing import SUCCESS, event, signed
 from tests.ports.orders_kit import a_plan, begin, loaded

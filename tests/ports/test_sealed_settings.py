@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ from cfflow import Card, CfflowError, ConfigError, FlowError, InvalidInput
 from cfflow.core.sealed import Sealed
 from cfflow.sync import connect as connect_blocking
 from cfflow.testing import MemoryStore
+from tests.ports.gateway_kit import a_client, a_gateway, answer
 from tests.ports.test_redaction import CRYPTOGRAM, CVV, NUMBER, SECRET, a_card, leaks_of
 
 PASSWORD = "correct-horse-battery"
@@ -145,3 +148,38 @@ async def test_an_orchestrator_that_is_not_open_says_what_to_write() -> None:
         with pytest.raises(CfflowError, match=r"async with cfflow\.connect") as refused:
             await call
         assert isinstance(refused.value, ConfigError)
+
+
+def _reachable(value: object, depth: int = 7) -> Iterator[object]:
+    """Yield what a crash report that follows attributes finds, short of what is sealed."""
+    yield value
+    if depth == 0 or isinstance(value, (Sealed, type, ModuleType, FunctionType, str, bytes)):
+        return
+    inside: Iterable[object] = ()
+    if isinstance(value, Mapping):
+        inside = [*value.keys(), *value.values()]
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        inside = value
+    else:
+        names = {*getattr(type(value), "__slots__", ()), *getattr(value, "__dict__", ())}
+        names |= {"content", "request", "stream"}
+        inside = [getattr(value, name, None) for name in names]
+    for part in inside:
+        yield from _reachable(part, depth - 1)
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 500, 302, 200])
+async def test_no_frame_of_an_error_of_pay_leads_to_the_card(status: int) -> None:
+    """Not by the answer, whose request has the body."""
+    body = {"message": "no", "code": "c", "type": "t"} if status != 200 else ["garbage"]
+    async with a_gateway(answer(status, body)) as gateway, a_client(gateway.base_url) as client:
+        with pytest.raises(CfflowError) as failed:
+            await client.pay("session_1", a_card())
+        assert NUMBER.encode() in gateway.sent.body
+    frames = traceback.walk_tb(failed.value.__traceback__)
+    ours = [frame for frame, _ in frames if "/cfflow/cashfree/" in frame.f_code.co_filename]
+    assert ours
+    for frame in ours:
+        found = [held for name, held in frame.f_locals.items() if name != "self"]
+        texts = [repr(part) for held in found for part in _reachable(held)]
+        assert not any(NUMBER in text or CVV in text for text in texts), frame.f_code.co_qualname

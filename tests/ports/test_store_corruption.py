@@ -20,7 +20,7 @@ from cfflow.store.catalog import Catalog
 from cfflow.store.orders import Listed, Orders, Page
 from cfflow.store.protocol import Outcome, Window
 from cfflow.store.redis.store import RedisStore
-from cfflow.worker import Retention
+from cfflow.store.retention import Retention
 from tests.engine.shop import OTP, Shop, card, open_shop
 from tests.engine.signing import SUCCESS, event, signed
 from tests.ports.orders_kit import FLOW, a_plan, a_record, begin, changed, contents, ids, loaded

@@ -17,9 +17,9 @@ from cfflow.store.control import Decision, decision_text
 from cfflow.store.orders import Orders, Page
 from cfflow.store.protocol import UNREADABLE_INDEX, Notification, Window
 from cfflow.store.redis.store import RedisStore
+from cfflow.store.retention import Retention
 from cfflow.testing import MemoryStore
 from cfflow.views.reader import Reader
-from cfflow.worker import Retention
 from tests.engine.shop import OTP, Shop, open_shop
 from tests.engine.signing import SUCCESS, event, signed
 from tests.ports.orders_kit import begin, changed, ids, loaded

@@ -26,9 +26,13 @@ end
 -- Leases the due orders of the partition whose keys begin at i; nothing where none is due. A member
 -- that is no order is put aside here: only this partition has it, whatever its name is. No order's
 -- name has other characters than these.
-local function lease_in(i, prefix, newest, oldest, until_ms, name, now)
+local function lease_in(i, prefix, newest, oldest, until_ms, name, now, is_known)
   local ids, rows = due_orders(KEYS[i], tonumber(newest), tonumber(oldest), now), {}
   if #ids == 0 then
+    if not is_known then
+      -- A restart counts from when it is seen, also where nothing is due.
+      present_history(KEYS[i + 2], now)
+    end
     return {}
   end
   local wake, leases, run, unreadable = unpack(KEYS, i, i + 3)
@@ -46,7 +50,7 @@ local function lease_in(i, prefix, newest, oldest, until_ms, name, now)
   return { (i - 1) / 4, history, ms(since), rows }
 end
 
--- lease: KEYS {wake leases run unreadable}...  ARGV lease_ms name {order_prefix newest oldest}...
+-- lease: KEYS {wake leases run unreadable}...  ARGV lease_ms name history {order_prefix newest oldest}...
 -- Any number of partitions; on a cluster one, since the keys of one script share a slot. A due
 -- time moves to the end of the lease, so that no other worker takes the order meanwhile. A
 -- partition whose keys are not ours has no history in the reply, and holds up no other one.
@@ -54,17 +58,19 @@ local function lease()
   local now, found = now_ms(), {}
   local until_ms = ms(now + tonumber(ARGV[2]))
   local name = until_ms .. ':' .. ARGV[3]
-  local at = 4
+  local history = server_history()
+  local is_known = history ~= '' and history == ARGV[4]
+  local at = 5
   for i = 1, #KEYS, 4 do
     local prefix, newest, oldest = unpack(ARGV, at, at + 2)
     -- Most partitions have nothing due: they cost one command, and no part of the reply.
-    local part = guarded(lease_in, i, prefix, newest, oldest, until_ms, name, now)
+    local part = guarded(lease_in, i, prefix, newest, oldest, until_ms, name, now, is_known)
     if not part or #part > 0 then
       found[#found + 1] = part or { (i - 1) / 4, false, '0', {} }
     end
     at = at + 3
   end
-  return { 'ok', now, name, found }
+  return { 'ok', now, name, found, history }
 end
 
 -- defer: KEYS order wake leases    ARGV order_id token lease wake_ms

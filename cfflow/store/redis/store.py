@@ -95,6 +95,7 @@ class RedisStore:
         self.keys: Final = Keys(namespace, partitions)
         self._feed_max = feed_max
         self._lease_turns = 0
+        self._histories: dict[int, bytes] = {}
         self._flows: set[tuple[int, str]] = set()
         self._foreign = ""
         self.control: Final = RedisControl(
@@ -325,11 +326,19 @@ class RedisStore:
         calls = [
             (
                 [key for touched, _ in wanted[i : i + size] for key in touched],
-                ("lease", lease_ms, name, *(a for _, args in wanted[i : i + size] for a in args)),
+                (
+                    "lease",
+                    lease_ms,
+                    name,
+                    self._history_of(places[i : i + size]),
+                    *(a for _, args in wanted[i : i + size] for a in args),
+                ),
             )
             for i in starts
         ]
         replies = await self.link.scripts(calls)
+        for i, reply in zip(starts, replies, strict=True):
+            self._histories.update(dict.fromkeys(places[i : i + size], reply[4]))
         found = leased_from(replies, [places[i : i + size] for i in starts], keys.partition)
         return Leased(
             tuple(found.orders),
@@ -354,6 +363,11 @@ class RedisStore:
         if self.keys.partition(name) == partition:
             return name
         return f"{name} in {self.keys.index(partition, UNREADABLE_INDEX)}"
+
+    def _history_of(self, partitions: Sequence[int]) -> bytes:
+        """Return the history in which a lease has seen all of these partitions, or nothing."""
+        seen = {self._histories.get(partition, b"") for partition in partitions}
+        return seen.pop() if len(seen) == 1 else b""
 
     def _turns(self, limit: int) -> Sequence[tuple[int, int]]:
         """Return (turn, partition) for each partition to lease from.

@@ -1,0 +1,50 @@
+"""Removes orders that are over, once all of their flows keep them no longer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cfflow.core.order import ENDS, Order, may_be_purged
+from cfflow.errors import FlowError
+from cfflow.store.catalog import Catalog
+from cfflow.store.orders import Orders, Page
+
+
+class Retention:
+    """Removes orders whose payments ended long ago, a few at a time.
+
+    No key has a time to live: an order goes only after all of its payments are at their end for
+    longer than their flows keep them, with no review open. One that took money leaves a marker,
+    so that it is not paid again.
+    """
+
+    def __init__(self, orders: Orders, flows: Catalog) -> None:
+        self._orders: Final = orders
+        self._flows: Final = flows
+        self._from_at_ms = 0
+        self._wider = 1
+
+    async def purge_some(self, limit: int = 200) -> int:
+        """Look at the next `limit` ended payments and return how many orders were removed."""
+        now_ms = self._orders.store.now_ms()
+        to_at_ms = now_ms - self._flows.retention_min_s() * 1000
+        page = Page(ENDS, from_at_ms=self._from_at_ms, to_at_ms=to_at_ms, limit=limit * self._wider)
+        found = await self._orders.list(page)
+        last_at_ms = found.next_at_ms or 0
+        # More payments of one millisecond than a page holds: take a wider page, or lose some.
+        self._wider = self._wider * 2 if 0 < last_at_ms == self._from_at_ms else 1
+        self._from_at_ms = last_at_ms
+        orders = {payment.order_id: payment.order for payment in found.payments}
+        return sum([await self._purge(order) for order in orders.values()])
+
+    async def _purge(self, order: Order) -> bool:
+        """Remove an order that is over; one whose flow is gone stays, and holds up no other one."""
+        store = self._orders.store
+        try:
+            kept_s = {
+                payment.n: (await self._flows.flow_of(payment, store)).end.retention_s
+                for payment in order.all_payments
+            }
+        except FlowError:
+            return False
+        return may_be_purged(order, kept_s, store.now_ms()) and await self._orders.remove(order)
