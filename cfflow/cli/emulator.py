@@ -14,7 +14,15 @@ import msgspec
 import typer
 from rich.table import Table
 
-from cfflow.cli.terminal import AsJson, cell, console, print_json, print_lines
+from cfflow.cli.terminal import (
+    AsJson,
+    cell,
+    console,
+    is_typed,
+    print_json,
+    print_lines,
+    refuse_secret,
+)
 from cfflow.core.printable import printable
 from cfflow.errors import CfflowError
 
@@ -23,11 +31,14 @@ _group: Final = typer.Typer(invoke_without_command=True)
 app.add_typer(_group, name="emulator")
 
 _TIME_LIMIT_S: Final = 60.0
+#: Never on a command line: every user of the machine can read that.
+_SECRET_VARIABLE: Final = "CFFLOW_EMULATOR_CLIENT_SECRET"  # noqa: S105  the name of a variable
 
 Url = Annotated[
     str | None,
     typer.Option(
         envvar="CFFLOW_EMULATOR_URL",
+        callback=refuse_secret,
         help="Where it listens; else CASHFREE_ENVIRONMENT, if that is a URL.",
     ),
 ]
@@ -36,21 +47,42 @@ Sequence = Literal["as_it_happened", "reversed", "shuffled"]
 Version = Literal["2022-09-01", "2023-08-01", "2025-01-01"]
 
 
+def _refuse_typed(context: typer.Context, parameter: typer.CallbackParam, secret: str) -> str:
+    if is_typed(context, parameter):
+        raise typer.BadParameter(f"`ps` shows it to others: set {_SECRET_VARIABLE}")
+    return secret
+
+
+ClientSecret = Annotated[
+    str,
+    typer.Option(
+        envvar=_SECRET_VARIABLE,
+        callback=_refuse_typed,
+        help=f"The secret of that id; only as {_SECRET_VARIABLE}.",
+    ),
+]
+WebhookUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="CFFLOW_EMULATOR_WEBHOOK_URL",
+        callback=refuse_secret,
+        help="Where webhooks go; with a password only as CFFLOW_EMULATOR_WEBHOOK_URL.",
+    ),
+]
+
+
 @_group.callback()
 def emulator(
     context: typer.Context,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 0,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     client_id: Annotated[str, typer.Option(help="The accepted client id.")] = "cfflow-test-id",
-    client_secret: Annotated[
-        str, typer.Option(help="The secret of that id.")
-    ] = "cfflow-test-secret",  # noqa: S107  the test credentials are printed in the manual
+    client_secret: ClientSecret = "cfflow-test-secret",  # noqa: S107  the test credentials are printed in the manual
     rate_limits: Annotated[
         Literal["production", "sandbox"] | None, typer.Option(help="Refuse calls over them.")
     ] = None,
-    webhook_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where webhooks go.")
-    ] = None,
+    webhook_url: WebhookUrl = None,
     webhook_version: Annotated[Version, typer.Option(help="Of the webhooks.")] = "2025-01-01",
     chaos: Annotated[
         float | None,
@@ -96,7 +128,7 @@ def emulator(
             # comes again would look like an attempt of that payment.
             seed=secrets.randbits(31) if seed is None else seed,
             rate_limits=rate_limits,
-            webhook_url=webhook_url,
+            webhook_url=webhook_url or None,
             webhook_version=webhook_version,
             chaos=None if chaos is None else Chaos(probability=chaos, seed=chaos_seed),
             announce=announce,
@@ -252,7 +284,8 @@ def webhooks(
     order: Order = None,
     status: Annotated[str | None, typer.Option(help="Only these: delivered, held, ...")] = None,
     send_to: Annotated[
-        str | None, typer.Option(metavar="URL", help="Send them here from now on.")
+        str | None,
+        typer.Option(metavar="URL", callback=refuse_secret, help="Send them here from now on."),
     ] = None,
     copies: Annotated[int | None, typer.Option(help="How often each event is delivered.")] = None,
     timestamps: Annotated[

@@ -20,13 +20,39 @@ from rich.text import Text
 
 from cfflow.core.actions import ApproveInApp, SubmitForm
 from cfflow.core.printable import printable, safe_json
+from cfflow.store.redis.url import has_secret
 from cfflow.views.payment import Payment
 
 _R = TypeVar("_R")
 
+
+def is_typed(context: typer.Context, parameter: typer.CallbackParam) -> bool:
+    """Return whether an option's value is on the command line, which other users can read."""
+    source = context.get_parameter_source(parameter.name or "")
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_secret(
+    context: typer.Context, parameter: typer.CallbackParam, url: str | None
+) -> str | None:
+    """Return an option's URL. Exits with 2 if it has a password and is on the command line."""
+    if url is not None and has_secret(url) and is_typed(context, parameter):
+        raise typer.BadParameter(f"`ps` shows its password to others: {_instead(parameter)}")
+    return url
+
+
+def _instead(parameter: typer.CallbackParam) -> str:
+    variable = parameter.envvar
+    return f"set {variable}" if isinstance(variable, str) else "use a URL without one"
+
+
 RedisUrl = Annotated[
     str | None,
-    typer.Option(envvar="CFFLOW_REDIS_URL", help="redis://, rediss://, unix://, embedded:DIR"),
+    typer.Option(
+        envvar="CFFLOW_REDIS_URL",
+        callback=refuse_secret,
+        help="redis://, rediss://, unix://, embedded:DIR; with a password only as CFFLOW_REDIS_URL",
+    ),
 ]
 FlowFiles = Annotated[
     list[Path] | None, typer.Option("--flows", help="Your own flow files or folders.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from typing import get_args
@@ -10,7 +11,7 @@ from typing import get_args
 import msgspec
 
 from cfflow.emulator.limits import table_of
-from cfflow.emulator.process import Announcement
+from cfflow.emulator.process import CLIENT_SECRET_VARIABLE, WEBHOOK_URL_VARIABLE, Announcement
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
 from cfflow.emulator.server import serve
 from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION, WebhookVersion
@@ -20,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the emulator. Returns 0 after a clean stop, 1 if it cannot listen; exits 2 on misuse."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    _check_secrets(parser, options)
     try:
         behaviour = msgspec.json.decode(options.options, type=BankOptions)
     except msgspec.DecodeError as error:
@@ -42,11 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
             host=options.host,
             port=options.port,
             client_id=options.client_id,
-            client_secret=options.client_secret,
+            client_secret=os.environ.get(CLIENT_SECRET_VARIABLE) or DEFAULT_CLIENT_SECRET,
             options=behaviour,
             seed=options.seed,
             rate_limits=rate_limits,
-            webhook_url=options.webhook_url,
+            webhook_url=options.webhook_url or os.environ.get(WEBHOOK_URL_VARIABLE) or None,
             webhook_version=options.webhook_version,
             announce=announce,
             until_stdin_ends=options.until_stdin_ends,
@@ -57,6 +59,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cannot listen on {options.host} port {options.port}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _check_secrets(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Exit with 2 for a secret on the command line, which every user of the machine can read."""
+    if options.client_secret is not None:
+        parser.error(f"--client-secret: `ps` would show it; set {CLIENT_SECRET_VARIABLE}")
+    account, at, _ = (options.webhook_url or "").partition("://")[2].rpartition("@")
+    if at and "/" not in account:
+        parser.error(f"--webhook-url: `ps` would show its password; set {WEBHOOK_URL_VARIABLE}")
 
 
 def _table(text: str | None) -> Mapping[str, int] | None:
@@ -72,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--client-id", default=DEFAULT_CLIENT_ID)
-    parser.add_argument("--client-secret", default=DEFAULT_CLIENT_SECRET)
+    parser.add_argument("--client-secret", help=f"refused here: set {CLIENT_SECRET_VARIABLE}")
     parser.add_argument("--seed", type=int, default=0, help="seed of its ids")
     parser.add_argument("--options", default="{}", help="bank options as a JSON object")
     parser.add_argument(
@@ -80,7 +91,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LIMITS",
         help="production, sandbox, or calls per minute by call as a JSON object",
     )
-    parser.add_argument("--webhook-url", metavar="URL", help="where webhooks go")
+    parser.add_argument(
+        "--webhook-url",
+        metavar="URL",
+        help=f"where webhooks go; one with a password only as {WEBHOOK_URL_VARIABLE}",
+    )
     parser.add_argument(
         "--webhook-version", choices=get_args(WebhookVersion), default=NEWEST_WEBHOOK_VERSION
     )

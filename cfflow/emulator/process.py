@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -14,6 +15,10 @@ import msgspec
 from cfflow.emulator.limits import RateLimits, table_of
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
 from cfflow.emulator.versions import NEWEST_WEBHOOK_VERSION, WebhookVersion
+
+# Settings that may be secret: every user of a machine sees the command line of its processes.
+CLIENT_SECRET_VARIABLE = "CFFLOW_EMULATOR_CLIENT_SECRET"
+WEBHOOK_URL_VARIABLE = "CFFLOW_EMULATOR_WEBHOOK_URL"
 
 START_S = 15.0
 STOP_S = 5.0
@@ -32,7 +37,8 @@ class EmulatorProcess:
     A context manager, blocking or async. client_id, client_secret, options, seed, port,
     rate_limits, webhook_url and webhook_version: as in `serve`. After `start`, `base_url` is
     the URL of the gateway (`http://127.0.0.1:port/pg`) and `admin_url` that of the
-    emulator's own API.
+    emulator's own API. The process gets the secret and the webhook URL in its environment, not
+    on its command line, which every user of the machine can read.
     """
 
     def __init__(
@@ -53,15 +59,17 @@ class EmulatorProcess:
         self.admin_url = ""
         self._command = [sys.executable, "-m", "cfflow.emulator", "--until-stdin-ends", "--json"]
         self._command += ["--port", str(port), "--seed", str(seed)]
-        self._command += ["--client-id", client_id, "--client-secret", client_secret]
+        self._command += ["--client-id", client_id]
         if options is not None:
             self._command += ["--options", msgspec.json.encode(options).decode()]
         if rate_limits is not None:
             table = msgspec.json.encode(table_of(rate_limits)).decode()
             self._command += ["--rate-limits", table]
         self._command += ["--webhook-version", webhook_version]
-        if webhook_url is not None:
-            self._command += ["--webhook-url", webhook_url]
+        self._secrets = {
+            CLIENT_SECRET_VARIABLE: client_secret,
+            WEBHOOK_URL_VARIABLE: webhook_url or "",
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -74,7 +82,12 @@ class EmulatorProcess:
     def start(self) -> Self:
         """Start the process and wait until it listens. Raises `RuntimeError` if it does not."""
         # The pipe to its standard input closes when this process dies, and that ends it.
-        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **self._secrets},
+        )
         self._process = process
         timeout = threading.Timer(START_S, process.kill)
         timeout.start()

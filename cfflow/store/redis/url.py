@@ -34,6 +34,8 @@ _OURS: Final = frozenset(
 
 #: A host with or without a port and a database, or the path of a socket.
 _PLACE: Final = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/@\[]+)(:\d+)?(/.*)?|/.*")
+#: What a parameter is called that has a secret: `password`, `ssl_password`, a webhook's `token`.
+_SECRET: Final = re.compile("passw|secret|token", re.IGNORECASE)
 
 
 def client_of(kind: type[_C], url: Sealed[str], options: dict[str, Any]) -> _C:
@@ -53,6 +55,16 @@ def _made(kind: type[_C], url: Sealed[str], options: dict[str, Any]) -> _C | Non
     except (ValueError, RedisClusterException):
         return None
     return cast("_C", made)
+
+
+def has_secret(url: str) -> bool:
+    """Return whether a URL has a password or a token in it.
+
+    True also for some that only look so: a password with a slash in it stands where a path would.
+    """
+    rest = url.partition("://")[2]
+    names = [name for name, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True)]
+    return ":" in rest.rpartition("@")[0] or any(_SECRET.search(name) for name in names)
 
 
 def shown(url: str) -> str:
