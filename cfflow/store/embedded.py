@@ -8,6 +8,10 @@ Two locks in the folder keep this safe. A process holds `lock` while it starts, 
 the server. The server inherits `server.lock` and holds it as long as it runs, however it
 ends. While it is held, no second server is started on the same data, even if the first one is
 still loading and does not respond: two servers would destroy the append-only file.
+
+Without a folder, the server and its temporary folder end with the process that started them,
+also by SIGKILL: a shell, which is the server's parent, waits for the end of a pipe from that
+process, then kills the server and removes the folder.
 """
 
 from __future__ import annotations
@@ -17,7 +21,6 @@ import contextlib
 import fcntl
 import os
 import secrets
-import shutil
 import subprocess
 import tempfile
 import time
@@ -31,6 +34,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from cfflow.errors import ConfigError, StoreUnavailable
+from cfflow.store.private import check_listener, make_folder, private_file
 from cfflow.store.redis.store import RedisStore
 
 #: The kernel's limit for the path of a unix socket is 108 bytes, with its final zero.
@@ -39,6 +43,22 @@ _SOCKET: Final = "valkey.sock"
 _START_S: Final = 10.0
 _PAUSE_S: Final = 0.02
 _RESPONSE_S: Final = 2.0
+#: No other user may read what the server writes.
+_UMASK: Final = 0o077
+
+#: Runs a temporary server until a line or the end of its standard input comes, then removes the
+#: folder ($0) and the link to it ($1, may be empty). Standard output is `server.lock`: only the
+#: server keeps it open, so that the lock shows whether the server runs. The kill is safe: the
+#: server is this shell's child, so no other process can have its number yet.
+_WATCHER: Final = """
+link=$1; shift
+"$@" </dev/null & server=$!
+exec >/dev/null
+read -r _
+kill -9 "$server"
+wait "$server"
+cd / && rm -rf -- "$0" "$link"
+"""
 
 
 class EmbeddedServer:
@@ -47,9 +67,11 @@ class EmbeddedServer:
     def __init__(self, folder: Path | None = None) -> None:
         self._temporary = folder is None
         new = Path(tempfile.gettempdir()) / f"cfflow-{secrets.token_hex(8)}"
-        self.folder: Final = (folder or new).expanduser().resolve()
+        self._given: Final = (folder or new).expanduser()
+        self.folder: Final = self._given.resolve()
         self._shortcut = _shortcut(self.folder)
         self._presence: Redis | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -60,7 +82,7 @@ class EmbeddedServer:
         """Join the folder's server, or start it. Raises `ConfigError`, `StoreUnavailable`."""
         binary = _binary()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self._given, self.folder)
             if self._shortcut is not None and not self._shortcut.is_symlink():
                 self._shortcut.symlink_to(self.folder)
             async with self._locked():
@@ -69,20 +91,35 @@ class EmbeddedServer:
                 await self._join()
         except OSError as error:
             raise ConfigError(f"embedded:{self.folder}: {error.strerror}") from None
+        finally:
+            if self._presence is None:
+                await self._end_watcher()
 
     async def stop(self) -> None:
-        """Leave the server; the last process to leave stops it. Its data stays in the folder."""
+        """Leave the server; the last process to leave stops it. Its data stays in the folder.
+
+        A temporary server stops, and its folder goes.
+        """
         presence, self._presence = self._presence, None
-        if presence is not None:
+        if presence is not None and self._temporary:
+            await presence.aclose()
+        elif presence is not None:
             async with self._locked():
                 with contextlib.suppress(RedisError, OSError):
                     if await _is_only_connection(presence):
                         await presence.shutdown()
                 await presence.aclose()
-            if self._temporary:
-                shutil.rmtree(self.folder, ignore_errors=True)
+        await self._end_watcher()
         if self._shortcut is not None:
             self._shortcut.unlink(missing_ok=True)
+
+    async def _end_watcher(self) -> None:
+        """Let a temporary server's watcher kill it and remove its folder, and wait for that."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                # A line: a process that was forked from this one may hold the pipe open.
+                await asyncio.to_thread(watcher.communicate, b"\n", _START_S)
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
@@ -91,7 +128,7 @@ class EmbeddedServer:
         It does not block the event loop. Raises `StoreUnavailable` if the lock stays taken.
         """
         deadline = time.monotonic() + 2 * _START_S
-        with (self.folder / "lock").open("a") as lock:
+        with private_file(self.folder / "lock") as lock:
             while not _flock(lock.fileno()):
                 if time.monotonic() > deadline:
                     raise StoreUnavailable(f"another process keeps {self.folder}/lock")
@@ -100,11 +137,14 @@ class EmbeddedServer:
 
     def _is_running(self) -> bool:
         """Return whether a server runs on this folder, even one that does not respond."""
-        with (self.folder / "server.lock").open("a") as lock:
+        with private_file(self.folder / "server.lock") as lock:
             return not _flock(lock.fileno())
 
     async def _join(self) -> None:
-        """Wait until the server responds, and keep one connection: `stop` counts connections."""
+        """Wait until the server responds, and keep one connection: `stop` counts connections.
+
+        Raises `ConfigError` if a process of another user listens there.
+        """
         deadline = time.monotonic() + _START_S
         client = Redis(
             unix_socket_path=self.url.removeprefix("unix://"),
@@ -113,11 +153,10 @@ class EmbeddedServer:
             single_connection_client=True,
         )
         try:
-            while not await _responds(client):
+            while not await self._responds(client):
                 if not self._is_running() or time.monotonic() > deadline:
                     raise StoreUnavailable(
-                        f"the embedded server in {self.folder} did not start;"
-                        f" see {self.folder}/valkey.log"
+                        f"the embedded server in {self.folder} did not start; {self._reason()}"
                     )
                 await asyncio.sleep(_PAUSE_S)
         except BaseException:
@@ -125,10 +164,27 @@ class EmbeddedServer:
             raise
         self._presence = client
 
+    async def _responds(self, client: Redis) -> bool:
+        try:
+            # Before the first word to it: it would be sent to another user's process.
+            check_listener(self.url.removeprefix("unix://"))
+            await client.ping()
+        except (RedisError, OSError):
+            return False
+        return True
+
+    def _reason(self) -> str:
+        """Return where it is written why the server did not start."""
+        log = self.folder / "valkey.log"
+        if not self._temporary:
+            return f"see {log}"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return f"the end of its log: {lines[-1]}" if lines else "it wrote no log"
+
     def _spawn(self, binary: Path) -> None:
         (self.folder / _SOCKET).unlink(missing_ok=True)
         settings = {
-            "daemonize": "yes",
+            "daemonize": "no" if self._temporary else "yes",
             "port": "0",
             "unixsocket": _SOCKET,
             "unixsocketperm": "700",
@@ -140,8 +196,11 @@ class EmbeddedServer:
             "logfile": "valkey.log",
         }
         arguments = [text for name, value in settings.items() for text in (f"--{name}", value)]
-        with (self.folder / "server.lock").open("a") as lock:
+        with private_file(self.folder / "server.lock") as lock:
             _flock(lock.fileno())
+            if self._temporary:
+                self._watcher = self._watched([str(binary), *arguments], lock.fileno())
+                return
             # The server forks and runs in a session of its own; the process started here ends.
             subprocess.run(
                 [str(binary), *arguments],
@@ -149,9 +208,22 @@ class EmbeddedServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=self.folder,
+                umask=_UMASK,
                 pass_fds=(lock.fileno(),),
                 check=False,
             )
+
+    def _watched(self, command: list[str], lock: int) -> subprocess.Popen[bytes]:
+        """Start a server and its watcher, in a session of their own: Ctrl-C must not end them."""
+        return subprocess.Popen(
+            ["/bin/sh", "-c", _WATCHER, str(self.folder), str(self._shortcut or ""), *command],
+            stdin=subprocess.PIPE,
+            stdout=lock,
+            stderr=subprocess.DEVNULL,
+            cwd=self.folder,
+            umask=_UMASK,
+            start_new_session=True,
+        )
 
 
 def _flock(descriptor: int) -> bool:
@@ -159,14 +231,6 @@ def _flock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
-
-
-async def _responds(client: Redis) -> bool:
-    try:
-        await client.ping()
-    except (RedisError, OSError):
         return False
     return True
 
