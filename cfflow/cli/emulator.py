@@ -53,6 +53,11 @@ def _refuse_typed(context: typer.Context, parameter: typer.CallbackParam, secret
     return secret
 
 
+Host = Annotated[str, typer.Option(help="Where to listen; whoever reaches it can drive it.")]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A further name under which it is called."),
+]
 ClientSecret = Annotated[
     str,
     typer.Option(
@@ -76,7 +81,8 @@ WebhookUrl = Annotated[
 def emulator(
     context: typer.Context,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 0,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
+    allow_host: AllowHost = None,
     client_id: Annotated[str, typer.Option(help="The accepted client id.")] = "cfflow-test-id",
     client_secret: ClientSecret = "cfflow-test-secret",  # noqa: S107  the test credentials are printed in the manual
     rate_limits: Annotated[
@@ -114,6 +120,8 @@ def emulator(
     except msgspec.DecodeError as error:
         raise typer.BadParameter(str(error), param_hint="--options") from None
 
+    _warn(host)
+
     def announce(base_url: str) -> None:
         _announce(base_url, client_id, client_secret, as_json=as_json)
 
@@ -131,12 +139,21 @@ def emulator(
             webhook_url=webhook_url or None,
             webhook_version=webhook_version,
             chaos=None if chaos is None else Chaos(probability=chaos, seed=chaos_seed),
+            allowed_hosts=allow_host or (),
             announce=announce,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--webhook-url") from None
     except OSError as error:
         raise CfflowError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+
+
+def _warn(host: str) -> None:
+    from cfflow.emulator.guard import warning_for  # noqa: PLC0415  the emulator is an extra
+
+    warning = warning_for(host)
+    if warning is not None:
+        sys.stderr.write(f"{warning}\n")
 
 
 def _announce(base_url: str, client_id: str, client_secret: str, *, as_json: bool) -> None:
@@ -320,7 +337,10 @@ def resend(
     alter: Annotated[
         str | None, typer.Option(help="Make it wrong: forged, stale, tampered, unsigned, ...")
     ] = None,
-    send_to: Annotated[str | None, typer.Option(metavar="URL", help="Another receiver.")] = None,
+    send_to: Annotated[
+        str | None,
+        typer.Option(metavar="URL", callback=refuse_secret, help="Another known receiver."),
+    ] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import get_args
 
 import msgspec
 
+from cfflow.emulator.guard import warning_for
 from cfflow.emulator.limits import table_of
 from cfflow.emulator.process import CLIENT_SECRET_VARIABLE, WEBHOOK_URL_VARIABLE, Announcement
 from cfflow.emulator.records import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, BankOptions
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         rate_limits = _table(options.rate_limits)
     except ValueError as error:
         parser.error(f"--rate-limits: {error}")
+    if (warning := warning_for(options.host)) is not None:
+        print(warning, file=sys.stderr, flush=True)
 
     def announce(base_url: str) -> None:
         announcement = Announcement(base_url, options.client_id)
@@ -50,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             rate_limits=rate_limits,
             webhook_url=options.webhook_url or os.environ.get(WEBHOOK_URL_VARIABLE) or None,
             webhook_version=options.webhook_version,
+            allowed_hosts=options.allow_host,
             announce=announce,
             until_stdin_ends=options.until_stdin_ends,
         )
@@ -80,7 +84,14 @@ def _table(text: str | None) -> Mapping[str, int] | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cfflow.emulator", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen; it has no password")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name or address under which it may be called",
+    )
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--client-id", default=DEFAULT_CLIENT_ID)
     parser.add_argument("--client-secret", help=f"refused here: set {CLIENT_SECRET_VARIABLE}")

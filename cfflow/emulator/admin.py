@@ -123,12 +123,12 @@ async def faults(request: Request) -> Response:
 
 
 def _add_fault(waiting: Faults, raw: bytes) -> None:
-    kind = msgspec.json.decode(raw, type=dict[str, Any]).get("kind")
+    kind = admin_http.decode(raw, dict[str, Any]).get("kind")
     if kind == "chaos":
-        fields = msgspec.structs.asdict(msgspec.json.decode(raw, type=NewChaos))
+        fields = msgspec.structs.asdict(admin_http.decode(raw, NewChaos))
         waiting.chaos = Chaos(**{name: fields[name] for name in Chaos.__struct_fields__})
     else:
-        waiting.add(msgspec.json.decode(raw, type=Fault))
+        waiting.add(admin_http.decode(raw, Fault))
 
 
 async def limits(request: Request) -> Response:

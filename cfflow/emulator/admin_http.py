@@ -51,7 +51,15 @@ def _choices(error: str) -> str:
 
 async def read_json(request: Request, kind: type[Body]) -> Body:
     """Return the body as this type; no body counts as `{}`. Raises `ValueError`."""
-    return msgspec.json.decode(await request.body() or b"{}", type=kind)
+    return decode(await request.body() or b"{}", kind)
+
+
+def decode(raw: bytes, kind: type[Body]) -> Body:
+    """Return JSON text as this type. Raises `ValueError`, also for thousands of brackets."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except RecursionError:
+        raise ValueError("the body is nested too deeply") from None
 
 
 def parse_time(text: str | float) -> float:

@@ -27,7 +27,10 @@ class Release(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Resend(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /_emulator/webhooks/resend; which: the id of a delivery or an order."""
+    """The body of POST /_emulator/webhooks/resend; which: the id of a delivery or an order.
+
+    url: one that is set, or to which a delivery goes.
+    """
 
     which: str
     alter: Alteration | None = None
@@ -107,12 +110,16 @@ async def release(request: Request) -> Response:
 
 async def resend(request: Request) -> Response:
     """Send a webhook, or those of an order, again, and respond when they have been attempted."""
-    webhooks: Webhooks = request.app.state.webhooks
     return await _change_and_deliver(
-        request,
-        Resend,
-        lambda body: webhooks.resend(body.which, alter=body.alter, url=body.url),
+        request, Resend, lambda body: _resend(request.app.state.webhooks, body)
     )
+
+
+def _resend(webhooks: Webhooks, body: Resend) -> Iterable[Delivery]:
+    # Every webhook goes to an address that somebody configured; this call must be no way around.
+    if body.url is not None:
+        webhooks.outbox.check_receiver(body.url)
+    return webhooks.resend(body.which, alter=body.alter, url=body.url)
 
 
 async def send(request: Request) -> Response:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from cfflow.emulator import admin, calls, fault_responses, pages, pages_html
+from cfflow.emulator import admin, admin_http, calls, fault_responses, guard, pages, pages_html
 from cfflow.emulator.asgi import (
     DatedSend,
     RequestHeaders,
@@ -21,13 +22,16 @@ from cfflow.emulator.asgi import (
     peer_address,
     read_body,
     read_headers,
+    read_whole,
     send_response,
+    transport_of,
 )
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.calls import Incoming
 from cfflow.emulator.clock import Clock
 from cfflow.emulator.fault_responses import FaultResponse, send_fault_response
 from cfflow.emulator.faults import Fault, Faults
+from cfflow.emulator.guard import Guard
 from cfflow.emulator.idempotency import IdempotencyKeys
 from cfflow.emulator.limits import Admission, Limits, RateLimits
 from cfflow.emulator.records import Account
@@ -42,7 +46,7 @@ class EmulatorApp(Starlette):
     """A local gateway in one ASGI app.
 
     `state.bank`, `.faults`, `.clock`, `.limits` and `.webhooks` are its parts. Its lifespan
-    delivers the webhooks; without a server, call `deliver`.
+    delivers the webhooks; without a server, call `deliver`. allowed_hosts: see `create_app`.
 
     Calls below /pg skip Starlette's middleware: benchmarks measure them, and a dropped
     connection needs the server's own `send`. Everything else is an ordinary route.
@@ -55,6 +59,7 @@ class EmulatorApp(Starlette):
         clock: Clock,
         limits: Limits | None = None,
         webhooks: Mapping[str, Any] | None = None,
+        allowed_hosts: Iterable[str] = (),
     ) -> None:
         super().__init__(routes=[*admin.routes(), *pages.routes()], lifespan=_delivering)
         self.state.bank = self._bank = bank
@@ -71,6 +76,7 @@ class EmulatorApp(Starlette):
         self._keys = IdempotencyKeys()
         self._request_ids = count(1)
         self._closing = asyncio.Event()
+        self._guard = Guard(allowed_hosts)
         # The settings that `reset` restores.
         self._first_chaos = faults.chaos
         self._first_limits = dict(self._limits.per_minute)
@@ -102,12 +108,45 @@ class EmulatorApp(Starlette):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request: the gateway's calls here, everything else by Starlette."""
-        path = scope["path"] if scope["type"] == "http" else ""
-        send = DatedSend(send, self._clock) if path else send
-        if path.startswith(f"{PREFIX}/") and not path.startswith(f"{pages_html.VIEW}/"):
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        path, send = scope["path"], DatedSend(send, self._clock)
+        is_page = path.startswith(f"{pages_html.VIEW}/")
+        if path.startswith(f"{PREFIX}/") and not is_page:
             await self._serve(scope, receive, send)
         else:
+            await self._serve_own(scope, receive, send, is_page=is_page)
+
+    async def _serve_own(
+        self, scope: Scope, receive: Receive, send: Send, *, is_page: bool
+    ) -> None:
+        """Serve a page, or a call of the emulator's own API.
+
+        A page checks the origin itself: a shop may send its customer there by a form.
+        """
+        headers = read_headers(scope)
+        try:
+            self._check_host(headers, send)
+            if scope["method"] not in guard.SAFE and not is_page:
+                guard.check_origin(headers.host, headers.origin)
+                guard.check_json(Headers(scope=scope))
+                receive = await read_whole(receive)
+        except ConnectionResetError:
+            return
+        except Refused as refusal:
+            response = admin_http.json_response({"message": refusal.message}, refusal.status)
+            await response(scope, receive, send)
+        else:
             await super().__call__(scope, receive, send)
+
+    def _check_host(self, headers: RequestHeaders, send: Send) -> None:
+        """Raise `Refused` (403) if the request was sent to another host.
+
+        A call in this process, without a socket, may name any: no page can make one.
+        """
+        if transport_of(send) is not None:
+            self._guard.check_host(headers.host)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope)
@@ -116,6 +155,9 @@ class EmulatorApp(Starlette):
         admission: Admission | None = None
         try:
             raw = await read_body(receive)
+            self._check_host(headers, send)
+            if scope["method"] not in guard.SAFE:
+                guard.check_origin(headers.host, headers.origin)
             call, ids, account = self._identify(scope, headers)
             if not self._limits.empty:
                 admission = self._admit(call, account, peer_address(scope, send))
@@ -228,13 +270,16 @@ def create_app(
     clock: Clock | None = None,
     rate_limits: RateLimits | None = None,
     webhooks: Mapping[str, Any] | None = None,
+    allowed_hosts: Iterable[str] = (),
 ) -> EmulatorApp:
     """Return a local gateway as an ASGI app, for a server or for in-process calls.
 
     Without arguments it has the two default accounts and no rate limits. rate_limits:
     "production", "sandbox", or calls per minute by call. webhooks: settings, as
-    `Webhooks.configure` takes them. In-process, a fault that drops the connection raises
-    `ConnectionDropped` instead. Raises `ValueError` for invalid rate limits or settings.
+    `Webhooks.configure` takes them. allowed_hosts: names and addresses under which it may be
+    called, besides those of loopback: where a server of your own listens. In-process, a fault that
+    drops the connection raises `ConnectionDropped` instead. Raises `ValueError` for invalid rate
+    limits or settings.
     """
     return EmulatorApp(
         Bank() if bank is None else bank,
@@ -242,6 +287,7 @@ def create_app(
         Clock() if clock is None else clock,
         Limits(rate_limits),
         webhooks,
+        allowed_hosts,
     )
 
 

@@ -28,7 +28,10 @@ class ConnectionDropped(ConnectionAbortedError):
 
 @dataclass(slots=True)
 class RequestHeaders:
-    """The request headers that the gateway reads; empty where they were not sent."""
+    """The request headers that the gateway reads; empty where they were not sent.
+
+    origin: which page's browser sent the request; None: no browser, or a page of the same origin.
+    """
 
     version: str = ""
     client_id: str = ""
@@ -36,6 +39,7 @@ class RequestHeaders:
     request_id: bytes = b""
     idempotency_key: str = ""
     host: str = "127.0.0.1"
+    origin: str | None = None
 
 
 _FIELDS = {
@@ -44,6 +48,7 @@ _FIELDS = {
     b"x-client-secret": "client_secret",
     b"x-idempotency-key": "idempotency_key",
     b"host": "host",
+    b"origin": "origin",
 }
 
 
@@ -97,6 +102,18 @@ async def read_body(receive: Receive) -> bytes:
             raise Refused(413, "request_failed", "the body is too long", "invalid_request_error")
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def read_whole(receive: Receive) -> Receive:
+    """Read the whole body, and return a `receive` that has it. Raises as `read_body` does."""
+    whole: dict[str, Any] | None = {"type": "http.request", "body": await read_body(receive)}
+
+    async def replay() -> MutableMapping[str, Any]:
+        nonlocal whole
+        message, whole = whole, None
+        return await receive() if message is None else message
+
+    return replay
 
 
 def decode_body(raw: bytes) -> Mapping[str, Any]:

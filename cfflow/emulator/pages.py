@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from cfflow.emulator import otp, pages_html
+from cfflow.emulator import guard, otp, pages_html
 from cfflow.emulator.asgi import read_body
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.customer import Customer, takes_otp
@@ -81,8 +81,11 @@ async def redirect_to_bank(request: Request) -> Response:
 async def _visit(request: Request, *, native: bool) -> Response:
     try:
         fields = await _read_form(request) if request.method == "POST" else None
+        if fields is not None and "decision" in fields:
+            guard.check_press(request.headers)
     except Refused as refusal:
-        return _html(pages_html.refusal("Too long", refusal.message), refusal.status)
+        title = "Too long" if refusal.status == 413 else "Not from this page"
+        return _html(pages_html.refusal(title, refusal.message), refusal.status)
     bank: Bank = request.app.state.bank
     now_s = request.app.state.clock.now()
     bank.advance(now_s)

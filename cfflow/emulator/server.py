@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -115,7 +115,8 @@ class ServerSettings(TypedDict, total=False):
     client_id, client_secret: replace those of the first account. options, seed: how the
     bank behaves, and the seed of its ids. rate_limits: as in `create_app`. webhook_url: where
     the webhooks of orders without a `notify_url` go. webhook_version: of their bodies and
-    headers. chaos: random faults.
+    headers. chaos: random faults. allowed_hosts: further names and addresses under which it may
+    be called; those of loopback and where it listens always work.
     """
 
     client_id: str
@@ -126,6 +127,7 @@ class ServerSettings(TypedDict, total=False):
     webhook_url: str | None
     webhook_version: WebhookVersion
     chaos: Chaos | None
+    allowed_hosts: Sequence[str]
 
 
 def serve(
@@ -144,7 +146,7 @@ def serve(
     Raises, before anything runs, `OSError` when it cannot listen on the address and
     `ValueError` for invalid rate limits or an invalid URL.
     """
-    app = _create_app(**settings)
+    app = _create_app(host, **settings)
     listener = bind(host, port)
     base_url = f"{origin_of(listener)}/pg"
 
@@ -167,7 +169,7 @@ async def running_emulator(
 
     Takes the address and settings that `serve` takes, and raises what it raises.
     """
-    app = _create_app(**settings)
+    app = _create_app(host, **settings)
     listener = bind(host, port)
     ready = asyncio.Event()
     server = EmulatorServer(app, ready.set)
@@ -184,6 +186,7 @@ async def running_emulator(
 
 
 def _create_app(
+    host: str,
     *,
     client_id: str = DEFAULT_CLIENT_ID,
     client_secret: str = DEFAULT_CLIENT_SECRET,
@@ -193,13 +196,23 @@ def _create_app(
     webhook_url: str | None = None,
     webhook_version: WebhookVersion = NEWEST_WEBHOOK_VERSION,
     chaos: Chaos | None = None,
+    allowed_hosts: Sequence[str] = (),
 ) -> EmulatorApp:
-    """Return the app for `ServerSettings`. Raises `ValueError` for invalid ones."""
+    """Return the app for `ServerSettings`, for a socket on `host`.
+
+    Raises `ValueError` for invalid ones.
+    """
     bank = Bank(accounts=accounts(client_id, client_secret), options=options, seed=seed)
     faults = Faults(seed)
     faults.chaos = chaos
     webhooks = {"url": webhook_url, "version": webhook_version}
-    app = create_app(bank, faults=faults, rate_limits=rate_limits, webhooks=webhooks)
+    app = create_app(
+        bank,
+        faults=faults,
+        rate_limits=rate_limits,
+        webhooks=webhooks,
+        allowed_hosts=(host, *allowed_hosts),
+    )
     app.state.webhooks.secret = client_secret
     return app
 

@@ -195,6 +195,17 @@ class Outbox:
         delivery.held = False
         self._schedule(delivery, now_s, automatic=False, alter=alter)
 
+    def check_receiver(self, url: str) -> None:
+        """Raise `ValueError` for a URL that is not set, and to which no delivery goes."""
+        _check(url)
+        if url not in self.settings.urls and all(
+            each.url != url for each in self.deliveries.values()
+        ):
+            raise ValueError(
+                "url : is no receiver yet; set it first: PUT /_emulator/webhooks/settings,"
+                " or cfflow emulator webhooks --send-to URL"
+            )
+
     def hold(self) -> None:
         """Hold every pending and every new delivery until it is released."""
         self.configure(hold=True)

@@ -19,8 +19,10 @@ import cfflow.emulator
 from cfflow.emulator import BankOptions, EmulatorProcess, running_emulator, serve
 from cfflow.emulator.__main__ import main
 from tests.emulator.emulator_kit import order_body
+from tests.faces.faces_kit import environment
 
 PACKAGE = Path(cfflow.emulator.__file__).parent
+EVERYWHERE = "0.0.0.0"  # noqa: S104  a host that a user may ask for
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
 
@@ -101,6 +103,28 @@ def test_a_used_port_is_an_error_before_the_start(
             serve(port=port, announce=lambda _: pytest.fail("it announced itself"))
         assert main(["--port", str(port)]) == 1
     assert "cannot listen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["cfflow", "cfflow.emulator"])
+@pytest.mark.parametrize(("host", "warns"), [(EVERYWHERE, True), ("127.0.0.1", False)])
+def test_a_host_for_the_network_is_warned_about(module: str, host: str, warns: bool) -> None:
+    """On standard error: programs read the other one."""
+    command = [sys.executable, "-m", module, *(["emulator"] if module == "cfflow" else [])]
+    with subprocess.Popen(
+        [*command, "--host", host, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            assert process.stdout.readline().startswith("{")
+        finally:
+            process.terminate()
+        complaints = process.stderr.read()
+    assert ("anybody in the network" in complaints) is warns
+    assert warns or complaints == ""
 
 
 def test_an_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
