@@ -11,6 +11,7 @@ import asyncio
 import builtins
 import random
 import re
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
@@ -57,6 +58,11 @@ _TEMPORARY: Final = (
     RedisClusterException,
     OSError,
 )
+#: A server that ends in the middle of a TLS connection: it may be back in a moment.
+_CUT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+#: OpenSSL's numbers for a certificate whose issuer is not among the trusted authorities.
+_UNKNOWN_ISSUER: Final = frozenset({18, 19, 20, 21})
+_OWN_AUTHORITY: Final = "; if it is the right one, name its authority: ?ssl_ca_certs=FILE"
 #: Words with which a server refuses a command that it would accept at another time. Redis 6.2
 #: wraps them into the script's error, so they are searched for in the whole text.
 _REFUSALS: Final = {
@@ -123,6 +129,7 @@ class RedisLink:
         }
         self._client: Client | None = None
         self._was_opened = False
+        self._is_opening = False
         self.is_cluster = False
 
     @property
@@ -142,7 +149,13 @@ class RedisLink:
         Raises `ConfigError`, `StoreUnavailable` or `StoreError`. If it does, the caller must still
         call `aclose`.
         """
-        self._was_opened = True
+        self._was_opened = self._is_opening = True
+        try:
+            await self._connect()
+        finally:
+            self._is_opening = False
+
+    async def _connect(self) -> None:
         self._client = single = client_of(Redis, Sealed(self.url), self._options)
         unknown, about = "", {}
         try:
@@ -346,7 +359,12 @@ class RedisLink:
         return replies
 
     async def _guarded(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Run a call within the deadline, retry temporary errors, and translate all others."""
+        """Run a call within the deadline, retry temporary errors, and translate all others.
+
+        A password or a certificate that is refused is a wrong setting while the store opens. Later
+        it is `StoreUnavailable`: a gateway call may have been made, and only the errors of a store
+        get to carry that.
+        """
         place = shown(self.url)
         try:
             async with asyncio.timeout(self._deadline_s), self._slots:
@@ -354,9 +372,14 @@ class RedisLink:
         except builtin_timeout:
             text = f"no reply from Redis at {place} in {self._deadline_s:g} s"
         except AuthenticationError as error:
-            raise ConfigError(f"Redis at {place} refuses the password: {error}") from None
+            text = f"Redis at {place} refuses the password: {error}"
+            if self._is_opening:
+                raise ConfigError(text) from None
         except _TEMPORARY as error:
-            text = f"Redis at {place} cannot be reached: {error}"
+            problem = tls_problem(error)
+            text = f"Redis at {place} cannot be reached: {problem or error}"
+            if problem and self._is_opening:
+                raise ConfigError(text) from None
         except RedisError as error:
             word = _refusal_word(error)
             if _is_no_right(error):
@@ -409,7 +432,7 @@ def _packed(connection: Connection, command: tuple[Any, ...]) -> Sequence[bytes]
 
 def _is_temporary(error: Exception) -> bool:
     """Return whether the same command may succeed in a moment."""
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, AuthenticationError) or tls_problem(error):
         return False
     return isinstance(error, _TEMPORARY) or _refusal_word(error) in {"READONLY", "BUSY"}
 
@@ -426,6 +449,23 @@ def not_permitted(url: str, commands: str, error: Exception | None = None) -> st
         f"the Redis at {shown(url)} does not permit its user {what}{reply};"
         f" {_RIGHTS_PAGE} has the ACL line that cfflow needs"
     )
+
+
+def tls_problem(error: Exception) -> str | None:
+    """Return why no TLS connection can be made until a person acts; None for any other error.
+
+    redis-py hides the cause behind an error of its own, and a certificate stays refused however
+    often the connection is tried.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            advice = _OWN_AUTHORITY if cause.verify_code in _UNKNOWN_ISSUER else ""
+            return f"its certificate is refused: {cause.verify_message}{advice}"
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT):
+            return f"TLS fails: {cause.reason or cause}"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _refusal_word(error: Exception) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode
 
@@ -32,6 +33,8 @@ _OURS: Final = frozenset(
     }
 )
 
+#: Options that name a file, which the connection to a TLS server needs.
+_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 #: A host with or without a port and a database, or the path of a socket.
 _PLACE: Final = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:/@\[]+)(:\d+)?(/.*)?|/.*")
 #: What a parameter is called that has a secret: `password`, `ssl_password`, a webhook's `token`.
@@ -50,6 +53,10 @@ def _made(kind: type[_C], url: Sealed[str], options: dict[str, Any]) -> _C | Non
     """Return a client, None for an invalid URL: an error's frames would show its password."""
     base, _, query = url.reveal().partition("?")
     kept = [(name, text) for name, text in parse_qsl(query) if name not in _OURS]
+    for name, text in kept:
+        # Later it would look like a server that cannot be reached, and be tried again and again.
+        if name in _FILES and not Path(text).is_file():
+            raise ConfigError(f"redis_url {shown(url)}: there is no file {text!r} ({name})")
     try:
         made = cast("Any", kind).from_url(f"{base}?{urlencode(kept)}" if kept else base, **options)
     except (ValueError, RedisClusterException):
