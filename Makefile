@@ -1,7 +1,6 @@
 # From a clone, with Python 3.11 or newer and make: `make demo` shows it, `make test` proves it.
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
-UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.installed
 # uv trusts its own authorities first, and this machine's where a proxy has one of its own.
@@ -47,7 +46,8 @@ fuzz: $(READY)
 sim: $(READY)
 	@$(BIN)/python -m tests.sim --seeds 10000
 
-# Everything comes from the lock, hash by hash; the project itself goes in as an editable install.
+# Everything comes from the lock, hash by hash, uv itself too: its lines there are what pip gets. Only
+# the project goes in without a hash, as an editable install.
 $(READY): requirements.lock pyproject.toml
 	@test -n '$(PYTHON)' || { \
 	  echo 'cfflow needs Python 3.11 or newer, and none was found: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12' >&2; exit 1; }
@@ -58,7 +58,9 @@ $(READY): requirements.lock pyproject.toml
 	@echo 'Installing what requirements.lock pins into .venv, once ...'
 	@rm -f $(READY)
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes \
+	  --only-binary :all: --requirement .venv/uv.txt
 	@$(SYNC) 2>/dev/null || $(SYNC) --system-certs
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $(READY)

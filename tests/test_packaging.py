@@ -24,6 +24,7 @@ pytestmark = pytest.mark.timeout(300)
 ROOT: Final = Path(__file__).parents[1]
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK: Final = ROOT / "requirements.lock"
+MAKEFILE: Final = ROOT / "Makefile"
 UV: Final = Path(sys.executable).parent / "uv"
 
 #: What a build reads; the rest of the tree is not copied.
@@ -326,6 +327,25 @@ def test_the_lock_pins_every_package_by_its_hashes() -> None:
     for entry in entries:
         assert re.match(r"[A-Za-z0-9][\w.-]*==[\w.!+]+( ;[^\\\n]+)? \\\n", entry), entry[:80]
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), entry[:80]
+
+
+def test_make_installs_nothing_without_a_hash() -> None:
+    """All else is checked by hash; only this tree itself goes in without one."""
+    lines = MAKEFILE.read_text().replace("\\\n", " ").splitlines()
+    installs = [line for line in lines if re.search(r"\bpip (install|sync)\b", line)]
+    assert len(installs) == 3
+    assert [line for line in installs if "--require-hashes" not in line] == [installs[-1]]
+    assert installs[-1].endswith("--no-deps --no-build-isolation --editable .")
+
+
+def test_make_gets_uv_s_hashes_from_the_lock() -> None:
+    """uv installs the rest, so pip gets its lines: one version, a hash for each platform."""
+    (command,) = re.findall(r"@(sed .* requirements\.lock) >", MAKEFILE.read_text())
+    shell = ["/bin/sh", "-c", command.replace("$$", "$")]
+    entry = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"uv==[\d.]+ \\\n(    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", entry)
+    assert entry in LOCK.read_text()
+    assert entry.count("--hash") > 10
 
 
 def test_the_lock_names_no_place() -> None:
