@@ -43,20 +43,28 @@ _SECRET: Final = re.compile("passw|secret|token", re.IGNORECASE)
 
 def client_of(kind: type[_C], url: Sealed[str], options: dict[str, Any]) -> _C:
     """Return a redis-py client of this kind. Raises `ConfigError` for an invalid URL."""
+    missing = _missing_file(url)
+    if missing:
+        # Later it would look like a server that cannot be reached, and be tried again and again.
+        raise ConfigError(f"redis_url {shown(url.reveal())}: there is no file {missing}")
     made = _made(kind, url, options)
     if made is None:
         raise ConfigError(f"redis_url {shown(url.reveal())} is not a Redis URL")
     return made
 
 
+def _missing_file(url: Sealed[str]) -> str:
+    """Return the file that an option of the URL names and that is not there, "" for none."""
+    for name, text in parse_qsl(url.reveal().partition("?")[2]):
+        if name in _FILES and not Path(text).is_file():
+            return f"{text!r} ({name})"
+    return ""
+
+
 def _made(kind: type[_C], url: Sealed[str], options: dict[str, Any]) -> _C | None:
     """Return a client, None for an invalid URL: an error's frames would show its password."""
     base, _, query = url.reveal().partition("?")
     kept = [(name, text) for name, text in parse_qsl(query) if name not in _OURS]
-    for name, text in kept:
-        # Later it would look like a server that cannot be reached, and be tried again and again.
-        if name in _FILES and not Path(text).is_file():
-            raise ConfigError(f"redis_url {shown(url)}: there is no file {text!r} ({name})")
     try:
         made = cast("Any", kind).from_url(f"{base}?{urlencode(kept)}" if kept else base, **options)
     except (ValueError, RedisClusterException):
