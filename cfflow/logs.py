@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from cfflow.core.plan import Change, Plan
+from cfflow.core.printable import safe_json
 from cfflow.core.record import payment_id
 from cfflow.errors import ConfigError
 
@@ -82,7 +83,7 @@ class _Fields(dict[str, Any]):
     """The fields of an event: JSON as text, made only where a handler writes it."""
 
     def __str__(self) -> str:
-        return _encode(dict(self)).decode()
+        return _line(dict(self)).decode()
 
 
 def guarded(log: object | None) -> GuardedLog:
@@ -177,4 +178,11 @@ def _render(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
     """Add level and time and encode: three of structlog's processors in one, for speed."""
     event["level"] = level
     event["timestamp"] = datetime.now(UTC)
-    return _encode(event)
+    return _line(event)
+
+
+def _line(fields: MutableMapping[str, Any]) -> bytes:
+    """Return fields as JSON in which nothing acts on the terminal that may show it."""
+    line = _encode(fields)
+    # JSON escapes control characters of ASCII; DEL is the one that it does not.
+    return line if line.isascii() and b"\x7f" not in line else safe_json(line.decode()).encode()

@@ -125,3 +125,19 @@ def test_a_guarded_log_is_guarded_once() -> None:
     guard = guarded(Broken())
     assert isinstance(guard, GuardedLog)
     assert guarded(guard) is guard
+
+
+@pytest.mark.parametrize("acts", ["\x1b[2J", "\x7f", "\x9b", "\u202e", "\u200b", "\n"])
+def test_nothing_in_a_line_acts_on_a_terminal(
+    acts: str, capfdbinary: pytest.CaptureFixture[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the gateway wrote is escaped, and a program reads the same value."""
+    text = f"a{acts}b"
+    guarded(None).info("worker.failed", reason=text)
+    line = capfdbinary.readouterr().err.decode()
+    with caplog.at_level(logging.INFO):
+        guarded(logging.getLogger("tests.shop")).info("worker.failed", reason=text)
+    kept = caplog.records[-1].getMessage().partition(" ")[2]
+    for shown in (line.rstrip("\n"), kept):
+        assert json.loads(shown)["reason"] == text
+        assert shown.isprintable()

@@ -7,8 +7,10 @@ from typing import Final
 import httpx
 
 from cfflow.emulator import Refused
-from cfflow.errors import CfflowError, FlowError, InvalidSignature, StoreError
+from cfflow.errors import CfflowError, FlowError, InvalidInput, InvalidSignature, StoreError
+from tests.engine.test_any_argument import NEEDLE
 from tests.fuzz import corpus
+from tests.fuzz.argument_probes import ArgumentProbe, MetadataProbe, any_metadata, any_passed
 from tests.fuzz.emulator_probes import BankProbe, Declined, ServedProbe, any_body, any_request
 from tests.fuzz.gateway_probes import (
     AnswerProbe,
@@ -48,6 +50,8 @@ TARGETS: Final = {
     "answers": Target(AnswerProbe, any_answer(), (CfflowError,), _CARD, 200),
     "compressed": Target(InflateProbe, any_packed(), _UNREAD, inputs=120),
     "steps": Target(StepProbe, step_answers(), (CfflowError,), _CARD, 60),
+    "arguments": Target(ArgumentProbe, any_passed(), (CfflowError,), (NEEDLE,), 150),
+    "metadata": Target(MetadataProbe, any_metadata(), (InvalidInput,), (NEEDLE,), 100),
     "stored": Target(StoredProbe, any_stored(), (StoreError,), inputs=200),
     "payments": Target(PaymentProbe, any_payment(), (CfflowError,), inputs=60),
     "printed": Target(PrintProbe, any_printed(), (CfflowError,), inputs=80),
