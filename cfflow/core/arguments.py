@@ -19,7 +19,7 @@ from cfflow.errors import InvalidAmount, InvalidInput, PaymentNotFound
 ORDER_ID: Final = re.compile(facts.ORDER_ID_PATTERN)
 _OTP: Final = re.compile(rf"[0-9]{{{facts.OTP_DIGITS_MIN},{facts.OTP_DIGITS_MAX}}}")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
-_NAME: Final = re.compile(r"[a-z][a-z_]{0,40}")
+_NAME: Final = re.compile(r"[a-z][a-z_-]{0,40}")
 _ATTEMPT_ID: Final = re.compile(facts.CF_PAYMENT_ID_PATTERN)
 _ID_MAX: Final = 10**64
 _KEY: Final = re.compile(r"[\x21-\x7e]{0,255}")

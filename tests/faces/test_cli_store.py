@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(240)
 WHO = ("--actor", "asha", "--note", "the old server is gone")
 ACCOUNT = {
     "CASHFREE_CLIENT_ID": "TEST_one",
-    "CASHFREE_CLIENT_SECRET": "secret-of-tests",
+    "CASHFREE_CLIENT_SECRET": "a-secret-of-the-tests",
     "CASHFREE_ENVIRONMENT": "sandbox",
 }
 

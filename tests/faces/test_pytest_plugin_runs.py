@@ -103,10 +103,11 @@ def test_the_orchestrator_lives_on_the_test_s_own_loop(
 def test_the_suite_for_stores_passes_in_a_project_of_its_own(
     mode: str, run: pytest.Pytester
 ) -> None:
-    """In both modes of pytest-asyncio, and without a warning; no test is skipped."""
+    """In both modes of pytest-asyncio, and without a warning; no test but one is skipped."""
     run.makepyfile(A_STORE_OF_THEIR_OWN)
     done = run.runpytest_subprocess("-q", "-W", "error", f"--asyncio-mode={mode}")
-    done.assert_outcomes(passed=_tests_of(StoreConformance))
+    # One test needs strays beside the orders, which the store in memory cannot hold.
+    done.assert_outcomes(passed=_tests_of(StoreConformance) - 1, skipped=1)
 
 
 def _tests_of(suite: type) -> int:

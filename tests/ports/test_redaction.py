@@ -618,9 +618,12 @@ def test_a_sealed_value_is_written_nowhere() -> None:
 # a process that dies
 
 DYING = """
-import asyncio, faulthandler, logging, sys
+import asyncio, faulthandler, logging, signal, sys
 from pathlib import Path
 import cfflow
+
+# A shell that starts the tests in the background lets them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 faulthandler.enable(all_threads=True)
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
