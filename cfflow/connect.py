@@ -85,7 +85,8 @@ def connect(
     by default; `partitions` are the parts that the keys are spread over, fixed for a store's life.
     `limits` are your account's calls per minute, where they are not the usual ones:
     `create_order`, `fetch_order`, `fetch_payments`, `fetch_payment`, `pay`; None: no limit until a
-    response names one. `log` is a structlog logger. `store` replaces the one of `redis_url`.
+    response names one. `log` is a structlog logger, or one of the standard library.
+    `store` replaces the one of `redis_url`.
     `min_replicas`: a step is sent only when so many replicas of the Redis have it, else
     `StoreUnavailable` and nothing is sent; not on a cluster. `webhook_secrets`: further secrets
     that may sign notifications, while the client secret is being replaced.
