@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -149,6 +152,19 @@ def test_bytes_that_are_no_toml_are_a_flow_error(text: bytes) -> None:
         parse(text, file="mine.toml")
 
 
+@contextmanager
+def limited(most_s: float) -> Iterator[None]:
+    """Expect that a block takes no more of the processor, without what collects garbage."""
+    gc.collect()
+    gc.disable()
+    began_s = time.process_time()
+    try:
+        yield
+        assert time.process_time() - began_s < most_s
+    finally:
+        gc.enable()
+
+
 def filled(line: str) -> str:
     """Return as many such lines as a flow may have, each with a key of its own."""
     lines = [line.replace("#", str(number)) for number in range(FLOW_MAX_B // len(line))]
@@ -179,10 +195,8 @@ SLOW = {
 def test_no_text_within_the_limits_takes_long(name: str) -> None:
     """It comes out of a file or out of Redis, and the loop of a checkout waits for it."""
     text = SLOW[name][: FLOW_MAX_B - 1].encode()
-    began_s = time.process_time()
-    with pytest.raises(FlowError):
+    with limited(0.5), pytest.raises(FlowError):
         parse(text, stored=True)
-    assert time.process_time() - began_s < 1
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -200,10 +214,8 @@ def test_a_text_over_the_limits_is_refused_before_it_is_parsed(
     text: str, reason: str, stored: bool
 ) -> None:
     """A key of 30,000 parts would take 14 seconds."""
-    began_s = time.process_time()
-    with pytest.raises(FlowError, match=f"mine: .*{reason}"):
+    with limited(0.1), pytest.raises(FlowError, match=f"mine: .*{reason}"):
         parse(text.encode(), file="mine", stored=stored)
-    assert time.process_time() - began_s < 0.2
 
 
 def test_a_line_is_counted_in_characters() -> None:
