@@ -149,7 +149,8 @@ class Engine:
         flow = await self.flows.flow_of(snapshot, self.store)
         shared = self.orders.shared(snapshot.order_id)
         try:
-            return await self._ask_about(snapshot, what_to_ask(snapshot, self.store.now_ms()))
+            what = what_to_ask(snapshot, self.store.now_ms())
+            return await self._ask_about(snapshot, what, flow)
         except CfflowError as error:
             self._complete(error, snapshot, shared, flow)
             raise
@@ -406,7 +407,7 @@ class Engine:
             if isinstance(error, GatewayRejected) and error.fetch_first:
                 # Nothing is due, but the refusal shows that the gateway has more information.
                 what = Ask.PAYMENT if snapshot.record.cf_payment_id else Ask.ORDER
-                snapshot = await self._ask_about(snapshot, what)
+                snapshot = await self._ask_about(snapshot, what, flow)
         except (StoreError, GatewayError, PaymentNotFound) as trouble:
             # The operation is still open in the store: an inquiry will close it.
             self._log.warning("payment.unsettled", payment_id=snapshot.id, error=str(trouble))
@@ -434,8 +435,7 @@ class Engine:
 
     # inquiries
 
-    async def _ask_about(self, snapshot: Snapshot, what: Ask) -> Snapshot:
-        flow = await self.flows.flow_of(snapshot, self.store)
+    async def _ask_about(self, snapshot: Snapshot, what: Ask, flow: Flow) -> Snapshot:
         event = await self.ask(snapshot.order, Look(what, (snapshot.n,)), flow)
         return snapshot if event is None else await self.settle(snapshot, event, flow)
 
