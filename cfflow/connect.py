@@ -14,7 +14,6 @@ from cfflow.cashfree import facts
 from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.environment import base_url_of, is_local
 from cfflow.cashfree.transport import GatewayTransport
-from cfflow.core.arguments import shown_name
 from cfflow.core.sealed import Sealed, sealed
 from cfflow.errors import ConfigError
 from cfflow.limits.budget import Budget, limits_of
@@ -215,10 +214,7 @@ def open_store(
             Path(folder) if folder else None, namespace=prefix, partitions=partitions, owner=owner
         )
     if _scheme(url) not in _SCHEMES:
-        raise ConfigError(
-            "redis_url must begin with redis://, rediss://, unix:// or embedded:;"
-            f" it begins with another scheme, {shown_name(_scheme(url))}"
-        )
+        raise ConfigError("redis_url must begin with redis://, rediss://, unix:// or embedded:")
     return RedisStore(
         url,
         namespace=prefix,

@@ -66,7 +66,7 @@ def limits_of(
         raise ConfigError('limits must be a dict: limits={"pay": 100}')
     for name, limit in (given or {}).items():
         if name not in limits:
-            raise ConfigError(f"limits: there is no call {shown_name(name)}: {', '.join(limits)}")
+            raise ConfigError(f"limits: no call {shown_name(name)}; there are {', '.join(limits)}")
         if limit is not None and (type(limit) is not int or limit < 1):
             raise ConfigError(f"limits: {name} must be calls per minute from 1 on, or None")
         limits[Call(name)] = limit
