@@ -60,19 +60,28 @@ from cfflow.errors import (
     StoreUnavailable,
     TooManyPayments,
 )
-from cfflow.feed.feed import Feed, FeedEvent, FeedGap, FeedItem, FeedNotification
+from cfflow.feed.feed import (
+    Feed,
+    FeedEvent,
+    FeedGap,
+    FeedHoldExpiring,
+    FeedItem,
+    FeedNotification,
+    FeedReview,
+)
 from cfflow.limits.budget import Budget
 from cfflow.logs import Log
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.protocol import Store
+from cfflow.views import show
 from cfflow.views.history import HistoryEntry
-from cfflow.views.payment import OpenOperation, Otp, Payment
+from cfflow.views.payment import OpenOperation, Otp, Payment, PaymentReview
 from cfflow.views.status import Status, StoreDecision
 from cfflow.views.why import Why
 from cfflow.webhooks import Receipt
 from cfflow.worker import Report, Worker
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "UPI",
@@ -96,8 +105,10 @@ __all__ = [
     "Feed",
     "FeedEvent",
     "FeedGap",
+    "FeedHoldExpiring",
     "FeedItem",
     "FeedNotification",
+    "FeedReview",
     "FetchedOrder",
     "FlowError",
     "Gateway",
@@ -129,6 +140,7 @@ __all__ = [
     "PaymentEntity",
     "PaymentMethod",
     "PaymentNotFound",
+    "PaymentReview",
     "RateLimited",
     "Receipt",
     "Redirect",
@@ -152,4 +164,5 @@ __all__ = [
     "Worker",
     "__version__",
     "connect",
+    "show",
 ]

@@ -21,6 +21,7 @@ import msgspec
 from cfflow.cashfree.gateway import Gateway
 from cfflow.cashfree.inquiries import ask
 from cfflow.cashfree.steps import StepCall
+from cfflow.core.authors import CALLER, Author
 from cfflow.core.decide import Ended, Event, Inquired, Refused, decide_all, is_about
 from cfflow.core.due import Ask, Look, in_flight, what_to_ask
 from cfflow.core.flow import Flow
@@ -166,11 +167,20 @@ class Engine:
         )
 
     async def settle(
-        self, snapshot: Snapshot, event: Event, flow: Flow, started_at: float | None = None
+        self,
+        snapshot: Snapshot,
+        event: Event,
+        flow: Flow,
+        started_at: float | None = None,
+        author: Author = CALLER,
     ) -> Snapshot:
         """Commit what an event changes of one payment and return the payment."""
         order = await self.settle_all(
-            snapshot.order, {snapshot.n: event}, {snapshot.n: flow}, started_at=started_at
+            snapshot.order,
+            {snapshot.n: event},
+            {snapshot.n: flow},
+            started_at=started_at,
+            author=author,
         )
         return order.payment(snapshot.n)
 
@@ -182,11 +192,15 @@ class Engine:
         *,
         started_at: float | None = None,
         lease: str = "",
+        author: Author = CALLER,
     ) -> Order:
-        """Commit what events change of an order's payments, in one commit; return the order."""
+        """Commit what events change of an order's payments, in one commit; return the order.
+
+        `author` is who asked: the history says so of what no open step has brought about.
+        """
 
         def plan(newest: Order, now_ms: int) -> Plan:
-            return _decided(newest, events, flows, now_ms)
+            return _decided(newest, events, flows, now_ms, author)
 
         return await self.write(order, plan, started_at=started_at, lease=lease)
 
@@ -244,7 +258,13 @@ class Engine:
         return order
 
     async def ask_to_verify(
-        self, order: Order, restart: Restart, flows: Mapping[int, Flow], *, lease: str = ""
+        self,
+        order: Order,
+        restart: Restart,
+        flows: Mapping[int, Flow],
+        *,
+        lease: str = "",
+        author: Author = CALLER,
     ) -> Order:
         """Ask about all attempts of an order, and commit the answer for all of its payments.
 
@@ -264,7 +284,7 @@ class Engine:
         def plan(newest: Order, now_ms: int) -> Plan:
             whole = newest.siblings.keys() == flows.keys()
             found = event if whole else msgspec.structs.replace(event, verified="")
-            made = _decided(newest, dict.fromkeys(flows, found), flows, now_ms)
+            made = _decided(newest, dict.fromkeys(flows, found), flows, now_ms, author)
             if is_enough or not is_ours:
                 return made
             after = asked_once(made.after, restart, asked_at_ms)
@@ -384,7 +404,7 @@ class Engine:
         Of a step that was sent more than once, the refusal is about the newest call only. An
         inquiry finds out what the others did; the core closes the step when none can act any more.
         """
-        refused = Refused(operation.sequence, _why(error), operation.sends)
+        refused = Refused(operation.sequence, _why(error), operation.sends, error.request_id)
         if operation.sends == 1:
             return await self._failed(snapshot, refused, flow, error)
         ended = Ended(operation.sequence, sends=operation.sends)
@@ -441,7 +461,11 @@ class Engine:
 
 
 def _decided(
-    order: Order, events: Mapping[int, Event], flows: Mapping[int, Flow], now_ms: int
+    order: Order,
+    events: Mapping[int, Event],
+    flows: Mapping[int, Flow],
+    now_ms: int,
+    author: Author,
 ) -> Plan:
     """Return the plan of several events. Raises `PaymentNotFound` for a payment that is gone.
 
@@ -450,7 +474,7 @@ def _decided(
     for n in events:
         if not order.has(n):
             raise PaymentNotFound(f"there is no payment {order.id}.{n} any more")
-    return decide_all(order, events, flows, now_ms)
+    return decide_all(order, events, flows, now_ms, author)
 
 
 def _unresolved(snapshot: Snapshot) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 import msgspec
 import structlog
 
+from cfflow.core.news import reviews_changed
 from cfflow.core.plan import Change, Plan
 from cfflow.core.printable import safe_json
 from cfflow.core.record import payment_id
@@ -158,14 +159,13 @@ def _log_change(log: Log, order_id: str, change: Change, started_at: float) -> N
             observation=walked.proof,
             version=record.version,
             request_id=walked.request_id,
+            cause=walked.author.cause.value,
+            actor=walked.author.actor,
             duration_ms=round((time.perf_counter() - started_at) * 1000, 3),
         )
-    previous = () if change.previous is None else change.previous.reviews
-    if record.reviews is previous:
-        return
-    known = {(review.reason, review.at_ms, review.detail) for review in previous}
-    for review in record.open_reviews:
-        if (review.reason, review.at_ms, review.detail) not in known:
+    for news in reviews_changed(change):
+        if news.is_open:
+            review = news.review
             log.warning(
                 "payment.review", payment_id=name, reason=review.reason, detail=review.detail
             )

@@ -18,6 +18,7 @@ from cfflow.core.adoption import adopt
 from cfflow.core.arguments import (
     LEFT_OUT,
     LeftOut,
+    check_actor,
     check_amount,
     check_currency,
     check_metadata,
@@ -27,6 +28,7 @@ from cfflow.core.arguments import (
     check_text,
     check_version,
 )
+from cfflow.core.authors import Author, Cause
 from cfflow.core.chart import State
 from cfflow.core.decide import Inquired, is_about
 from cfflow.core.due import resend, resendable
@@ -41,9 +43,10 @@ from cfflow.core.order import (
     concerned,
     notice_digest,
     standing_payment,
+    why_not_replaced,
 )
 from cfflow.core.people import abandon, acknowledge, resolve
-from cfflow.core.plan import Plan
+from cfflow.core.plan import Plan, joined
 from cfflow.core.record import Record, payment_id
 from cfflow.core.sealed import Sealed
 from cfflow.core.steps import (
@@ -62,6 +65,7 @@ from cfflow.errors import (
     Conflict,
     GatewayUnavailable,
     InvalidAmount,
+    InvalidInput,
     InvalidSignature,
 )
 from cfflow.limits.budget import Budget
@@ -124,14 +128,20 @@ class Orchestrator(Reader):
         amount: Decimal | int | str | None = None,
         currency: str = "INR",
         metadata: dict[str, Any] | None = None,
+        replace: bool = False,
+        actor: str | None = None,
     ) -> Payment:
         """Begin to pay an order, or return the payment with which it is being paid.
 
         `flow` is a flow's name; `amount` the order's, in rupees, None to take over the
         gateway's. Idempotent: an open payment is returned as it is. Moves no money.
-        Raises `FlowError` (unknown flow), `Conflict` (the open payment has another flow,
-        amount or currency), `AlreadyPaid`, `TooManyPayments`, `InvalidInput`, `StoreUnavailable`,
-        `StoreReplaced`.
+
+        `replace`: abandon the open payment and begin the next one, of this flow and with its
+        metadata unless you pass some. The old attempt can still take money; it is watched to
+        its end. Not while the bank owes an outcome: `Conflict` says which. `actor` is who wants
+        it. Raises `FlowError` (unknown flow), `Conflict` (the open payment has another flow,
+        amount or currency), `AlreadyPaid`, `TooManyPayments`, `InvalidInput`,
+        `StoreUnavailable`, `StoreReplaced`.
         """
         rules = self.flows.named(flow)
         exact = None if amount is None else amount_of(amount)
@@ -143,14 +153,20 @@ class Orchestrator(Reader):
             amount=exact,
             metadata=check_metadata(metadata),
         )
-        order = Order(id=check_order_id(order_id))
+        order, author = Order(id=check_order_id(order_id)), _caller(actor)
+        if type(replace) is not bool:
+            raise InvalidInput("replace must be True or False")
         for _ in range(_STARTS_MAX):
             standing = standing_payment(order)
-            if standing is not None:
+            if standing is None:
+                plan = begin_payment(order, record, rules)
+            elif replace and not standing.is_paid:
+                plan = await self._replacing(order, standing.n, record, rules, author)
+            else:
                 return await self._standing(order, standing, record)
-            written = await self.orders.commit(begin_payment(order, record, rules))
+            written = await self.orders.commit(plan)
             if written.outcome is Outcome.APPLIED:
-                return await self.shown(written.plan.snapshot)
+                return await self.shown(written.order.payment(len(written.order.payments)))
             if written.marker:
                 raise AlreadyPaid(
                     f"order {order_id} was paid by {written.marker}, which has been purged"
@@ -160,23 +176,42 @@ class Orchestrator(Reader):
             order = Order(id=order_id) if gone else written.order
         raise Conflict(f"order {order_id} is being changed without end; nothing was started")
 
+    async def _replacing(
+        self, order: Order, n: int, wanted: Record, rules: Flow, author: Author
+    ) -> Plan:
+        """Return the plan that abandons an open payment and begins the next one."""
+        held = order.payment(n)
+        await self._check_same(held, wanted, "currency", "amount")
+        reason = why_not_replaced(held)
+        if reason is not None:
+            text = f"{held.id} cannot be replaced: {reason}"
+            raise Conflict(text, payment=await self.shown(held))
+        flow, now_ms = await self._flow_of(held), self.store.now_ms()
+        given_up = abandon(held, flow, now_ms, author=author)
+        record = msgspec.structs.replace(
+            wanted,
+            metadata=wanted.metadata or held.record.metadata,
+            amount=held.record.amount if wanted.amount is None else wanted.amount,
+        )
+        return joined([given_up, begin_payment(given_up.after, record, rules)])
+
     async def _standing(self, order: Order, standing: Standing, wanted: Record) -> Payment:
         """Return the payment that keeps its order, or raise where it is not what was wanted."""
         held = order.payment(standing.n)
         payment = await self.shown(held)
         if standing.is_paid:
             raise AlreadyPaid(f"order {order.id} was paid by {payment.id}", payment=payment)
-        amount = held.record.amount if wanted.amount is None else wanted.amount
-        differs: dict[str, tuple[object, object]] = {
-            "flow": (payment.flow, wanted.flow),
-            "currency": (payment.currency, wanted.currency),
-            "amount": (held.record.amount, amount),
-        }
-        for name, (has, asked) in differs.items():
-            if has != asked:
-                text = f"{payment.id} is open with {name} {has}, not {asked}"
-                raise Conflict(text, payment=payment)
+        await self._check_same(held, wanted, "flow", "currency", "amount")
         return payment
+
+    async def _check_same(self, held: Snapshot, wanted: Record, *names: str) -> None:
+        """Raise `Conflict` where an open payment is not of what was wanted."""
+        record = held.record
+        for name in names:
+            has, asked = getattr(record, name), getattr(wanted, name)
+            if has != asked and not (name == "amount" and asked is None):
+                text = f"{held.id} is open with {name} {has}, not {asked}"
+                raise Conflict(text, payment=await self.shown(held))
 
     async def pay(
         self,
@@ -187,6 +222,7 @@ class Orchestrator(Reader):
         save_instrument: bool | None = None,
         offer_id: str | None = None,
         expected_version: int | None = None,
+        actor: str | None = None,
     ) -> Payment:
         """Start the attempt: the customer's next step is in `next_action`.
 
@@ -208,6 +244,7 @@ class Orchestrator(Reader):
         body = pay_body(session, chosen, save_instrument=save_instrument, offer_id=offer_id)
         begin = partial(
             begin_pay,
+            author=_caller(actor),
             instrument=chosen.instrument(),
             gateway_at_ms=self.gateway.clock.earliest_at_ms(),
         )
@@ -215,7 +252,12 @@ class Orchestrator(Reader):
         return await self.shown(await self.engine.step(held, begin, call, fresh=fresh))
 
     async def submit_otp(
-        self, payment: Payment | str, otp: str, *, expected_version: int | None = None
+        self,
+        payment: Payment | str,
+        otp: str,
+        *,
+        expected_version: int | None = None,
+        actor: str | None = None,
     ) -> Payment:
         """Submit the OTP; on success the payment is asked for at once.
 
@@ -226,30 +268,41 @@ class Orchestrator(Reader):
         sealed = Sealed(otp)
         del otp
         check_otp(sealed.reveal())
+        begin = partial(begin_submit, author=_caller(actor))
         held, fresh = await self._held(payment, expected_version)
         call = authenticate_call(self.gateway, sealed)
-        return await self.shown(await self.engine.step(held, begin_submit, call, fresh=fresh))
+        return await self.shown(await self.engine.step(held, begin, call, fresh=fresh))
 
     async def resend_otp(
-        self, payment: Payment | str, *, expected_version: int | None = None
+        self,
+        payment: Payment | str,
+        *,
+        expected_version: int | None = None,
+        actor: str | None = None,
     ) -> Payment:
         """Have the bank send the OTP again, within the flow's number and waiting time.
 
         Raises `OtpLimit` with `retry_at`, `IllegalStep`, `Conflict`, `OutcomeUnknown`.
         """
+        begin = partial(begin_resend, author=_caller(actor))
         held, fresh = await self._held(payment, expected_version)
         call = authenticate_call(self.gateway, None)
-        return await self.shown(await self.engine.step(held, begin_resend, call, fresh=fresh))
+        return await self.shown(await self.engine.step(held, begin, call, fresh=fresh))
 
     async def leave_otp(
-        self, payment: Payment | str, *, expected_version: int | None = None
+        self,
+        payment: Payment | str,
+        *,
+        expected_version: int | None = None,
+        actor: str | None = None,
     ) -> Payment:
         """Give the customer the bank's own page instead: `next_action` becomes a `Redirect`.
 
         No gateway call. Raises `IllegalStep` where that page's address is not known.
         """
+        begin = partial(leave_otp, author=_caller(actor))
         held, fresh = await self._held(payment, expected_version)
-        return await self.shown(await self.engine.local(held, leave_otp, fresh=fresh))
+        return await self.shown(await self.engine.local(held, begin, fresh=fresh))
 
     async def capture(
         self,
@@ -257,6 +310,7 @@ class Orchestrator(Reader):
         amount: Decimal | int | str | LeftOut = LEFT_OUT,
         *,
         expected_version: int | None = None,
+        actor: str | None = None,
     ) -> Payment:
         """Take held money: all of it, or `amount` in rupees; the rest is released.
 
@@ -268,11 +322,17 @@ class Orchestrator(Reader):
         same call again, which asks first and sends again only under the same key.
         """
         exact = check_amount(amount)
-        return await self._authorize(payment, Step.CAPTURE, exact, expected_version)
+        return await self._authorize(payment, Step.CAPTURE, exact, expected_version, actor)
 
-    async def void(self, payment: Payment | str, *, expected_version: int | None = None) -> Payment:
+    async def void(
+        self,
+        payment: Payment | str,
+        *,
+        expected_version: int | None = None,
+        actor: str | None = None,
+    ) -> Payment:
         """Release the whole hold. Raises as `capture` does."""
-        return await self._authorize(payment, Step.VOID, None, expected_version)
+        return await self._authorize(payment, Step.VOID, None, expected_version, actor)
 
     async def refresh(self, payment: Payment | str) -> Payment:
         """Ask the gateway now, and commit the answer.
@@ -283,7 +343,9 @@ class Orchestrator(Reader):
         held = await self.orders.payment(*place_of(payment))
         return await self.shown(await self.engine.inquire(held))
 
-    async def adopt(self, order_id: str, *, flow: str | Sequence[str]) -> list[Payment]:
+    async def adopt(
+        self, order_id: str, *, flow: str | Sequence[str], actor: str | None = None
+    ) -> list[Payment]:
         """Rebuild an order's payments from the gateway's list of its attempts; return them all.
 
         For a store that was lost or rolled back. `flow` is for attempts that no payment of
@@ -294,7 +356,7 @@ class Orchestrator(Reader):
         for more attempts with money than an order may have payments, `GatewayError` when the
         gateway does not answer, or about another order.
         """
-        rules = self.flows.all_named(flow)
+        rules, author = self.flows.all_named(flow), Author(Cause.PERSON, check_actor(actor))
         found = await self.orders.load(check_order_id(order_id))
         order = Order(id=order_id) if found is None else found
         asked_at_ms = self.store.now_ms()
@@ -317,6 +379,7 @@ class Orchestrator(Reader):
                 asked_at_ms=asked_at_ms,
                 now_ms=now_ms,
                 nonce=partial(secrets.token_hex, 4),
+                author=author,
             )
             left_out = adoption.left_out
             return adoption.plan
@@ -328,15 +391,20 @@ class Orchestrator(Reader):
         return [await self.shown(payment) for payment in order.all_payments]
 
     async def abandon(
-        self, payment: Payment | str, *, expected_version: int | None = None
+        self,
+        payment: Payment | str,
+        *,
+        expected_version: int | None = None,
+        actor: str | None = None,
     ) -> Payment:
         """Free the order for another payment. This one is watched to its end.
 
         Where it still gets money, a hold is voided if the flow wants that, and all else is
         reviewed. Raises `Conflict` while a step is open, `IllegalStep` when it is over.
         """
+        begin = partial(abandon, author=Author(Cause.PERSON, check_actor(actor)))
         held, fresh = await self._held(payment, expected_version)
-        return await self.shown(await self.engine.local(held, abandon, fresh=fresh))
+        return await self.shown(await self.engine.local(held, begin, fresh=fresh))
 
     async def acknowledge(
         self, payment: Payment | str, reason: str, *, actor: str, note: str
@@ -444,8 +512,10 @@ class Orchestrator(Reader):
         step: Literal[Step.CAPTURE, Step.VOID],
         amount: Decimal | None,
         expected_version: int | None,
+        actor: str | None,
     ) -> Payment:
-        first = authorize_begin(self.gateway, step, amount)
+        author = _caller(actor)
+        first = authorize_begin(self.gateway, step, amount, author=author)
 
         def begin(held: Snapshot, flow: Flow, now_ms: int) -> Plan:
             open_one = held.record.operation
@@ -453,7 +523,7 @@ class Orchestrator(Reader):
                 if amount not in (None, open_one.amount):
                     text = f"{held.id}: a capture of {open_one.amount} is still open"
                     raise InvalidAmount(f"{text}; only the same one can be sent again")
-                return resend(held, flow, now_ms)
+                return resend(held, flow, now_ms, author=author)
             return first(held, flow, now_ms)
 
         held, fresh = await self._held(payment, expected_version)
@@ -478,3 +548,8 @@ class Orchestrator(Reader):
                 payment=await self.shown(snapshot),
             )
         return snapshot, fresh
+
+
+def _caller(actor: str | None) -> Author:
+    """Return the merchant's own code as the author of a step, with the name that it gave."""
+    return Author(Cause.CALLER, check_actor(actor))

@@ -13,12 +13,14 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from cfflow.cashfree.inquiries import CALLS
 from cfflow.cashfree.steps import authorize_begin, authorize_call
+from cfflow.core.authors import EXPIRY, RESEND, WORKER
 from cfflow.core.decide import Disputed, Event, NotFound, TimePassed, decide, without_old_notices
 from cfflow.core.due import HoldEnd, Look, due_hold, due_looks, resend, resend_is_due
 from cfflow.core.flow import Flow
@@ -427,7 +429,7 @@ class DueWork:
         if verifies and now_ms >= ready_at_ms(order, work.restart, flows.values()):
             answered = list(flows)
             seen = await self._engine.ask_to_verify(
-                order, work.restart, flows, lease=work.stored.lease
+                order, work.restart, flows, lease=work.stored.lease, author=WORKER
             )
         else:
             looks = [look for look in due_looks(order, now_ms) if {*look.payments} <= flows.keys()]
@@ -480,7 +482,7 @@ class DueWork:
     ) -> Order:
         lease = work.stored.lease
         if events:
-            return await self._engine.settle_all(order, events, flows, lease=lease)
+            return await self._engine.settle_all(order, events, flows, lease=lease, author=WORKER)
         if any(adds_nothing(order, notice) for notice in order.notices):
             return await self._engine.write(
                 order, lambda newest, _: without_old_notices(newest), lease=lease
@@ -512,7 +514,7 @@ class DueWork:
         operation = seen.record.operation
         if operation is None or not resend_is_due(seen, flow, self._engine.store.now_ms()):
             return seen
-        return await self._send(seen, resend, operation.step)
+        return await self._send(seen, partial(resend, author=RESEND), operation.step)
 
     async def _end_hold(self, seen: Snapshot, flow: Flow) -> Snapshot:
         now_ms = self._engine.store.now_ms()
@@ -526,9 +528,10 @@ class DueWork:
             event = Disputed(
                 ReviewReason.HOLD_ENDS_SOON, f"the money is held, and {detail}: decide"
             )
-            return await self._engine.settle(seen, event, flow)
+            return await self._engine.settle(seen, event, flow, author=EXPIRY)
         step = Step.VOID if end is HoldEnd.VOID else Step.CAPTURE
-        return await self._send(seen, authorize_begin(self._engine.gateway, step), step)
+        begin = authorize_begin(self._engine.gateway, step, author=EXPIRY)
+        return await self._send(seen, begin, step)
 
     async def _send(self, seen: Snapshot, begin: Begin, step: Step) -> Snapshot:
         """Send a step of the worker's own; its outcome, whatever it is, is in the store then."""
@@ -545,7 +548,7 @@ class DueWork:
             flow = await self._engine.flows.flow_of(newest, self._engine.store)
             detail = f"{step} by the worker: {refusal.message}"[:300]
             event = Disputed(ReviewReason.STEP_REFUSED, detail)
-            return await self._engine.settle(newest, event, flow)
+            return await self._engine.settle(newest, event, flow, author=WORKER)
         return await self._engine.orders.payment(seen.order_id, seen.n)
 
 

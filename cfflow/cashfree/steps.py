@@ -12,6 +12,7 @@ from functools import partial
 
 from cfflow.cashfree.gateway import Gateway, frozen_authorize
 from cfflow.cashfree.wire import next_action, observe_authenticate, observe_entity, observe_pay
+from cfflow.core.authors import CALLER, Author
 from cfflow.core.decide import Answered
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Call
@@ -65,14 +66,24 @@ def authenticate_call(gateway: Gateway, otp: Sealed[str] | None) -> StepCall:
     return call
 
 
-def authorize_begin(gateway: Gateway, step: Step, amount: Decimal | None = None) -> Begin:
-    """Return what plans a capture of `amount` rupees (None: the whole hold), or a void."""
+def authorize_begin(
+    gateway: Gateway, step: Step, amount: Decimal | None = None, *, author: Author = CALLER
+) -> Begin:
+    """Return what plans a capture of `amount` rupees (None: the whole hold), or a void.
+
+    `author` is who wants it: the history says so.
+    """
 
     def freeze(exact: Decimal | None) -> bytes:
         return frozen_authorize("CAPTURE" if step is Step.CAPTURE else "VOID", exact)
 
     return partial(
-        begin_authorize, step=step, freeze=freeze, api_version=gateway.api_version, amount=amount
+        begin_authorize,
+        step=step,
+        freeze=freeze,
+        api_version=gateway.api_version,
+        amount=amount,
+        author=author,
     )
 
 

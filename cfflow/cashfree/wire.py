@@ -21,7 +21,13 @@ from cfflow.cashfree.lenient import UNREADABLE, Decides
 from cfflow.cashfree.paid_with import PaidWith, method_name, paid_with
 from cfflow.cashfree.texts import short, word
 from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
-from cfflow.core.bounds import ACTION_MAX_B, CURRENCY_MAX, NAMED_ORDER_MAX, URL_MAX
+from cfflow.core.bounds import (
+    ACTION_MAX_B,
+    CURRENCY_MAX,
+    NAMED_ORDER_MAX,
+    REFERENCE_MAX,
+    URL_MAX,
+)
 from cfflow.core.money import without_noise
 from cfflow.core.observation import Call, Failure, Observation
 from cfflow.core.printable import has_controls
@@ -37,6 +43,8 @@ _YEAR_10000_MS: Final = 253_402_300_800_000
 
 _ATTEMPT: Final = re.compile(facts.CF_PAYMENT_ID_PATTERN)
 _ORDER: Final = re.compile(facts.ORDER_ID_PATTERN)
+
+_REFERENCE: Final = re.compile(rf"[0-9A-Za-z][0-9A-Za-z ./:_-]{{0,{REFERENCE_MAX - 1}}}")
 
 _T = TypeVar("_T")
 
@@ -324,6 +332,11 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
         message=short(entity.payment_message),
         request_id=entity.request_id,
         card_kind=paid.card_kind,
+        payment_group=word(entity.payment_group),
+        masked=paid.masked,
+        bank_reference=_reference(entity.bank_reference),
+        auth_id=_reference(entity.auth_id),
+        acted_at_ms=timestamp_ms(authorization.action_time),
     )
 
 
@@ -401,6 +414,15 @@ def _check_id(value: _Id) -> None:
     name = _id(value)
     if name is not None and not _ATTEMPT.fullmatch(name):
         raise ValueError("the id of an attempt in the answer is out of form")
+
+
+def _reference(text: str | None) -> str | None:
+    """Return a bank's reference as it is kept, whole; None for a text that can be none.
+
+    It may have as many digits as a card, and a support call needs all of them.
+    """
+    found = _REFERENCE.fullmatch(text.strip()) if text else None
+    return None if found is None else found[0]
 
 
 def _money(amount: Decimal | None) -> Decimal | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -11,7 +12,15 @@ import typer
 from cfflow.cli.terminal import AsJson, RedisUrl, print_json_line, print_lines, wait
 from cfflow.connect import open_reader
 from cfflow.core.printable import printable
-from cfflow.feed.feed import Feed, FeedGap, FeedItem, FeedNotification
+from cfflow.feed.feed import (
+    Feed,
+    FeedEvent,
+    FeedGap,
+    FeedHoldExpiring,
+    FeedItem,
+    FeedNotification,
+    FeedReview,
+)
 
 app = typer.Typer()
 
@@ -66,10 +75,17 @@ async def _print_all(feed: Feed, *, follow: bool, as_json: bool) -> None:
         sys.stderr.write(f"other consumers of {feed.group} read the other partitions: {names}\n")
 
 
+_KINDS: Final[Mapping[type[FeedItem], str]] = {
+    FeedEvent: "transition",
+    FeedReview: "review",
+    FeedHoldExpiring: "hold_expiring",
+    FeedGap: "gap",
+    FeedNotification: "notification",
+}
+
+
 def _plain(event: FeedItem) -> dict[str, object]:
-    kinds = {FeedGap: "gap", FeedNotification: "notification"}
-    kind = kinds.get(type(event), "transition")
-    return {"kind": kind, **msgspec.structs.asdict(event)}
+    return {"kind": _KINDS[type(event)], **msgspec.structs.asdict(event)}
 
 
 def _line(event: FeedItem) -> str:
@@ -78,5 +94,17 @@ def _line(event: FeedItem) -> str:
     if isinstance(event, FeedNotification):
         about = event.cf_payment_id or "-"
         return f"{event.at:%Y-%m-%d %H:%M:%S}  {event.order_id or '-'}  {event.type} ({about})"
-    moved = f"{event.trigger}: {event.from_state} -> {event.to_state}"
-    return f"{event.at:%Y-%m-%d %H:%M:%S}  {event.payment_id}  {moved}  ({event.observation})"
+    return f"{event.at:%Y-%m-%d %H:%M:%S}  {event.payment_id}  {_what(event)}"
+
+
+def _what(event: FeedEvent | FeedReview | FeedHoldExpiring) -> str:
+    match event:
+        case FeedEvent():
+            moved = f"{event.trigger}: {event.from_state} -> {event.to_state}"
+            return f"{moved}  ({event.observation})"
+        case FeedReview(is_open=True):
+            return f"review {event.reason}: {event.detail}"
+        case FeedReview():
+            return f"review {event.reason} closed by {event.actor}: {event.note}"
+        case FeedHoldExpiring():
+            return f"the hold ends at {event.hold_expires_at:%Y-%m-%d %H:%M:%S}"

@@ -16,7 +16,6 @@ from cfflow.cli.terminal import (
     RedisUrl,
     cell,
     console,
-    plain,
     print_json,
     wait,
 )
@@ -50,7 +49,7 @@ def adopt(
 
     payments = wait(work())
     if as_json:
-        print_json([plain(payment) for payment in payments])
+        print_json([payment.as_dict() for payment in payments])
     for payment in () if as_json else payments:
         _print(payment)
     if not (payments or as_json):
@@ -120,7 +119,7 @@ def _decide(
 
     payment = wait(work())
     if as_json:
-        print_json(plain(payment))
+        print_json(payment.as_dict())
     else:
         _print(payment)
 

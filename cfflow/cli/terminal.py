@@ -18,10 +18,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cfflow.core.actions import ApproveInApp, SubmitForm
 from cfflow.core.printable import printable, safe_json
 from cfflow.store.redis.url import has_secret
-from cfflow.views.payment import Payment
 
 _R = TypeVar("_R")
 
@@ -61,31 +59,6 @@ Actor = Annotated[str, typer.Option(help="Who decides; kept in the history.")]
 Note = Annotated[str, typer.Option(help="Why; kept in the history.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 PaymentId = Annotated[str, typer.Argument(metavar="ID", help="A payment's id, order_8123.1")]
-
-
-def plain(payment: Payment) -> dict[str, Any]:
-    """Return a payment as plain data, for JSON."""
-    action = payment.next_action
-    if isinstance(action, SubmitForm):
-        action = msgspec.structs.replace(action, fields=_json_values(action.fields))
-    if isinstance(action, ApproveInApp):
-        action = msgspec.structs.replace(action, payload=_json_values(action.payload))
-    metadata = _json_values(payment.metadata)
-    shown = msgspec.structs.replace(payment, next_action=action, metadata=metadata)
-    data: dict[str, Any] = msgspec.to_builtins(shown)
-    if payment.failure is not None:
-        # msgspec writes this struct as an array, as it is stored. JSON gets the names.
-        data["failure"] = msgspec.structs.asdict(payment.failure)
-    return data
-
-
-def _json_values(value: Any) -> Any:
-    """Return stored data that JSON can hold: msgpack has more kinds of keys and values."""
-    if isinstance(value, dict):
-        return {str(key): _json_values(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_values(item) for item in value]
-    return value if isinstance(value, str | int | float | bytes | None) else str(value)
 
 
 def print_json(data: object) -> None:

@@ -12,11 +12,12 @@ from typing import Final
 
 import msgspec
 
-from cfflow.core.chart import FINAL, State
+from cfflow.core.chart import FINAL, HOLDS, State
 from cfflow.core.draft import Draft
 from cfflow.core.money import without_noise
-from cfflow.core.observation import Observation, prove
+from cfflow.core.observation import Observation, masked_card, prove
 from cfflow.core.operation import CLOCK_ERROR_MS, Operation, Step
+from cfflow.core.record import GIVEN_UP, STEPS, Details, Entry, EntryKind, word_of
 from cfflow.core.reviews import ReviewReason
 
 _BEFORE_MONEY: Final = frozenset({State.CREATED, State.INITIATED, State.OTP_PENDING})
@@ -34,7 +35,66 @@ def own(draft: Draft, observation: Observation) -> None:
         for foreign in draft.foreign_money
         if foreign.cf_payment_id != observation.cf_payment_id
     )
+    describe(draft, observation)
     _held_amount(draft, observation)
+
+
+def describe(draft: Draft, observation: Observation) -> None:
+    """Take over what the gateway shows of the attempt; what it leaves out stays as it was."""
+    held = draft.details or _asked_for(draft)
+    draft.details = Details(
+        method=_word(observation.method, held.method),
+        channel=_word(observation.channel, held.channel),
+        payment_group=_word(observation.payment_group, held.payment_group),
+        masked=observation.masked or held.masked,
+        bank_reference=observation.bank_reference or held.bank_reference,
+        auth_id=observation.auth_id or held.auth_id,
+        authorized_after_ms=held.authorized_after_ms,
+        captured_after_ms=held.captured_after_ms,
+    )
+
+
+def _asked_for(draft: Draft) -> Details:
+    """Return what the open pay was asked to pay with: its answer shows less of it."""
+    operation = draft.operation
+    if operation is None or operation.step is not Step.PAY:
+        return Details()
+    return Details(
+        method=_word(operation.method),
+        channel=_word(operation.channel),
+        masked=operation.last_four and masked_card(operation.last_four),
+    )
+
+
+def _word(text: str | None, before: int | str | None = None) -> int | str | None:
+    return word_of(text) if text else before
+
+
+def _stamp_times(draft: Draft, observation: Observation, came_from: State, target: State) -> None:
+    """Store when the money was held and when it was taken, by the gateway's own time.
+
+    By the store's where the gateway names none. A time before the payment's creation or in the
+    future was not taken by this clock, and is set to the nearest possible one.
+    """
+    if came_from is target or target not in HOLDS:
+        return
+    details = draft.details or Details()
+    paid_at_ms = observation.paid_at_ms or draft.now_ms
+    authorized_after_ms = details.authorized_after_ms
+    if came_from in _BEFORE_MONEY | {State.FAILED}:
+        authorized_after_ms = _after(draft, paid_at_ms)
+    captured_after_ms = details.captured_after_ms
+    if target is State.CAPTURED:
+        acted = observation.acted_at_ms if observation.authorization_action == "CAPTURE" else None
+        at_once = paid_at_ms if came_from in _BEFORE_MONEY else draft.now_ms
+        captured_after_ms = max(_after(draft, acted or at_once), authorized_after_ms or 0)
+    draft.details = msgspec.structs.replace(
+        details, authorized_after_ms=authorized_after_ms, captured_after_ms=captured_after_ms
+    )
+
+
+def _after(draft: Draft, at_ms: int) -> int:
+    return min(max(at_ms, draft.was.created_at_ms), draft.now_ms) - draft.was.created_at_ms
 
 
 def absorb(draft: Draft, observation: Observation, asked_at_ms: int) -> None:
@@ -48,6 +108,7 @@ def absorb(draft: Draft, observation: Observation, asked_at_ms: int) -> None:
     # Without the order's own amount, what was paid is all that can be compared.
     charged = _first_known(observation.order_amount, observation.payment_amount)
     compare_order(draft, charged, observation.currency)
+    describe(draft, observation)
     _held_amount(draft, observation)
     if target is not None:
         _move(draft, observation, target, asked_at_ms)
@@ -107,8 +168,10 @@ def _move(draft: Draft, observation: Observation, target: State, asked_at_ms: in
         draft.failure = observation.failure
     if target is State.AUTHORIZED:
         _hold_end(draft, observation)
+        _warn_of_lapsed_hold(draft, asked_at_ms)
     if target is State.CAPTURED:
         _captured_amount(draft, observation, first=came_from is not State.CAPTURED)
+    _stamp_times(draft, observation, came_from, target)
 
 
 def _flow_reviews(
@@ -124,25 +187,43 @@ def _flow_reviews(
     still_held = came_from is target is State.AUTHORIZED and operation is None
     if automatic and still_held and polled:
         draft.review(ReviewReason.HELD_NOT_CAPTURED, "an automatic flow's money is still only held")
-    ends_at_ms = draft.hold_expires_at_ms
-    if (
-        came_from is target is State.AUTHORIZED
-        and ends_at_ms is not None
-        and asked_at_ms >= ends_at_ms
-    ):
-        draft.review(
-            ReviewReason.HOLD_LAPSED, "the hold is past its end and the gateway still shows it"
-        )
     asked = operation is not None and operation.step is Step.CAPTURE
     if draft.abandoned and target is State.CAPTURED is not came_from and not asked:
         draft.review(
             ReviewReason.ABANDONED_AND_PAID, "its order was free for another payment by then"
+        )
+    if came_from is not target and _acted_late(draft, target):
+        done = "captured" if target is State.CAPTURED else "voided"
+        draft.review(
+            ReviewReason.GIVEN_UP_STEP_ACTED, f"{done} by a step that was given up for another"
         )
     # CAPTURE shows that the money was held first, whoever asked for it to be taken.
     at_once = observation.authorization_action != "CAPTURE"
     before_hold = came_from in _BEFORE_MONEY | {State.FAILED}
     if not automatic and target is State.CAPTURED and before_hold and at_once:
         draft.review(ReviewReason.CAPTURED_WITHOUT_HOLD, "a manual flow's money was taken at once")
+
+
+def _warn_of_lapsed_hold(draft: Draft, asked_at_ms: int) -> None:
+    """Review a hold that the gateway still shows after its end, one that came back too."""
+    if draft.hold_expires_at_ms is not None and asked_at_ms >= draft.hold_expires_at_ms:
+        draft.review(
+            ReviewReason.HOLD_LAPSED, "the hold is past its end and the gateway still shows it"
+        )
+
+
+def _acted_late(draft: Draft, target: State) -> bool:
+    """Whether a capture or void that was given up has brought about this end after all."""
+    open_one = draft.was.operation
+    if target not in FINAL or (open_one is not None and _REACHES.get(open_one.step) is target):
+        return False
+    given_up = (STEPS[e.code] for e in draft.was.history if _is_given_up(e))
+    return any(_REACHES.get(step) is target for step in given_up)
+
+
+def _is_given_up(line: Entry) -> bool:
+    is_operation = line.kind == EntryKind.OPERATION and 0 <= line.code < len(STEPS)
+    return is_operation and line.text == GIVEN_UP
 
 
 def _held_amount(draft: Draft, observation: Observation) -> None:

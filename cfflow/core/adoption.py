@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from cfflow.cashfree import facts
+from cfflow.core.authors import CALLER, Author
 from cfflow.core.chart import State
 from cfflow.core.decide import Adopted, decide
 from cfflow.core.flow import Flow
@@ -42,6 +43,7 @@ def adopt(
     asked_at_ms: int,
     now_ms: int,
     nonce: Callable[[], str],
+    author: Author = CALLER,
 ) -> Adoption:
     """Return the plan that gives every attempt without a payment one of its own.
 
@@ -67,7 +69,7 @@ def adopt(
             n = len(order.payments)
             flows[n] = flow
         event = Adopted(attempt, asked_at_ms, nonce())
-        plans.append(decide(order.payment(n), event, flows[n], now_ms))
+        plans.append(decide(order.payment(n), event, flows[n], now_ms, author))
         order = plans[-1].after
     return Adoption(joined([Plan(before=before, after=before), *plans]), left_out)
 

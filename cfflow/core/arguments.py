@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from cfflow.cashfree import facts
-from cfflow.core.bounds import PERSON_TEXT_MAX
+from cfflow.core.bounds import ACTOR_MAX, PERSON_TEXT_MAX
 from cfflow.core.money import amount_of
 from cfflow.core.printable import has_controls
 from cfflow.core.record import split_id
@@ -103,6 +103,16 @@ def check_text(name: str, text: object) -> str:
         )
     if has_controls(shown):
         raise InvalidInput(f"{name} is one line of text, without control characters")
+    return shown
+
+
+def check_actor(actor: object) -> str:
+    """Return who wants a step, "" where the caller names nobody. The history keeps it."""
+    if actor is None:
+        return ""
+    shown = actor.strip() if isinstance(actor, str) else ""
+    if not 0 < len(shown) <= ACTOR_MAX or has_controls(shown) or _SURROGATE.search(shown):
+        raise InvalidInput(f"actor must be one line of at most {ACTOR_MAX} characters")
     return shown
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from cfflow.core.authors import CALLER, Author
 from cfflow.core.chart import HOLDS, State
 from cfflow.core.draft import Draft
 from cfflow.core.flow import Flow
@@ -71,7 +72,7 @@ def warn_of_siblings_with_money(draft: Draft) -> None:
     draft.review(ReviewReason.TWO_HOLDS, f"{ours} and {others} both hold or took money")
 
 
-def with_siblings_warned(plan: Plan, flow: Flow, now_ms: int) -> Plan:
+def with_siblings_warned(plan: Plan, flow: Flow, now_ms: int, author: Author = CALLER) -> Plan:
     """Return the plan with a review of two holds on each sibling with money, if ours got money.
 
     In the same commit: no step may be sent on either of them. Nothing else of a sibling changes,
@@ -82,7 +83,7 @@ def with_siblings_warned(plan: Plan, flow: Flow, now_ms: int) -> Plan:
     if change.record.state not in HOLDS or had_money:
         return plan
     for sibling in plan.snapshot.siblings_with_money:
-        draft = Draft(plan.after.payment(sibling), flow, now_ms)
+        draft = Draft(plan.after.payment(sibling), flow, now_ms, author)
         warn_of_siblings_with_money(draft)
         plan = joined([plan, draft.plan(keeps_wake=True)])
     return plan

@@ -21,6 +21,8 @@ TEXT_MAX: Final = 200
 #: The text, and the code and type, of an error.
 ERROR_TEXT_MAX: Final = 500
 ERROR_CODE_MAX: Final = 80
+#: A bank's reference or authorization number.
+REFERENCE_MAX: Final = 40
 #: The gateway's id of a call.
 REQUEST_ID_MAX: Final = 80
 
@@ -35,6 +37,8 @@ BRIEF_MAX: Final = 48
 HISTORY_TEXT_MAX: Final = 300
 #: The detail of a review. It names some attempts; a card tester's order has hundreds.
 DETAIL_MAX: Final = 500
+#: The name of who wants a step. Each line of the history may have one.
+ACTOR_MAX: Final = 64
 #: What a person writes about a decision: actor and note.
 PERSON_TEXT_MAX: Final = 500
 

@@ -32,6 +32,7 @@ from cfflow.core.attempts import (
     warn_of_siblings_with_money,
     with_siblings_warned,
 )
+from cfflow.core.authors import CALLER, NOTIFICATION, Author
 from cfflow.core.chart import State, Trigger
 from cfflow.core.draft import Draft
 from cfflow.core.due import KEY_LIFE_MS
@@ -41,7 +42,7 @@ from cfflow.core.operation import Operation, Step
 from cfflow.core.order import SEEN_MAX, Notice, Order, Snapshot, adds_nothing
 from cfflow.core.plan import Plan, joined
 from cfflow.core.reviews import ReviewReason
-from cfflow.core.schedule import PAY_MARGIN_MS, owed_since_at_ms, watch_ends_at_ms
+from cfflow.core.schedule import owed_since_at_ms, surely_over, watch_ends_at_ms
 
 #: Where the customer may still pay.
 _WAITING: Final = frozenset({State.INITIATED, State.OTP_PENDING})
@@ -109,6 +110,7 @@ class Refused(msgspec.Struct, frozen=True):
     sequence: int
     why: str
     sends: int = 1
+    request_id: str = ""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -147,13 +149,17 @@ Event = (
 _FOUND_WITHIN_MS: Final = 60_000
 
 
-def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
+def decide(
+    snapshot: Snapshot, event: Event, flow: Flow, now_ms: int, author: Author = CALLER
+) -> Plan:
     """Return the plan that this event makes of this payment.
 
     Where the payment got money and another one of the order has money too, that one gets its
-    review in the same plan: no step may be sent on either of them.
+    review in the same plan: no step may be sent on either of them. `author` is who asked.
     """
-    draft = Draft(snapshot, flow, now_ms)
+    if isinstance(event, Inquired | OrderSeen | NotFound) and event.answered:
+        author = NOTIFICATION
+    draft = Draft(snapshot, flow, now_ms, author)
     _apply(draft, event)
     end_turn(draft)
     _too_long(draft)
@@ -165,16 +171,20 @@ def decide(snapshot: Snapshot, event: Event, flow: Flow, now_ms: int) -> Plan:
         if proves and isinstance(event, Inquired | OrderSeen | NotFound)
         else (),
     )
-    return with_siblings_warned(plan, flow, now_ms)
+    return with_siblings_warned(plan, flow, now_ms, author)
 
 
 def decide_all(
-    order: Order, events: Mapping[int, Event], flows: Mapping[int, Flow], now_ms: int
+    order: Order,
+    events: Mapping[int, Event],
+    flows: Mapping[int, Flow],
+    now_ms: int,
+    author: Author = CALLER,
 ) -> Plan:
     """Return one plan of several decisions: each sees the order as the one before leaves it."""
     plans: list[Plan] = []
     for n, event in events.items():
-        plans.append(decide(order.payment(n), event, flows[n], now_ms))
+        plans.append(decide(order.payment(n), event, flows[n], now_ms, author))
         order = plans[-1].after
     return joined(plans)
 
@@ -381,8 +391,8 @@ def _refused(draft: Draft, event: Refused) -> None:
     operation = draft.operation
     if not _is_about(operation, event) or operation is None:
         return
-    if operation.sends == 1 or _surely_over(draft, operation):
-        draft.close_operation(event.why)
+    if operation.sends == 1 or surely_over(operation, draft.flow):
+        draft.close_operation(event.why, event.request_id)
 
 
 def _ended(draft: Draft, event: Ended) -> None:
@@ -400,18 +410,6 @@ def _is_about(operation: Operation | None, event: Refused | Ended) -> bool:
     if operation is None:
         return False
     return (operation.sequence, operation.sends) == (event.sequence, event.sends)
-
-
-def _surely_over(draft: Draft, operation: Operation) -> bool:
-    """Whether no call of a step can act any more.
-
-    Its first call began a whole limit and a margin ago, and an inquiry since then saw the hold
-    untouched, so that none of its calls acted.
-    """
-    over_at_ms = (
-        operation.key_first_used_at_ms + round(draft.flow.pay.timeout_s * 1000) + PAY_MARGIN_MS
-    )
-    return operation.not_seen_at_ms is not None and operation.not_seen_at_ms >= over_at_ms
 
 
 def _check_key(draft: Draft) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from cfflow.core.authors import CALLER, CAUSES, Author, Cause
 from cfflow.core.bounds import DETAIL_MAX
 from cfflow.core.chart import State, Trigger, fire, walk
 from cfflow.core.flow import Flow
@@ -28,6 +29,7 @@ from cfflow.core.record import (
     Review,
     appended,
     entry,
+    packed_request_id,
 )
 from cfflow.core.reviews import Effect, ReviewReason
 from cfflow.core.schedule import next_wake
@@ -57,9 +59,13 @@ class Draft:
     """Collects the changes of one decision: the fields that a decision may write, each typed.
 
     `was` is the record as it was read. Its fields without an attribute here never change.
+    `author` is who caused the decision.
     """
 
-    def __init__(self, snapshot: Snapshot, flow: Flow, now_ms: int) -> None:
+    def __init__(
+        self, snapshot: Snapshot, flow: Flow, now_ms: int, author: Author = CALLER
+    ) -> None:
+        self.author = author
         self.snapshot = snapshot
         self.order = snapshot.order
         self.flow = flow
@@ -86,6 +92,7 @@ class Draft:
         self.reviews = was.reviews
         self.abandoned = was.abandoned
         self.confirming = was.confirming
+        self.details = was.details
         self.seen_attempt_ids = snapshot.order.seen_attempt_ids
         self.foreign_money = snapshot.order.foreign_money
         self.pay_given_up_at_ms = was.pay_given_up_at_ms
@@ -97,10 +104,13 @@ class Draft:
         source, self.state = self.state, fire(self.state, trigger)
         by = -1 if observation is None else CALLS.index(observation.call)
         proof = local if observation is None else observation.brief()
-        self._entries.append(
-            entry(self._offset(), EntryKind.TRANSITION, TRIGGERS.index(trigger), by, proof)
-        )
         operation = self.was.operation
+        # What an open step brought about was caused by whoever began it, whoever asked about it.
+        decided = operation is None or self.author.cause is Cause.PERSON
+        author = self.author if operation is None or decided else _author_of(operation)
+        request = None if observation is None else packed_request_id(observation.request_id)
+        code = TRIGGERS.index(trigger)
+        self._add(entry(self._offset(), EntryKind.TRANSITION, code, by, proof, author, request))
         self._walked.append(
             Walked(
                 trigger=trigger,
@@ -109,6 +119,7 @@ class Draft:
                 proof=local if observation is None else observation.summary(),
                 step=operation.step if operation else None,
                 request_id="" if observation is None else observation.request_id,
+                author=author,
             )
         )
         if source is not self.state:
@@ -144,23 +155,33 @@ class Draft:
         if len(reviews) >= _REVIEWS_MAX and settled:
             reviews.remove(settled[0])
         self.reviews = (*reviews, Review(reason.value, self.now_ms, detail))
-        self._entries.append(entry(self._offset(), EntryKind.REVIEW, 0, -1, reason))
+        self._add(entry(self._offset(), EntryKind.REVIEW, 0, -1, reason, self.author))
 
-    def close_operation(self, outcome: str) -> None:
+    def close_operation(self, outcome: str, request_id: str = "") -> None:
         """Close the operation, if one is open, and write into the history how it ended."""
         if self.operation is not None:
-            self.add_operation_entry(self.operation, outcome)
+            author = _author_of(self.operation)
+            self.add_operation_entry(self.operation, outcome, author, request_id)
             self.operation = None
 
-    def add_operation_entry(self, operation: Operation, what: str) -> None:
-        """Write into the history what became of an operation."""
-        step = STEPS.index(operation.step)
-        line = entry(self._offset(), EntryKind.OPERATION, step, operation.sequence, what)
-        self._entries.append(line)
+    def add_operation_entry(
+        self, operation: Operation, what: str, author: Author, request_id: str = ""
+    ) -> None:
+        """Write into the history what became of an operation, and who caused that."""
+        step, request = STEPS.index(operation.step), packed_request_id(request_id)
+        kind, number = EntryKind.OPERATION, operation.sequence
+        self._add(entry(self._offset(), kind, step, number, what, author, request))
 
     def add_note(self, what: str) -> None:
         """Write a decision of a person, or an adoption, into the history."""
-        self._entries.append(entry(self._offset(), EntryKind.NOTE, 0, -1, what))
+        self._add(entry(self._offset(), EntryKind.NOTE, 0, -1, what, self.author))
+
+    def _add(self, line: Entry) -> None:
+        """Add a line to the history; of edges that one answer proved, the last has its id."""
+        last = self._entries[-1] if self._entries else None
+        if last is not None and last.request is not None and last.request == line.request:
+            self._entries[-1] = msgspec.structs.replace(last, request=None)
+        self._entries.append(line)
 
     def asked(self, at_ms: int) -> None:
         """Store when an inquiry was asked that answered for this payment.
@@ -193,6 +214,7 @@ class Draft:
             reviews=self.reviews,
             abandoned=self.abandoned,
             confirming=self.confirming,
+            details=self.details,
             pay_given_up_at_ms=self.pay_given_up_at_ms,
         )
 
@@ -262,6 +284,12 @@ class Draft:
             seen_attempt_ids=self.seen_attempt_ids,
             foreign_money=self.foreign_money,
         )
+
+
+def _author_of(operation: Operation) -> Author:
+    """Return who began a step."""
+    known = 0 <= operation.cause < len(CAUSES)
+    return Author(CAUSES[operation.cause] if known else CALLER.cause, operation.actor)
 
 
 def _with_detail(review: Review, known: Review, detail: str) -> Review:

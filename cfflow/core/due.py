@@ -11,11 +11,20 @@ from typing import Final
 import msgspec
 
 from cfflow.cashfree import facts
+from cfflow.core.authors import CALLER, Author
 from cfflow.core.chart import State
 from cfflow.core.draft import Draft
 from cfflow.core.flow import Flow
-from cfflow.core.operation import Operation, OperationStatus, Step
-from cfflow.core.order import AUTHORIZES, Notice, Order, Snapshot, concerned, why_barred
+from cfflow.core.operation import OperationStatus, Step
+from cfflow.core.order import (
+    AUTHORIZES,
+    Notice,
+    Order,
+    Snapshot,
+    concerned,
+    may_act_on_another,
+    why_barred,
+)
 from cfflow.core.plan import Gate, Plan
 from cfflow.core.record import Record, Sibling
 from cfflow.core.reviews import Effect, ReviewReason
@@ -142,7 +151,7 @@ def resendable(snapshot: Snapshot, now_ms: int) -> bool:
     operation = snapshot.record.operation
     if operation is None or operation.status(now_ms) is not OperationStatus.NOT_DONE:
         return False
-    if _may_take_another(snapshot.record, operation) or why_barred(snapshot, operation.step):
+    if may_act_on_another(snapshot.record, operation) or why_barred(snapshot, operation.step):
         return False
     fresh = now_ms - operation.key_first_used_at_ms <= KEY_LIFE_MS
     return fresh and snapshot.record.state is State.AUTHORIZED
@@ -164,19 +173,7 @@ def resend_is_due(snapshot: Snapshot, flow: Flow, now_ms: int) -> bool:
     return grid_after(snapshot.record, flow, since_at_ms, operation.last_sent_at_ms) <= now_ms
 
 
-def _may_take_another(record: Record, operation: Operation) -> bool:
-    """Whether the order has another attempt for this step to act on.
-
-    Once it acted on another one, the gateway repeats that outcome for its key, whatever a person
-    has acknowledged.
-    """
-    if any(review.reason == ReviewReason.TWO_HOLDS for review in record.open_reviews):
-        return True
-    reviews = (r for r in record.reviews if r.reason == ReviewReason.OTHER_ATTEMPT)
-    return any(review.at_ms >= operation.began_at_ms for review in reviews)
-
-
-def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+def resend(snapshot: Snapshot, flow: Flow, now_ms: int, *, author: Author = CALLER) -> Plan:
     """Return the plan to send the open capture or void again: same key, same body.
 
     A key under which the gateway repeats a stored error can have no effect any more: such a
@@ -186,8 +183,8 @@ def resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     operation = snapshot.record.operation
     if operation is None or not resendable(snapshot, now_ms):
         raise IllegalStep(f"{snapshot.id}: there is no step that may be sent again")
-    draft = Draft(snapshot, flow, now_ms)
-    draft.add_operation_entry(operation, "sent again")
+    draft = Draft(snapshot, flow, now_ms, author)
+    draft.add_operation_entry(operation, "sent again", author)
     again = msgspec.structs.replace(
         operation,
         deadline_at_ms=now_ms + round(flow.pay.timeout_s * 1000),

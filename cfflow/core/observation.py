@@ -78,6 +78,12 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     #: "credit", "debit" or "prepaid", of a card only.
     card_kind: str | None = None
+    # for a receipt: nothing here decides
+    payment_group: str | None = None
+    masked: str | None = None
+    bank_reference: str | None = None
+    auth_id: str | None = None
+    acted_at_ms: int | None = None
 
     @property
     def is_entity(self) -> bool:
@@ -118,6 +124,11 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ENTITY_CALLS: Final = frozenset({Call.AUTHORIZE, Call.FETCH_PAYMENT, Call.FETCH_PAYMENTS})
+
+
+def masked_card(last_four: str) -> str:
+    """Return a card as receipts show it."""
+    return f"xxxxxx{last_four}"
 
 
 class Row(NamedTuple):

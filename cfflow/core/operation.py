@@ -44,7 +44,8 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     key is used up. `sends` counts the calls made under it: a refusal is about one call only.
     `key_began_at_ms` is when its key was first used and `sent_at_ms` when the newest call was
     written down; 0 means `began_at_ms`. `gateway_at_ms` is the earliest time that the gateway's
-    own clock can have shown when a pay was written down; None where it was not known.
+    own clock can have shown when a pay was written down; None where it was not known. `cause`
+    (a position in `authors.CAUSES`) and `actor` are who began the step.
     """
 
     step: Step
@@ -66,6 +67,8 @@ class Operation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     key_began_at_ms: int = 0
     sent_at_ms: int = 0
     gateway_at_ms: int | None = None
+    cause: int = 0
+    actor: str = ""
 
     @property
     def key_first_used_at_ms(self) -> int:

@@ -18,13 +18,13 @@ import msgspec
 
 from cfflow.core.actions import NextAction
 from cfflow.core.chart import FINAL, HOLDS, OPEN, State
-from cfflow.core.operation import Step
+from cfflow.core.operation import Operation, Step
 from cfflow.core.record import Record, Sibling, payment_id
 from cfflow.core.reviews import Effect, ReviewReason, effect_of
 from cfflow.errors import StoreError
 
 #: The version of the stored form; it rises with each field that is appended.
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 
 #: A card tester must not grow an order without end.
 PAYMENTS_MAX: Final = 16
@@ -279,6 +279,36 @@ def why_barred(snapshot: Snapshot, step: Step) -> str | None:
                 return (
                     f"{step} waits for {payment_id(snapshot.order_id, n)}, which {situation.name}"
                 )
+    return None
+
+
+def may_act_on_another(record: Record, operation: Operation) -> bool:
+    """Whether the order has another attempt for this open step to act on.
+
+    Once it acted on another one, the gateway repeats that outcome for its key, whatever a person
+    has acknowledged.
+    """
+    if any(review.reason == ReviewReason.TWO_HOLDS for review in record.open_reviews):
+        return True
+    reviews = (r for r in record.reviews if r.reason == ReviewReason.OTHER_ATTEMPT)
+    return any(review.at_ms >= operation.began_at_ms for review in reviews)
+
+
+def why_not_replaced(payment: Snapshot) -> str | None:
+    """Return why a customer may not give this open payment up for another try, None if they may.
+
+    Only where no answer is owed: a step without an outcome, or an OTP that was accepted or may
+    have been, can take the money within seconds, and the next payment would take it again.
+    """
+    record, otp = payment.record, payment.record.otp
+    if record.operation is not None:
+        return f"{record.operation.step} has no outcome yet"
+    if record.state not in {State.CREATED, *_ALIVE}:
+        return f"it is {record.state}"
+    if otp is not None and otp.accepted:
+        return "its OTP was accepted, and the bank owes the outcome"
+    if otp is not None and otp.unsure:
+        return "the answer to its OTP was lost: it may have been right"
     return None
 
 

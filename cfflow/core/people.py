@@ -14,6 +14,7 @@ from transitions import MachineError
 
 from cfflow.core.arguments import shown_name
 from cfflow.core.attempts import warn_of_siblings_with_money, with_siblings_warned
+from cfflow.core.authors import CALLER, Author, Cause
 from cfflow.core.chart import FINAL, OPEN, State, Trigger, walk
 from cfflow.core.draft import Draft
 from cfflow.core.due import in_flight
@@ -26,7 +27,7 @@ from cfflow.core.reviews import Effect, effect_of
 from cfflow.errors import Conflict, IllegalStep, InvalidAmount, InvalidInput
 
 
-def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+def abandon(snapshot: Snapshot, flow: Flow, now_ms: int, *, author: Author = CALLER) -> Plan:
     """Free the order for another payment; this one is watched to its end.
 
     Raises `Conflict` while a step is open, since its effect is not known yet, and `IllegalStep`
@@ -41,7 +42,7 @@ def abandon(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
         state = "abandoned" if record.abandoned else record.state
         means = "the order is paid" if record.state is State.CAPTURED else "the order is free"
         raise IllegalStep(f"{snapshot.id}: it is {state} already, {means}")
-    draft = Draft(snapshot, flow, now_ms)
+    draft = Draft(snapshot, flow, now_ms, author)
     draft.abandoned = True
     draft.since_at_ms = now_ms
     draft.next_action = None
@@ -62,7 +63,7 @@ def acknowledge(
         raise InvalidInput(
             f"{snapshot.id}: there is no open review {shown_name(reason)}; open: {known}"
         )
-    draft = Draft(snapshot, flow, now_ms)
+    draft = Draft(snapshot, flow, now_ms, Author(Cause.PERSON, actor))
     _close_reviews(draft, {reason}, actor, note)
     # What the review prevented goes on from here.
     draft.since_at_ms = now_ms
@@ -93,7 +94,7 @@ def resolve(
         raise IllegalStep(f"{snapshot.id}: nothing to resolve, no review is open")
     if amount is not None and state is not State.CAPTURED:
         raise InvalidInput("an amount belongs to captured only")
-    draft = Draft(snapshot, flow, now_ms)
+    draft = Draft(snapshot, flow, now_ms, Author(Cause.PERSON, actor))
     _walk(draft, state, f"resolved by {actor}")
     if state is State.CAPTURED and record.state is not State.CAPTURED:
         draft.captured_amount = _captured(snapshot, amount)
@@ -107,7 +108,7 @@ def resolve(
     draft.add_note(f"resolved as {state} by {actor}")
     if state is not record.state:
         warn_of_siblings_with_money(draft)
-    return with_siblings_warned(draft.plan(), flow, now_ms)
+    return with_siblings_warned(draft.plan(), flow, now_ms, draft.author)
 
 
 def resolvable_states(snapshot: Snapshot) -> tuple[State, ...]:

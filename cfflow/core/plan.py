@@ -8,6 +8,7 @@ from functools import reduce
 
 import msgspec
 
+from cfflow.core.authors import CALLER, Author
 from cfflow.core.chart import State, Trigger
 from cfflow.core.flow import Flow
 from cfflow.core.order import Notice, Order, Snapshot
@@ -31,6 +32,7 @@ class Walked(msgspec.Struct, frozen=True):
     proof: str
     step: str | None = None
     request_id: str = ""
+    author: Author = CALLER
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -12,10 +12,12 @@ from __future__ import annotations
 from decimal import Decimal
 from enum import IntEnum
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from transitions import MachineError
 
+from cfflow.core.authors import CAUSES, Author
 from cfflow.core.bounds import HISTORY_TEXT_MAX
 from cfflow.core.chart import State, Trigger, fire
 from cfflow.core.observation import Call, Failure
@@ -29,6 +31,9 @@ TRIGGERS: Final = tuple(Trigger)
 STEPS: Final = tuple(Step)
 CALLS: Final = tuple(Call)
 
+
+#: How a lost capture or void ended that had no effect when another step took its place.
+GIVEN_UP: Final = "given up: no effect was seen"
 
 #: Texts that occur often in histories; stored as positions here, so append only.
 WORDS: Final = (
@@ -55,9 +60,28 @@ WORDS: Final = (
     "answer lost, counted as used",
     "inferred from channel=post",
     "the customer took redirect_to_bank",
+    "card",
+    "emi",
+    "upi",
+    "netbanking",
+    "app",
+    "cardless_emi",
+    "paylater",
+    "banktransfer",
+    "collect",
+    "qrcode",
+    "credit_card",
+    "debit_card",
+    "prepaid_card",
+    "net_banking",
+    "wallet",
+    GIVEN_UP,
 )
 
 _WORD_NUMBERS: Final = {word: number for number, word in enumerate(WORDS)}
+
+_UUID_B: Final = 16
+_HYPHENS, _HEX, _TEXT = b"u", b"h", b"t"
 
 
 class EntryKind(IntEnum):
@@ -74,7 +98,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     For a transition `code` is the trigger and `by` the call whose answer proved it (-1: a
     local decision); for an operation `code` is the step and `by` its sequence number; a
-    note is a person's decision or an adoption.
+    note is a person's decision or an adoption. `cause` (a position in `authors.CAUSES`) and
+    `actor` are who caused it. `request` is the gateway's id of the call that proved
+    it (`packed_request_id`); of several edges that one answer proved, the last one has it.
     """
 
     offset_ms: int
@@ -82,18 +108,75 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     code: int
     by: int
     word: int | str
+    cause: int = 0
+    actor: str = ""
+    request: bytes | None = None
 
     @property
     def text(self) -> str:
         """What proved it, how it ended, or which review it is. A newer version's text is "?"."""
-        if isinstance(self.word, str):
-            return self.word
-        return WORDS[self.word] if 0 <= self.word < len(WORDS) else "?"
+        return text_of(self.word) or ""
+
+    @property
+    def request_id(self) -> str:
+        """The gateway's id of the call that proved it, "" where there is none."""
+        return request_id_of(self.request)
 
 
-def entry(offset_ms: int, kind: EntryKind, code: int, by: int, text: str) -> Entry:
+def word_of(text: str) -> int | str:
+    """Return a text as it is stored: by its number where it is a common one."""
+    return _WORD_NUMBERS.get(text, text)
+
+
+def text_of(word: int | str | None) -> str | None:
+    """Return a stored text; that of a number which only a newer version has is "?"."""
+    if word is None or isinstance(word, str):
+        return word
+    return WORDS[word] if 0 <= word < len(WORDS) else "?"
+
+
+def packed_request_id(request_id: str) -> bytes | None:
+    """Return a request id as it is stored: the first byte is its form.
+
+    A UUID, with its hyphens or without, takes 17 bytes instead of 36.
+    """
+    if not request_id:
+        return None
+    try:
+        packed = UUID(request_id)
+    except ValueError:
+        packed = None
+    if packed is not None and request_id in (str(packed), packed.hex):
+        return (_HYPHENS if request_id == str(packed) else _HEX) + packed.bytes
+    return _TEXT + request_id.encode(errors="replace")
+
+
+def request_id_of(request: bytes | None) -> str:
+    """Return a stored request id as it came, "" for none, "?" for a form of a newer version."""
+    if not request:
+        return ""
+    form, packed = request[:1], request[1:]
+    if form == _TEXT:
+        return packed.decode(errors="replace")
+    if form not in {_HYPHENS, _HEX} or len(packed) != _UUID_B:
+        return "?"
+    found = UUID(bytes=packed)
+    return str(found) if form == _HYPHENS else found.hex
+
+
+def entry(
+    offset_ms: int,
+    kind: EntryKind,
+    code: int,
+    by: int,
+    text: str,
+    author: Author,
+    request: bytes | None = None,
+) -> Entry:
     """Return an entry of the history, its text by number where it is a common one."""
-    return Entry(offset_ms, kind, code, by, _WORD_NUMBERS.get(text, text[:HISTORY_TEXT_MAX]))
+    word = word_of(text[:HISTORY_TEXT_MAX])
+    cause = CAUSES.index(author.cause)
+    return Entry(offset_ms, kind, code, by, word, cause, author.actor, request)
 
 
 class OtpTurn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -124,6 +207,23 @@ class Review(msgspec.Struct, frozen=True, array_like=True):
     actor: str = ""
     note: str = ""
     acknowledged_at_ms: int | None = None
+
+
+class Details(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What a receipt and a support call need of an attempt, as the gateway showed it.
+
+    The first three are texts or their numbers (`text_of`). `masked` is the card as `xxxxxx1111`,
+    or the UPI id shortened. The times are counted from the payment's creation; None before.
+    """
+
+    method: int | str | None = None
+    channel: int | str | None = None
+    payment_group: int | str | None = None
+    masked: str | None = None
+    bank_reference: str | None = None
+    auth_id: str | None = None
+    authorized_after_ms: int | None = None
+    captured_after_ms: int | None = None
 
 
 class Sibling(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -190,6 +290,7 @@ class Record(Sibling, frozen=True, array_like=True, kw_only=True):
     history_from: State | None = None
     metadata: dict[str, Any] | None = None
     confirming: bool = False
+    details: Details | None = None
 
 
 def payment_id(order_id: str, n: int) -> str:

@@ -151,6 +151,13 @@ class ReviewReason(StrEnum):
         "too old to be repeated safely: look at the gateway's dashboard, then resolve it",
         Effect.HANDS_OFF,
     )
+    GIVEN_UP_STEP_ACTED = (
+        "given_up_step_acted",
+        (
+            "a lost capture or void took effect after another step had taken its place: serve or"
+            " refund as that end demands, then acknowledge"
+        ),
+    )
     NO_ANSWER = (
         "no_answer",
         "the bank owes an answer for too long: ask the gateway's support, then resolve it or wait",

@@ -9,7 +9,8 @@ The rules:
 * While the bank owes something, a look is due at `since` plus each of the flow's offsets,
   after the last one, that offset repeats.
 * Beside these there are fixed moments: a call's deadline, the OTP page's end, the order's
-  end, the time to act on a hold, the hold's end, the time to call a person, a watch's end.
+  end, a day before a hold's end, the time to act on a hold, the hold's end, the time to call a
+  person, a watch's end.
 * The next look is the earliest moment later than `asked_at_ms`. A moment that was missed stays
   due whoever commits meanwhile, and one inquiry settles all that were missed.
 
@@ -33,6 +34,9 @@ PAY_MARGIN_MS: Final = 15_000
 
 #: A pay that was given up is looked for among the order's attempts for so long.
 LATE_PAY_MS: Final = 24 * 3600 * 1000
+
+#: The feed tells of a hold this long before its end.
+HOLD_NEWS_MS: Final = 24 * 3600 * 1000
 
 #: A worker looks at a step this long after the step's own time limit.
 _GRACE_MS: Final = 1_000
@@ -78,6 +82,16 @@ def act_on_hold_at_ms(record: Record, flow: Flow) -> int:
     ends_at_ms = record.hold_expires_at_ms or 0
     life_ms = max(0, ends_at_ms - record.moved_at_ms)
     return ends_at_ms - min(flow.hold_rules.act_before_expiry_s * 1000, life_ms // 4)
+
+
+def surely_over(operation: Operation, flow: Flow) -> bool:
+    """Whether no call of a step can act any more.
+
+    Its first call began a whole limit and a margin ago, and an inquiry since then saw the hold
+    untouched, so that none of its calls acted.
+    """
+    over_at_ms = operation.key_first_used_at_ms + round(flow.pay.timeout_s * 1000) + PAY_MARGIN_MS
+    return operation.not_seen_at_ms is not None and operation.not_seen_at_ms >= over_at_ms
 
 
 def grid_after(record: Record, flow: Flow, base_at_ms: int, after_at_ms: int) -> int:
@@ -195,6 +209,7 @@ def _hold_moments(record: Record, flow: Flow) -> Iterator[int]:
         return
     act_at_ms = act_on_hold_at_ms(record, flow)
     yield act_at_ms
+    yield record.hold_expires_at_ms - HOLD_NEWS_MS
     yield record.hold_expires_at_ms
     # A step that could not be sent at that moment is tried again by the schedule.
     yield grid_after(record, flow, max(act_at_ms, owed_since_at_ms(record)), record.asked_at_ms)

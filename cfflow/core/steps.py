@@ -16,15 +16,24 @@ from uuid import UUID, uuid5
 import msgspec
 
 from cfflow.core.actions import AskOtp, Redirect
+from cfflow.core.authors import CALLER, CAUSES, Author
 from cfflow.core.chart import State, Trigger
 from cfflow.core.draft import Draft
 from cfflow.core.flow import Flow
 from cfflow.core.money import amount_of, without_noise
-from cfflow.core.operation import Operation, Step
-from cfflow.core.order import PAYMENTS_MAX, SEEN_MAX, Order, Snapshot, why_barred
+from cfflow.core.operation import Operation, OperationStatus, Step
+from cfflow.core.order import (
+    AUTHORIZES,
+    PAYMENTS_MAX,
+    SEEN_MAX,
+    Order,
+    Snapshot,
+    may_act_on_another,
+    why_barred,
+)
 from cfflow.core.plan import Change, Gate, Plan
-from cfflow.core.record import OtpTurn, Record
-from cfflow.core.schedule import next_wake
+from cfflow.core.record import GIVEN_UP, OtpTurn, Record
+from cfflow.core.schedule import next_wake, surely_over
 from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit, TooManyPayments
 
 #: Plans a step on a snapshot at a time in ms, or raises why it is not permitted there.
@@ -96,6 +105,7 @@ def begin_pay(
     instrument: Instrument,
     *,
     gateway_at_ms: int | None = None,
+    author: Author = CALLER,
 ) -> Plan:
     """Open a pay. One payment is one attempt, so only `created` permits it.
 
@@ -111,7 +121,7 @@ def begin_pay(
         wrong = f"flow {flow.name} does not take {instrument.method} over {instrument.channel}"
         raise _illegal(snapshot, f"{wrong}, only over {', '.join(channels)}")
     return _open(
-        Draft(snapshot, flow, now_ms),
+        Draft(snapshot, flow, now_ms, author),
         Step.PAY,
         amount=record.amount,
         method=instrument.method,
@@ -124,15 +134,15 @@ def begin_pay(
     )
 
 
-def begin_submit(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+def begin_submit(snapshot: Snapshot, flow: Flow, now_ms: int, *, author: Author = CALLER) -> Plan:
     """Open a submission of the OTP, within the flow's tries and the page's life."""
     otp = _otp_page(snapshot, Step.SUBMIT_OTP, now_ms)
     if otp.submits_used >= flow.otp.submits_max:
         raise _limit(snapshot, f"all {flow.otp.submits_max} OTP submissions are used")
-    return _open(Draft(snapshot, flow, now_ms), Step.SUBMIT_OTP)
+    return _open(Draft(snapshot, flow, now_ms, author), Step.SUBMIT_OTP)
 
 
-def begin_resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+def begin_resend(snapshot: Snapshot, flow: Flow, now_ms: int, *, author: Author = CALLER) -> Plan:
     """Open a resend of the OTP, within the flow's number and waiting time."""
     otp = _otp_page(snapshot, Step.RESEND_OTP, now_ms)
     if otp.submits_used >= flow.otp.submits_max:
@@ -143,10 +153,10 @@ def begin_resend(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     if now_ms < ready_at_ms:
         wait_s = (ready_at_ms - now_ms + 999) // 1000
         raise _limit(snapshot, f"the OTP can be sent again in {wait_s} s", at_ms=ready_at_ms)
-    return _open(Draft(snapshot, flow, now_ms), Step.RESEND_OTP)
+    return _open(Draft(snapshot, flow, now_ms, author), Step.RESEND_OTP)
 
 
-def leave_otp(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
+def leave_otp(snapshot: Snapshot, flow: Flow, now_ms: int, *, author: Author = CALLER) -> Plan:
     """Let the customer go to the bank's own page. No call is made: the attempt lives on."""
     _otp_page(snapshot, None, now_ms)
     barred = why_barred(snapshot, Step.SUBMIT_OTP)
@@ -156,7 +166,7 @@ def leave_otp(snapshot: Snapshot, flow: Flow, now_ms: int) -> Plan:
     action = snapshot.next_action
     if not isinstance(action, AskOtp) or action.redirect_to_bank is None:
         raise _illegal(snapshot, "the way to the bank's page is not known; its answer was lost")
-    draft = Draft(snapshot, flow, now_ms)
+    draft = Draft(snapshot, flow, now_ms, author)
     draft.fire(Trigger.LEAVE_OTP, None, "the customer took redirect_to_bank")
     draft.next_action = Redirect(action.redirect_to_bank)
     return draft.plan()
@@ -187,15 +197,20 @@ def begin_authorize(
     freeze: Callable[[Decimal | None], bytes],
     api_version: str,
     amount: Decimal | None = None,
+    author: Author = CALLER,
 ) -> Plan:
     """Open a capture or a void, its request frozen byte for byte for a later resend.
 
-    `freeze` makes the request's body out of the amount, which only a capture has.
+    `freeze` makes the request's body out of the amount, which only a capture has. A lost step of
+    the other kind is given up for this one where it surely had no effect. It stays in the
+    history, so that a late effect of it is recognised.
     """
-    _permit_authorize(snapshot, step)
+    _permit_authorize(snapshot, step, flow, now_ms)
     exact = amount_to_capture(snapshot, amount) if step is Step.CAPTURE else None
+    draft = Draft(snapshot, flow, now_ms, author)
+    draft.close_operation(GIVEN_UP)
     return _open(
-        Draft(snapshot, flow, now_ms),
+        draft,
         step,
         body=freeze(exact),
         api_version=api_version,
@@ -211,8 +226,8 @@ def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...
         "submit_otp": lambda: begin_submit(snapshot, flow, now_ms),
         "resend_otp": lambda: begin_resend(snapshot, flow, now_ms),
         "leave_otp": lambda: leave_otp(snapshot, flow, now_ms),
-        "capture": lambda: _permit_authorize(snapshot, Step.CAPTURE),
-        "void": lambda: _permit_authorize(snapshot, Step.VOID),
+        "capture": lambda: _permit_authorize(snapshot, Step.CAPTURE, flow, now_ms),
+        "void": lambda: _permit_authorize(snapshot, Step.VOID, flow, now_ms),
     }
     names = []
     for name, attempt in attempts.items():
@@ -224,10 +239,23 @@ def allowed_steps(snapshot: Snapshot, flow: Flow, now_ms: int) -> tuple[str, ...
     return (*names, "refresh")
 
 
-def _permit_authorize(snapshot: Snapshot, step: Step) -> None:
-    _permit(snapshot, step, State.AUTHORIZED)
+def _permit_authorize(snapshot: Snapshot, step: Step, flow: Flow, now_ms: int) -> None:
+    _permit(snapshot, step, State.AUTHORIZED, gives_up=_had_no_effect(snapshot, step, flow, now_ms))
     if snapshot.record.confirming:
         raise _illegal(snapshot, f"{step}: the bank is still confirming another capture or void")
+
+
+def _had_no_effect(snapshot: Snapshot, step: Step, flow: Flow, now_ms: int) -> bool:
+    """Whether the open capture or void is not this step and surely did nothing.
+
+    An inquiry asked a margin after its first deadline saw the hold untouched.
+    """
+    open_one = snapshot.record.operation
+    if open_one is None or open_one.step not in AUTHORIZES or open_one.step is step:
+        return False
+    not_done = open_one.status(now_ms) is OperationStatus.NOT_DONE
+    elsewhere = may_act_on_another(snapshot.record, open_one)
+    return not_done and surely_over(open_one, flow) and not elsewhere
 
 
 def _open(
@@ -258,6 +286,8 @@ def _open(
         last_four=last_four,
         known_attempt_ids=known_attempt_ids,
         gateway_at_ms=gateway_at_ms,
+        cause=CAUSES.index(draft.author.cause),
+        actor=draft.author.actor,
     )
     draft.operation = operation
     draft.sequence = sequence
@@ -292,13 +322,16 @@ def _key(draft: Draft, step: Step, sequence: int) -> str:
     return idempotency_key(draft.snapshot.id, step, sequence, draft.was.nonce)
 
 
-def _permit(snapshot: Snapshot, step: Step | None, state: State) -> None:
-    """Refuse a step that this state, or an operation still open, does not permit."""
+def _permit(snapshot: Snapshot, step: Step | None, state: State, *, gives_up: bool = False) -> None:
+    """Refuse a step that this state, or an operation still open, does not permit.
+
+    `gives_up`: the open operation had no effect, and this step takes its place.
+    """
     record = snapshot.record
     wanted = step or "leave_otp"
     if record.abandoned and step not in {Step.CAPTURE, Step.VOID}:
         raise _illegal(snapshot, f"{wanted}: this payment was abandoned")
-    if record.operation is not None:
+    if record.operation is not None and not gives_up:
         raise _illegal(snapshot, f"{wanted}: {record.operation.step} is still open")
     if record.state is not state:
         raise _illegal(snapshot, f"{wanted} needs a payment in {state}; this one is {record.state}")

@@ -9,7 +9,7 @@ import re
 import secrets
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Self, get_args
@@ -30,11 +30,12 @@ _BATCH: Final = (1, 10_000)
 _RENEW_AT: Final = 0.2
 
 
-class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One transition of a payment, as it was committed.
+class FeedAbout(msgspec.Struct, frozen=True, kw_only=True):
+    """What every item about a payment tells of it, as of the commit.
 
-    `id` is the same each time the event comes. `version` is the payment's after the commit; a
-    commit that walked several edges gives one event for each, all with that version.
+    `id` is the same each time the item comes. `version` is the payment's after the commit; a
+    commit that changed several things gives one item for each, all with that version. `amount`
+    is what is held, or the order's amount before that is known. No metadata: read the payment.
     """
 
     id: str
@@ -42,14 +43,52 @@ class FeedEvent(msgspec.Struct, frozen=True, kw_only=True):
     order_id: str
     cf_payment_id: str | None
     flow: str
+    version: int
+    at: datetime
+    amount: Decimal | None = None
+    captured_amount: Decimal | None = None
+    currency: str = ""
+    created_at: datetime | None = None
+    authorized_at: datetime | None = None
+    captured_at: datetime | None = None
+    hold_expires_at: datetime | None = None
+
+
+class FeedEvent(FeedAbout, frozen=True, kw_only=True):
+    """One transition of a payment, as it was committed.
+
+    `cause` is what made cfflow act: `caller`, `worker`, `expiry`, `resend`, `notification` or
+    `person`; `actor` the name that came with it. Entries of version 0.2 have neither.
+    """
+
     from_state: str
     to_state: str
     trigger: str
     step: str | None
     observation: str
-    version: int
     request_id: str
-    at: datetime
+    cause: str = ""
+    actor: str = ""
+
+
+class FeedReview(FeedAbout, frozen=True, kw_only=True):
+    """A review was opened (`is_open`), or closed by a person: `actor` and `note` are theirs."""
+
+    state: str
+    reason: str
+    is_open: bool
+    detail: str = ""
+    actor: str = ""
+    note: str = ""
+
+
+class FeedHoldExpiring(FeedAbout, frozen=True, kw_only=True):
+    """A hold ends within a day, at `hold_expires_at`; told once for each hold.
+
+    What cfflow does about it is the flow's `on_expiry`.
+    """
+
+    state: str
 
 
 class FeedGap(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +118,15 @@ class FeedNotification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: What a feed hands out.
-FeedItem = FeedEvent | FeedGap | FeedNotification
+FeedItem = FeedEvent | FeedReview | FeedHoldExpiring | FeedGap | FeedNotification
+
+
+#: The kinds of entries about a payment, and their classes.
+_ABOUT_PAYMENTS: Final[Mapping[str, type[FeedEvent | FeedReview | FeedHoldExpiring]]] = {
+    "transition": FeedEvent,
+    "review": FeedReview,
+    "hold_expiring": FeedHoldExpiring,
+}
 
 
 class _Head(msgspec.Struct):
@@ -314,16 +361,26 @@ def _item(name: str, blob: bytes) -> FeedItem | None:
     versions have added are ignored.
     """
     head = _head_decoder.decode(blob)
-    if head.kind not in {"transition", "notification"}:
+    if head.kind not in _ABOUT_PAYMENTS and head.kind != "notification":
         return None
     if head.at_ms is None:
         raise ValueError("an entry without a time")
     fields = msgspec.msgpack.decode(blob) | {"id": name, "at": moment(head.at_ms)}
-    if head.kind == "transition":
-        return msgspec.convert(fields, FeedEvent)
+    if head.kind in _ABOUT_PAYMENTS:
+        return msgspec.convert(_with_times(fields), _ABOUT_PAYMENTS[head.kind])
     data = fields.get("data")
     fields["data"] = None if data is None else _data_decoder.decode(data)
     return msgspec.convert(fields, FeedNotification)
+
+
+def _with_times(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with their instants as aware datetimes."""
+    instants = {
+        name.removesuffix("_ms"): moment(at_ms)
+        for name, at_ms in fields.items()
+        if name.endswith("_at_ms") and isinstance(at_ms, int)
+    }
+    return fields | instants
 
 
 def _id_of(partition: int, position: Position) -> str:

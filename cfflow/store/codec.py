@@ -6,13 +6,14 @@ versions wrote lie in `tests/ports/stored/` and must load for ever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from cfflow.core.actions import NextAction
 from cfflow.core.bounds import ACTION_MAX_B
+from cfflow.core.news import hold_expires_soon, reviews_changed
 from cfflow.core.order import (
     SCHEMA,
     ForeignMoney,
@@ -23,7 +24,7 @@ from cfflow.core.order import (
     paid_by,
 )
 from cfflow.core.plan import Change, Plan
-from cfflow.core.record import payment_id
+from cfflow.core.record import Details, Record, payment_id
 from cfflow.errors import StoreError
 from cfflow.store.protocol import (
     UNREADABLE_INDEX,
@@ -201,31 +202,74 @@ def removal_of(order: Order) -> Commit:
 
 
 def _events(plan: Plan) -> list[bytes]:
-    """Return the feed entries of a plan, one for each transition."""
+    """Return the feed entries of a plan."""
     return [entry for change in plan.changes for entry in _events_of(plan.after.id, change)]
 
 
-def _events_of(order_id: str, change: Change) -> list[bytes]:
-    record = change.record
-    return [
-        _encode(
+def _events_of(order_id: str, change: Change) -> Iterator[bytes]:
+    """Yield the feed entries of one payment: its transitions, its reviews, its hold's end."""
+    reviews, expires = reviews_changed(change), hold_expires_soon(change)
+    if not (change.walked or reviews or expires):
+        return
+    about = _about(order_id, change)
+    for walked in change.walked:
+        yield _encode(
             {
-                "payment_id": payment_id(order_id, change.n),
-                "order_id": order_id,
-                "cf_payment_id": record.cf_payment_id,
-                "flow": record.flow,
+                **about,
                 "from_state": walked.from_state.value,
                 "to_state": walked.to_state.value,
                 "trigger": walked.trigger.value,
                 "step": walked.step,
                 "observation": walked.proof,
-                "version": record.version,
                 "request_id": walked.request_id,
-                "at_ms": record.updated_at_ms,
+                "cause": walked.author.cause.value,
+                "actor": walked.author.actor,
             }
         )
-        for walked in change.walked
-    ]
+    for news in reviews:
+        yield _encode(
+            {
+                **about,
+                "kind": "review",
+                "state": change.record.state.value,
+                "reason": news.review.reason,
+                "is_open": news.is_open,
+                "detail": news.review.detail,
+                "actor": news.review.actor,
+                "note": news.review.note,
+            }
+        )
+    if expires:
+        yield _encode({**about, "kind": "hold_expiring", "state": change.record.state.value})
+
+
+def _about(order_id: str, change: Change) -> dict[str, Any]:
+    """Return what every feed entry tells of its payment.
+
+    Without the metadata, which may be 2 KB: the stream would grow to a multiple of its size.
+    """
+    record = change.record
+    details = record.details or Details()
+    amount = record.amount if record.amount_held is None else record.amount_held
+    return {
+        "payment_id": payment_id(order_id, change.n),
+        "order_id": order_id,
+        "cf_payment_id": record.cf_payment_id,
+        "flow": record.flow,
+        "version": record.version,
+        "at_ms": record.updated_at_ms,
+        "amount": amount,
+        "captured_amount": record.captured_amount,
+        "currency": record.currency,
+        "created_at_ms": record.created_at_ms,
+        "authorized_at_ms": _later(record, details.authorized_after_ms),
+        "captured_at_ms": _later(record, details.captured_after_ms),
+        "hold_expires_at_ms": record.hold_expires_at_ms,
+    }
+
+
+def _later(record: Record, after_ms: int | None) -> int | None:
+    return None if after_ms is None else record.created_at_ms + after_ms
 
 
 def encode_notification(notification: Notification, at_ms: int) -> bytes:

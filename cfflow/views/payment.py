@@ -5,19 +5,26 @@ from __future__ import annotations
 from copy import deepcopy
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from cfflow.core.actions import NextAction
+from cfflow.core.actions import ApproveInApp, NextAction, SubmitForm
 from cfflow.core.chart import State
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Failure
 from cfflow.core.operation import Step
-from cfflow.core.order import Snapshot, why_barred
-from cfflow.core.record import Record
+from cfflow.core.order import Snapshot
+from cfflow.core.record import Details, Record, Review, text_of
 from cfflow.core.times import moment
 from cfflow.errors import CfflowError
+from cfflow.views import show
+from cfflow.views.show import CustomerView, customer_view
+
+_T = TypeVar("_T")
+
+#: The views in which the customer has something to do.
+_WITH_ACTION = (show.EnterOtp, show.GoToBank, show.SubmitForm, show.ApproveInApp)
 
 
 class Otp(msgspec.Struct, frozen=True):
@@ -43,13 +50,35 @@ class OpenOperation(msgspec.Struct, frozen=True):
     amount: Decimal | None = None
 
 
+class PaymentReview(msgspec.Struct, frozen=True, kw_only=True):
+    """A reason why a person must look, or had to: `closed_at` is None while it is open.
+
+    `actor` and `note` are of the person who closed it.
+    """
+
+    reason: str
+    since: datetime
+    detail: str = ""
+    actor: str = ""
+    note: str = ""
+    closed_at: datetime | None = None
+
+
 class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One attempt to pay an order.
 
     `amount` is the amount held, the gateway's own `payment_amount`, once it is known: fees
     and offers make it differ from the order's. `operation` is an open step, `review` the
-    reasons for which a person must look. Passing a payment to a step protects against
-    the same button pressed twice: a step on an older snapshot is a `Conflict`.
+    reasons for which a person must look now, `reviews` all of them, closed ones too.
+
+    For receipts and support, as far as the gateway shows them: `method`, `channel`,
+    `payment_group`, `masked` (the card as `xxxxxx1111`, or the UPI id shortened),
+    `bank_reference`, `auth_id`, `authorized_at`, `captured_at`. `confirmed` is False while the
+    bank has only accepted a capture or void. `abandoned`: its order was freed for another
+    payment. `customer_view` is what a page shows, one of the classes in `cfflow.show`.
+
+    Passing a payment to a step protects against the same button pressed twice: a step on an
+    older snapshot is a `Conflict`.
     """
 
     id: str
@@ -70,6 +99,18 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     created_at: datetime
     updated_at: datetime
     metadata: dict[str, Any]
+    method: str | None = None
+    channel: str | None = None
+    payment_group: str | None = None
+    masked: str | None = None
+    bank_reference: str | None = None
+    auth_id: str | None = None
+    authorized_at: datetime | None = None
+    captured_at: datetime | None = None
+    confirmed: bool = True
+    abandoned: bool = False
+    reviews: tuple[PaymentReview, ...] = ()
+    customer_view: CustomerView
 
     @property
     def money(self) -> str:
@@ -77,6 +118,25 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         part = self.captured_amount
         taken = f"{part} of " if part is not None and part != self.amount else ""
         return "" if self.amount is None else f"{taken}{self.amount} {self.currency}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON data: amounts as texts with their decimals, times in ISO 8601.
+
+        It has what the customer paid with, shortened, and your metadata: show it only to
+        whoever asked for this payment.
+        """
+        shown = msgspec.structs.replace(
+            self,
+            next_action=_with_json_values(self.next_action),
+            customer_view=_with_json_values(self.customer_view),
+            metadata=_json_values(self.metadata),
+        )
+        data: dict[str, Any] = msgspec.to_builtins(shown)
+        if self.failure is not None:
+            # msgspec writes this struct as an array, as it is stored. JSON gets the names.
+            data["failure"] = msgspec.structs.asdict(self.failure)
+        data["review"], data["reviews"] = [*data["review"]], [*data["reviews"]]
+        return data
 
     def __repr__(self) -> str:
         parts = [repr(self.id), self.state.value]
@@ -94,14 +154,13 @@ def payment_of(snapshot: Snapshot, flow: Flow | None, now_ms: int) -> Payment:
 
     Without its flow, whose text the store may have lost, it has no `otp`.
 
-    `next_action` is None once the OTP page has expired, even if no commit has ended it yet, and
-    when another attempt of the order has money: the customer would pay twice.
+    It has a `next_action` only while that can be of use: not once the OTP page has expired, even
+    if no commit has ended it yet, not while a step is on its way, and not when another attempt
+    of the order has money: the customer would pay twice.
     """
-    record = snapshot.record
-    otp = None if flow is None else _otp(record, flow)
-    expired = record.otp is not None and now_ms >= record.otp.expires_at_ms
-    barred = why_barred(snapshot, Step.SUBMIT_OTP) is not None
-    over = (record.state is State.OTP_PENDING and expired) or barred
+    record, details = snapshot.record, snapshot.record.details or Details()
+    view = customer_view(snapshot, flow, now_ms)
+    operation = _operation(record)
     payment = Payment(
         id=snapshot.id,
         order_id=snapshot.order_id,
@@ -111,19 +170,49 @@ def payment_of(snapshot: Snapshot, flow: Flow | None, now_ms: int) -> Payment:
         amount=record.amount if record.amount_held is None else record.amount_held,
         currency=record.currency,
         captured_amount=record.captured_amount,
-        next_action=None if over else snapshot.next_action,
-        otp=otp,
+        next_action=snapshot.next_action if isinstance(view, _WITH_ACTION) else None,
+        otp=_otp(record, flow),
         hold_expires_at=_when(record.hold_expires_at_ms),
         failure=record.failure,
-        operation=_operation(record),
+        operation=operation,
         review=tuple(review.reason for review in record.open_reviews),
         version=record.version,
         created_at=moment(record.created_at_ms),
         updated_at=moment(record.updated_at_ms),
         metadata=deepcopy(record.metadata) if record.metadata else {},
+        method=text_of(details.method),
+        channel=text_of(details.channel),
+        payment_group=text_of(details.payment_group),
+        masked=details.masked,
+        bank_reference=details.bank_reference,
+        auth_id=details.auth_id,
+        authorized_at=_after(record, details.authorized_after_ms),
+        captured_at=_after(record, details.captured_after_ms),
+        confirmed=not (record.confirming or (operation is not None and operation.accepted)),
+        abandoned=record.abandoned,
+        reviews=tuple(map(_review, record.reviews)),
+        customer_view=view,
     )
     payment.__dict__["_snapshot"] = snapshot
     return payment
+
+
+def _with_json_values(shown: _T) -> _T:
+    """Return a next action or a view, the gateway's own JSON in it as JSON can hold it."""
+    if isinstance(shown, SubmitForm | show.SubmitForm):
+        return msgspec.structs.replace(shown, fields=_json_values(shown.fields))
+    if isinstance(shown, ApproveInApp | show.ApproveInApp):
+        return msgspec.structs.replace(shown, payload=_json_values(shown.payload))
+    return shown
+
+
+def _json_values(value: Any) -> Any:
+    """Return stored data that JSON can hold: msgpack has more kinds of keys and values."""
+    if isinstance(value, dict):
+        return {str(key): _json_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_values(item) for item in value]
+    return value if isinstance(value, str | int | float | bytes | None) else str(value)
 
 
 def attach_payment(error: CfflowError, snapshot: Snapshot, flow: Flow, now_ms: int) -> None:
@@ -141,9 +230,31 @@ def _when(at_ms: int | None) -> datetime | None:
     return None if at_ms is None else moment(at_ms)
 
 
-def _otp(record: Record, flow: Flow) -> Otp | None:
+def _after(record: Record, after_ms: int | None) -> datetime | None:
+    return None if after_ms is None else moment(record.created_at_ms + after_ms)
+
+
+def _review(review: Review) -> PaymentReview:
+    return PaymentReview(
+        reason=review.reason,
+        since=moment(review.at_ms),
+        detail=review.detail,
+        actor=review.actor,
+        note=review.note,
+        closed_at=_when(review.acknowledged_at_ms),
+    )
+
+
+def _is_submitting(record: Record) -> bool:
+    """Whether an OTP is on its way, or its answer is missing: it may be the right one."""
+    return record.operation is not None and record.operation.step is Step.SUBMIT_OTP
+
+
+def _otp(record: Record, flow: Flow | None) -> Otp | None:
     turn = record.otp
     if turn is None or turn.accepted or record.state is not State.OTP_PENDING:
+        return None
+    if flow is None or _is_submitting(record):
         return None
     return Otp(
         submits_left=max(0, flow.otp.submits_max - turn.submits_used),

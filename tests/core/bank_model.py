@@ -156,6 +156,7 @@ def is_visible(before: Snapshot, plan: Plan) -> bool:
         "order_expires_at_ms",
         "pay_given_up_at_ms",
         "hold_began_at_ms",
+        "details",
         "moved_at_ms",
     }
     facts_of = [
@@ -215,13 +216,27 @@ def _check_money(was: Record, record: Record) -> None:
 
 def _check_operation(was: Record, record: Record, event: Event | None) -> None:
     old, new = was.operation, record.operation
-    if old is not None and new is not None:
+    if old is not None and new is not None and new.sequence != old.sequence:
+        assert event is None
+        _check_given_up(old, new)
+    elif old is not None and new is not None:
         assert (new.step, new.sequence, new.key) == (old.step, old.sequence, old.key)
         assert (new.body, new.amount, new.began_at_ms) == (old.body, old.amount, old.began_at_ms)
     if old is None and new is not None:
         assert event is None
         assert new.sequence == was.sequence + 1
     assert record.sequence >= was.sequence
+
+
+def _check_given_up(old: Operation, new: Operation) -> None:
+    """A capture or void took the place of the other, which an inquiry saw to have done nothing."""
+    assert {old.step, new.step} == {Step.CAPTURE, Step.VOID}
+    assert new.sequence == old.sequence + 1
+    assert new.key != old.key
+    assert not old.accepted
+    assert old.not_seen_at_ms is not None
+    assert old.not_seen_at_ms >= old.deadline_at_ms
+    assert old.not_seen_at_ms >= old.began_at_ms + 10_000 + 15_000
 
 
 def _check_since(was: Record, record: Record, event: Event | None) -> None:

@@ -119,4 +119,4 @@ def _by_hold(record: Record, flow: Flow, begins: int) -> list[int]:
         return grid(record, flow, begins)
     quarter_ms = max(0, ends - record.moved_at_ms) // 4
     act = ends - min(flow.hold_rules.act_before_expiry_s * 1000, quarter_ms)
-    return [act, ends, *grid(record, flow, max(act, begins))]
+    return [act, ends - DAY_MS, ends, *grid(record, flow, max(act, begins))]

@@ -129,9 +129,10 @@ async def _transitions(store: RedisStore, order_id: str) -> dict[str, list[tuple
     for _, fields in await store.link.command("XRANGE", events, "-", "+"):
         blob = fields[1] if isinstance(fields, list) else fields[b"e"]
         event = msgspec.msgpack.decode(blob)
-        transitions.setdefault(event["payment_id"], []).append(
-            (event["from_state"], event["to_state"])
-        )
+        if event.get("kind", "transition") == "transition":
+            transitions.setdefault(event["payment_id"], []).append(
+                (event["from_state"], event["to_state"])
+            )
     return transitions
 
 

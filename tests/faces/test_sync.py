@@ -24,7 +24,7 @@ import pytest
 
 import cfflow
 import cfflow.sync
-from cfflow import Card, Conflict, FeedEvent, FeedGap, FeedNotification, State
+from cfflow import Card, Conflict, FeedEvent, State
 from cfflow.cashfree.gateway import Gateway
 from cfflow.emulator import EmulatorProcess
 from cfflow.logs import silent_log
@@ -339,7 +339,7 @@ def test_a_feed_is_read_with_for(bank: EmulatorProcess, redis_url: str) -> None:
     """In order, each acknowledged; `poll` returns None at the end."""
     with connect(bank, redis_url=redis_url) as cashier:
         cashier.submit_otp(to_otp(cashier), "111000")
-        found: list[FeedEvent | FeedGap | FeedNotification] = []
+        found: list[cfflow.FeedItem] = []
         with cashier.events("mailer", consumer="one") as feed:
             for event in feed:
                 found.append(event)

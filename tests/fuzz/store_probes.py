@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cfflow.cashfree.environment import base_url_of
 from cfflow.cashfree.texts import without_card_numbers
 from cfflow.cashfree.wire import timestamp_ms
-from cfflow.cli.terminal import cell, console, plain, print_json, print_lines
+from cfflow.cli.terminal import cell, console, print_json, print_lines
 from cfflow.core.arguments import (
     check_currency,
     check_metadata,
@@ -162,10 +162,10 @@ class PrintProbe(LoopProbe):
         why = self.run(reader.why(snapshot.id))
         printed = io.StringIO()
         with redirect_stdout(printed):
-            for value in plain(payment).values():
+            for value in payment.as_dict().values():
                 console().print(cell(value))
             print_lines(*str(why).split("\n"), payment.money, repr(payment))
-            print_json(plain(payment))
+            print_json(payment.as_dict())
         if acting := [char for char in printed.getvalue() if char != "\n" and _acts(char)]:
             raise Broken(f"{acting[0]!a} reaches the terminal")
         lines = 4 + len(why.timeline) + 2 * len(why.reviews) + len(why.settled)

@@ -208,7 +208,7 @@ async def test_additions_of_later_versions_are_ignored(store: RedisStore) -> Non
     ((_, fields),) = await store.link.command("XRANGE", key, "-", "+")
     kept = msgspec.msgpack.decode(fields[1])
     await raw(store, msgspec.msgpack.encode(kept | {"request_id": "2", "mood": "good"}))
-    await raw(store, msgspec.msgpack.encode({"kind": "review", "payment_id": "order_1.1"}))
+    await raw(store, msgspec.msgpack.encode({"kind": "dispute", "payment_id": "order_1.1"}))
     await commit_events(store, snapshot, 1, 3)
     found = await handled(await opened(store, "m"))
     assert (numbers(found), lost(found)) == ([1, 2, 3], [])

@@ -135,6 +135,11 @@ def test_the_pages_captured_payment_is_observed_field_by_field() -> None:
         began_at_ms=1627022706000,
         currency="INR",
         message="Transaction successful",
+        payment_group="upi",
+        masked="rxxxx@xcxcx",
+        bank_reference="P78112898712",
+        auth_id="A898101",
+        acted_at_ms=1659523191000,
     )
     assert prove(entity()).row == 4
 
@@ -163,6 +168,10 @@ def test_the_pages_declined_payment_has_its_reason() -> None:
         began_at_ms=1627022706000,
         currency="INR",
         message="Transaction failed",
+        payment_group="credit_card",
+        masked="xxxxxx1111",
+        bank_reference="P78112898712",
+        auth_id="A898101",
         card_kind="credit",
     )
     assert prove(seen).row == 1
@@ -437,6 +446,7 @@ def test_what_was_paid_with_is_read_as_far_as_it_goes(method: object, read: obje
     assert (seen.method, seen.channel, seen.last_four) == read
 
 
+UPI = {"method": "upi", "channel": "collect"}
 EMI = {"channel": "link", "card_number": "xxxxxx1111", "card_bank_name": "HDFC Bank"}
 
 
@@ -446,19 +456,34 @@ EMI = {"channel": "link", "card_number": "xxxxxx1111", "card_bank_name": "HDFC B
         (
             {"card": {"channel": "post", "card_number": "xxxxxx1111", "card_network": "visa"}},
             "debit_card",
-            PaidWith("card", "post", "1111", "debit", "visa"),
+            PaidWith("card", "post", "1111", "debit", "visa", masked="xxxxxx1111"),
         ),
         (
             {"emi": EMI | {"card_type": "credit_card"}},
             None,
-            PaidWith("emi", "link", "1111", "credit", None, "HDFC Bank"),
+            PaidWith("emi", "link", "1111", "credit", None, "HDFC Bank", "xxxxxx1111"),
         ),
         (
             {"net_banking": {"channel": "link", "netbanking_bank_name": "TESTR"}},
             "net_banking",
             PaidWith("netbanking", "link", bank="TESTR"),
         ),
-        ({"upi": {"channel": "collect", "upi_id": "a@b"}}, "upi", PaidWith("upi", "collect")),
+        *(
+            (
+                {"upi": {"channel": "collect", "upi_id": upi_id}},
+                "upi",
+                PaidWith(**UPI, masked=masked),
+            )
+            for upi_id, masked in (
+                ("a@b", "xxxx@b"),
+                ("asha.rao@okbank", "asxxxx@okbank"),
+                ("9898989898@upi", "98xxxx@upi"),
+                ("no upi id", None),
+                ("a@b@c", None),
+                (7, None),
+                ("x" * 400 + "@b", None),
+            )
+        ),
         ({"wallet": {"phone": "9898989898"}}, "wallet", PaidWith("app")),
         ({"card": {"card_network": 7, "card_bank_name": ["x"]}}, 7, PaidWith("card")),
         ({"card": [{"channel": "post"}]}, {}, PaidWith("card")),

@@ -58,6 +58,7 @@ from cfflow.core import (
     order,
     schedule,
 )
+from cfflow.core.authors import Author
 from cfflow.core.chart import State, Trigger
 from cfflow.core.decide import Event, Inquired
 from cfflow.core.draft import Draft
@@ -334,11 +335,15 @@ def restart_verified_for_one_payment() -> AbstractContextManager[None]:
     """The inquiry after a restart is decided for one payment of its order only."""
 
     def for_one(
-        found: Order, events: Mapping[int, Event], flows: Mapping[int, Flow], now_ms: int
+        found: Order,
+        events: Mapping[int, Event],
+        flows: Mapping[int, Flow],
+        now_ms: int,
+        author: Author,
     ) -> Plan:
         verifies = any(isinstance(event, Inquired) and event.verified for event in events.values())
         chosen = dict(list(events.items())[:1]) if verifies else events
-        return decided(found, chosen, flows, now_ms)
+        return decided(found, chosen, flows, now_ms, author)
 
     decided = engine._decided
     return changed(engine, "_decided", for_one)
