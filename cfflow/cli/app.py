@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cfflow import HistoryEntry, Payment, State, Why, __version__
+from cfflow.cashfree import facts
 from cfflow.cli import emulator as cli_emulator
 from cfflow.cli import feed as cli_feed
 from cfflow.cli import operator as cli_operator
@@ -30,7 +31,6 @@ from cfflow.cli.terminal import (
     RedisUrl,
     cell,
     console,
-    plain,
     print_json,
     print_lines,
     wait,
@@ -139,7 +139,7 @@ def list_(
 
     payments = wait(read())
     if as_json:
-        print_json([plain(payment) for payment in payments])
+        print_json([payment.as_dict() for payment in payments])
     elif payments:
         console().print(_table(payments))
     else:
@@ -156,17 +156,22 @@ def show(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = Fa
 
     payment = wait(read())
     if as_json:
-        print_json(plain(payment))
+        print_json(payment.as_dict())
         return
     grid = Table.grid(padding=(0, 2))
-    for name, value in plain(payment).items():
+    for name, value in payment.as_dict().items():
         if value not in (None, (), {}, []):
             grid.add_row(cell(name, style="bold"), cell(_as_text(value)))
     console().print(grid)
 
 
 @app.command()
-def why(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
+def why(
+    payment_id: PaymentId,
+    redis_url: RedisUrl = None,
+    ist: Annotated[bool, typer.Option("--ist", help="Times in Indian time, not in UTC.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Explain a payment: what happened, what is open, what may be called now."""
 
     async def read() -> Why:
@@ -177,7 +182,7 @@ def why(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = Fal
     if as_json:
         print_json(msgspec.to_builtins(explained))
     else:
-        print_lines(*str(explained).split("\n"))
+        print_lines(*explained.text(facts.IST if ist else UTC).split("\n"))
 
 
 @app.command()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 import msgspec
 
+from cfflow.cashfree import facts
+from cfflow.core.authors import Cause
 from cfflow.core.chart import OPEN, State, Trigger
 from cfflow.core.due import Ask, due_hold, resendable, what_to_ask
 from cfflow.core.flow import Flow
@@ -14,7 +17,7 @@ from cfflow.core.operation import Step
 from cfflow.core.order import Snapshot
 from cfflow.core.people import resolvable_states
 from cfflow.core.printable import printable
-from cfflow.core.record import Review
+from cfflow.core.record import Record, Review
 from cfflow.core.reviews import reason_named
 from cfflow.core.schedule import PAY_MARGIN_MS
 from cfflow.core.steps import allowed_steps
@@ -23,15 +26,21 @@ from cfflow.views.history import HistoryEntry, history_of
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """The explanation of a payment. `str()` makes a text for people of it.
+    """The explanation of a payment. `str()` makes a text for people of it, `text` one in a zone.
 
-    `next_inquiry` is what happens at `next_wake`, `advice` what a person does about each open
-    review in `reviews`. `settled` are the reviews that a person has closed, with who and why.
-    `allowed` are the calls that the payment permits now.
+    `meaning` is the state in words, as it is now, and `failure` why the attempt failed. The last
+    inquiry that was answered was asked at `last_inquiry`. `next_inquiry` is what happens at
+    `next_wake`; `is_overdue`: that moment is past, and no worker has looked. `advice` is what a
+    person does about each open review in `reviews`. `settled` are the reviews that a person has
+    closed, with who and why. `allowed` are the calls that the payment permits now.
     """
 
     payment_id: str
     state: State
+    meaning: str
+    failure: str | None
+    last_inquiry: datetime | None
+    is_overdue: bool
     timeline: tuple[HistoryEntry, ...]
     open_operation: str | None
     next_wake: datetime | None
@@ -42,19 +51,36 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     allowed: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.payment_id} is {self.state}: {_MEANS[self.state]}."]
-        lines += [f"  {_time_text(entry.at)}  {_entry_text(entry)}" for entry in self.timeline]
+        return self.text()
+
+    def text(self, zone: tzinfo = UTC) -> str:
+        """Return the explanation as a text for people, its times in this zone, by default UTC."""
+        lines = [f"{self.payment_id} is {self.state}: {self.meaning}."]
+        if self.failure:
+            lines.append(f"Failure: {self.failure}.")
+        lines.extend(
+            f"  {_time_text(entry.at, zone)}  {_entry_text(entry)}" for entry in self.timeline
+        )
+        if self.last_inquiry is not None:
+            lines.append(f"  {_time_text(self.last_inquiry, zone)}  {self._last_inquiry_text()}")
         lines.append(f"Open: {self.open_operation or 'nothing'}.")
         for review, advice in zip(self.reviews, self.advice, strict=True):
             lines += [f"Review: {review}.", f"  What to do: {advice}."]
         lines += [f"Settled: {settled}." for settled in self.settled]
         if self.next_wake is None:
             lines.append("No further look: this payment is over.")
+        elif self.is_overdue:
+            due = f"A look is overdue since {_time_text(self.next_wake, zone)}"
+            lines.append(f"{due}: {self.next_inquiry}. Does a worker run? See cfflow status.")
         else:
-            lines.append(f"Next look at {_time_text(self.next_wake)} UTC: {self.next_inquiry}.")
+            lines.append(f"Next look at {_time_text(self.next_wake, zone)}: {self.next_inquiry}.")
         lines.append(f"You may call now: {', '.join(self.allowed)}.")
         # A line break in a note or in a gateway's text must not make a line of its own.
         return "\n".join(map(printable, lines))
+
+    def _last_inquiry_text(self) -> str:
+        proved = self.timeline and self.last_inquiry and self.timeline[-1].at >= self.last_inquiry
+        return "the last inquiry" if proved else "the last inquiry: it proved nothing new"
 
 
 _MEANS: Final = {
@@ -67,8 +93,8 @@ _MEANS: Final = {
     State.FAILED: "this attempt took no money so far",
 }
 
-#: What each move proved, in a few words.
-_PROVED: Final = {
+#: What each move proved, in a few words; a newer version's move has none.
+_PROVED: Final[Mapping[str, str]] = {
     Trigger.INITIATE: "there is an attempt",
     Trigger.REQUIRE_OTP: "the bank waits for the OTP",
     Trigger.REJECT_OTP: "the OTP was wrong, one try is used",
@@ -95,6 +121,10 @@ def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:
     return Why(
         payment_id=snapshot.id,
         state=record.state,
+        meaning=_meaning(record, flow, now_ms),
+        failure=_failure(record),
+        last_inquiry=moment(record.asked_at_ms) if record.asked_at_ms else None,
+        is_overdue=record.wake_at_ms is not None and record.wake_at_ms < now_ms,
         timeline=history_of(snapshot),
         open_operation=_open(snapshot, now_ms),
         next_wake=None if record.wake_at_ms is None else moment(record.wake_at_ms),
@@ -108,6 +138,44 @@ def why_of(snapshot: Snapshot, flow: Flow, now_ms: int) -> Why:
         advice=tuple(_advice(review) for review in record.open_reviews),
         allowed=_allowed(snapshot, flow, now_ms),
     )
+
+
+def _meaning(record: Record, flow: Flow, now_ms: int) -> str:
+    """Return what the state means now: a page may have expired, an OTP may be on its way."""
+    if record.state is State.OTP_PENDING:
+        return _otp_meaning(record, flow, now_ms)
+    if record.state is State.FAILED and record.cf_payment_id is None:
+        return "its order takes no payment any more, and no attempt was made"
+    if record.state is State.CREATED and record.pay_given_up_at_ms is not None:
+        return "no attempt to pay is known; one that was lost is still looked for"
+    if record.confirming and record.state is State.CAPTURED:
+        return "the gateway took the money, the bank has not confirmed it yet"
+    if record.confirming:
+        return "the bank holds the money, and is working on a capture or void"
+    return _MEANS[record.state]
+
+
+def _otp_meaning(record: Record, flow: Flow, now_ms: int) -> str:
+    turn, operation = record.otp, record.operation
+    if operation is not None and operation.step is Step.SUBMIT_OTP:
+        return "an OTP was sent to the bank, and its outcome is not known yet"
+    if turn is None or turn.accepted:
+        return "the OTP was accepted, and the bank owes the outcome"
+    if turn.submits_used >= flow.otp.submits_max:
+        return "all tries of the OTP are used, and the bank owes the outcome"
+    if now_ms >= turn.expires_at_ms:
+        return "the time for the OTP is over, and the bank has not said how the attempt ended"
+    if turn.unsure:
+        return "the answer to an OTP was lost; the bank may wait for another one"
+    return _MEANS[record.state]
+
+
+def _failure(record: Record) -> str | None:
+    found = record.failure
+    if found is None:
+        return None
+    parts = (found.code, found.reason, found.source and f"by {found.source}", found.description)
+    return ", ".join(part for part in parts if part) or None
 
 
 def _advice(review: Review) -> str:
@@ -166,14 +234,36 @@ def _open(snapshot: Snapshot, now_ms: int) -> str | None:
 
 
 def _entry_text(entry: HistoryEntry) -> str:
+    who = _who(entry)
     if entry.kind == "transition":
         by = f"{entry.call} returned {entry.proof}" if entry.call else entry.proof
-        proved = _PROVED[Trigger(entry.what)]
-        return f"{entry.what}: {entry.from_state} -> {entry.to_state} ({by}: {proved})"
+        proved = _PROVED.get(entry.what, "?")
+        if entry.what == Trigger.FAIL and entry.call is None and entry.proof.startswith("order_"):
+            proved = "the order takes no payment any more"
+        return f"{entry.what}: {entry.from_state} -> {entry.to_state} ({by}: {proved}){who}"
     if entry.kind == "operation":
-        return f"{entry.what}: {entry.proof}"
-    return entry.what if entry.kind == "note" else f"review opened: {entry.what}"
+        return f"{entry.what}: {entry.proof}{who}"
+    return f"{entry.what}{who}" if entry.kind == "note" else f"review opened: {entry.what}{who}"
 
 
-def _time_text(at: datetime) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+#: Who caused a line, in words; the merchant's own code is what everybody expects.
+_CAUSES: Final[Mapping[str, str]] = {
+    Cause.WORKER: "the worker's inquiry",
+    Cause.EXPIRY: "the worker, as the flow ends a hold",
+    Cause.RESEND: "the worker, sent again",
+    Cause.NOTIFICATION: "a notification",
+}
+
+
+def _who(entry: HistoryEntry) -> str:
+    if entry.actor in entry.what or entry.actor in entry.proof:
+        # A note names its person already; where there is no name, there is none to add.
+        return f", by {_CAUSES[entry.cause]}" if entry.cause in _CAUSES else ""
+    return f", by {entry.actor}"
+
+
+def _time_text(at: datetime, zone: tzinfo) -> str:
+    shown = at.astimezone(zone)
+    # IST is a zone of our own: it has no name.
+    name = shown.tzname() if zone is not facts.IST else "IST"
+    return f"{shown.strftime('%Y-%m-%d %H:%M:%S.%f')[:-3]} {name}"
