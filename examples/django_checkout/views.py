@@ -20,7 +20,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
 import cfflow.sync
-from cfflow import Card, Payment, Redirect
+from cfflow import Card, Payment, show
 
 PRICE = "170.00"
 CUSTOMER = {"customer_id": "asha_rao", "customer_phone": "9898989898"}
@@ -91,12 +91,16 @@ def newest(order_id: str) -> Payment:
     return found[-1]
 
 
-def show(request: HttpRequest, order_id: str) -> HttpResponse:
+def look(request: HttpRequest, order_id: str) -> HttpResponse:
     """The one page of an order: what the customer has to do next, or what became of it."""
     payment = newest(order_id)
     note = NOTES.get(request.GET.get("note", ""), "")
-    action = type(payment.next_action).__name__
-    shown = {"payment": payment, "n": payment.id.rpartition(".")[2], "action": action, "note": note}
+    shown = {
+        "payment": payment,
+        "view": payment.as_dict()["customer_view"],
+        "n": payment.id.rpartition(".")[2],
+        "note": note,
+    }
     return render(request, "checkout.html", shown)
 
 
@@ -120,9 +124,10 @@ def press(request: HttpRequest, order_id: str, button: str) -> HttpResponse:
         payment = take(order_id, button, request.POST)
     except cfflow.CfflowError as error:
         return HttpResponseRedirect(f"{place}?note={type(error).__name__}")
-    if isinstance(payment.next_action, Redirect):
-        return HttpResponseRedirect(payment.next_action.url)
-    wrong = button == "otp" and payment.state == "otp_pending"
+    view = payment.customer_view
+    if isinstance(view, show.GoToBank):
+        return HttpResponseRedirect(view.url)
+    wrong = button == "otp" and isinstance(view, show.EnterOtp)
     return HttpResponseRedirect(f"{place}?note=WrongOtp" if wrong else place)
 
 
@@ -132,7 +137,8 @@ def take(order_id: str, button: str, given: Mapping[str, str]) -> Payment:
     seen = int(given["version"]) if given.get("version", "").isdecimal() else 0
     match button:
         case "again":
-            return cashier.start("native_otp", order_id=order_id, amount=PRICE)
+            # The page offers it only where the bank owes nothing; else it is a `Conflict`.
+            return cashier.start("native_otp", order_id=order_id, amount=PRICE, replace=True)
         case "card":
             session = cashier.gateway.fetch_order(order_id).payment_session_id
             if session is None:
@@ -172,7 +178,7 @@ def webhook(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("", require_GET(basket)),
     path("orders", require_POST(order)),
-    path("orders/<slug:order_id>", require_GET(show)),
+    path("orders/<slug:order_id>", require_GET(look)),
     path("orders/<slug:order_id>/back", require_GET(back)),
     path("orders/<slug:order_id>/status", require_GET(status)),
     # Django's crash reports leave out what was posted here.

@@ -19,7 +19,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 import cfflow
-from cfflow import Card, Payment, Redirect
+from cfflow import Card, Payment, show
 
 #: Where customers and the gateway reach this shop.
 SHOP_URL = os.environ.get("SHOP_URL", "http://127.0.0.1:8080")
@@ -86,7 +86,7 @@ async def newest(request: Request, order_id: str) -> Payment:
 
 
 @app.get("/orders/{order_id}")
-async def show(request: Request, order_id: str, note: str = "") -> HTMLResponse:
+async def look(request: Request, order_id: str, note: str = "") -> HTMLResponse:
     """The one page of an order: what the customer has to do next, or what became of it."""
     return HTMLResponse(pages.payment(await newest(request, order_id), note))
 
@@ -115,9 +115,10 @@ async def press(request: Request, order_id: str, button: str) -> RedirectRespons
         payment = await take(cashier(request), order_id, button, given)
     except cfflow.CfflowError as error:
         return RedirectResponse(f"{place}?note={type(error).__name__}", 303)
-    if isinstance(payment.next_action, Redirect):
-        return RedirectResponse(payment.next_action.url, 303)
-    wrong = button == "otp" and payment.state == "otp_pending"
+    view = payment.customer_view
+    if isinstance(view, show.GoToBank):
+        return RedirectResponse(view.url, 303)
+    wrong = button == "otp" and isinstance(view, show.EnterOtp)
     return RedirectResponse(f"{place}?note=WrongOtp" if wrong else place, 303)
 
 
@@ -129,7 +130,8 @@ async def take(
     seen = int(given["version"]) if given.get("version", "").isdecimal() else 0
     match button:
         case "again":
-            return await desk.start("native_otp", order_id=order_id, amount=PRICE)
+            # The page offers it only where the bank owes nothing; else it is a `Conflict`.
+            return await desk.start("native_otp", order_id=order_id, amount=PRICE, replace=True)
         case "card":
             order = await desk.gateway.fetch_order(order_id)
             session = order.payment_session_id

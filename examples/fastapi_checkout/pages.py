@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from cfflow import AskOtp, Payment, Redirect, State
+from cfflow import Payment, show
 
 #: The text of a page after a step failed, by the error's name.
 NOTES = {
@@ -18,18 +18,6 @@ NOTES = {
     "StoreUnavailable": "We cannot look at your payment now. Please come back in a moment.",
     "WrongOtp": "That OTP was not right.",
 }
-STATES = {
-    State.CREATED: "Please choose how to pay.",
-    State.INITIATED: "Your bank is working on it. Please wait.",
-    State.OTP_PENDING: "The time for the OTP is over. We are asking your bank.",
-    State.AUTHORIZED: "Your bank has set the money aside.",
-    State.CAPTURED: "Paid. Thank you!",
-    State.VOIDED: "Cancelled: nothing was taken.",
-    State.FAILED: "The bank declined; no money was taken.",
-}
-ASKING = "We are asking your bank whether it went through. Please do not pay again."
-FINAL = {State.CAPTURED, State.VOIDED}
-
 CARD = """
 <label>Card number <input name="card_number" autocomplete="cc-number" inputmode="numeric"></label>
 <label>Name <input name="card_holder_name" autocomplete="cc-name"></label>
@@ -52,35 +40,65 @@ def note(name: str) -> str:
 
 def payment(shown: Payment, name: str) -> str:
     """Return the page of a payment. It reloads itself while the bank has to act."""
-    note, body = NOTES.get(name, ""), next_step(shown)
-    waits = "<form" not in body and shown.state not in FINAL
-    return page(f"<p>{note}</p>{body}", refresh=waits)
+    note, waits = NOTES.get(name, ""), isinstance(shown.customer_view, show.Wait)
+    return page(f"<p>{note}</p>{next_step(shown)}", refresh=waits)
 
 
 def next_step(shown: Payment) -> str:
     """What the customer has to do next, or what became of it."""
-    action = shown.next_action
-    if shown.operation is not None:
-        return f"<p>{ASKING}</p>"
-    if isinstance(action, AskOtp):
-        return otp_page(shown, action)
-    if isinstance(action, Redirect):
-        return f'<p><a href="{escape(action.url)}">Go on at your bank</a></p>'
-    text = f"<p>{STATES[shown.state]}</p>"
-    if shown.state is State.CREATED:
-        return text + button(shown, "card", f"Pay {shown.money}", CARD)
-    if shown.state is State.FAILED:
-        return text + button(shown, "again", "Try again")
-    return text
+    view = shown.customer_view
+    match view:
+        case show.EnterOtp():
+            return otp_page(shown, view) + another_way(shown)
+        case show.GoToBank():
+            link = f'<p><a href="{escape(view.url)}">Go on at your bank</a></p>'
+            return link + another_way(shown)
+        case show.SubmitForm():
+            fields = "".join(
+                f'<input type="hidden" name="{escape(name)}" value="{escape(str(value))}">'
+                for name, value in view.fields.items()
+            )
+            return form(escape(view.url), "Go on at your bank", fields) + another_way(shown)
+        case show.ApproveInApp():
+            return "<p>Please approve the payment in your app.</p>" + another_way(shown)
+        case show.StartAgain(replace=True):
+            return "<p>The time for the OTP is over.</p>" + button(shown, "again", "Try again")
+        case show.StartAgain():
+            return button(shown, "card", f"Pay {shown.money}", CARD)
+        case _:
+            return result(shown)
 
 
-def otp_page(shown: Payment, action: AskOtp) -> str:
+def result(shown: Payment) -> str:
+    """Where the payment is, when there is nothing to do for the customer, or only to pay again."""
+    view = shown.customer_view
+    match view:
+        case show.Wait():
+            return f"<p>{view.why}</p>" + another_way(shown)
+        case show.Paid():
+            return "<p>Paid. Thank you!</p>"
+        case show.OnHold():
+            return "<p>Your bank has set the money aside.</p>"
+        case show.RefundedLater():
+            return "<p>Cancelled: your bank shows the money again within some days.</p>"
+        case show.Failed():
+            return f"<p>{escape(view.customer)}</p>" + button(shown, "again", "Try again")
+        case _:
+            return ""
+
+
+def another_way(shown: Payment) -> str:
+    """Let the customer begin once more, where the bank owes nothing."""
+    may = getattr(shown.customer_view, "may_start_again", False)
+    return button(shown, "again", "Pay another way") if may else ""
+
+
+def otp_page(shown: Payment, view: show.EnterOtp) -> str:
     """The OTP, and the two ways out: another one, and the bank's own page."""
-    left = shown.otp.submits_left if shown.otp else 0
-    parts = [f"<p>{left} tries left</p>", button(shown, "otp", "Confirm", OTP)]
-    if shown.otp and shown.otp.resends_left:
+    parts = [f"<p>{view.submits_left} tries left</p>", button(shown, "otp", "Confirm", OTP)]
+    if view.resends_left:
         parts.append(button(shown, "resend", "Send it again"))
-    if action.redirect_to_bank:
+    if view.can_leave:
         parts.append(button(shown, "bank", "Use my bank's page instead"))
     return "".join(parts)
 
