@@ -208,6 +208,12 @@ def _deeds(attempt: str, began_at_ms: int) -> Iterator[Deed]:
         is_captured=True,
         payment_amount=_AMOUNT,
         paid_at_ms=began_at_ms,
+        method="card",
+        channel="post",
+        payment_group="credit_card",
+        masked="xxxxxx1111",
+        bank_reference="018352345678",
+        auth_id="A01835",
     )
     sequences = itertools.count(1)
 

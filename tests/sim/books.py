@@ -132,9 +132,7 @@ class Books:
             moves, counted = moves + (new or 0), counted and new is not None
         events = len(self._store.events)
         if counted and events - self._events != moves:
-            self._complain(
-                f"{moves} transitions committed, {events - self._events} events in the feed"
-            )
+            self._complain(f"{moves} news committed, {events - self._events} entries in the feed")
         self._events = events
         if len(self.orders) > len(self._store._orders):
             changed += self._purged()
@@ -286,7 +284,7 @@ class Books:
                 if self.records[name].cf_payment_id is None:
                     self._complain(f"{name}: was adopted, and has no attempt")
             return
-        if action != "start" or len(numbers) > 1:
+        if action not in {"start", "replace"} or len(numbers) > 1:
             self._complain(f"{order_id}: {action} began {len(numbers)} payments")
         for name, other in self.payments_of(order_id).items():
             waits = other.state in OPEN and not other.abandoned
@@ -421,7 +419,7 @@ class Books:
     def _check_history(self, name: str, record: Record, was: Record | None) -> int | None:
         """Check that the history is a path in the chart, ends in the state and only grows.
 
-        Returns how many transitions are new; None where a long one was cut.
+        Returns how many entries of the feed it is worth; None where a long one was cut.
         """
         state = record.history_from or State.CREATED
         try:
@@ -438,7 +436,7 @@ class Books:
                 self._complain(f"{name}: its history was rewritten")
             return None
         added = record.history[len(before) :]
-        return sum(entry.kind == EntryKind.TRANSITION for entry in added)
+        return sum(entry.kind == EntryKind.TRANSITION for entry in added) + _news(was, record)
 
     def _check_wake(self, name: str, record: Record) -> None:
         if record.wake_at_ms != expected_wake(record, self.flow_of(record.flow)):
@@ -532,6 +530,20 @@ def _differs(was: Record, record: Record) -> bool:
         or was.abandoned is not record.abandoned
         or was.confirming is not record.confirming
     )
+
+
+def _news(was: Record | None, record: Record) -> int:
+    """Return of how many reviews, and of how many holds' ends, the feed has to tell."""
+    before = () if was is None else was.reviews
+    reviews = sum(review not in before for review in record.reviews)
+    return reviews + (_ends_soon(record) and not (was is not None and _ends_soon(was)))
+
+
+def _ends_soon(record: Record) -> bool:
+    """Whether an inquiry has seen the hold in its last day."""
+    ends_at_ms = record.hold_expires_at_ms
+    held = record.state is State.AUTHORIZED and ends_at_ms is not None
+    return held and record.asked_at_ms + 86_400_000 >= (ends_at_ms or 0)
 
 
 def _by_person(record: Record) -> bool:

@@ -36,9 +36,16 @@ _ENDS = {"captured", "voided", "failed"}
 
 #: The same on an order that takes several payments: customers change their minds.
 _SENSIBLE_IN_SEVERAL = _SENSIBLE | {
-    "created": {"pay": 10, "refresh": 1, "abandon": 0.2},
-    "initiated": {"refresh": 3, "start": 1, "abandon": 3},
-    "otp_pending": {"submit_otp": 6, "resend_otp": 1, "leave_otp": 1, "refresh": 2, "abandon": 2},
+    "created": {"pay": 10, "refresh": 1, "abandon": 0.2, "replace": 0.3},
+    "initiated": {"refresh": 3, "start": 1, "abandon": 2, "replace": 2},
+    "otp_pending": {
+        "submit_otp": 6,
+        "resend_otp": 1,
+        "leave_otp": 1,
+        "refresh": 2,
+        "abandon": 1,
+        "replace": 2,
+    },
     "authorized": {"capture": 3, "void": 4, "refresh": 2, "abandon": 1},
     "voided": {"start": 9, "refresh": 1},
     "failed": {"start": 9, "refresh": 1},
@@ -98,6 +105,7 @@ class Caller:
         self._numbers = numbers
         self._calls: dict[str, Callable[[Sale, Payment | str], Awaitable[Payment | None]]] = {
             "start": self._start,
+            "replace": self._replace,
             "pay": self._pay,
             "submit_otp": self._submit_otp,
             "resend_otp": self._resend_otp,
@@ -201,7 +209,8 @@ class Caller:
         random = self._rng.random() < 0.12
         name = self._rng.choice(tuple(self._calls)) if random else self._sensible(sale, newest)
         number = int(newest.id.rpartition(".")[2])
-        if sale.takes_several and name == "start" and number >= _PAYMENTS_MAX:
+        begins = name in {"start", "replace"}
+        if begins and number >= (_PAYMENTS_MAX if sale.takes_several else 2):
             name = "refresh"
         return name, target
 
@@ -213,7 +222,8 @@ class Caller:
         if payment.operation is not None:
             step = payment.operation.step.value
             again = step if step in {"capture", "void"} else "refresh"
-            return self._rng.choice(("refresh", again))
+            other = {"capture": "void", "void": "capture"}.get(step, "refresh")
+            return self._rng.choice(("refresh", "refresh", again, again, other))
         table = _SENSIBLE_IN_SEVERAL if sale.takes_several else _SENSIBLE
         weights = table[payment.state.value]
         return self._rng.choices(tuple(weights), tuple(weights.values()))[0]
@@ -227,6 +237,11 @@ class Caller:
 
     async def _start(self, sale: Sale, _: Payment | str) -> Payment:
         return await self._orchestrator.start(sale.flow, order_id=sale.order_id, amount=sale.amount)
+
+    async def _replace(self, sale: Sale, _: Payment | str) -> Payment:
+        return await self._orchestrator.start(
+            sale.flow, order_id=sale.order_id, amount=sale.amount, replace=True
+        )
 
     async def _pay(self, sale: Sale, target: Payment | str) -> Payment:
         return await self._orchestrator.pay(target, sale.session, self._method(sale))
