@@ -13,7 +13,7 @@ import msgspec
 from cfflow.cashfree import facts
 from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.environment import base_url_of, is_local
-from cfflow.cashfree.transport import GatewayTransport
+from cfflow.cashfree.transport import GatewaySockets
 from cfflow.core.sealed import Sealed, sealed
 from cfflow.errors import ConfigError
 from cfflow.limits.budget import Budget, limits_of
@@ -250,7 +250,7 @@ def gateway_client(
     `budget` counts its calls and limits a worker's; without one nothing does.
     """
     base_url = base_url_of(settings.environment)
-    sockets = GatewayTransport(base_url, max_connections=_CONNECTIONS_MAX)
+    sockets = GatewaySockets(base_url, max_connections=_CONNECTIONS_MAX)
     return GatewayClient(
         sockets if budget is None else BudgetTransport(sockets, budget),
         client_id=settings.client_id,

@@ -91,7 +91,6 @@ IMPURE_CALLS = {
 #: What a plain install has not got. `import cfflow` must do without.
 EXTRAS = (
     "hiredis",
-    "httptools",
     "hypothesis",
     "pytest",
     "rich",

@@ -7,17 +7,15 @@ failure of an inquiry moved no money: the inquiry may be made again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-import httpx
 import msgspec
 
 from cfflow.cashfree import facts
 from cfflow.cashfree.calls import ROUTES
 from cfflow.cashfree.lenient import UNREADABLE, decoder
+from cfflow.cashfree.sending import GatewayAnswer, GatewayRequest
 from cfflow.cashfree.texts import without_card_numbers
-from cfflow.cashfree.transport import NEVER_SENT
 from cfflow.cashfree.wire import ErrorAnswer
 from cfflow.core.bounds import ERROR_CODE_MAX, ERROR_TEXT_MAX, REQUEST_ID_MAX
 from cfflow.core.observation import Call
@@ -42,6 +40,9 @@ _SECRETS: Final = frozenset(
 #: Shorter values occur in ordinary words, so replacing them would only spoil the message.
 _SECRET_MIN: Final = 3
 
+_REQUEST_ID: Final = facts.REQUEST_ID_HEADER.encode()
+_REPLAYED: Final = facts.REPLAYED_HEADER.encode()
+
 _decode_error = decoder(ErrorAnswer)
 
 
@@ -53,35 +54,40 @@ class _ErrorTexts(NamedTuple):
     type: str = ""
 
 
-def request_id_of(response: httpx.Response) -> str:
+def request_id_of(answer: GatewayAnswer) -> str:
     """Return the gateway's own id of the call, "" where it sent none."""
-    return str(response.headers.get(facts.REQUEST_ID_HEADER, ""))[:REQUEST_ID_MAX]
+    return answer.header(_REQUEST_ID)[:REQUEST_ID_MAX]
 
 
-def from_transport(call: Call, error: Exception) -> CfflowError:
-    """Return the error for a call without a complete answer."""
+def from_transport(
+    call: Call, error: Exception, never_sent: tuple[type[Exception], ...]
+) -> CfflowError:
+    """Return the error for a call without a complete answer.
+
+    `never_sent`: the errors that prove, of this transport, that not a byte was written.
+    """
     kind = type(error).__name__
-    if isinstance(error, NEVER_SENT):
+    if isinstance(error, never_sent):
         return GatewayUnavailable(f"{call}: the gateway was not reached ({kind}); nothing was sent")
     if ROUTES[call].moves:
         return OutcomeUnknown(f"{call}: no answer ({kind}); the gateway may have acted")
     return GatewayUnavailable(f"{call}: no answer ({kind})")
 
 
-def undecodable(call: Call, response: httpx.Response) -> CfflowError:
+def undecodable(call: Call, answer: GatewayAnswer) -> CfflowError:
     """Return the error for a 2xx whose body does not decode to the answer of this call."""
-    status, request_id = response.status_code, request_id_of(response)
+    status, request_id = answer.status, request_id_of(answer)
     text = f"{call}: answer {status} does not decode (request {request_id or 'unnamed'})"
     if ROUTES[call].moves:
         return OutcomeUnknown(text)
     return GatewayUnavailable(text, status=status, request_id=request_id)
 
 
-def from_answer(call: Call, response: httpx.Response) -> CfflowError:
+def from_answer(call: Call, answer: GatewayAnswer) -> CfflowError:
     """Return the error for an answer whose status is not 2xx."""
-    status = response.status_code
-    received = _texts(response)
-    body = _without_secrets(received, response.request)
+    status = answer.status
+    received = _texts(answer)
+    body = _without_secrets(received, answer.request)
     text = f"{call}: {status} {body.code or body.type}: {body.message or 'no message'}"[
         :ERROR_TEXT_MAX
     ]
@@ -89,12 +95,12 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
         "status": status,
         "code": body.code,
         "type": body.type,
-        "request_id": request_id_of(response),
+        "request_id": request_id_of(answer),
     }
     if status in {401, 403}:
         return GatewayAuthError(f"{text}; check client id, secret and environment", **details)
     if status == 429:
-        wait_s = retry_after_s(response.headers)
+        wait_s = retry_after_s(answer)
         return RateLimited(
             f"{call}: rate limit; try again in {wait_s:g} s", retry_after_s=wait_s, **details
         )
@@ -105,12 +111,12 @@ def from_answer(call: Call, response: httpx.Response) -> CfflowError:
         return rejected
     if ROUTES[call].moves:
         unknown = OutcomeUnknown(f"{text}; the gateway may have acted")
-        unknown.replayed = response.headers.get(facts.REPLAYED_HEADER, "").lower() == "true"
+        unknown.replayed = answer.header(_REPLAYED).lower() == "true"
         return unknown
     return GatewayUnavailable(text, **details)
 
 
-def _without_secrets(body: _ErrorTexts, request: httpx.Request) -> _ErrorTexts:
+def _without_secrets(body: _ErrorTexts, request: GatewayRequest) -> _ErrorTexts:
     """Return the texts without what the request carried: the gateway may repeat a card number.
 
     Cut to what is kept of an error, and only then: half of a secret would not be found.
@@ -126,9 +132,9 @@ def _without_secrets(body: _ErrorTexts, request: httpx.Request) -> _ErrorTexts:
     return _ErrorTexts(message[:ERROR_TEXT_MAX], code[:ERROR_CODE_MAX], kind[:ERROR_CODE_MAX])
 
 
-def _secrets(request: httpx.Request) -> set[str]:
+def _secrets(request: GatewayRequest) -> set[str]:
     found = {request.headers.get(facts.CLIENT_SECRET_HEADER, "")}
-    parts: list[Any] = [msgspec.json.decode(request.content or b"{}")]
+    parts: list[Any] = [msgspec.json.decode(request.body or b"{}")]
     while parts:
         part = parts.pop()
         if isinstance(part, dict):
@@ -137,10 +143,10 @@ def _secrets(request: httpx.Request) -> set[str]:
     return {text for text in found if isinstance(text, str) and len(text) >= _SECRET_MIN}
 
 
-def _texts(response: httpx.Response) -> _ErrorTexts:
+def _texts(answer: GatewayAnswer) -> _ErrorTexts:
     """Return the texts of an error's body. HTML or garbage has none and changes nothing."""
     try:
-        found = _decode_error(response.content)
+        found = _decode_error(answer.body)
     except UNREADABLE:
         return _ErrorTexts()
     code = "" if found.code is None else str(found.code)
@@ -154,15 +160,14 @@ def _fetch_first(body: _ErrorTexts) -> bool:
     return shown or body.code in facts.FETCH_FIRST_CODES
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float:
+def retry_after_s(answer: GatewayAnswer) -> float:
     """Return how many seconds a 429 asks to wait: the first header with a plausible number counts.
 
-    `headers` have lower-case names; the gateway's pages write them in different case. Without
-    such a number, `RETRY_AFTER_S`.
+    Without such a number, `RETRY_AFTER_S`.
     """
     for name in facts.RETRY_HEADERS:
         try:
-            seconds = float(headers.get(name, ""))
+            seconds = float(answer.header(name.encode()))
         except ValueError:
             continue
         if 0 <= seconds <= facts.RETRY_AFTER_MAX_S:

@@ -32,11 +32,9 @@ from cfflow.cashfree.wire import (
 from cfflow.core.arguments import (
     check_attempt_id,
     check_currency,
-    check_key,
     check_order_id,
     check_otp,
     check_session,
-    check_timeout,
 )
 from cfflow.core.money import amount_of
 from cfflow.core.observation import Call
@@ -125,7 +123,9 @@ class Gateway(ABC):
     ) -> _D:
         """Send one call and return what its answer decodes to, or raise what went wrong.
 
-        `ids` fill the call's path, `key` is its idempotency key. Nothing is ever sent twice.
+        `ids` fill the call's path, `key` is its idempotency key. `key`, `timeout_s` and
+        `api_version` come from the caller as they are: every call's are checked here, before
+        anything is sent (`InvalidInput`). Nothing is ever sent twice.
         """
 
     @abstractmethod
@@ -155,9 +155,7 @@ class Gateway(ABC):
         self, body: Sealed[bytes], *, key: str = "", timeout_s: float | None = None
     ) -> PayAnswer:
         """Start one attempt with a body that `pay_body` made."""
-        return await self._exchange(
-            Call.PAY, _pay, body=body, key=check_key(key), timeout_s=check_timeout(timeout_s)
-        )
+        return await self._exchange(Call.PAY, _pay, body=body, key=key, timeout_s=timeout_s)
 
     async def authenticate(
         self,
@@ -180,8 +178,8 @@ class Gateway(ABC):
             _authenticate,
             (check_attempt_id(cf_payment_id),),
             body=body,
-            key=check_key(key),
-            timeout_s=check_timeout(timeout_s),
+            key=key,
+            timeout_s=timeout_s,
         )
 
     async def authorize(
@@ -201,9 +199,9 @@ class Gateway(ABC):
             _entity,
             (check_order_id(order_id),),
             body=Sealed(body),
-            key=check_key(key),
-            timeout_s=check_timeout(timeout_s),
-            api_version=None if api_version is None else check_key(api_version),
+            key=key,
+            timeout_s=timeout_s,
+            api_version=api_version,
         )
 
     async def fetch_payment(
@@ -211,18 +209,14 @@ class Gateway(ABC):
     ) -> PaymentEntity:
         """Return one attempt."""
         ids = (check_order_id(order_id), check_attempt_id(cf_payment_id))
-        return await self._exchange(
-            Call.FETCH_PAYMENT, _entity, ids, timeout_s=check_timeout(timeout_s)
-        )
+        return await self._exchange(Call.FETCH_PAYMENT, _entity, ids, timeout_s=timeout_s)
 
     async def fetch_payments(
         self, order_id: str, *, timeout_s: float | None = None
     ) -> tuple[PaymentEntity, ...]:
         """Return every attempt of the order, ours or not."""
         ids = (check_order_id(order_id),)
-        found = await self._exchange(
-            Call.FETCH_PAYMENTS, _entities, ids, timeout_s=check_timeout(timeout_s)
-        )
+        found = await self._exchange(Call.FETCH_PAYMENTS, _entities, ids, timeout_s=timeout_s)
         return tuple(found)
 
     async def create_order(
@@ -270,8 +264,8 @@ class Gateway(ABC):
                 Call.CREATE_ORDER,
                 _created_order,
                 body=json_body(Sealed(given)),
-                key=check_key(key) or derived,
-                timeout_s=check_timeout(timeout_s),
+                key=key or derived,
+                timeout_s=timeout_s,
             )
         except GatewayRejected as refused:
             # Another call of this id was first, or this key was used for another body.
@@ -282,9 +276,7 @@ class Gateway(ABC):
     async def fetch_order(self, order_id: str, *, timeout_s: float | None = None) -> FetchedOrder:
         """Return the order: its status, and when it expires."""
         ids = (check_order_id(order_id),)
-        return await self._exchange(
-            Call.FETCH_ORDER, _fetched_order, ids, timeout_s=check_timeout(timeout_s)
-        )
+        return await self._exchange(Call.FETCH_ORDER, _fetched_order, ids, timeout_s=timeout_s)
 
     async def simulate(
         self,
@@ -304,7 +296,7 @@ class Gateway(ABC):
             Call.SIMULATE,
             _simulation,
             body=json_body(Sealed(body)),
-            timeout_s=check_timeout(timeout_s),
+            timeout_s=timeout_s,
         )
 
     async def fetch_simulation(
@@ -312,6 +304,4 @@ class Gateway(ABC):
     ) -> Simulation:
         """Return a simulation. Sandbox and emulator only."""
         ids = (check_attempt_id(simulation_id),)
-        return await self._exchange(
-            Call.FETCH_SIMULATION, _simulation, ids, timeout_s=check_timeout(timeout_s)
-        )
+        return await self._exchange(Call.FETCH_SIMULATION, _simulation, ids, timeout_s=timeout_s)

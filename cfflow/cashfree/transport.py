@@ -1,9 +1,5 @@
 """The sockets under the gateway client: one origin, HTTP/1.1, nothing sent twice.
 
-httpx's own transport walks over all its connections for every request and slows down as
-they grow. This one keeps its idle connections on a stack: taking and giving back cost the
-same with one connection or a hundred (docs/adr/0002-http-transport.md has the numbers).
-
 What a payment needs and a general HTTP client need not care about:
 
 - a request is written at most once. There is no retry in here, not even of a request that
@@ -14,23 +10,33 @@ What a payment needs and a general HTTP client need not care about:
   it; bytes left over would be taken for the answer to the next payment.
 - it speaks to one origin. A redirect cannot carry the credentials, or a card, elsewhere.
 
-Not here: proxies, HTTP/2, and streaming of answers, which are small and read as a whole.
+`GatewaySockets` is what the client uses, without an object of httpx per call.
+`GatewayTransport` is the same behind `httpx.AsyncBaseTransport`, for whoever has httpx's client.
+docs/adr/0027-own-protocol-and-httptools.md has the numbers.
+
+Not here: HTTP/2, and streaming of answers, which are small and read as a whole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
-import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import AsyncIterable
+from functools import partial
+from typing import Final, cast
 
-import httpcore
 import httpx
 
+from cfflow.cashfree.answers import AnswerReader
+from cfflow.cashfree.connection import Connection, TimeLimits
+from cfflow.cashfree.dialing import open_socket
 from cfflow.cashfree.inflate import inflated
+from cfflow.cashfree.proxy import Proxy
+from cfflow.cashfree.sending import GatewayAnswer, GatewayRequest, Pairs, origin_of, port_of
+
+__all__ = ["NEVER_SENT", "GatewaySockets", "GatewayTransport"]
 
 # Raised before a byte of the request was written. After any other httpx.TransportError the
 # gateway may have the request: a timeout, a reset or a broken answer proves nothing. This
@@ -43,20 +49,26 @@ NEVER_SENT: tuple[type[httpx.TransportError], ...] = (
     httpx.UnsupportedProtocol,
 )
 
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TARGET: Final = re.compile(rb"[\x21-\x7e]+")
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
-class GatewayTransport(httpx.AsyncBaseTransport):
-    """Carries the requests of an `httpx.AsyncClient` to one origin.
 
-    `base_url` names the origin; its path is not looked at. An https origin is verified
-    against `ssl_context`, by default httpx's own (certifi's authorities, or those of
-    `SSL_CERT_FILE`). At most `max_connections` are open, idle ones included, and a request
-    waits for one as long as its pool timeout permits. A connection that was idle for
-    `keepalive_expiry_s` seconds is closed; keep it below the gateway's own limit. An answer
-    over `answer_bytes_max` is refused, as it came and as what it inflates to.
+class GatewaySockets:
+    """Sends requests to the origin of `base_url`, whose path is not looked at.
 
-    It raises what httpx raises; `NEVER_SENT` has those that prove that nothing was sent. It
+    An https origin is verified against `ssl_context`, by default httpx's own (certifi's
+    authorities, or those of `SSL_CERT_FILE`). At most `max_connections` are open, idle ones
+    included, and a request waits for one as long as its limit permits. A connection that was idle
+    for `keepalive_expiry_s` seconds is closed; keep it below the gateway's own limit. An answer
+    over `answer_bytes_max` is refused, as it came and as what it inflates to. `proxy` is asked for
+    a tunnel to the origin.
+
+    It raises what httpx raises; `never_sent` has those that prove that nothing was sent. It
     belongs to the event loop that first uses it.
     """
+
+    never_sent = NEVER_SENT
 
     def __init__(
         self,
@@ -66,16 +78,19 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         max_connections: int = 100,
         keepalive_expiry_s: float = 30.0,
         answer_bytes_max: int = 1024 * 1024,
+        proxy: Proxy | None = None,
     ) -> None:
         url = httpx.URL(base_url)
         if url.scheme not in ("http", "https") or not url.host:
             raise ValueError(f"Expected an http:// or https:// URL, got {str(url)!r}")
         if min(max_connections, keepalive_expiry_s, answer_bytes_max) <= 0:
             raise ValueError("The limits of a transport must be positive")
-        self._origin = _url(url).origin
+        self.origin = origin_of(url)
+        self._address = (url.raw_host.decode("ascii"), port_of(url))
+        self._host_line = f"host: {url.netloc.decode('ascii')}\r\n"
+        self._proxy = proxy
         self._keepalive_expiry_s = keepalive_expiry_s
         self._answer_bytes_max = answer_bytes_max
-        self._backend = httpcore.AnyIOBackend()
         self._ssl_context: ssl.SSLContext | None = None
         if url.scheme == "https":
             self._ssl_context = ssl_context or httpx.create_ssl_context()
@@ -83,215 +98,240 @@ class GatewayTransport(httpx.AsyncBaseTransport):
         # A connection is opened only when none is idle, so as many slots as connections
         # bound the open ones too.
         self._slots = asyncio.Semaphore(max_connections)
-        self._open: set[_Connection] = set()
+        self._open: set[Connection] = set()
         # Used from the right, aged out from the left: the longest idle one is the first.
-        self._idle: deque[_Connection] = deque()
-        self._sweeper: asyncio.Task[None] | None = None
-        self._closed = False
+        self._idle: deque[Connection] = deque()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request, once. After `aclose`: RuntimeError, with nothing sent."""
-        call = httpcore.Request(
-            request.method,
-            _url(request.url),
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=request.extensions,
-        )
-        if call.url.origin != self._origin:
-            raise httpx.UnsupportedProtocol(
-                f"Expected a request to {self._origin}, got one to {call.url.origin}"
-            )
-        time_limits_s = request.extensions.get("timeout", {})
+    async def send(self, request: GatewayRequest) -> GatewayAnswer:
+        """Send a request, once, within its `limit_s`.
+
+        The kind of a timeout shows how far the call had come: `httpx.PoolTimeout` and
+        `httpx.ConnectTimeout` prove that nothing was sent. After `aclose`: RuntimeError, with
+        nothing sent.
+        """
+        if request.origin != self.origin:
+            raise _elsewhere(self.origin, request.origin)
+        wire = self._wire(request)
+        ends_at = asyncio.get_running_loop().time() + request.limit_s
+        reader = await self.exchange(wire, TimeLimits(ends_at=ends_at))
+        pairs, body = self._inflated(reader)
+        return GatewayAnswer(request, reader.status, pairs, body)
+
+    async def exchange(
+        self, wire: bytes, limits: TimeLimits, *, to_head: bool = False
+    ) -> AnswerReader:
+        """Write a whole request, head and body, and return its answer, read whole."""
         self._require_open()
-        await self._wait_for_slot(time_limits_s.get("pool"))
+        loop = self._own_loop()
+        await self._wait_for_slot(limits)
         try:
             self._require_open()
-            with _raise_as_httpx():
-                return await self._exchange(call, time_limits_s.get("connect"))
+            connection = self._take(loop) or await self._connect(limits)
+            reader = await connection.exchange(
+                wire, AnswerReader(self._answer_bytes_max, to_head=to_head), limits
+            )
+            if connection.is_clean(reader) and not self._is_closed:
+                self._give_back(connection, loop)
+            else:
+                connection.abort()
+            return reader
         finally:
             self._slots.release()
 
     async def aclose(self) -> None:
         """Close every connection, those in use too: their requests end in an error."""
-        self._closed = True
+        self._is_closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._idle.clear()
         for connection in tuple(self._open):
-            await self._discard(connection)
+            connection.fail(httpx.ReadError("The transport was closed"))
+        # The loop closes a socket when it runs next, and TLS takes one turn more.
+        for _ in range(4):
+            if self._open:
+                await asyncio.sleep(0)
+
+    def _wire(self, request: GatewayRequest) -> bytes:
+        """Return a request as it is written.
+
+        Raises `httpx.LocalProtocolError`, with nothing sent, for a path or a header that would not
+        stay on its line.
+        """
+        headers, body = request.headers, request.body
+        parts = [request.target, *headers, *headers.values()]
+        text = "".join(parts)
+        # Both scan at the speed of memory: printable ASCII has no line break and no NUL.
+        if not (text.isascii() and text.isprintable()) or " " in request.target:
+            raise httpx.LocalProtocolError("A path or a header that no request can carry")
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        length = "" if body is None else f"content-length: {len(body)}\r\n"
+        head = f"{request.verb} {request.target} HTTP/1.1\r\n{self._host_line}{lines}{length}\r\n"
+        return head.encode("ascii") + (body or b"")
+
+    def _inflated(self, reader: AnswerReader) -> tuple[Pairs, bytes]:
+        """Return an answer's headers and body as if it had not been compressed."""
+        if not reader.is_encoded:
+            return reader.pairs, reader.body
+        # httpx would inflate it to whatever size it has.
+        headers, body = inflated(reader.pairs, reader.body, self._answer_bytes_max)
+        return list(headers), body
 
     def _require_open(self) -> None:
-        if self._closed:
+        if self._is_closed:
             raise RuntimeError("The gateway transport is closed; nothing was sent")
 
-    async def _wait_for_slot(self, timeout_s: float | None) -> None:
+    async def _wait_for_slot(self, limits: TimeLimits) -> None:
+        if not self._slots.locked():
+            # It never waits here, so it needs no time limit.
+            await self._slots.acquire()
+            return
+        now = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout_at(limits.at(now, limits.pool_s)):
                 await self._slots.acquire()
         except TimeoutError:
-            raise httpx.PoolTimeout(f"No connection became free in {timeout_s} s") from None
+            raise httpx.PoolTimeout("No connection became free in time") from None
 
-    async def _exchange(
-        self, request: httpcore.Request, connect_timeout_s: float | None
-    ) -> httpx.Response:
-        connection = await self._take(connect_timeout_s)
-        try:
-            answer = await connection.handle_async_request(request)
-            body = await self._read(answer)
-            # httpx would inflate it to whatever size it has.
-            headers, body = inflated(answer.headers, body, self._answer_bytes_max)
-        except BaseException:
-            # Cancelled, timed out or broken: what is still to come on this connection
-            # must not meet another request.
-            await self._discard(connection)
-            raise
-        if connection.is_clean(answer) and not self._closed:
-            self._give_back(connection)
-        else:
-            await self._discard(connection)
-        return httpx.Response(
-            answer.status,
-            headers=headers,
-            content=body,
-            extensions=answer.extensions,
-        )
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the running loop: a connection of another one would never wake its caller."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise RuntimeError("The transport belongs to another event loop; nothing was sent")
+        return loop
 
-    async def _read(self, answer: httpcore.Response) -> bytes:
-        body = bytearray()
-        async for part in answer.aiter_stream():
-            body += part
-            if len(body) > self._answer_bytes_max:
-                raise httpx.RemoteProtocolError(f"Over {self._answer_bytes_max} bytes of answer")
-        await answer.aclose()
-        return bytes(body)
-
-    async def _take(self, connect_timeout_s: float | None) -> _Connection:
+    def _take(self, loop: asyncio.AbstractEventLoop) -> Connection | None:
+        """Return an idle connection that can be written to, None where there is none."""
+        # A loop that was busy may be late to close what is too old.
+        expired_at = loop.time() - self._keepalive_expiry_s
         while self._idle:
             connection = self._idle.pop()
-            # Looks at the socket too: an idle one has nothing to read but its end.
-            if not connection.has_expired():
+            if connection.idle_since_s > expired_at and connection.is_usable():
                 return connection
-            await self._discard(connection)
-        connection = await self._connect(connect_timeout_s)
+            connection.abort()
+        return None
+
+    async def _connect(self, limits: TimeLimits) -> Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(limits.at(loop.time(), limits.connect_s)):
+                connection = await self._opened(loop)
+        except TimeoutError:
+            raise httpx.ConnectTimeout("No connection in time") from None
+        except OSError as error:
+            raise httpx.ConnectError(f"{type(error).__name__}: {error}") from error
+        if self._is_closed:
+            connection.abort()
+        self._require_open()
+        return connection
+
+    async def _opened(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        host, port = self._address
+        opened = await open_socket(host, port, self._proxy)
+        # From here on the loop owns the socket, and closes it when this is cancelled.
+        _, connection = await loop.create_connection(
+            partial(Connection, self._open.discard),
+            sock=opened,
+            ssl=self._ssl_context,
+            server_hostname=None if self._ssl_context is None else host,
+        )
         self._open.add(connection)
         return connection
 
-    async def _connect(self, timeout_s: float | None) -> _Connection:
-        host = self._origin.host.decode("ascii")
-        stream = await self._backend.connect_tcp(host, self._origin.port, timeout_s)
-        try:
-            if self._ssl_context is not None:
-                tls = await stream.start_tls(self._ssl_context, host, timeout_s)
-            self._require_open()
-        except BaseException:
-            # A handshake that is cancelled leaves its socket open.
-            await stream.aclose()
-            raise
-        return _Connection(
-            self._origin,
-            _OneWrite(stream if self._ssl_context is None else tls),
-            keepalive_expiry=self._keepalive_expiry_s,
-        )
-
-    def _give_back(self, connection: _Connection) -> None:
-        connection.idle_since_s = time.monotonic()
+    def _give_back(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        connection.idle_since_s = loop.time()
         self._idle.append(connection)
-        if self._sweeper is None or self._sweeper.done():
-            self._sweeper = asyncio.create_task(self._sweep())
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._keepalive_expiry_s, self._sweep, loop)
 
-    async def _sweep(self) -> None:
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close what was idle too long, also when no further request comes."""
-        while self._idle:
-            left_s = self._idle[0].idle_since_s + self._keepalive_expiry_s - time.monotonic()
-            if left_s > 0:
-                await asyncio.sleep(left_s)
-            else:
-                await self._discard(self._idle.popleft())
-
-    async def _discard(self, connection: _Connection) -> None:
-        # The socket is closed before anything here can be cancelled.
-        self._open.discard(connection)
-        await connection.aclose()
+        self._sweeper = None
+        expired_at = loop.time() - self._keepalive_expiry_s
+        while self._idle and self._idle[0].idle_since_s <= expired_at:
+            self._idle.popleft().abort()
+        if self._idle:
+            next_at = self._idle[0].idle_since_s + self._keepalive_expiry_s
+            self._sweeper = loop.call_at(next_at, self._sweep, loop)
 
 
-class _OneWrite(httpcore.AsyncNetworkStream):
-    """Sends head and body of a request in one write, when its answer is waited for.
+class GatewayTransport(httpx.AsyncBaseTransport):
+    """`GatewaySockets` for an `httpx.AsyncClient`, with the same arguments.
 
-    httpcore writes each part by itself; the calls into the kernel cost as much as the rest.
+    `never_sent` holds for one request: an `httpx.AsyncClient` that follows redirects may have sent
+    another one before.
     """
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
-        self._waiting = bytearray()
-        self._limit_s: float | None = None
+    never_sent = NEVER_SENT
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  httpcore's name
-        """Keep a part of the request until the answer is waited for."""
-        self._waiting += buffer
-        self._limit_s = timeout
+    def __init__(
+        self,
+        base_url: httpx.URL | str,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        max_connections: int = 100,
+        keepalive_expiry_s: float = 30.0,
+        answer_bytes_max: int = 1024 * 1024,
+        proxy: Proxy | None = None,
+    ) -> None:
+        self._sockets = GatewaySockets(
+            base_url,
+            ssl_context=ssl_context,
+            max_connections=max_connections,
+            keepalive_expiry_s=keepalive_expiry_s,
+            answer_bytes_max=answer_bytes_max,
+            proxy=proxy,
+        )
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  httpcore's name
-        """Send what waits, then read. A server that closed may have sent its answer before."""
-        if self._waiting:
-            request = bytes(self._waiting)
-            self._waiting.clear()
-            with suppress(httpcore.WriteError):
-                await self._stream.write(request, self._limit_s)
-        return await self._stream.read(max_bytes, timeout)
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request, once. After `aclose`: RuntimeError, with nothing sent."""
+        sockets, limits = self._sockets, request.extensions.get("timeout", {})
+        if (origin := origin_of(request.url)) != sockets.origin:
+            raise _elsewhere(sockets.origin, origin)
+        wire = _wire_of(request, await _body_of(request))
+        reader = await sockets.exchange(
+            wire,
+            TimeLimits(*(limits.get(name) for name in ("pool", "connect", "write", "read"))),
+            to_head=request.method == "HEAD",
+        )
+        headers, body = sockets._inflated(reader)  # noqa: SLF001  the other half of this class
+        return httpx.Response(
+            reader.status, headers=headers, content=body, extensions={"http_version": b"HTTP/1.1"}
+        )
 
     async def aclose(self) -> None:
-        """Close the socket."""
-        await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        """Return a property of the socket."""
-        return self._stream.get_extra_info(info)
+        """Close every connection, those in use too: their requests end in an error."""
+        await self._sockets.aclose()
 
 
-class _Connection(httpcore.AsyncHTTP11Connection):
-    """One socket, with a question httpcore does not ask: whether anything is left on it."""
-
-    idle_since_s = 0.0
-
-    def is_clean(self, answer: httpcore.Response) -> bool:
-        """Whether the answer ended, the connection stays open, and nothing follows.
-
-        Bytes behind the answer were read along with it, so the socket no longer shows them:
-        they wait in the HTTP parser, or undecrypted in the TLS layer.
-        """
-        if not self.is_idle():
-            return False
-        # httpcore offers no public way to ask its parser. Should the name change, then no
-        # connection is used twice: slow, but never wrong.
-        parser = getattr(self, "_h11_state", None)
-        if parser is None or parser.trailing_data != (b"", False):
-            return False
-        tls = answer.extensions["network_stream"].get_extra_info("ssl_object")
-        if tls is None:
-            return True
-        try:
-            tls.read(1)
-        except ssl.SSLError as error:
-            return isinstance(error, ssl.SSLWantReadError)
-        return False
+def _elsewhere(origin: str, other: str) -> httpx.UnsupportedProtocol:
+    return httpx.UnsupportedProtocol(f"Expected a request to {origin}, got one to {other}")
 
 
-def _url(url: httpx.URL) -> httpcore.URL:
-    return httpcore.URL(
-        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-    )
+async def _body_of(request: httpx.Request) -> bytes:
+    stream = cast("AsyncIterable[bytes]", request.stream)
+    return b"".join([part async for part in stream])
 
 
-@contextmanager
-def _raise_as_httpx() -> Iterator[None]:
-    """Translate httpcore's exceptions; httpx gives its own the same names."""
-    try:
-        yield
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-        raised: type[httpx.TransportError] = getattr(httpx, type(error).__name__)
-        raise raised(str(error)) from error
-    except OSError as error:
-        # A TLS record that does not decrypt, for one: httpx lets it through as it is.
-        # Connecting has errors of its own, so the request may have been sent.
-        raise httpx.ReadError(str(error)) from error
+def _wire_of(request: httpx.Request, body: bytes) -> bytes:
+    """Return a request of httpx as it is written; a body without a length is given one.
+
+    Raises `httpx.LocalProtocolError`, with nothing sent, for what cannot be framed.
+    """
+    verb, target = request.method.encode("ascii"), request.url.raw_path
+    pairs = [pair for pair in request.headers.raw if pair[0].lower() != b"transfer-encoding"]
+    lengths = [value for name, value in pairs if name.lower() == b"content-length"]
+    if len(pairs) < len(request.headers.raw) and not lengths:
+        pairs.append((b"content-length", b"%d" % len(body)))
+    elif lengths != ([b"%d" % len(body)] if lengths or body else []):
+        raise httpx.LocalProtocolError("The length of a request is not that of its body")
+    fits = all(_TOKEN.fullmatch(name) and _VALUE.fullmatch(value) for name, value in pairs)
+    fits = fits and bool(_TOKEN.fullmatch(verb) and _TARGET.fullmatch(target))
+    if not fits or verb == b"CONNECT":
+        raise httpx.LocalProtocolError("A path or a header that no request can carry")
+    head = b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (verb, target, head, body)

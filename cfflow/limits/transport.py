@@ -14,13 +14,14 @@ import msgspec
 
 from cfflow.cashfree import facts
 from cfflow.cashfree.failures import retry_after_s
-from cfflow.core.observation import Call
+from cfflow.cashfree.sending import GatewayAnswer, GatewayRequest, Sender, sender_of
 from cfflow.limits.budget import Budget, LimitHeaders
 
 _TOO_MANY: Final = 429
 
 _LIMIT: Final = facts.LIMIT_HEADER.encode()
 _REMAINING: Final = facts.REMAINING_HEADER.encode()
+_RETRY: Final = facts.RETRY_HEADER.encode()
 _TYPE: Final = facts.LIMIT_TYPE_HEADER.encode()
 _BY_ADDRESS: Final = facts.LIMIT_BY_ADDRESS.encode()
 _HELD_BACK: Final = msgspec.json.encode(
@@ -32,27 +33,25 @@ _HELD_BACK: Final = msgspec.json.encode(
 )
 
 
-class BudgetTransport(httpx.AsyncBaseTransport):
-    """Sends over `inner` what `budget` lets through. Closing it closes both.
+class BudgetTransport:
+    """Sends over `inner` what `budget` lets through. Closing it closes both."""
 
-    The client puts into each request which call it is: `extensions["cfflow.call"]`.
-    """
-
-    def __init__(self, inner: httpx.AsyncBaseTransport, budget: Budget) -> None:
-        self._inner = inner
+    def __init__(self, inner: httpx.AsyncBaseTransport | Sender, budget: Budget) -> None:
+        self._inner = sender_of(inner)
         self._budget = budget
+        #: A call that waits is answered, so only `inner` has errors.
+        self.never_sent = self._inner.never_sent
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: GatewayRequest) -> GatewayAnswer:
         """Send the request, or return a 429 when it must wait; raises what `inner` raises."""
-        call: Call = request.extensions["cfflow.call"]
-        wait_s = self._budget.enter(call)
+        wait_s = self._budget.enter(request.call)
         if wait_s:
-            return _held_back(wait_s)
-        response = await self._inner.handle_async_request(request)
-        headers = _limit_headers(response)
+            return _held_back(request, wait_s)
+        answer = await self._inner.send(request)
+        headers = _limit_headers(answer)
         if headers is not None:
-            self._budget.apply_limit_headers(call, headers)
-        return response
+            self._budget.apply_limit_headers(request.call, headers)
+        return answer
 
     async def aclose(self) -> None:
         """Report what the ledger lacks, and close the connections."""
@@ -62,22 +61,17 @@ class BudgetTransport(httpx.AsyncBaseTransport):
             await self._inner.aclose()
 
 
-def _held_back(wait_s: float) -> httpx.Response:
-    headers = {facts.RETRY_HEADER: f"{wait_s:.3f}"}
-    return httpx.Response(_TOO_MANY, headers=headers, content=_HELD_BACK)
+def _held_back(request: GatewayRequest, wait_s: float) -> GatewayAnswer:
+    return GatewayAnswer(request, _TOO_MANY, [(_RETRY, b"%.3f" % wait_s)], _HELD_BACK)
 
 
-def _limit_headers(response: httpx.Response) -> LimitHeaders | None:
+def _limit_headers(answer: GatewayAnswer) -> LimitHeaders | None:
     """Return what an answer's headers contain about its limit, None where they have nothing."""
-    # httpx looks a header up by walking over all of them, four times for these four.
-    fields = dict(response.headers.raw)
-    if _LIMIT not in fields:
-        fields = {name.lower(): value for name, value in response.headers.raw}
-    status = response.status_code
+    fields, status = answer.fields, answer.status
     if _LIMIT not in fields and _REMAINING not in fields and status != _TOO_MANY:
         return None
     limit, remaining = _whole(fields.get(_LIMIT)), _whole(fields.get(_REMAINING))
-    wait_s = retry_after_s(response.headers) if status == _TOO_MANY or remaining == 0 else 0.0
+    wait_s = retry_after_s(answer) if status == _TOO_MANY or remaining == 0 else 0.0
     return LimitHeaders(limit or None, remaining, wait_s, fields.get(_TYPE) == _BY_ADDRESS)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, Final
 
-import httpx
 import msgspec
 import pytest
 
@@ -16,6 +15,7 @@ from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.failures import from_answer
 from cfflow.cashfree.gateway import frozen_authorize
 from cfflow.cashfree.lenient import decoder
+from cfflow.cashfree.sending import GatewayAnswer, GatewayRequest
 from cfflow.cashfree.wire import (
     AuthenticateAnswer,
     FetchedOrder,
@@ -320,9 +320,17 @@ INACTIVE: Final = PROCESSED | {"message": "the order is over", "code": "order_in
 
 def refused(body: Any) -> GatewayRejected:
     """Return the error that is made of a 400 with this body."""
-    request = httpx.Request("POST", "https://gateway/pg/orders/sessions", content=b"{}")
-    response = httpx.Response(400, content=json.dumps(body).encode(), request=request)
-    error = from_answer(Call.PAY, response)
+    request = GatewayRequest(
+        Call.PAY,
+        verb="POST",
+        origin="https://gateway:443",
+        target="/pg/orders/sessions",
+        headers={},
+        body=b"{}",
+        limit_s=1,
+    )
+    answer = GatewayAnswer(request, 400, [], json.dumps(body).encode())
+    error = from_answer(Call.PAY, answer)
     assert isinstance(error, GatewayRejected)
     return error
 

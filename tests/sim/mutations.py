@@ -255,7 +255,7 @@ def foreign_attempt_owned() -> Iterator[None]:
 def timeout_taken_for_a_refusal() -> AbstractContextManager[None]:
     """A step without an answer is closed as one that had no effect."""
 
-    def harmless(call: object, error: Exception) -> GatewayUnavailable:
+    def harmless(call: object, error: Exception, _: object) -> GatewayUnavailable:
         return GatewayUnavailable(f"{call}: {type(error).__name__}")
 
     return replaced(failures.from_transport, harmless)
@@ -265,10 +265,10 @@ def server_error_taken_for_a_refusal() -> AbstractContextManager[None]:
     """A 500 counts as proof that nothing happened."""
     from_answer = failures.from_answer
 
-    def harmless(call: Any, response: Any) -> Any:
-        if response.status_code >= 500:
-            return GatewayUnavailable(f"{call}: {response.status_code}")
-        return from_answer(call, response)
+    def harmless(call: Any, answer: Any) -> Any:
+        if answer.status >= 500:
+            return GatewayUnavailable(f"{call}: {answer.status}")
+        return from_answer(call, answer)
 
     return replaced(from_answer, harmless)
 
