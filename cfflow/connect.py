@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 
 from cfflow.cashfree import facts
 from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.environment import base_url_of, is_local
+from cfflow.cashfree.proxy import Proxy, proxy_of
 from cfflow.cashfree.transport import GatewaySockets
 from cfflow.core.sealed import Sealed, sealed
 from cfflow.errors import ConfigError
@@ -73,6 +75,8 @@ def connect(
     webhook_tolerance_s: float | None = None,
     log: Log | None = None,
     store: Store | None = None,
+    proxy: str | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> Orchestrator:
     """Return an orchestrator; use it with `async with`, which connects.
 
@@ -90,12 +94,18 @@ def connect(
     `StoreUnavailable` and nothing is sent; not on a cluster. `webhook_secrets`: further secrets
     that may sign notifications, while the client secret is being replaced.
     `webhook_tolerance_s`: how many seconds old one may be, None for any age.
+    `proxy`: `http://user:password@host:port` on the way to the gateway, or `direct` for none; left
+    out, CFFLOW_PROXY, and for a gateway with https HTTPS_PROXY unless NO_PROXY names it.
+    `transport` carries the calls in place of cfflow's own connections. None of its errors proves
+    that nothing was sent, unless its attribute `never_sent` names those that do: after any other
+    the outcome of a step is unknown.
 
     Raises one `ConfigError` that names everything that is missing. No money moves.
     """
     # Sealed first: a crash report that prints this frame's variables must not show them.
     url, secret, others = Sealed(redis_url), Sealed(client_secret), Sealed(webhook_secrets)
-    del redis_url, client_secret, webhook_secrets
+    way = Sealed(proxy)
+    del redis_url, client_secret, webhook_secrets, proxy
     settings = settings_of(
         redis_url=url if store is None else "store",
         client_id=client_id,
@@ -116,7 +126,7 @@ def connect(
         owner=owner,
     )
     budget = Budget(limits_of(settings.environment, limits), ledger_of(chosen))
-    gateway = gateway_client(settings, logger, budget)
+    gateway = gateway_client(settings, logger, budget, proxy=way, transport=transport)
     verifier = Verifier(
         [settings.client_secret, *_signing(others)],
         tolerance_s=webhook_tolerance_s,
@@ -241,21 +251,43 @@ def open_reader(redis_url: str | None = None) -> Reader:
 
 
 def gateway_client(
-    settings: Settings, log: Log | None = None, budget: Budget | None = None
+    settings: Settings,
+    log: Log | None = None,
+    budget: Budget | None = None,
+    *,
+    proxy: Sealed[str | None] | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> GatewayClient:
-    """Return a client of the gateway with its own connections.
+    """Return a client of the gateway with its own connections, or over the caller's `transport`.
 
-    It ignores the proxies of the environment: a request may carry card data.
-
-    `budget` counts its calls and limits a worker's; without one nothing does.
+    `budget` counts its calls and limits a worker's; without one nothing does. Raises `ConfigError`.
     """
-    base_url = base_url_of(settings.environment)
-    sockets = GatewaySockets(base_url, max_connections=_CONNECTIONS_MAX)
+    sender = _sender(settings, proxy or Sealed(None), transport)
     return GatewayClient(
-        sockets if budget is None else BudgetTransport(sockets, budget),
+        sender if budget is None else BudgetTransport(sender, budget),
         client_id=settings.client_id,
         client_secret=settings.client_secret.reveal(),
         environment=settings.environment,
         api_version=settings.api_version,
         log=log,
     )
+
+
+def _sender(
+    settings: Settings, proxy: Sealed[str | None], transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncBaseTransport | GatewaySockets:
+    """Return what carries the calls."""
+    if transport is None:
+        base_url = base_url_of(settings.environment)
+        way = proxy_to(settings, proxy)
+        return GatewaySockets(base_url, max_connections=_CONNECTIONS_MAX, proxy=way)
+    if proxy.reveal():
+        raise ConfigError("proxy: a transport of your own has its own way to the gateway")
+    if not isinstance(transport, httpx.AsyncBaseTransport):
+        raise ConfigError("transport must be an httpx.AsyncBaseTransport")
+    return transport
+
+
+def proxy_to(settings: Settings, proxy: Sealed[str | None] | None = None) -> Proxy | None:
+    """Return the proxy on the way to the gateway, None for none; raises `ConfigError`."""
+    return proxy_of(proxy or Sealed(None), base_url_of(settings.environment))

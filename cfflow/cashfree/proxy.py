@@ -6,9 +6,9 @@ no byte of a card. Its credentials are sealed: no error, log or repr shows them.
 
 from __future__ import annotations
 
+import os
 import re
 from base64 import b64encode
-from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -46,7 +46,7 @@ class Proxy:
         return f"{lines}{self._authorization.reveal()}\r\n".encode("ascii")
 
 
-def proxy_of(given: Sealed[str | None], base_url: str, environ: Mapping[str, str]) -> Proxy | None:
+def proxy_of(given: Sealed[str | None], base_url: str) -> Proxy | None:
     """Return the proxy for a gateway, None for none.
 
     `given` is a URL (`http://user:password@host:port`) or `direct`; left out, CFFLOW_PROXY counts,
@@ -57,23 +57,23 @@ def proxy_of(given: Sealed[str | None], base_url: str, environ: Mapping[str, str
         raise ConfigError("proxy must be a string")
     for name, url in (
         ("proxy", Sealed(given.reveal() or "")),
-        ("CFFLOW_PROXY", Sealed(environ.get("CFFLOW_PROXY", ""))),
+        ("CFFLOW_PROXY", Sealed(os.environ.get("CFFLOW_PROXY", ""))),
     ):
         if url.reveal():
             return None if url.reveal() == DIRECT else _proxy(name, url)
-    return _of_the_environment(urlsplit(base_url), environ)
+    return _of_the_environment(urlsplit(base_url))
 
 
-def _of_the_environment(gateway: SplitResult, environ: Mapping[str, str]) -> Proxy | None:
-    if gateway.scheme != "https" or _is_exempt(gateway, _either(environ, "no_proxy").reveal()):
+def _of_the_environment(gateway: SplitResult) -> Proxy | None:
+    if gateway.scheme != "https" or _is_exempt(gateway, _either("no_proxy").reveal()):
         return None
-    url = _either(environ, "https_proxy")
+    url = _either("https_proxy")
     return _proxy("HTTPS_PROXY", url) if url.reveal() else None
 
 
-def _either(environ: Mapping[str, str], name: str) -> Sealed[str]:
+def _either(name: str) -> Sealed[str]:
     """Return a variable that is written in either case; the lower one counts first, as in curl."""
-    return Sealed(environ.get(name) or environ.get(name.upper()) or "")
+    return Sealed(os.environ.get(name) or os.environ.get(name.upper()) or "")
 
 
 def _proxy(name: str, url: Sealed[str]) -> Proxy:

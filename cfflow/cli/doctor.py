@@ -9,6 +9,7 @@ from cfflow.connect import (
     Settings,
     gateway_client,
     open_store,
+    proxy_to,
     settings_of,
 )
 from cfflow.core.sealed import Sealed
@@ -31,7 +32,7 @@ async def examine(redis_url: str | None = None) -> list[Finding]:
         url = redis_url or os.environ.get(VARIABLES["redis_url"][0])
         found = await _store(url) if url else []
         return [Finding("bad", "settings", str(error)), *missing_extras(), *found]
-    place = f"{settings.environment}, API {settings.api_version}"
+    place = f"{settings.environment}, API {settings.api_version}{_way(settings)}"
     return [
         Finding("good", "settings", place),
         *missing_extras(),
@@ -39,6 +40,16 @@ async def examine(redis_url: str | None = None) -> list[Finding]:
         await _gateway(settings),
         kept_limits(settings.environment),
     ]
+
+
+def _way(settings: Settings) -> str:
+    """Return through which proxy the gateway is called, without its credentials."""
+    try:
+        proxy = proxy_to(settings)
+    except CfflowError:
+        # The gateway's own finding says what is wrong with it.
+        return ""
+    return "" if proxy is None else f", through the proxy {proxy}"
 
 
 async def _store(url: str | Sealed[str]) -> list[Finding]:

