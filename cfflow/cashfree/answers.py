@@ -24,6 +24,7 @@ HEADERS_MAX: Final = 200
 _WIRE_FACTOR: Final = 8
 
 _BEGINNING: Final = b"HTTP/1."
+_INTERIM: Final = 100
 _FINAL: Final = 200
 _SWITCHING: Final = 101
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
@@ -167,7 +168,8 @@ class AnswerReader:
         if self.is_complete:
             return
         status = self._parser.get_status_code()
-        if self._parser.get_http_version() not in _VERSIONS or status == _SWITCHING:
+        is_known = self._parser.get_http_version() in _VERSIONS and status >= _INTERIM
+        if not is_known or status == _SWITCHING:
             self._trouble = "An answer of another protocol than HTTP/1.1"
         elif self._codings and self._codings != [b"chunked"]:
             self._trouble = "A transfer encoding other than chunked"

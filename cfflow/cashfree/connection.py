@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
@@ -51,6 +52,8 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        #: The socket's own transport, which is below that of TLS.
+        self._below: asyncio.Transport | None = None
         self._has_something_to_read: Callable[[], bool] = bool
         #: The call under way; both are None between two calls.
         self._reader: AnswerReader | None = None
@@ -59,7 +62,6 @@ class Connection(asyncio.Protocol):
         self._limit_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._is_writing = False
         #: The other side has ended, or has sent what nobody asked for: never to be used again.
         self._is_over = False
 
@@ -91,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._done = done = self._loop.create_future()
         try:
             transport.write(request)
-            self._limit(limits.write_s if self._is_writing else limits.read_s)
+            self._limit(limits.write_s if self._is_writing() else limits.read_s)
             await done
         except BaseException:
             self.abort()
@@ -106,9 +108,14 @@ class Connection(asyncio.Protocol):
             reader.keeps_alive
             and not reader.has_more
             # An answer to half a request: the rest of it would be read as the next one.
-            and not self._is_writing
+            and not self._is_writing()
             and not self._is_over
         )
+
+    def _is_writing(self) -> bool:
+        """Whether a part of the request has not got to the kernel yet."""
+        waiting = (self._transport, self._below)
+        return any(each is not None and each.get_write_buffer_size() for each in waiting)
 
     def fail(self, error: Exception) -> None:
         """End the call under way with an error, and close the socket."""
@@ -128,13 +135,16 @@ class Connection(asyncio.Protocol):
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is open, and its TLS too."""
+        """The socket is open."""
         self._transport = transport = cast("asyncio.Transport", transport)
-        # So that a request counts as written only when the kernel has all of it. A socket pauses
-        # above its limit, TLS at it: there a limit of 0 would pause with nothing left to write.
-        is_tls = transport.get_extra_info("sslcontext") is not None
-        transport.set_write_buffer_limits(high=int(is_tls), low=0)
+        # So that a request counts as written only when the kernel has all of it.
+        transport.set_write_buffer_limits(high=0)
         self._has_something_to_read = _poller(transport.get_extra_info("socket").fileno())
+
+    def tls_made(self, transport: asyncio.Transport, below: asyncio.Transport) -> None:
+        """TLS is established over the socket of `below`."""
+        self.connection_made(transport)
+        self._below = below
 
     def data_received(self, data: bytes) -> None:
         """Read on; bytes that came without a request end the connection."""
@@ -150,21 +160,33 @@ class Connection(asyncio.Protocol):
         if reader.is_complete:
             if not done.done():
                 done.set_result(None)
-        elif self._limits.read_s is not None and not self._is_writing:
+        elif self._limits.read_s is not None and not self._is_writing():
             self._limit(self._limits.read_s)
 
     def eof_received(self) -> None:
-        """The other side sends no more; over TLS it has said so itself."""
+        """The other side sends no more."""
         self._is_over = True
         if self._reader is None or self._done is None:
             return
         try:
-            self._reader.end()
+            # Anybody on the way can end a TLS connection: without a goodbye it was cut off.
+            if self._has_goodbye():
+                self._reader.end()
+            elif not self._reader.is_complete:
+                raise httpx.RemoteProtocolError("The connection was cut off within the answer")
         except httpx.RemoteProtocolError as error:
             self.fail(error)
             return
         if not self._done.done():
             self._done.set_result(None)
+
+    def _has_goodbye(self) -> bool:
+        """Whether the end is the other side's own; asyncio reports both kinds the same way."""
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        try:
+            return tls is None or not tls.read(1)
+        except ssl.SSLError as error:
+            return isinstance(error, ssl.SSLZeroReturnError)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed. Over TLS this may be the first that is heard of its end."""
@@ -179,13 +201,8 @@ class Connection(asyncio.Protocol):
         kind = httpx.WriteError if isinstance(error, BrokenPipeError) else httpx.ReadError
         return kind(f"{type(error).__name__}: {error}")
 
-    def pause_writing(self) -> None:
-        """The kernel has not taken all of the request yet."""
-        self._is_writing = True
-
     def resume_writing(self) -> None:
-        """It has all of it now: the wait for the answer begins."""
-        self._is_writing = False
+        """The kernel has all of the request now: the wait for the answer begins."""
         if self._done is not None:
             self._limit(self._limits.read_s)
 
@@ -210,7 +227,7 @@ class Connection(asyncio.Protocol):
             return
         if self._loop.time() < at:
             self._set_timer(at)
-        elif self._is_writing:
+        elif self._is_writing():
             self.fail(httpx.WriteTimeout("The request was not written in time"))
         else:
             self.fail(httpx.ReadTimeout("The answer did not come in time"))

@@ -24,7 +24,6 @@ import re
 import ssl
 from collections import deque
 from collections.abc import AsyncIterable
-from functools import partial
 from typing import Final, cast
 
 import httpx
@@ -217,30 +216,34 @@ class GatewaySockets:
 
     async def _connect(self, limits: TimeLimits) -> Connection:
         loop = asyncio.get_running_loop()
+        connection = Connection(self._open.discard)
+        self._open.add(connection)
         try:
             async with asyncio.timeout_at(limits.at(loop.time(), limits.connect_s)):
-                connection = await self._opened(loop)
-        except TimeoutError:
-            raise httpx.ConnectTimeout("No connection in time") from None
-        except OSError as error:
-            raise httpx.ConnectError(f"{type(error).__name__}: {error}") from error
-        if self._is_closed:
+                await self._establish(connection, loop)
+            self._require_open()
+        except BaseException as error:
             connection.abort()
-        self._require_open()
+            self._open.discard(connection)
+            raise _before_the_request(error) from None
         return connection
 
-    async def _opened(self, loop: asyncio.AbstractEventLoop) -> Connection:
+    async def _establish(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
         host, port = self._address
         opened = await open_socket(host, port, self._proxy)
         # From here on the loop owns the socket, and closes it when this is cancelled.
-        _, connection = await loop.create_connection(
-            partial(Connection, self._open.discard),
-            sock=opened,
-            ssl=self._ssl_context,
-            server_hostname=None if self._ssl_context is None else host,
-        )
-        self._open.add(connection)
-        return connection
+        if self._ssl_context is None:
+            await loop.create_connection(lambda: connection, sock=opened)
+            return
+        below, _ = await loop.create_connection(asyncio.Protocol, sock=opened)
+        try:
+            tls = await loop.start_tls(below, connection, self._ssl_context, server_hostname=host)
+        except BaseException:
+            below.abort()
+            raise
+        if tls is None:
+            raise ConnectionResetError("The connection ended in the handshake")
+        connection.tls_made(tls, below)
 
     def _give_back(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
         connection.idle_since_s = loop.time()
@@ -306,6 +309,15 @@ class GatewayTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every connection, those in use too: their requests end in an error."""
         await self._sockets.aclose()
+
+
+def _before_the_request(error: BaseException) -> BaseException:
+    """Return the error for a connection that could not be made: it proves that nothing was sent."""
+    if isinstance(error, TimeoutError):
+        return httpx.ConnectTimeout("No connection in time")
+    if isinstance(error, OSError):
+        return httpx.ConnectError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _elsewhere(origin: str, other: str) -> httpx.UnsupportedProtocol:

@@ -11,9 +11,21 @@ import pytest
 
 from cfflow import CfflowError, GatewayUnavailable, InvalidInput, OutcomeUnknown
 from cfflow.cashfree.gateway import frozen_authorize
-from tests.ports.gateway_kit import CARD, SESSION, a_client, a_gateway, answer, hang, raw
+from tests.ports.gateway_kit import (
+    CARD,
+    SESSION,
+    a_client,
+    a_gateway,
+    answer,
+    hang,
+    raw,
+)
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\n"
+
+
+#: Read by conftest.py.
+BOTH_LOOPS = True
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The gateway transport over real sockets: what it keeps, what it refuses, what it never does.
 
-Each test runs its own server in the test's event loop. The server counts connections and
-keeps every request it has read, so "was it sent, and how often" is asked of the other side.
+Each test runs its own server in the test's event loop, once on asyncio's and once on uvloop. The
+server counts connections and keeps every request it has read, so "was it sent, and how often" is
+asked of the other side.
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ import ssl
 import struct
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from functools import partial
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
@@ -57,6 +56,10 @@ zj0EAwIDSAAwRQIhALei/aFsPUVhQyZZtDPjj7qle0D2bE5XMn/vwYGVM3AgAiA7
 BhiJfk4te6F361L6ycP2GQUsroeaqPSQGX15U+G/xg==
 -----END CERTIFICATE-----
 """
+
+
+#: Read by conftest.py.
+BOTH_LOOPS = True
 
 Behaviour = Callable[["Server", asyncio.StreamWriter, "Seen"], Awaitable[None]]
 
@@ -706,44 +709,3 @@ async def test_a_request_still_connecting_when_the_transport_closes_is_not_sent(
         await until(lambda: server.accepted == 1 and server.open == 0)
         assert server.requests == []
         listener.close()
-
-
-# The other event loop
-
-
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        test_requests_in_a_row_share_one_connection,
-        test_the_limit_of_connections_holds_under_load,
-        test_waiting_for_a_connection_ends_with_the_pool_timeout,
-        test_an_idle_connection_is_closed_when_it_expires_without_another_request,
-        test_a_tls_goodbye_that_came_with_the_answer_is_noticed,
-        test_a_close_that_races_with_a_request_is_an_error_and_never_a_second_sending,
-        test_a_certificate_without_a_trusted_authority_is_refused_by_default,
-        test_a_trusted_certificate_serves_and_its_connection_is_kept,
-        test_a_server_that_hangs_ends_with_the_read_timeout_and_loses_its_connection,
-        test_closing_closes_every_connection_and_ends_what_is_under_way,
-        partial(
-            test_a_connection_closed_while_idle_is_noticed_before_a_request_is_written,
-            "fin",
-            tls=False,
-        ),
-        partial(
-            test_a_connection_closed_while_idle_is_noticed_before_a_request_is_written,
-            "rst",
-            tls=True,
-        ),
-        partial(test_bytes_behind_an_answer_never_become_the_answer_to_the_next_request, tls=True),
-        partial(test_cancelled_at_any_step_of_the_loop_it_serves_the_next_request, tls=True),
-        partial(
-            test_a_storm_of_cancellations_leaves_slots_and_connections_as_they_should_be, tls=True
-        ),
-    ],
-    ids=lambda scenario: getattr(scenario, "func", scenario).__name__.removeprefix("test_"),
-)
-def test_it_holds_on_uvloop_too(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """The same sockets, another loop underneath."""
-    uvloop = pytest.importorskip("uvloop")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scenario())
