@@ -57,7 +57,7 @@ async def _tunnel(opened: socket.socket, host: str, port: int, proxy: Proxy) -> 
         raise httpx.ConnectError(f"The proxy {proxy} does not answer as one")
     if not status.startswith(b"2"):
         raise httpx.ConnectError(f"The proxy {proxy} refused: {status.decode()}")
-    if not head.endswith(b"\r\n\r\n"):
+    if head.index(b"\r\n\r\n") + 4 < len(head):
         # Nobody was asked yet, so these bytes are no answer.
         raise httpx.ConnectError(f"The proxy {proxy} sent bytes before a request")
 

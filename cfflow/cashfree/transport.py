@@ -222,7 +222,7 @@ class GatewaySockets:
             async with asyncio.timeout_at(limits.at(loop.time(), limits.connect_s)):
                 await self._establish(connection, loop)
             self._require_open()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  a cancellation leaves no socket open either
             connection.abort()
             self._open.discard(connection)
             raise _before_the_request(error) from None
