@@ -15,6 +15,12 @@ from base64 import b64encode
 OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
+def say(line: str) -> None:
+    """Tell the test."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Pass on what comes until its end."""
     with contextlib.suppress(OSError):
@@ -39,7 +45,7 @@ async def serve(
 ) -> None:
     """Answer one CONNECT."""
     head = await reader.readuntil(b"\r\n\r\n")
-    print(head.split(b"\r\n")[0].decode(), flush=True)
+    say(head.split(b"\r\n")[0].decode())
     wanted = b"Proxy-Authorization: Basic " + b64encode(pair.encode()) + b"\r\n"
     if pair and wanted not in head:
         writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
@@ -59,7 +65,7 @@ async def main(mode: str, pair: str = "") -> None:
     server = await asyncio.start_server(
         lambda reader, writer: serve(reader, writer, mode, pair), "127.0.0.1", 0
     )
-    print(server.sockets[0].getsockname()[1], flush=True)
+    say(str(server.sockets[0].getsockname()[1]))
     await server.serve_forever()
 
 

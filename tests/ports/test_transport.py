@@ -706,6 +706,8 @@ async def test_a_request_still_connecting_when_the_transport_closes_is_not_sent(
             listener = await asyncio.start_server(server.serve, sock=waiting, ssl=server_context())
             with pytest.raises(RuntimeError, match="nothing was sent"):
                 await call
-        await until(lambda: server.accepted == 1 and server.open == 0)
+        # With uvloop the server does not even get the end of the handshake.
+        await asyncio.sleep(0.05)
+        await until(lambda: server.open == 0)
         assert server.requests == []
         listener.close()
