@@ -16,8 +16,11 @@ import httpx
 from redis.asyncio import Redis
 
 from cfflow.cashfree.lenient import decoder
+from cfflow.cashfree.sending import GatewayRequest
+from cfflow.cashfree.transport import GatewaySockets
 from cfflow.cashfree.wire import AuthenticateAnswer, Order, PayAnswer, PaymentEntity, encode
 from cfflow.core.chart import State
+from cfflow.core.observation import Call
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.store import FEED_MAX
@@ -33,6 +36,8 @@ CARD_FIELDS: Final = {
     "card_cvv": "123",
 }
 OTP: Final = "111000"
+
+_LIMIT_S: Final = 30.0
 
 #: What a commit of the engine changes, without a look at what is there.
 _SCRIPT: Final = """
@@ -75,26 +80,51 @@ class Account(NamedTuple):
     client_secret: str
 
 
+class BareAnswer(NamedTuple):
+    """An answer with the names that httpx has for its parts."""
+
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.content.decode()
+
+
 class Bare:
-    """An HTTP client that is nothing but the transport, as the engine calls it."""
+    """An HTTP client that is nothing but the connections, as the engine uses them."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        self._transport = transport
+    def __init__(self, sockets: GatewaySockets) -> None:
+        self._sockets = sockets
 
-    async def post(self, url: str, *, content: bytes, headers: dict[str, str]) -> httpx.Response:
+    async def post(self, url: str, *, content: bytes, headers: dict[str, str]) -> BareAnswer:
         """Send a POST."""
-        return await self._sent(httpx.Request("POST", url, content=content, headers=headers))
+        return await self._sent("POST", url, headers, content)
 
-    async def get(self, url: str, *, headers: dict[str, str]) -> httpx.Response:
+    async def get(self, url: str, *, headers: dict[str, str]) -> BareAnswer:
         """Send a GET."""
-        return await self._sent(httpx.Request("GET", url, headers=headers))
+        return await self._sent("GET", url, headers, None)
 
-    async def _sent(self, request: httpx.Request) -> httpx.Response:
-        return await self._transport.handle_async_request(request)
+    async def _sent(
+        self, verb: str, url: str, headers: dict[str, str], body: bytes | None
+    ) -> BareAnswer:
+        origin = self._sockets.origin
+        answer = await self._sockets.send(
+            GatewayRequest(
+                Call.PAY,
+                verb=verb,
+                origin=origin,
+                target=url.removeprefix(origin),
+                headers=headers,
+                body=body,
+                limit_s=_LIMIT_S,
+            )
+        )
+        return BareAnswer(answer.body)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._transport.aclose()
+        await self._sockets.aclose()
 
 
 class BareLink:

@@ -30,7 +30,7 @@ from bench.floor import CARD_FIELDS, OTP, Account, Bare, BareLink, Floor, Write
 from bench.places import embedded_valkey, server_at
 from cfflow import Card
 from cfflow.cashfree.lenient import decoder
-from cfflow.cashfree.transport import GatewayTransport
+from cfflow.cashfree.transport import GatewaySockets, GatewayTransport
 from cfflow.cashfree.wire import Order, encode
 from cfflow.core.chart import State
 from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorProcess
@@ -180,8 +180,8 @@ async def _contenders(
         stock = Floor(
             httpx.AsyncClient(), Redis.from_url(redis_url), account, namespace="st", writes=writes
         )
-        transport = GatewayTransport(account.base_url, max_connections=_CONNECTIONS_MAX)
-        bare = Floor(Bare(transport), BareLink(redis_url), account, namespace="ba", writes=writes)
+        sockets = GatewaySockets(account.base_url, max_connections=_CONNECTIONS_MAX)
+        bare = Floor(Bare(sockets), BareLink(redis_url), account, namespace="ba", writes=writes)
         for by_hand in (floor, bare, stock):
             await by_hand.open()
             stack.push_async_callback(by_hand.aclose)

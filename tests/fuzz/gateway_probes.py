@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+import httpx
 import msgspec
 from hypothesis import strategies as st
 
 from cfflow import Payment
+from cfflow.cashfree.answers import AnswerReader
 from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.gateway import frozen_authorize
 from cfflow.cashfree.inflate import inflated
@@ -37,8 +39,10 @@ __all__ = [
     "LoopProbe",
     "Reply",
     "StepProbe",
+    "WireProbe",
     "any_answer",
     "any_packed",
+    "any_wire",
     "step_answers",
 ]
 
@@ -336,3 +340,86 @@ class StepProbe(LoopProbe):
         if over := over_bounds(stored):
             raise Broken(f"the store has {', '.join(over)}")
         return found
+
+
+#: Less than the client's own limit, so that inputs can be over it in no time.
+_WIRE_BODY_MAX_B: Final = 4096
+
+
+class WireProbe:
+    """Bytes in place of an answer: an answer or one kind of error, in whatever pieces they come.
+
+    What is read must not depend on the pieces, and nothing behind an answer may get into it.
+    """
+
+    def attempt(self, given: tuple[bytes, list[int]]) -> None:
+        """Read it whole, and in pieces."""
+        wire, sizes = given
+        whole = _read_wire([wire])
+        if _read_wire(_pieces(wire, sizes)) != whole:
+            raise Broken("what is read depends on the pieces in which it comes")
+        if whole is None:
+            raise httpx.RemoteProtocolError("no answer")
+        if len(whole.body) > _WIRE_BODY_MAX_B:
+            raise Broken(f"an answer of {len(whole.body)} bytes was read")
+        # A body that only the connection ends has no behind.
+        if whole.is_framed and _read_wire([wire, _INTRUDER]) != whole:
+            raise Broken("what came behind an answer got into it")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+_INTRUDER: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nintruder"
+
+
+class Wire(NamedTuple):
+    """What was read. `is_framed`: it was whole before its connection ended."""
+
+    status: int
+    pairs: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    is_framed: bool
+
+
+def _read_wire(parts: list[bytes]) -> Wire | None:
+    """Return the answer in these pieces, None where they are none."""
+    reader = AnswerReader(_WIRE_BODY_MAX_B)
+    try:
+        for part in parts:
+            reader.feed(part)
+        is_framed = reader.is_complete
+        reader.end()
+    except httpx.RemoteProtocolError:
+        return None
+    return Wire(reader.status, tuple(reader.pairs), reader.body, is_framed)
+
+
+def _pieces(wire: bytes, sizes: list[int]) -> list[bytes]:
+    found: list[bytes] = []
+    at = 0
+    while at < len(wire):
+        size = sizes[len(found) % len(sizes)]
+        found.append(wire[at : at + size])
+        at += size
+    return found
+
+
+def any_wire() -> st.SearchStrategy[tuple[bytes, list[int]]]:
+    """Return answers of every framing, most of them spoiled, and how they are cut."""
+    good = st.sampled_from(_WIRES)
+    several = st.lists(good, min_size=1, max_size=3).map(b"".join)
+    sizes = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+    return st.tuples(mostly(several.flatmap(spoiled_bytes), good) | st.binary(max_size=200), sizes)
+
+
+_WIRES: Final = (
+    b"HTTP/1.1 200 OK\r\nDate: Sat, 28 Nov 2026 10:00:00 GMT\r\ncontent-length: 2\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;a=b\r\n{\r\n0\r\nx: y\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 429 Too Many\r\nretry-after: 7\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * 100,
+    b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (_WIRE_BODY_MAX_B + 1),
+)

@@ -16,8 +16,10 @@ from tests.fuzz.gateway_probes import (
     AnswerProbe,
     InflateProbe,
     StepProbe,
+    WireProbe,
     any_answer,
     any_packed,
+    any_wire,
     step_answers,
 )
 from tests.fuzz.judge import Target
@@ -49,6 +51,7 @@ TARGETS: Final = {
     "notifications": Target(NotifyProbe, any_posts(), (InvalidSignature,), _CARD, 120),
     "answers": Target(AnswerProbe, any_answer(), (CfflowError,), _CARD, 200),
     "compressed": Target(InflateProbe, any_packed(), _UNREAD, inputs=120),
+    "wire": Target(WireProbe, any_wire(), (httpx.RemoteProtocolError,), inputs=200),
     "steps": Target(StepProbe, step_answers(), (CfflowError,), _CARD, 60),
     "arguments": Target(ArgumentProbe, any_passed(), (CfflowError,), (NEEDLE,), 150),
     "metadata": Target(MetadataProbe, any_metadata(), (InvalidInput,), (NEEDLE,), 100),

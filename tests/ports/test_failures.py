@@ -13,8 +13,10 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 
+import cfflow
 from cfflow import (
     CfflowError,
     GatewayAuthError,
@@ -26,6 +28,7 @@ from cfflow import (
 from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.gateway import frozen_authorize
 from cfflow.cashfree.transport import NEVER_SENT
+from cfflow.testing import MemoryStore
 from tests.ports.gateway_kit import (
     CARD,
     CLIENT_SECRET,
@@ -354,6 +357,55 @@ async def test_an_error_does_not_repeat_an_otp_or_the_client_secret() -> None:
     assert "111000" not in f"{error} {vars(error)}"
     error, _, _ = await submit(INQUIRIES["fetch_order"])
     assert CLIENT_SECRET not in f"{error} {vars(error)}"
+
+
+class Declares(httpx.MockTransport):
+    """A transport of one's own that names the errors that prove something."""
+
+    never_sent = (httpx.ConnectTimeout,)
+
+
+@pytest.mark.parametrize("error", [*NEVER_SENT, httpx.ReadTimeout, httpx.ProxyError, OSError])
+@pytest.mark.parametrize("kind", [httpx.MockTransport, Declares])
+async def test_no_error_of_a_transport_of_ones_own_proves_anything_unless_it_says_so(
+    kind: type[httpx.MockTransport], error: type[Exception]
+) -> None:
+    """It may send twice, or raise ConnectTimeout for a request that was written."""
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise error("x")
+
+    settings = {"client_id": "id", "client_secret": CLIENT_SECRET, "environment": "sandbox"}
+    store = MemoryStore()
+    async with cfflow.connect(transport=kind(fail), store=store, **settings) as cashier:  # type: ignore[arg-type]  # settings are text
+        proves = kind is Declares and error is httpx.ConnectTimeout
+        with pytest.raises(GatewayUnavailable if proves else OutcomeUnknown):
+            await cashier.gateway.pay(SESSION, CARD)
+        with pytest.raises(GatewayUnavailable):
+            await cashier.gateway.fetch_order("order_1")
+
+
+async def test_a_transport_of_ones_own_carries_the_calls_and_meets_the_deadline() -> None:
+    """It gets httpx's request, with the limits; one that hangs ends all the same."""
+    seen: list[httpx.Request] = []
+
+    async def reply(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        if len(seen) > 1:
+            await asyncio.sleep(60)
+        return httpx.Response(200, json={"cf_payment_id": "1"})
+
+    settings = {"client_id": "id", "client_secret": CLIENT_SECRET, "environment": "sandbox"}
+    transport = httpx.MockTransport(reply)
+    async with cfflow.connect(transport=transport, store=MemoryStore(), **settings) as cashier:  # type: ignore[arg-type]  # settings are text
+        assert (await cashier.gateway.pay(SESSION, CARD)).cf_payment_id == "1"
+        with pytest.raises(OutcomeUnknown):
+            await cashier.gateway.pay(SESSION, CARD, timeout_s=0.1)
+    first = seen[0]
+    assert str(first.url) == "https://sandbox.cashfree.com/pg/orders/sessions"
+    assert first.extensions["timeout"] == dict.fromkeys(("connect", "read", "write", "pool"), 10.0)
+    assert NUMBER in first.content.decode()
+    assert "x-client-secret" not in first.headers
 
 
 def test_only_what_precedes_the_first_byte_counts_as_never_sent() -> None:
