@@ -88,23 +88,22 @@ def connect(
     by default; `partitions` are the parts that the keys are spread over, fixed for a store's life.
     `limits` are your account's calls per minute, where they are not the usual ones:
     `create_order`, `fetch_order`, `fetch_payments`, `fetch_payment`, `pay`; None: no limit until a
-    response names one. `log` is a structlog logger, or one of the standard library.
-    `store` replaces the one of `redis_url`.
+    response names one. `log` is a structlog logger, or one of the standard library. `store`
+    replaces the one of `redis_url`.
     `min_replicas`: a step is sent only when so many replicas of the Redis have it, else
     `StoreUnavailable` and nothing is sent; not on a cluster. `webhook_secrets`: further secrets
     that may sign notifications, while the client secret is being replaced.
     `webhook_tolerance_s`: how many seconds old one may be, None for any age.
-    `proxy`: `http://user:password@host:port` on the way to the gateway, or `direct` for none; left
-    out, CFFLOW_PROXY, and for a gateway with https HTTPS_PROXY unless NO_PROXY names it.
-    `transport` carries the calls in place of cfflow's own connections. None of its errors proves
-    that nothing was sent, unless its attribute `never_sent` names those that do: after any other
-    the outcome of a step is unknown.
+    `proxy`: `http://user:password@host:port`, or `direct` for none; left out, CFFLOW_PROXY, and
+    for https HTTPS_PROXY unless NO_PROXY names the gateway. `transport` carries the calls in place
+    of cfflow's connections; only its attribute `never_sent` names errors after which a step was
+    not sent.
 
     Raises one `ConfigError` that names everything that is missing. No money moves.
     """
     # Sealed first: a crash report that prints this frame's variables must not show them.
-    url, secret, others = Sealed(redis_url), Sealed(client_secret), Sealed(webhook_secrets)
-    way = Sealed(proxy)
+    url, secret, way = Sealed(redis_url), Sealed(client_secret), Sealed(proxy)
+    others = Sealed(webhook_secrets)
     del redis_url, client_secret, webhook_secrets, proxy
     settings = settings_of(
         redis_url=url if store is None else "store",
@@ -113,11 +112,8 @@ def connect(
         environment=environment,
         api_version=api_version,
     )
-    logger = guarded(log)
-    catalog = Catalog(flows)
-    owner = owner_of(
-        settings.client_id, settings.environment, is_local=is_local(settings.environment)
-    )
+    logger, catalog = guarded(log), Catalog(flows)
+    owner = _owner(settings)
     chosen = _own(store) or open_store(
         settings.redis_url,
         namespace=namespace,
@@ -127,12 +123,16 @@ def connect(
     )
     budget = Budget(limits_of(settings.environment, limits), ledger_of(chosen))
     gateway = gateway_client(settings, logger, budget, proxy=way, transport=transport)
-    verifier = Verifier(
-        [settings.client_secret, *_signing(others)],
-        tolerance_s=webhook_tolerance_s,
-    )
+    secrets = [settings.client_secret, *_signing(others)]
+    verifier = Verifier(secrets, tolerance_s=webhook_tolerance_s)
     return Orchestrator(
         chosen, gateway, catalog=catalog, log=logger, budget=budget, verifier=verifier
+    )
+
+
+def _owner(settings: Settings) -> Owner:
+    return owner_of(
+        settings.client_id, settings.environment, is_local=is_local(settings.environment)
     )
 
 

@@ -82,6 +82,8 @@ CONNECT = {
     "webhook_tolerance_s": None,
     "log": None,
     "store": None,
+    "proxy": None,
+    "transport": None,
 }
 GATEWAY = {
     "pay": ("payment_session_id", "method", "save_instrument", "offer_id"),
