@@ -271,7 +271,7 @@ def _shown(error: BaseException) -> Iterator[str]:
     while seen is not None:
         shown = traceback.TracebackException.from_exception(seen, capture_locals=True)
         for frame in shown.stack:
-            if "/cfflow/cfflow/" in frame.filename or "/transport/cfflow/" in frame.filename:
+            if Path(frame.filename).is_relative_to(Path(cfflow.__file__).parent):
                 yield from (text for text in (frame.locals or {}).values() if "hunter2" in text)
         yield from (text for text in (str(seen), repr(seen)) if "hunter2" in text)
         seen = None if seen.__suppress_context__ and seen.__cause__ is None else seen.__context__
