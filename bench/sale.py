@@ -34,7 +34,7 @@ from cfflow.cashfree.transport import GatewaySockets, GatewayTransport
 from cfflow.cashfree.wire import Order, encode
 from cfflow.core.chart import State
 from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorProcess
-from cfflow.logs import Log, default_log
+from cfflow.logs import Log, stream_log
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.protocol import Commit, Committed
 from cfflow.store.redis.store import RedisStore
@@ -236,9 +236,7 @@ def _connected(store: RedisStore, account: Account, log: Log) -> Orchestrator:
 def _logging_to(path: Path) -> Iterator[Log]:
     """Return the logger that a program gets which configures none, on a file."""
     with path.open("w") as file:
-        with contextlib.redirect_stderr(file):
-            log = default_log()
-        yield log
+        yield stream_log(file)
 
 
 @contextlib.asynccontextmanager

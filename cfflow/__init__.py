@@ -70,7 +70,7 @@ from cfflow.feed.feed import (
     FeedReview,
 )
 from cfflow.limits.budget import Budget
-from cfflow.logs import Log
+from cfflow.logs import Log, log_to
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.protocol import Store
 from cfflow.views import show
@@ -164,5 +164,6 @@ __all__ = [
     "Worker",
     "__version__",
     "connect",
+    "log_to",
     "show",
 ]

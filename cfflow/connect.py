@@ -74,6 +74,8 @@ def connect(
     webhook_secrets: Iterable[str] = (),
     webhook_tolerance_s: float | None = None,
     log: Log | None = None,
+    log_level: str | int | None = None,
+    log_target: str | None = None,
     store: Store | None = None,
     proxy: str | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
@@ -83,13 +85,15 @@ def connect(
     `redis_url`: `redis://`, `rediss://`, `unix://`, any node of a cluster, or `embedded:`
     and `embedded:DIR` for a private Valkey. `environment`: `sandbox`, `production` or a
     base URL. What is not given comes from CFFLOW_REDIS_URL, CASHFREE_CLIENT_ID,
-    CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION, CFFLOW_NAMESPACE.
+    CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION, CFFLOW_NAMESPACE,
+    CFFLOW_LOG_LEVEL, CFFLOW_LOG_TARGET.
     `flows` are your own files or folders. `namespace` is what all keys in Redis begin with, `cf`
     by default; `partitions` are the parts that the keys are spread over, fixed for a store's life.
     `limits` are your account's calls per minute, where they are not the usual ones:
     `create_order`, `fetch_order`, `fetch_payments`, `fetch_payment`, `pay`; None: no limit until a
-    response names one. `log` is a structlog logger, or one of the standard library. `store`
-    replaces the one of `redis_url`.
+    response names one. `log` is a structlog logger, or one of the standard library;
+    `log_target`, in its place: `stderr`, `stdout` or `logging`; `log_level`: INFO by default.
+    `store` replaces the one of `redis_url`.
     `min_replicas`: a step is sent only when so many replicas of the Redis have it, else
     `StoreUnavailable` and nothing is sent; not on a cluster. `webhook_secrets`: further secrets
     that may sign notifications, while the client secret is being replaced.
@@ -112,8 +116,8 @@ def connect(
         environment=environment,
         api_version=api_version,
     )
-    logger, catalog = guarded(log), Catalog(flows)
-    owner = _owner(settings)
+    logger = guarded(log, target=log_target, level=log_level)
+    catalog, owner = Catalog(flows), _owner(settings)
     chosen = _own(store) or open_store(
         settings.redis_url,
         namespace=namespace,

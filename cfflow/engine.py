@@ -44,7 +44,7 @@ from cfflow.errors import (
     StoreError,
     StoreUnavailable,
 )
-from cfflow.logs import Log, log_commit
+from cfflow.logs import GuardedLog, log_commit
 from cfflow.store.catalog import Catalog
 from cfflow.store.orders import Orders, Shared, Written
 from cfflow.store.protocol import Outcome
@@ -69,7 +69,7 @@ class Engine:
         orders: Orders,
         flows: Catalog,
         gateway: Gateway,
-        log: Log,
+        log: GuardedLog,
         attach: Callable[[CfflowError, Snapshot, Flow, int], None],
     ) -> None:
         self.orders: Final = orders

@@ -1,17 +1,20 @@
-"""structlog, set up so that an event costs microseconds and never shows a secret.
+"""Where events go, from which level on, and how one is written: microseconds, and no secret.
 
-The program's own structlog configuration is used where there is one. Where there is none,
-events go to standard error as JSON lines, and nothing global is configured.
+`connect(log=...)` takes a logger. Without one the target decides: standard error, standard output
+or the standard library's `logging`. Where nothing names a target, the program's own structlog
+configuration is used, else events go to standard error as JSON lines. Nothing of structlog's or
+logging's is configured here, but for the logger of `transitions` (`quiet_transitions`).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, TextIO, cast
 
 import msgspec
 import structlog
@@ -21,6 +24,24 @@ from cfflow.core.plan import Change, Plan
 from cfflow.core.printable import safe_json
 from cfflow.core.record import payment_id
 from cfflow.errors import ConfigError
+
+LEVEL_VARIABLE: Final = "CFFLOW_LOG_LEVEL"
+TARGET_VARIABLE: Final = "CFFLOW_LOG_TARGET"
+
+#: The logger of the standard library that the target `logging` writes to.
+LOGGER: Final = "cfflow"
+TARGETS: Final = ("stderr", "stdout", "logging")
+LEVELS: Final = {
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARNING": logging.WARNING,
+    "ERROR": logging.ERROR,
+    "CRITICAL": logging.CRITICAL,
+}
+
+#: From the line that emits an event to the standard library: `GuardedLog.info`,
+#: `GuardedLog._write`, `_Standard.info`, and the library's own.
+_FRAMES: Final = 4
 
 
 class Log(Protocol):
@@ -34,25 +55,40 @@ class Log(Protocol):
 
 
 class GuardedLog:
-    """Passes events on to a logger, whatever it is, and never raises.
+    """Passes events from a level on to a logger, whatever it is, and never raises.
 
     A disk that is full or a pipe whose reader is gone must not end a payment whose call was
     sent. `lost` counts the events that could not be written; the first one that can be written
-    again is preceded by a warning `log.lost`.
+    again is preceded by a warning `log.lost`. `least` is a level of `logging`: what is below it
+    is dropped.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, least: int = logging.INFO) -> None:
         self._log = log
+        # A structlog logger is not asked: it would be built anew for the question alone.
+        self._asked = log if isinstance(log, _Standard | _Silent) else None
+        self._least = least
         self._unsaid = 0
         self.lost = 0
 
+    def is_on(self, level: int = logging.INFO) -> bool:
+        """Whether an event of this level is written: asked before its fields are gathered."""
+        if level < self._least:
+            return False
+        try:
+            return self._asked is None or self._asked.is_on(level)
+        except Exception:  # noqa: BLE001  as in `_write`, which counts what is lost
+            return True
+
     def info(self, event: str, **fields: Any) -> None:
         """Log an ordinary event."""
-        self._write(self._log.info, event, fields)
+        if self._least <= logging.INFO:
+            self._write(self._log.info, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
         """Log an event that a person should see."""
-        self._write(self._log.warning, event, fields)
+        if self._least <= logging.WARNING:
+            self._write(self._log.warning, event, fields)
 
     def _write(self, write: Callable[..., Any], event: str, fields: dict[str, Any]) -> None:
         try:
@@ -66,18 +102,32 @@ class GuardedLog:
 
 
 class _Standard:
-    """Writes events to a logger of the standard library: the event, and its fields as JSON."""
+    """Writes events to a logger of the standard library: the event, and its fields as JSON.
+
+    A record has the two as `cfflow_event` and `cfflow_fields` too, for a handler that writes
+    fields of its own. It has no error and no traceback: a frame could show a secret.
+    """
 
     def __init__(self, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
         self._logger = logger
 
+    def is_on(self, level: int) -> bool:
+        """Whether the logger writes events of this level."""
+        return self._logger.isEnabledFor(level)
+
     def info(self, event: str, **fields: Any) -> None:
         """Log an ordinary event."""
-        self._logger.info("%s %s", event, _Fields(fields))
+        if self.is_on(logging.INFO):
+            extra = {"cfflow_event": event, "cfflow_fields": fields}
+            line = _Fields(fields)
+            self._logger.info("%s %s", event, line, extra=extra, stacklevel=_FRAMES)
 
     def warning(self, event: str, **fields: Any) -> None:
         """Log an event that a person should see."""
-        self._logger.warning("%s %s", event, _Fields(fields))
+        if self.is_on(logging.WARNING):
+            extra = {"cfflow_event": event, "cfflow_fields": fields}
+            line = _Fields(fields)
+            self._logger.warning("%s %s", event, line, extra=extra, stacklevel=_FRAMES)
 
 
 class _Fields(dict[str, Any]):
@@ -87,41 +137,143 @@ class _Fields(dict[str, Any]):
         return _line(dict(self)).decode()
 
 
-def guarded(log: object | None) -> GuardedLog:
+class _Lines:
+    """Writes each event as one line of JSON, with its level and the time."""
+
+    def __init__(self, write: Callable[[bytes], Any]) -> None:
+        self._write = write
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Log an ordinary event."""
+        self._write(_stamped(event, "info", fields))
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log an event that a person should see."""
+        self._write(_stamped(event, "warning", fields))
+
+
+class _Chosen:
+    """What `log_to` has chosen for this process; None: the environment decides."""
+
+    target: str | None = None
+    level: str | int | None = None
+
+
+def log_to(target: str | None, *, level: str | int | None = None) -> None:
+    """Send the events of all orchestrators that are made from now on to a target.
+
+    `target`: `logging` (the standard library's logger `cfflow`, with your handlers and levels),
+    `stderr` or `stdout` (JSON lines); None undoes an earlier choice. `level`: events below it are
+    dropped: `DEBUG`, `INFO` (the default), `WARNING`, `ERROR`, `CRITICAL`, or a number of
+    `logging`'s. An argument of `connect` counts more, CFFLOW_LOG_TARGET and CFFLOW_LOG_LEVEL
+    count less. Raises `ConfigError` for what is none of these. No money moves.
+    """
+    _check_target("target", target)
+    if level is not None:
+        _level_of("level", level)
+    _Chosen.target, _Chosen.level = target, level
+
+
+def guarded(
+    log: object | None, *, target: str | None = None, level: str | int | None = None
+) -> GuardedLog:
     """Return a log that never raises, over a structlog logger or one of the standard library.
 
-    None is the default one. Raises `ConfigError` for what is no logger.
+    Without a log: the one of the target. What is None comes from `log_to`, then from the
+    environment. Raises `ConfigError` for what is no logger, no target or no level.
     """
     if isinstance(log, GuardedLog):
         return log
+    return GuardedLog(_logger(log, target), _least(level))
+
+
+def _logger(log: object | None, target: str | None) -> Log:
+    _check_target("log_target", target)
     if log is None:
-        return GuardedLog(default_log())
+        return target_log(target)
+    if target is not None:
+        raise ConfigError("give log or log_target, not both")
     if isinstance(log, logging.Logger | logging.LoggerAdapter):
-        return GuardedLog(_Standard(log))
+        return _Standard(log)
     if not all(callable(getattr(log, name, None)) for name in ("info", "warning")):
         raise ConfigError(f"log must be a logger, not a {type(log).__name__}")
-    return GuardedLog(cast("Log", log))
+    return cast("Log", log)
 
 
-def default_log() -> Log:
-    """Return the program's structlog logger, or one that writes JSON lines to stderr."""
-    if structlog.is_configured():
-        return cast("Log", structlog.get_logger("cfflow"))
-    if sys.stderr is None:
+def chosen_target(target: str | None = None) -> str | None:
+    """Return the given target, else the one of `log_to`, else the environment's, else None."""
+    if target or _Chosen.target:
+        return target or _Chosen.target
+    found = os.environ.get(TARGET_VARIABLE) or None
+    _check_target(TARGET_VARIABLE, found)
+    return found
+
+
+def target_log(target: str | None = None) -> Log:
+    """Return the logger of a target; of none: the program's structlog, or JSON lines on stderr."""
+    target = chosen_target(target)
+    if target == "logging":
+        return _Standard(logging.getLogger(LOGGER))
+    if target is None and structlog.is_configured():
+        return cast("Log", structlog.get_logger(LOGGER))
+    return stream_log(sys.stdout if target == "stdout" else sys.stderr)
+
+
+def stream_log(stream: TextIO | None) -> Log:
+    """Return a logger that writes JSON lines to a stream; it drops them where there is none."""
+    if stream is None:
         # The program was started without one.
         return silent_log()
-    return cast(
-        "Log",
-        structlog.wrap_logger(
-            structlog.BytesLogger(sys.stderr.buffer),
-            processors=[_render],
-            wrapper_class=structlog.make_filtering_bound_logger(0),
-            cache_logger_on_first_use=True,
-        ),
-    )
+    if (buffer := getattr(stream, "buffer", None)) is not None:
+        return _Lines(structlog.BytesLogger(buffer).msg)
+    # In a notebook, a test, or under Celery a text stream without bytes stands in its place.
+    write = structlog.WriteLogger(stream).msg
+    return _Lines(lambda line: write(line.decode()))
+
+
+def _check_target(name: str, target: object) -> None:
+    if target is not None and target not in TARGETS:
+        raise ConfigError(f"{name} must be one of {', '.join(TARGETS)}")
+
+
+def _least(level: str | int | None) -> int:
+    """Return the level that is given, else the one of `log_to`, the environment's, or INFO."""
+    if level is not None:
+        return _level_of("log_level", level)
+    if _Chosen.level is not None:
+        return _level_of("level", _Chosen.level)
+    return _level_of(LEVEL_VARIABLE, os.environ.get(LEVEL_VARIABLE) or "INFO")
+
+
+def _level_of(name: str, level: object) -> int:
+    """Return a level as a number; `name` is the argument or variable that an error names."""
+    found = LEVELS.get(level.upper()) if isinstance(level, str) else level
+    if type(found) is not int:
+        raise ConfigError(f"{name} must be one of {', '.join(LEVELS)}")
+    return found
+
+
+def quiet_transitions() -> None:
+    """Keep the INFO lines of `transitions`, several for each step, out of the program's log.
+
+    Only where the program has configured nothing of that logger: it has no level and no handler
+    of its own. A level that is set later counts, too.
+    """
+    parent, its_own = logging.getLogger("transitions"), logging.getLogger("transitions.core")
+    handlers = [*parent.handlers, *its_own.handlers]
+    if parent.level or any(type(handler) is not logging.NullHandler for handler in handlers):
+        return
+    parent.setLevel(logging.WARNING)
+
+
+quiet_transitions()
 
 
 class _Silent:
+    def is_on(self, level: int) -> bool:  # noqa: ARG002  no event of any level is written
+        """Whether an event of this level is written: none is."""
+        return False
+
     def info(self, event: str, **fields: Any) -> None:
         """Drop an event."""
 
@@ -134,16 +286,20 @@ def silent_log() -> Log:
     return _Silent()
 
 
-def log_commit(log: Log, plan: Plan, started_at: float) -> None:
+def log_commit(log: GuardedLog, plan: Plan, started_at: float) -> None:
     """Log a committed plan: one event per transition, and a warning for each new review.
 
     `started_at` is the `time.perf_counter` of when the step began.
     """
+    if not log.is_on(logging.WARNING):
+        return
     for change in plan.changes:
-        _log_change(log, plan.after.id, change, started_at)
+        if change.walked and log.is_on(logging.INFO):
+            _log_transitions(log, plan.after.id, change, started_at)
+        _log_reviews(log, plan.after.id, change)
 
 
-def _log_change(log: Log, order_id: str, change: Change, started_at: float) -> None:
+def _log_transitions(log: Log, order_id: str, change: Change, started_at: float) -> None:
     record, name = change.record, payment_id(order_id, change.n)
     for walked in change.walked:
         log.info(
@@ -163,25 +319,32 @@ def _log_change(log: Log, order_id: str, change: Change, started_at: float) -> N
             actor=walked.author.actor,
             duration_ms=round((time.perf_counter() - started_at) * 1000, 3),
         )
+
+
+def _log_reviews(log: Log, order_id: str, change: Change) -> None:
     for news in reviews_changed(change):
         if news.is_open:
             review = news.review
             log.warning(
-                "payment.review", payment_id=name, reason=review.reason, detail=review.detail
+                "payment.review",
+                payment_id=payment_id(order_id, change.n),
+                reason=review.reason,
+                detail=review.detail,
             )
 
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-def _render(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
-    """Add level and time and encode: three of structlog's processors in one, for speed."""
-    event["level"] = level
-    event["timestamp"] = datetime.now(UTC)
-    return _line(event)
+def _stamped(event: str, level: str, fields: dict[str, Any]) -> bytes:
+    """Return an event as JSON. It writes into `fields`, which belong to this call alone."""
+    fields["event"] = event
+    fields["level"] = level
+    fields["timestamp"] = datetime.now(UTC)
+    return _line(fields)
 
 
-def _line(fields: MutableMapping[str, Any]) -> bytes:
+def _line(fields: dict[str, Any]) -> bytes:
     """Return fields as JSON in which nothing acts on the terminal that may show it."""
     line = _encode(fields)
     # JSON escapes control characters of ASCII; DEL is the one that it does not.

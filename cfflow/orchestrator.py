@@ -475,7 +475,8 @@ class Orchestrator(Reader):
             payment_ids=tuple(payment_id(notification.order_id, n) for n in numbers),
             duplicate=notified.duplicate,
         )
-        self.log.info("webhook.accepted", **msgspec.structs.asdict(receipt))
+        if self.log.is_on():
+            self.log.info("webhook.accepted", **msgspec.structs.asdict(receipt))
         return receipt
 
     async def _caught_up(

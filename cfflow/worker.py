@@ -46,7 +46,7 @@ from cfflow.errors import (
     RateLimited,
     StoreError,
 )
-from cfflow.logs import Log, guarded
+from cfflow.logs import GuardedLog, Log, guarded
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.codec import is_of_newer_version, readable
 from cfflow.store.protocol import Leased, StoredOrder
@@ -368,7 +368,9 @@ class Worker:
         """Report until cancelled."""
         while True:
             await asyncio.sleep(self._report_s)
-            self._log.info("worker.report", **msgspec.structs.asdict(await self.report()))
+            # A report asks the store.
+            if self._log.is_on():
+                self._log.info("worker.report", **msgspec.structs.asdict(await self.report()))
 
     async def _keep_purging(self) -> None:
         """Purge until cancelled: page after page while there is something, and then rarely."""
@@ -413,7 +415,7 @@ class DueWork:
     flow wants; and it lets the local limits end when the gateway cannot be asked.
     """
 
-    def __init__(self, engine: Engine, log: Log) -> None:
+    def __init__(self, engine: Engine, log: GuardedLog) -> None:
         self._engine: Final = engine
         self._log = log
 

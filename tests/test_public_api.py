@@ -34,7 +34,7 @@ NAMES = {
     " GatewayRejected GatewayUnavailable IllegalStep InvalidAmount InvalidInput InvalidSignature"
     " OtpLimit OutcomeUnknown Paused PaymentNotFound RateLimited StoreError StoreReplaced"
     " StoreUnavailable TooManyPayments",
-    "entrance": "Budget Feed Gateway Orchestrator Report Worker __version__ connect",
+    "entrance": "Budget Feed Gateway Orchestrator Report Worker __version__ connect log_to",
 }
 
 #: What callers of each step may rely on: a name alone, or a name with its default.
@@ -81,6 +81,8 @@ CONNECT = {
     "webhook_secrets": (),
     "webhook_tolerance_s": None,
     "log": None,
+    "log_level": None,
+    "log_target": None,
     "store": None,
     "proxy": None,
     "transport": None,
@@ -190,6 +192,7 @@ def public_calls() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Yield every function whose arguments and results users type, with its name."""
     yield "connect", cfflow.connect
     yield "Worker", cfflow.Worker.__init__
+    yield "log_to", cfflow.log_to
     called: dict[type, Iterable[str]] = {
         Orchestrator: ORCHESTRATOR,
         cfflow.Budget: BUDGET,

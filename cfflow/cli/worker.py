@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import msgspec
 import typer
 
 from cfflow.cli.terminal import AsJson, FlowFiles, RedisUrl, print_json_line, print_lines
 from cfflow.connect import connect
+from cfflow.logs import LEVEL_VARIABLE, TARGET_VARIABLE, GuardedLog, guarded
 from cfflow.worker import Report, Worker
 
 app = typer.Typer()
@@ -20,7 +22,8 @@ app = typer.Typer()
 class _LineLog:
     """A log that prints one line for each event: text for people, JSON for programs."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, stream: TextIO, *, as_json: bool) -> None:
+        self._stream = stream
         self._as_json = as_json
 
     def info(self, event: str, **fields: Any) -> None:
@@ -35,11 +38,12 @@ class _LineLog:
     def _write(self, event: str, level: str, fields: dict[str, Any]) -> None:
         now = datetime.now(UTC)
         if self._as_json:
-            print_json_line({"event": event, "level": level, "timestamp": now, **fields})
+            line = {"event": event, "level": level, "timestamp": now, **fields}
+            print_json_line(line, self._stream)
         else:
             text = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
-            print_lines(f"{now:%H:%M:%S} {event:<20} {text}")
-        sys.stdout.flush()
+            print_lines(f"{now:%H:%M:%S} {event:<20} {text}", to=self._stream)
+        self._stream.flush()
 
 
 @app.command()
@@ -62,6 +66,20 @@ def worker(
     once: Annotated[
         bool, typer.Option("--once", help="Do what is due now, once, and end.")
     ] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option(
+            envvar=LEVEL_VARIABLE, metavar="LEVEL", help="INFO, or WARNING for what needs a person."
+        ),
+    ] = None,
+    log_target: Annotated[
+        str | None,
+        typer.Option(
+            envvar=TARGET_VARIABLE,
+            metavar="TARGET",
+            help="stdout (the default), stderr, or logging: Python's own.",
+        ),
+    ] = None,
     flows: FlowFiles = None,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
@@ -70,7 +88,7 @@ def worker(
 
     Any number of workers may run, on any number of machines.
     """
-    log = _LineLog(as_json=as_json)
+    log = _log(log_target, log_level, as_json=as_json)
     limits = dict(_limit(text) for text in limit or ())
 
     async def work() -> Report:
@@ -84,6 +102,19 @@ def worker(
             return await (due_worker.run_once() if once else due_worker.run())
 
     log.info("worker.stopped", **msgspec.structs.asdict(asyncio.run(work())))
+
+
+def _log(target: str | None, level: str | None, *, as_json: bool) -> GuardedLog:
+    """Return the log that the options name. Raises `ConfigError` for one that there is not."""
+    if target == "logging":
+        # Does nothing where a plugin of Python's start has set up handlers.
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        )
+    if target not in {None, "stdout", "stderr"}:
+        return guarded(None, target=target, level=level)
+    stream = sys.stderr if target == "stderr" else sys.stdout
+    return guarded(_LineLog(stream, as_json=as_json), level=level)
 
 
 def _limit(text: str) -> tuple[str, int | None]:
