@@ -374,6 +374,9 @@ class Engine:
     async def _not_sent(
         self, snapshot: Snapshot, operation: Operation, why: str, flow: Flow
     ) -> None:
+        self._log.warning(
+            "payment.not_sent", payment_id=snapshot.id, step=operation.step.value, reason=why
+        )
         refused = Refused(operation.sequence, f"not sent: {why}", operation.sends)
         await self.settle(snapshot, refused, flow)
 

@@ -178,7 +178,13 @@ class Paused(CfflowError):
 
 
 class GatewayError(CfflowError):
-    """The gateway's answer, or the lack of one. Its support finds the call by `request_id`."""
+    """The gateway's answer, or the lack of one. Its support finds the call by `request_id`.
+
+    `was_sent` is False where this process sent nothing: held back by the rate budget, not
+    connected, closed. Then the gateway has never seen the call, and there is no `status`.
+    """
+
+    was_sent: bool = True
 
     def __init__(
         self,

@@ -16,10 +16,17 @@ import httpx
 import msgspec
 
 from cfflow.cashfree import facts
+from cfflow.cashfree.call_log import log_call
 from cfflow.cashfree.calls import ROUTES
 from cfflow.cashfree.clock import GatewayClock
 from cfflow.cashfree.environment import base_url_of
-from cfflow.cashfree.failures import from_answer, from_transport, request_id_of, undecodable
+from cfflow.cashfree.failures import (
+    from_answer,
+    from_transport,
+    not_sent,
+    request_id_of,
+    undecodable,
+)
 from cfflow.cashfree.gateway import Gateway
 from cfflow.cashfree.lenient import UNREADABLE
 from cfflow.cashfree.sending import GatewayAnswer, GatewayRequest, Sender, origin_of, sender_of
@@ -132,14 +139,7 @@ class GatewayClient(Gateway):
             date, status = answer.header(b"date"), answer.status
         # It leads to the request, and so to a card number: no frame of an error has it.
         del answer
-        self._log.info(
-            "gateway.call",
-            call=call.value,
-            status=status,
-            outcome=type(found).__name__ if isinstance(found, CfflowError) else "answered",
-            request_id=request_id,
-            duration_ms=round((time.perf_counter() - began) * 1000, 3),
-        )
+        log_call(self._log, call, found, status=status, request_id=request_id, started_at=began)
         if isinstance(found, CfflowError):
             raise found
         # Only of an answer that decodes: a proxy's error page has the proxy's clock.
@@ -164,7 +164,8 @@ class GatewayClient(Gateway):
         """
         route = ROUTES[call]
         if self._closed:
-            return GatewayUnavailable(f"{call}: this client is closed; nothing was sent")
+            text = f"{call}: this client is closed; nothing was sent"
+            return not_sent(GatewayUnavailable(text))
         try:
             return await self._sender.send(
                 GatewayRequest(

@@ -22,6 +22,7 @@ from cfflow.core.observation import Call
 from cfflow.errors import (
     CfflowError,
     GatewayAuthError,
+    GatewayError,
     GatewayRejected,
     GatewayUnavailable,
     OutcomeUnknown,
@@ -46,6 +47,14 @@ _REPLAYED: Final = facts.REPLAYED_HEADER.encode()
 _decode_error = decoder(ErrorAnswer)
 
 
+class HeldBack(Exception):
+    """Raised under the client instead of sending: the call must wait for `wait_s` seconds."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(f"held back for {wait_s:g} s")
+        self.wait_s = wait_s
+
+
 class _ErrorTexts(NamedTuple):
     """The texts of an error's body; "" for one that is missing or cannot be read."""
 
@@ -67,11 +76,27 @@ def from_transport(
     `never_sent`: the errors that prove, of this transport, that not a byte was written.
     """
     kind = type(error).__name__
+    if isinstance(error, HeldBack):
+        return not_sent(
+            RateLimited(
+                f"{call}: held back by the rate budget, nothing was sent;"
+                f" try again in {error.wait_s:g} s",
+                retry_after_s=error.wait_s,
+                code="rate_budget",
+            )
+        )
     if isinstance(error, never_sent):
-        return GatewayUnavailable(f"{call}: the gateway was not reached ({kind}); nothing was sent")
+        text = f"{call}: the gateway was not reached ({kind}); nothing was sent"
+        return not_sent(GatewayUnavailable(text))
     if ROUTES[call].moves:
         return OutcomeUnknown(f"{call}: no answer ({kind}); the gateway may have acted")
     return GatewayUnavailable(f"{call}: no answer ({kind})")
+
+
+def not_sent(error: GatewayError) -> GatewayError:
+    """Return the error as that of a call of which nothing was sent."""
+    error.was_sent = False
+    return error
 
 
 def undecodable(call: Call, answer: GatewayAnswer) -> CfflowError:

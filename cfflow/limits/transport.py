@@ -1,8 +1,7 @@
 """The rate budget on the way to the gateway: counts calls, holds them back, reads the headers.
 
-It stands between the client and the sockets. A call that must wait gets the 429 here that the
-gateway would have sent, so that failures.py makes `RateLimited` of it: nothing was sent, so no
-outcome is unknown.
+It stands between the client and the sockets. A call that must wait ends here in `HeldBack`, of
+which failures.py makes `RateLimited`: nothing was sent, so no outcome is unknown.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 import httpx
-import msgspec
 
 from cfflow.cashfree import facts
-from cfflow.cashfree.failures import retry_after_s
+from cfflow.cashfree.failures import HeldBack, retry_after_s
 from cfflow.cashfree.sending import GatewayAnswer, GatewayRequest, Sender, sender_of
 from cfflow.limits.budget import Budget, LimitHeaders
 
@@ -21,16 +19,8 @@ _TOO_MANY: Final = 429
 
 _LIMIT: Final = facts.LIMIT_HEADER.encode()
 _REMAINING: Final = facts.REMAINING_HEADER.encode()
-_RETRY: Final = facts.RETRY_HEADER.encode()
 _TYPE: Final = facts.LIMIT_TYPE_HEADER.encode()
 _BY_ADDRESS: Final = facts.LIMIT_BY_ADDRESS.encode()
-_HELD_BACK: Final = msgspec.json.encode(
-    {
-        "message": "held back by the rate budget; nothing was sent",
-        "code": "rate_budget",
-        "type": "rate_limit_error",
-    }
-)
 
 
 class BudgetTransport:
@@ -39,14 +29,14 @@ class BudgetTransport:
     def __init__(self, inner: httpx.AsyncBaseTransport | Sender, budget: Budget) -> None:
         self._inner = sender_of(inner)
         self._budget = budget
-        #: A call that waits is answered, so only `inner` has errors.
+        #: `HeldBack` is known to be one without being in here.
         self.never_sent = self._inner.never_sent
 
     async def send(self, request: GatewayRequest) -> GatewayAnswer:
-        """Send the request, or return a 429 when it must wait; raises what `inner` raises."""
+        """Send the request, or raise `HeldBack` when it must wait; raises what `inner` raises."""
         wait_s = self._budget.enter(request.call)
         if wait_s:
-            return _held_back(request, wait_s)
+            raise HeldBack(wait_s)
         answer = await self._inner.send(request)
         headers = _limit_headers(answer)
         if headers is not None:
@@ -59,10 +49,6 @@ class BudgetTransport:
             await self._budget.aclose()
         finally:
             await self._inner.aclose()
-
-
-def _held_back(request: GatewayRequest, wait_s: float) -> GatewayAnswer:
-    return GatewayAnswer(request, _TOO_MANY, [(_RETRY, b"%.3f" % wait_s)], _HELD_BACK)
 
 
 def _limit_headers(answer: GatewayAnswer) -> LimitHeaders | None:
