@@ -114,7 +114,9 @@ class Engine:
         # From the plan's own time: a commit that had to be repeated returns a later one.
         if self.store.now_ms() - snapshot.record.updated_at_ms > SEND_WITHIN_MS:
             await self._not_sent(snapshot, operation, "paused", flow)
-            raise GatewayUnavailable(f"{snapshot.id}: not sent, this process was paused too long")
+            late = GatewayUnavailable(f"{snapshot.id}: not sent, this process was paused too long")
+            late.was_sent = False
+            raise late
         try:
             answered = await call(snapshot, operation, flow, self.store.now_ms())
         except GatewayError as error:

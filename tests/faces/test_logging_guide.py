@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,13 +46,6 @@ def block(heading: str, language: str = "python") -> str:
     section = GUIDE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     (found,) = re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     return str(found)
-
-
-@pytest.fixture(scope="module")
-def bank() -> Iterator[EmulatorProcess]:
-    """A local gateway for all recipes."""
-    with EmulatorProcess() as process:
-        yield process
 
 
 def play(program: str, folder: Path, bank: EmulatorProcess) -> str:

@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import logging
+import pickle
 import re
 import signal
 import sys
@@ -522,6 +523,128 @@ async def test_a_store_that_goes_down_under_a_pay_shows_no_secret(
         assert "redis/link.py" in shown_by(caught.value)["traceback"]
         assert leaks_of(caught.value) == []
         assert output.leaks() == []
+
+
+# through the standard library's logging
+
+
+class _Exposing(logging.Handler):
+    """A handler that writes all it can get at: extra fields, errors, and the frames around it.
+
+    Error trackers do so: they take `sys.exc_info()` and the locals of the whole stack, whatever a
+    record brings along.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = io.StringIO()
+        form = "%(name)s %(message)s %(args)s %(exc_info)s %(exc_text)s %(stack_info)s"
+        self.setFormatter(logging.Formatter(form))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, its attributes, the error that is handled now, and the stack."""
+        print(self.format(record), vars(record), pickle.dumps(vars(record)), file=self.text)
+        error = sys.exc_info()[1]
+        for text in () if error is None else shown_by(error).values():
+            print(text, file=self.text)
+        frame = sys._getframe()
+        while frame := frame.f_back:  # type: ignore[assignment]  # None ends the loop
+            if "/cfflow/" in frame.f_code.co_filename and "/tests/" not in frame.f_code.co_filename:
+                found = dict(frame.f_locals)
+                print(frame.f_code.co_qualname, repr(found), pretty_repr(found), file=self.text)
+
+
+@pytest.fixture
+def exposing() -> Iterator[_Exposing]:
+    """The handler on the logger `cfflow`, with its level open, for one test."""
+    logger, handler = logging.getLogger("cfflow"), _Exposing()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(before)
+
+
+@pytest.fixture
+def through_logging(exposing: _Exposing) -> Iterator[_Exposing]:
+    """The same, with all orchestrators of the test sent there."""
+    cfflow.log_to("logging")
+    yield exposing
+    cfflow.log_to(None)
+
+
+async def test_a_payment_through_logging_shows_no_secret(
+    through_logging: _Exposing, output: Output, tmp_path: Path
+) -> None:
+    """Not in a record, its fields, or a frame that a handler can see."""
+    async with (
+        an_emulator("id") as emulator,
+        a_cashier(emulator.base_url, tmp_path, None) as cashier,
+    ):
+        _, session = await pay_by_otp(cashier)
+        with pytest.raises(cfflow.InvalidSignature):
+            await cashier.on_webhook({}, b"{}")
+    text = through_logging.text.getvalue()
+    for event in ("payment.transition", "gateway.call", "webhook.refused"):
+        assert f"cfflow {event} {{" in text
+    assert "GatewayClient._exchange" in text
+    assert leaks("handler", text, session) == []
+    assert output.leaks(session) == []
+
+
+@pytest.mark.parametrize("trouble", [*TROUBLES, "nobody listens"])
+@pytest.mark.parametrize("step", ["pay", "submit"])
+async def test_a_failure_through_logging_shows_no_secret(
+    step: str, trouble: str, through_logging: _Exposing, output: Output, tmp_path: Path
+) -> None:
+    """Also where an error is being handled while the record is written."""
+    async with (
+        a_gateway(hang) as gateway,
+        a_cashier(gateway.base_url, tmp_path, None) as cashier,
+    ):
+        if trouble == "nobody listens":
+            gateway.reply = reset
+            cashier.gateway.base_url = "http://127.0.0.1:9/pg"
+            payment = await cashier.start("quick_otp", order_id="order_1")
+            with pytest.raises(CfflowError):
+                await cashier.pay(payment, SESSION, a_card())
+        else:
+            await broken(cashier, gateway, step, TROUBLES[trouble], "order_1")
+            with contextlib.suppress(CfflowError):
+                await cashier.refresh("order_1.1")
+        await cfflow.Worker(cashier).run_once()
+    text = through_logging.text.getvalue()
+    assert "cfflow gateway." in text
+    assert leaks("handler", text) == []
+    assert output.leaks() == []
+
+
+async def test_an_outcome_that_cannot_be_stored_shows_no_secret_through_logging(
+    through_logging: _Exposing, tmp_path: Path
+) -> None:
+    """`payment.unsettled` is written while the store's error is handled."""
+
+    class Failing(MemoryStore):
+        writes = 0
+
+        async def commit(self, commit: Any) -> Any:
+            self.writes += 1
+            if self.writes == 3:
+                raise StoreUnavailable("gone")
+            return await super().commit(commit)
+
+    async with (
+        a_gateway(echo(400)) as gateway,
+        a_cashier(gateway.base_url, tmp_path, None, store=Failing()) as cashier,
+    ):
+        payment = await cashier.start("quick_otp", order_id="order_1")
+        with pytest.raises(CfflowError):
+            await cashier.pay(payment, SESSION, a_card())
+    text = through_logging.text.getvalue()
+    assert "payment.unsettled" in text
+    assert "StoreUnavailable('gone'" in text
+    assert leaks("handler", text) == []
 
 
 # what is refused before anything is sent
