@@ -133,6 +133,30 @@ def test_a_worker_runs_until_sigterm_and_prints_every_event_as_json(shop: Till) 
     assert any(event["event"] == "gateway.call" for event in events)
 
 
+@pytest.mark.parametrize(
+    ("options", "settings", "output", "errors"),
+    [
+        ([], {}, "worker.started", ""),
+        (["--log-level", "WARNING"], {}, "", ""),
+        ([], {"CFFLOW_LOG_LEVEL": "warning"}, "", ""),
+        (["--log-target", "stderr"], {}, "", "worker.started"),
+        (["--log-target", "stdout"], {"CFFLOW_LOG_TARGET": "stderr"}, "worker.started", ""),
+        ([], {"CFFLOW_LOG_TARGET": "stderr"}, "", "worker.started"),
+        ([], {"CFFLOW_LOG_TARGET": "logging"}, "", " INFO cfflow worker.started {"),
+        (["--log-target", "file"], {}, "", "cfflow: log_target must be one of stderr"),
+        (["--log-level", "LOUD"], {}, "", "cfflow: log_level must be one of DEBUG"),
+    ],
+)
+def test_a_worker_s_log_goes_where_it_is_told(
+    options: list[str], settings: dict[str, str], output: str, errors: str, shop: Till
+) -> None:
+    """By options or variables: its level, and standard output, standard error or logging."""
+    done = shop.spawn("worker", "--once", *options, **settings)
+    assert done.returncode == (1 if "cfflow:" in errors else 0)
+    for expected, found in ((output, done.stdout), (errors, done.stderr)):
+        assert expected in found if expected else found == ""
+
+
 def test_adopt_rebuilds_an_order_from_the_gateway(shop: Till) -> None:
     """For people a line each, for programs the payments; twice is once."""
     payment = asyncio.run(ambiguous(shop, "order_adopt"))
