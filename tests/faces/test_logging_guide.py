@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(180)
 GUIDE = (ROOT / "docs" / "guides" / "logging.md").read_text()
 START = (ROOT / "docs" / "start.md").read_text()
 
-#: What Celery's `signals` does of what the recipe uses, and its application's decorator.
+#: Celery is not installed for the tests: what its recipe uses of it, the signal and the decorator.
 CELERY = """
 class Celery:
     def __init__(self, name):
@@ -123,10 +123,7 @@ with cfflow.sync.connect() as cashier:
 
 
 def test_the_celery_recipe_works(bank: EmulatorProcess, tmp_path: Path) -> None:
-    """Its signal configures logging, and a task in a forked process writes there.
-
-    Celery itself is not installed for the tests: a module with its signal's form stands for it.
-    """
+    """Its signal configures logging, and a task in a forked process writes there."""
     (tmp_path / "celery").mkdir()
     (tmp_path / "celery" / "__init__.py").write_text(CELERY)
     (tmp_path / "celery" / "signals.py").write_text(SIGNALS)
