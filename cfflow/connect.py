@@ -84,14 +84,11 @@ def connect(
 
     `redis_url`: `redis://`, `rediss://`, `unix://`, any node of a cluster, or `embedded:`
     and `embedded:DIR` for a private Valkey. `environment`: `sandbox`, `production` or a
-    base URL. What is not given comes from CFFLOW_REDIS_URL, CASHFREE_CLIENT_ID,
-    CASHFREE_CLIENT_SECRET, CASHFREE_ENVIRONMENT, CASHFREE_API_VERSION, CFFLOW_NAMESPACE,
-    CFFLOW_LOG_LEVEL, CFFLOW_LOG_TARGET.
-    `flows` are your own files or folders. `namespace` is what all keys in Redis begin with, `cf`
-    by default; `partitions` are the parts that the keys are spread over, fixed for a store's life.
-    `limits` are your account's calls per minute, where they are not the usual ones:
-    `create_order`, `fetch_order`, `fetch_payments`, `fetch_payment`, `pay`; None: no limit until a
-    response names one. `log` is a structlog logger, or one of the standard library;
+    base URL. What is not given comes from the variables of docs/start.md. `flows` are your own
+    files or folders. `namespace` is what all keys in Redis begin with, `cf` by default;
+    `partitions` are the parts that the keys are spread over, fixed for a store's life.
+    `limits` are your account's calls per minute, where they are not the usual ones; None: no limit
+    until a response names one. `log` is a structlog logger, or one of the standard library;
     `log_target`, in its place: `stderr`, `stdout` or `logging`; `log_level`: INFO by default.
     `store` replaces the one of `redis_url`.
     `min_replicas`: a step is sent only when so many replicas of the Redis have it, else

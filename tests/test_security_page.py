@@ -14,7 +14,7 @@ from cfflow.core.actions import NextAction
 from cfflow.core.observation import Failure
 from cfflow.core.operation import Operation
 from cfflow.core.order import ForeignMoney
-from cfflow.core.record import Entry, OtpTurn, Record, Review
+from cfflow.core.record import Details, Entry, OtpTurn, Record, Review
 from cfflow.store.codec import _Stored, encode_notification
 from cfflow.store.control import Decision, Owner
 from cfflow.store.protocol import Notification
@@ -43,6 +43,7 @@ STORED: Final = {
     "its OTP turn": fields_of(OtpTurn),
     "its failure": fields_of(Failure),
     "its reviews": fields_of(Review),
+    "what it was paid with": fields_of(Details),
     "its history": fields_of(Entry),
     "what the customer does next": fields_of(*get_args(NextAction)),
     "a decision about the store": fields_of(Decision),
@@ -50,6 +51,10 @@ STORED: Final = {
         *msgspec.msgpack.decode(encode_notification(Notification(type="T", content_id="c"), 1))
     },
 }
+
+
+#: Of entries about reviews and holds that end soon.
+NEWS: Final = {"kind", "state", "reason", "is_open", "detail", "note"}
 
 
 @pytest.mark.parametrize("row", STORED)
@@ -73,7 +78,7 @@ async def test_the_page_has_what_is_kept_of_the_feed_and_of_the_store(redis_url:
         place = store.keys.partition(payment.order_id)
         entries = await store.link.command("XRANGE", store.keys.events(place), "-", "+")
         kept = {*msgspec.msgpack.decode(entries[0][1][1])}
-        assert ROWS["the feed, transitions"] == kept
+        assert kept | NEWS == ROWS["the feed, transitions"]
         fields = texts(await store.link.command("HGETALL", store.keys.meta))
         run = texts(await store.link.command("HGETALL", store.keys.run(place)))
     known = fields | {name.replace(":auto", ":<name>") for name in run}

@@ -140,7 +140,7 @@ def output() -> Iterator[Output]:
     made = Output()
     handler = logging.StreamHandler(made.standard)
     handler.setFormatter(logging.Formatter("%(name)s %(message)s"))
-    names = (None, "httpx", "httpcore", "asyncio", "redis")
+    names = (None, "httpx", "asyncio", "redis", "transitions", "transitions.core")
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     for logger in loggers:
