@@ -205,12 +205,14 @@ def open_store(
     partitions: int = 64,
     min_replicas: int = 0,
     owner: Owner | None = None,
+    read_only: bool = False,
 ) -> RedisStore:
     """Return the store that a URL names; nothing is connected yet.
 
     `namespace` is what its keys begin with: by default CFFLOW_NAMESPACE, else `cf`.
     `min_replicas`: so many must have a step before it is sent. `owner`: whose payments these are;
-    None for a process that only reads. Raises `ConfigError`.
+    None where that is not known. `read_only`: opening it makes no store where there is none.
+    Raises `ConfigError`.
     """
     url = sealed(redis_url)
     del redis_url
@@ -222,7 +224,11 @@ def open_store(
             raise ConfigError("min_replicas: the server of embedded: has no replicas")
         folder = url.reveal().removeprefix("embedded:")
         return EmbeddedStore(
-            Path(folder) if folder else None, namespace=prefix, partitions=partitions, owner=owner
+            Path(folder) if folder else None,
+            namespace=prefix,
+            partitions=partitions,
+            owner=owner,
+            read_only=read_only,
         )
     if _scheme(url) not in _SCHEMES:
         raise ConfigError("redis_url must begin with redis://, rediss://, unix:// or embedded:")
@@ -232,6 +238,7 @@ def open_store(
         partitions=partitions,
         min_replicas=min_replicas,
         owner=owner,
+        read_only=read_only,
     )
 
 
@@ -243,12 +250,29 @@ def _scheme(url: Sealed[str]) -> str:
 
 
 def open_reader(redis_url: str | None = None) -> Reader:
-    """Return a reader of the store that a URL, or CFFLOW_REDIS_URL, names."""
+    """Return a reader of the store that a URL, or CFFLOW_REDIS_URL, names.
+
+    It makes no store where there is none. Where the environment names the gateway's account, the
+    reader can tell whether the store is that account's.
+    """
     url = _sealed_setting("redis_url", Sealed(redis_url))
     del redis_url
     if not url.reveal():
         raise ConfigError(f"missing settings: redis_url (or {VARIABLES['redis_url'][0]})")
-    return Reader(open_store(url), Catalog())
+    return Reader(open_store(url, owner=_owner_in_environment(), read_only=True), Catalog())
+
+
+def _owner_in_environment() -> Owner | None:
+    """Return whose payments this environment takes, None where it does not name an account."""
+    client_id = _setting("client_id", Sealed(None))
+    environment = _setting("environment", Sealed(None))
+    if not client_id or not environment:
+        return None
+    try:
+        base_url_of(environment)
+    except ConfigError:
+        return None
+    return owner_of(client_id, environment, is_local=is_local(environment))
 
 
 def gateway_client(

@@ -54,7 +54,7 @@ def _way(settings: Settings) -> str:
 
 async def _store(url: str | Sealed[str]) -> list[Finding]:
     try:
-        return await examine_store(open_store(url))
+        return await examine_store(open_store(url, read_only=True))
     except CfflowError as error:
         return [Finding("bad", "store", str(error))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Final
@@ -21,8 +22,12 @@ from cfflow.feed.feed import (
     FeedNotification,
     FeedReview,
 )
+from cfflow.store.control import identity_of
+from cfflow.views.reader import Reader
 
 app = typer.Typer()
+
+_PAUSE_S: Final = 0.5
 
 
 @app.command()
@@ -46,6 +51,10 @@ def events(
 
     async def work() -> None:
         async with open_reader(redis_url) as reader:
+            if not await _is_there(reader, wait_for_it=follow and not forget):
+                if not (as_json or forget):
+                    print_lines("No new events.")
+                return
             feed = reader.events(group, start="now" if now else "oldest")
             if forget:
                 await feed.forget()
@@ -54,6 +63,15 @@ def events(
                 await _print_all(feed, follow=follow, as_json=as_json)
 
     wait(work())
+
+
+async def _is_there(reader: Reader, *, wait_for_it: bool) -> bool:
+    """Return whether there is a store: a group that registers in an empty Redis would begin one."""
+    while not (await identity_of(reader.store)).name:
+        if not wait_for_it:
+            return False
+        await asyncio.sleep(_PAUSE_S)
+    return True
 
 
 async def _print_all(feed: Feed, *, follow: bool, as_json: bool) -> None:

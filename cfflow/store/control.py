@@ -9,7 +9,7 @@ flushed, or that belongs to another deployment.
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -67,6 +67,33 @@ class Owner(msgspec.Struct, frozen=True):
 
     account: str
     environment: str
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose store it is, as it is stored. `name` is empty where no process has made one yet.
+
+    `environment` and `accounts` (digests of client ids) are empty where no process has named them.
+    `foreign`: why this process may begin nothing here, "" if it may or if that is not known.
+    """
+
+    name: str
+    environment: str = ""
+    accounts: tuple[str, ...] = ()
+    foreign: str = ""
+
+
+@runtime_checkable
+class _HasIdentity(Protocol):
+    """A store that can be another one than a process began with."""
+
+    async def identity(self) -> Identity:
+        """Return whose store it is now."""
+        ...
+
+
+async def identity_of(store: object) -> Identity:
+    """Return whose store it is. One that cannot be swapped is this process's own."""
+    return await store.identity() if isinstance(store, _HasIdentity) else Identity(name="own")
 
 
 def owner_of(client_id: str, environment: str, *, is_local: bool) -> Owner:

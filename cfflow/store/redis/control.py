@@ -7,7 +7,7 @@ from secrets import token_urlsafe
 from typing import Any, Final
 
 from cfflow.errors import ConfigError, StoreReplaced
-from cfflow.store.control import Owner
+from cfflow.store.control import Identity, Owner
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.link import RedisLink, not_permitted
 from cfflow.store.redis.replies import fields_from, text_of
@@ -21,58 +21,85 @@ _GATE: Final = "gate:"
 class RedisControl:
     """What people control of one deployment: a namespace of keys on one server or cluster.
 
-    `owner`: whose payments this process takes; None for one that only reads.
+    `owner`: whose payments this process takes; None where that is not known. `read_only`: a store
+    that does not exist yet is not made, and nothing is written by `identify`.
     `keeps_every_commit`: this server loses no commit when it restarts (it writes each one to its
     disk and has no replicas), so no order has to be verified afterwards. Only set in a new store.
     """
 
     def __init__(
-        self, link: RedisLink, keys: Keys, owner: Owner | None, *, keeps_every_commit: bool
+        self,
+        link: RedisLink,
+        keys: Keys,
+        owner: Owner | None,
+        *,
+        keeps_every_commit: bool,
+        read_only: bool = False,
     ) -> None:
         self._link = link
         self._keys = keys
         self._owner = owner
         self._keeps_every_commit = keeps_every_commit
+        self._read_only = read_only
         self.store_id = ""
 
     async def identify(self) -> str:
         """Learn whose store this is; a new one gets a name of its own, in every partition.
 
         Returns why this process may begin nothing here, "" if it may. Raises `ConfigError` for
-        another number of partitions, and for a user of Redis who lacks a right.
+        another number of partitions, and for a user of Redis who lacks a right. A process that
+        only reads names nothing: where there is no store, `store_id` stays empty.
         """
-        reply = await self._meta(
-            partitions=str(self._keys.partitions),
-            store=token_urlsafe(_STORE_ID_B),
-            **(
-                {}
-                if self._owner is None
-                else {"accounts": self._owner.account, "environment": self._owner.environment}
-            ),
-        )
-        fields = fields_from(reply)
+        reply = await self._meta(**({} if self._read_only else self._of_a_new_store()))
+        fields, own = fields_from(reply), str(self._keys.partitions)
         await self._check_rights(reply)
-        if fields["partitions"] != str(self._keys.partitions):
+        if fields.get("partitions", own) != own:
             raise ConfigError(
                 f"the store at {shown(self._link.url)} has {fields['partitions']} partitions,"
-                f" not {self._keys.partitions}: the number is fixed for its life"
+                f" not {own}: the number is fixed for its life"
             )
-        self.store_id = fields["store"]
+        self.store_id = fields.get("store", "")
         if "complete" not in fields:
             await self._name_partitions()
         return self._foreign(fields)
 
+    def _of_a_new_store(self) -> dict[str, str]:
+        """Return the fields with which this process would make a new store."""
+        fields = {"partitions": str(self._keys.partitions), "store": token_urlsafe(_STORE_ID_B)}
+        if self._owner is not None:
+            fields |= {"accounts": self._owner.account, "environment": self._owner.environment}
+        return fields
+
+    async def identity(self) -> Identity:
+        """Return whose store this is, as it is stored now. Nothing is written."""
+        fields = fields_from(await self._meta())
+        name = fields.get("store", "")
+        is_another = name and self.store_id not in {"", name} and not await self.was_accepted(name)
+        return Identity(
+            name=name,
+            environment=fields.get("environment", ""),
+            accounts=tuple(name for name in fields.get("accounts", "").split(",") if name),
+            foreign=f"it is store {name} now" if is_another else self._foreign(fields),
+        )
+
     async def _name_partitions(self) -> None:
-        """Write the name of a new store into every partition: it shows later whose data this is."""
+        """Write the name of a new store into every partition: it shows later whose data this is.
+
+        A process that only reads takes over the name that it finds there, and writes nothing.
+        """
         others = {run["store"] for run in await self._run() if "store" in run} - {self.store_id}
         if len(others) > 1:
             raise StoreReplaced(
                 f"its partitions are of several stores: {', '.join(sorted(others))}"
             )
-        if others:
+        renamed = bool(others)
+        if renamed:
             # The master of a cluster that has the meta key lost its data. The partitions that it
             # has lost too must get no name: they would begin orders that may have been paid.
             self.store_id = others.pop()
+        if self._read_only:
+            return
+        if renamed:
             await self._link.command("HSET", self._keys.meta, "store", self.store_id)
         else:
             args = ("create", self.store_id, "1" if self._keeps_every_commit else "")

@@ -14,7 +14,7 @@ from cfflow.core.order import REVIEW_INDEX
 from cfflow.core.sealed import Sealed, sealed
 from cfflow.errors import ConfigError, StoreError, StoreReplaced, StoreUnavailable
 from cfflow.store.codec import encode_notification
-from cfflow.store.control import Owner, paused
+from cfflow.store.control import Identity, Owner, paused
 from cfflow.store.protocol import (
     DUPLICATE_WINDOW_MS,
     PAID_MARKER_MS,
@@ -68,8 +68,9 @@ class RedisStore:
     how many entries of the feed each partition keeps for groups that do not exist yet.
     `deadline_s`: how long one command may take, with its retries. `min_replicas`: so many
     replicas must have a step before it is sent; not on a cluster. `owner`: whose payments these
-    are; None for a process that only reads. `keeps_every_commit`: see `RedisControl`. `script`:
-    changes the texts of the Lua scripts, for tests that need another clock in them.
+    are; None where that is not known. `read_only`: `open` makes no store where there is none, and
+    then every read finds nothing. `keeps_every_commit`: see `RedisControl`. `script`: changes the
+    texts of the Lua scripts, for tests that need another clock in them.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class RedisStore:
         deadline_s: float = 3.0,
         min_replicas: int = 0,
         owner: Owner | None = None,
+        read_only: bool = False,
         keeps_every_commit: bool = False,
         script: Adapt = as_shipped,
     ) -> None:
@@ -99,7 +101,11 @@ class RedisStore:
         self._flows: set[tuple[int, str]] = set()
         self._foreign = ""
         self.control: Final = RedisControl(
-            self.link, self.keys, owner, keeps_every_commit=keeps_every_commit
+            self.link,
+            self.keys,
+            owner,
+            keeps_every_commit=keeps_every_commit,
+            read_only=read_only,
         )
         self._shared_keys: Final = [
             (
@@ -135,6 +141,10 @@ class RedisStore:
             await self.aclose()
             raise
 
+    async def identity(self) -> Identity:
+        """Return whose store this is now. Nothing is written."""
+        return await self.control.identity()
+
     async def _check_replicas(self) -> None:
         if self._min_replicas and self.link.is_cluster:
             raise ConfigError(
@@ -160,6 +170,11 @@ class RedisStore:
 
         Raises `StoreReplaced` if one is missing because its server lost all of its data.
         """
+        if not self.control.store_id:
+            # Opened for reading where there was no store: another process may have made one since.
+            await self.control.identify()
+            if not self.control.store_id:
+                return []
         by_partition: dict[int, list[str]] = {}
         for order_id in order_ids:
             by_partition.setdefault(self.keys.partition(order_id), []).append(order_id)
