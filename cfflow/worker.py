@@ -100,13 +100,16 @@ class Work(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker did, and how late all workers are.
 
-    `due`: orders that wait for a worker now; `lag_s`: for how long the oldest of them.
+    `due`: orders that wait for a worker now. `put_back`: orders that were due and have failed, or
+    had to wait, and are looked at again later; one whose later time has come is in `due` too.
+    `lag_s`: for how long the oldest of both has been due.
     `leased` (orders), `progressed` (payments: an open step closed or the state moved), `errors`,
     `purged` (orders), `unreadable` (what was set aside, or cannot be read where it lies): since the
     worker started.
     """
 
     due: int = 0
+    put_back: int = 0
     lag_s: float = 0.0
     leased: int = 0
     progressed: int = 0
@@ -197,9 +200,8 @@ class Worker:
             overdue = await self._store.overdue()
         except StoreError:
             return Report(**self._counts)
-        since_at_ms = overdue.since_at_ms if overdue.count else None
-        lag_ms = 0 if since_at_ms is None else max(0, self._store.now_ms() - since_at_ms)
-        return Report(due=overdue.count, lag_s=lag_ms / 1000, **self._counts)
+        lag_s = overdue.lag_ms(self._store.now_ms()) / 1000
+        return Report(due=overdue.count, put_back=overdue.put_back, lag_s=lag_s, **self._counts)
 
     # leasing
 
@@ -306,6 +308,7 @@ class Worker:
         """Make the order due at the earliest of its payments' wakes and of failed ones' retries."""
         soon_at_ms = self._store.now_ms() + _AGAIN_MS
         due_at_ms = []
+        failed = bool(troubles)
         for payment in seen.all_payments:
             wake_at_ms = payment.record.wake_at_ms
             trouble = troubles.get(payment.n)
@@ -314,6 +317,7 @@ class Worker:
                 # Too old, or not about this payment: asking at once would bring the same answer.
                 trouble = GatewayUnavailable("the answer is too old, or not about this payment")
             if trouble is not None:
+                failed = True
                 due_at_ms.append(self._retry_at_ms(payment.id, trouble))
                 continue
             self._failures.pop(payment.id, None)
@@ -323,13 +327,20 @@ class Worker:
             # A step of this order is on its way: its outcome settles them, or its deadline.
             due_at_ms.append(soon_at_ms + _UNSETTLED_MS)
         if troubles or seen.notices or (seen.wake_at_ms or soon_at_ms) < soon_at_ms:
-            await self._defer(seen, work, min(due_at_ms, default=soon_at_ms))
+            due_since_at_ms = self._due_since_ms(seen) if failed else None
+            await self._defer(seen, work, min(due_at_ms, default=soon_at_ms), due_since_at_ms)
+
+    def _due_since_ms(self, order: Order) -> int:
+        """Return since when an order is due that has failed: a notification leaves it to now."""
+        now_ms = self._store.now_ms()
+        return min(now_ms, now_ms if order.wake_at_ms is None else order.wake_at_ms)
 
     async def _postpone(self, order: Order, work: Work, limited: RateLimited) -> None:
         """Look again when the rate limit permits: no payment failed."""
         pause_s = max(_AGAIN_MS / 1000, limited.retry_after_s)
         pause_s *= random.uniform(1.0, 1.2)  # noqa: S311  jitter
-        await self._defer(order, work, self._store.now_ms() + round(pause_s * 1000))
+        at_ms = self._store.now_ms() + round(pause_s * 1000)
+        await self._defer(order, work, at_ms, self._due_since_ms(order))
 
     def _retry_at_ms(self, name: str, trouble: Exception) -> int:
         """Log a failure; return when to try again: after a pause that doubles with each one."""
@@ -342,16 +353,23 @@ class Worker:
         self._trouble(trouble, payment_id=name, retry_s=round(pause_s, 3))
         return self._store.now_ms() + round(pause_s * 1000)
 
-    async def _defer(self, order: Order, work: Work, wake_at_ms: int) -> None:
+    async def _defer(
+        self, order: Order, work: Work, wake_at_ms: int, since_at_ms: int | None
+    ) -> None:
         """Look again then. A step that failed has changed the order: its newest token counts.
 
-        It ends the lease: under another worker's, the order would wait until that one is over.
+        `since_at_ms`: what was due since then has failed; None if nothing has. It ends the lease:
+        under another worker's, the order would wait until that one is over.
         """
         lease = work.stored.lease
         try:
-            newest = await self._store.defer(order.id, wake_at_ms, token=order.token, lease=lease)
+            newest = await self._store.defer(
+                order.id, wake_at_ms, token=order.token, lease=lease, since_at_ms=since_at_ms
+            )
             if newest is not None:
-                await self._store.defer(order.id, wake_at_ms, token=newest.token, lease=lease)
+                await self._store.defer(
+                    order.id, wake_at_ms, token=newest.token, lease=lease, since_at_ms=since_at_ms
+                )
         except StoreError as trouble:
             # It is due again when its lease ends.
             self._trouble(trouble, order_id=order.id)

@@ -37,6 +37,9 @@ NOTICES_MAX: Final = 16
 #: The index of what could not be read: orders' ids, and members of other indexes without an order.
 UNREADABLE_INDEX: Final = "unreadable"
 
+#: The index of orders that were due, and that a worker has put back because it failed.
+PUT_BACK_INDEX: Final = "put_back"
+
 #: An order that begins within this time after a restart may be one that was lost in it.
 BEGUN_ANEW_MS: Final = 600_000
 
@@ -172,6 +175,9 @@ class Leased(msgspec.Struct, frozen=True):
 class Overdue(msgspec.Struct, frozen=True):
     """How far behind the workers are: how many orders are due, and since when the oldest is.
 
+    `put_back`: so many orders were due, and a worker has put them back to a later time because it
+    failed or had to wait (`Store.defer`); no commit has changed them since. One whose later time
+    has come is in `count` too. `since_at_ms` is since when the oldest of both was due.
     `damaged` are parts of the store that cannot be read, such as a key that another program wrote:
     what is due in them is not counted.
     """
@@ -179,6 +185,11 @@ class Overdue(msgspec.Struct, frozen=True):
     count: int = 0
     since_at_ms: int | None = None
     damaged: tuple[str, ...] = ()
+    put_back: int = 0
+
+    def lag_ms(self, now_ms: int) -> int:
+        """Return for how long the oldest order has been due, 0 if none is."""
+        return 0 if self.since_at_ms is None else max(0, now_ms - self.since_at_ms)
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -250,8 +261,9 @@ class Store(Protocol):
         Then all of it is written at once. An order that begins gets the present history as its
         stamp, unless it begins within `BEGUN_ANEW_MS` of a restart; a verified one gets it too;
         all others keep theirs. Notifications that the commit lists are removed. If one is left
-        the order is due now. While another worker has leased the order, it is due when the
-        lease ends, at the earliest; the commit of the lease's holder ends the lease.
+        the order is due now. The order leaves the index `PUT_BACK_INDEX`. While another worker has
+        leased the order, it is due when the lease ends, at the earliest; the commit of the lease's
+        holder ends the lease.
         """
         ...
 
@@ -282,9 +294,19 @@ class Store(Protocol):
         ...
 
     async def defer(
-        self, order_id: str, wake_at_ms: int, *, token: str, lease: str = ""
+        self,
+        order_id: str,
+        wake_at_ms: int,
+        *,
+        token: str,
+        lease: str = "",
+        since_at_ms: int | None = None,
     ) -> StoredOrder | None:
         """End this lease of an order, and make the order due at another time.
+
+        `since_at_ms`: it was due since then, and what was due has failed. It enters the index
+        `PUT_BACK_INDEX` with this score, or stays there with an earlier one. None: it leaves that
+        index, as it does with every commit.
 
         While another worker has leased it, it is due when that lease ends, at the earliest. One
         that is never due stays so. Nothing happens if the order's token is not this one any more:
@@ -322,7 +344,11 @@ class Store(Protocol):
         ...
 
     async def overdue(self) -> Overdue:
-        """Return how many orders are due and since when."""
+        """Return how many orders are due, how many were put back, and since when."""
+        ...
+
+    async def count(self, indexes: Sequence[str]) -> Mapping[str, int]:
+        """Return how many members each of these indexes has."""
         ...
 
     async def find(self, window: Window) -> Sequence[tuple[str, int]]:

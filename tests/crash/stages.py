@@ -92,10 +92,18 @@ class DoomedStore(RedisStore):
         return await self._write("lease", super().lease(limit, lease_ms))
 
     async def defer(
-        self, order_id: str, wake_at_ms: int, *, token: str, lease: str = ""
+        self,
+        order_id: str,
+        wake_at_ms: int,
+        *,
+        token: str,
+        lease: str = "",
+        since_at_ms: int | None = None,
     ) -> StoredOrder | None:
         """Put an order back."""
-        deferring = super().defer(order_id, wake_at_ms, token=token, lease=lease)
+        deferring = super().defer(
+            order_id, wake_at_ms, token=token, lease=lease, since_at_ms=since_at_ms
+        )
         return await self._write("defer", deferring)
 
     async def _write(self, what: str, write: Awaitable[_T]) -> _T:

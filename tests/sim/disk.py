@@ -28,7 +28,7 @@ _DEADLINE_S = 3.0
 _SLOW_S = 2.9
 
 #: The commands that write nothing.
-READS = frozenset({"read", "find", "flow_text", "gates", "overdue"})
+READS = frozenset({"read", "find", "flow_text", "gates", "overdue", "count"})
 
 #: An idle worker asks whether something is due so seldom; a run must not be filled with that.
 _IDLE_S = 20.0

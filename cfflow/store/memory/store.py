@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from secrets import token_urlsafe
 
 import msgspec
@@ -20,6 +20,7 @@ from cfflow.store.memory.ledger import MemoryLedger
 from cfflow.store.protocol import (
     DUPLICATE_WINDOW_MS,
     PAID_MARKER_MS,
+    PUT_BACK_INDEX,
     UNREADABLE_INDEX,
     Commit,
     Committed,
@@ -104,6 +105,10 @@ class MemoryStore(MemoryControl):
         self._write(held, commit, stamp)
         return Committed(Outcome.APPLIED, now_ms)
 
+    @property
+    def _put_back(self) -> dict[str, int]:
+        return self._indexes.setdefault(PUT_BACK_INDEX, {})
+
     def _marker(self, name: str) -> str:
         marker, until_at_ms = self._markers.get(name, ("", 0))
         return marker if self.now_ms() < until_at_ms else ""
@@ -113,6 +118,7 @@ class MemoryStore(MemoryControl):
         notices = notices_left(held, commit)
         due_at_ms = self.now_ms() if notices else commit.wake_at_ms
         self._wake(name, due_at_ms, commit.lease)
+        self._put_back.pop(name, None)
         if commit.record is None:
             del self._orders[name], self._digests[name]
             self._leases.pop(name, None)
@@ -190,14 +196,25 @@ class MemoryStore(MemoryControl):
         return Leased(orders, tuple(unreadable), until_at_ms)
 
     async def defer(
-        self, order_id: str, wake_at_ms: int, *, token: str, lease: str = ""
+        self,
+        order_id: str,
+        wake_at_ms: int,
+        *,
+        token: str,
+        lease: str = "",
+        since_at_ms: int | None = None,
     ) -> StoredOrder | None:
         """End this lease of an order, and make the order due at another time."""
         held = self._orders.get(order_id)
         if held is None or held.token != token:
             return held
+        if since_at_ms is None:
+            self._put_back.pop(order_id, None)
         if order_id in self._wakes:
             self._wake(order_id, wake_at_ms, lease)
+            if since_at_ms is not None:
+                earlier = self._put_back.get(order_id, since_at_ms)
+                self._put_back[order_id] = min(earlier, since_at_ms)
         return None
 
     async def set_aside(self, order_id: str, *, token: str) -> None:
@@ -210,9 +227,14 @@ class MemoryStore(MemoryControl):
         self._indexes.setdefault(UNREADABLE_INDEX, {})[order_id] = self.now_ms()
 
     async def overdue(self) -> Overdue:
-        """Return how many orders are due and since when."""
+        """Return how many orders are due or put back, and since when."""
         due = [at_ms for at_ms in self._wakes.values() if at_ms <= self.now_ms()]
-        return Overdue(len(due), min(due, default=None))
+        back = [at_ms for name, at_ms in self._put_back.items() if name in self._wakes]
+        return Overdue(len(due), min([*due, *back], default=None), put_back=len(back))
+
+    async def count(self, indexes: Sequence[str]) -> Mapping[str, int]:
+        """Return how many members each of these indexes has."""
+        return {name: len(self._indexes.get(name, {})) for name in indexes}
 
     async def find(self, window: Window) -> Sequence[tuple[str, int]]:
         """Return members of indexes with their scores, lowest first."""

@@ -11,7 +11,8 @@
 --   NS:{P}:o:<order_id>:m  string what a purged order has left: for a year
 --   NS:{P}:wake            zset   order id -> when a worker must look at it, ms
 --   NS:{P}:leases          hash   order id -> until_ms:lease, while a worker has it
---   NS:{P}:i:<index>       zset   payment id -> a score; `unreadable` has what was set aside
+--   NS:{P}:i:<index>       zset   payment id -> a score; `unreadable` has what was set aside,
+--                                 `put_back` the orders that failed, with since when they are due, ms
 --   NS:{P}:events          stream one entry per transition or notification, field e
 --   NS:{P}:groups          hash   how far the feed's groups have read this partition
 --        <group>                  msgpack [consumer, session, until_at_ms, id, seen]: who has the lease, and
@@ -28,6 +29,10 @@
 --   NS:{P}:budget:<call>   string the rate budget's book of one class of calls, whatever P is: msgpack
 --                                 [[block_set_at_ms, block_ms], [[second, calls], ...],
 --                                 [[granted_at_ms, permits, id], ...]]
+--
+--   NS:meta                hash   whose store this is, and how many partitions it has
+--   NS:audit               list   what people decided about the store, newest first
+--   NS:workers             hash   worker -> at_ms:JSON, its last sign of life; 64 of the last day
 --
 -- Every run returns {status, now_ms, ...}; now_ms is this server's clock, the only one that
 -- leases and wake times go by. The token makes a commit repeatable: the same token again returns

@@ -73,17 +73,23 @@ local function lease()
   return { 'ok', now, name, found, history }
 end
 
--- defer: KEYS order wake leases    ARGV order_id token lease wake_ms
--- Ends a lease with another due time, unless a commit has changed the order meanwhile.
+-- defer: KEYS order wake leases put_back    ARGV order_id token lease wake_ms since_ms(''=nothing failed)
+-- Ends a lease with another due time, unless a commit has changed the order meanwhile. An order that
+-- failed is put back: since when it was due is kept, or it would look as if nothing were late.
 local function defer()
-  local order, wake, leases = unpack(KEYS)
-  local order_id, token, name, wake_ms = unpack(ARGV, 2)
+  local order, wake, leases, put_back = unpack(KEYS)
+  local order_id, token, name, wake_ms, since_ms = unpack(ARGV, 2)
   local now = now_ms()
   if call('GETRANGE', order, 8, 15) ~= token then
     return { 'conflict', now, read(order, order_id) }
   end
   local until_ms = leased_until(leases, order_id, name, now)
   call('ZADD', wake, 'XX', tonumber(wake_ms) < until_ms and ms(until_ms) or wake_ms, order_id)
+  if since_ms == '' then
+    guarded(named, 'ZREM', put_back, order_id)
+  elseif call('ZSCORE', wake, order_id) then
+    guarded(named, 'ZADD', put_back, 'LT', since_ms, order_id)
+  end
   return { 'ok', now }
 end
 
@@ -122,8 +128,21 @@ local function due_since(wake, now)
   return { call('ZCOUNT', wake, '-inf', ms(now)), first[2] or '0' }
 end
 
--- overdue: KEYS wake key...        ARGV type...
--- How many orders are due, since when the oldest, and which of the keys have another type than this.
+-- How many orders were put back, and since when the oldest of them was due. An order that is never
+-- due any more was ended by a version of cfflow that does not know this index.
+local function put_back_since(put_back, wake)
+  local rows = call('ZRANGE', put_back, 0, 15, 'WITHSCORES')
+  for i = 1, #rows, 2 do
+    if call('ZSCORE', wake, rows[i]) then
+      return { call('ZCOUNT', put_back, '-inf', '+inf') - (i - 1) / 2, rows[i + 1] }
+    end
+  end
+  return { 0, '0' }
+end
+
+-- overdue: KEYS wake put_back key...        ARGV type...
+-- How many orders are due, since when the oldest, which of the keys have another type than this, how
+-- many orders were put back, and since when the oldest of those was due.
 local function overdue()
   local now, damaged = now_ms(), {}
   for i, kind in ipairs(ARGV) do
@@ -132,7 +151,17 @@ local function overdue()
     end
   end
   local due = guarded(due_since, KEYS[1], now) or { 0, '0' }
-  return { 'ok', now, due[1], due[2], damaged }
+  local put_back = guarded(put_back_since, KEYS[2], KEYS[1]) or { 0, '0' }
+  return { 'ok', now, due[1], due[2], damaged, put_back[1], put_back[2] }
+end
+
+-- count: KEYS index...             How many members each of them has; one of another type has none.
+local function count()
+  local now, found = now_ms(), {}
+  for i, key in ipairs(KEYS) do
+    found[i] = guarded(named, 'ZCOUNT', key, '-inf', '+inf') or 0
+  end
+  return { 'ok', now, found }
 end
 
 local commands = {
@@ -140,5 +169,6 @@ local commands = {
   defer = defer,
   set_aside = set_aside,
   overdue = overdue,
+  count = count,
 }
 return commands[ARGV[1]]()

@@ -141,11 +141,12 @@ def fields_from(reply: Sequence[Any]) -> dict[str, str]:
 
 def overdue_from(replies: Sequence[Any]) -> Overdue:
     """Return how far behind the workers are, from the replies of all partitions."""
-    since = [ms_of(reply[3]) for reply in replies if reply[2]]
+    since = [ms_of(reply[at + 1]) for reply in replies for at in (2, 5) if reply[at]]
     return Overdue(
         sum(int(reply[2]) for reply in replies),
         min(since, default=None),
         tuple(text_of(key) for reply in replies for key in reply[4]),
+        sum(int(reply[5]) for reply in replies),
     )
 
 

@@ -140,12 +140,12 @@ local function write(order, actions, leases, marker, order_id, stamp)
   end
 end
 
--- commit: KEYS order actions notices marker wake leases run flows events groups index...
+-- commit: KEYS order actions notices marker wake leases run flows events groups put_back index...
 --         ARGV order_id expected value(token..., ''=remove) wake_ms actions(''=keep|=blob) opens(1|'') gate
 --              verified lease store feed_max left_behind left_ms answered texts changes
 --              {attempt number:state}... {digest text}... {key_number score(''=leaves) member}... event...
 local function commit()
-  local order, actions, notices, marker, wake, leases, _, flows, events, groups = unpack(KEYS, 1, 10)
+  local order, actions, notices, marker, wake, leases, _, flows, events, groups, put_back = unpack(KEYS, 1, 11)
   local order_id, value, wake_ms, lease, feed_max = ARGV[2], ARGV[4], ARGV[5], ARGV[10], tonumber(ARGV[12])
   local answered, texts, changes, at = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17]), 18
   local now, head = now_ms(), call('GETRANGE', order, 0, 15)
@@ -165,6 +165,8 @@ local function commit()
   local due = left_after(notices, at, answered) and ms(now) or wake_ms
   local until_ms = leased_until(leases, order_id, lease, now)
   index(wake, due ~= '' and tonumber(due) < until_ms and ms(until_ms) or due, order_id)
+  -- Whatever it replies: a key of another type must not leave this commit half written.
+  redis.pcall('ZREM', put_back, order_id)
   at = at + 2 * (answered + texts)
   for i = at, at + 3 * changes - 1, 3 do
     index(KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2])

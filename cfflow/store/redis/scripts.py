@@ -15,9 +15,11 @@ from typing import Final
 _FOLDER: Final = files("cfflow") / "store" / "redis"
 
 #: The commands that are not about orders.
-_OF_DEPLOYMENT: Final = frozenset({"create", "accept", "run", "meta", "rights", "swap", "feed"})
+_OF_DEPLOYMENT: Final = frozenset(
+    {"create", "accept", "run", "meta", "rights", "swap", "feed", "sign"}
+)
 #: What workers do with due orders.
-_OF_DUE: Final = frozenset({"lease", "defer", "set_aside", "overdue"})
+_OF_DUE: Final = frozenset({"lease", "defer", "set_aside", "overdue", "count"})
 
 #: Where a script failed, in the error of any server, and the commands in a line of a script.
 _PLACE: Final = re.compile(r"([0-9a-f]{40}).*?user_script: ?(\d+)", re.DOTALL)

@@ -18,6 +18,7 @@ from cfflow.store.control import Identity, Owner, paused
 from cfflow.store.protocol import (
     DUPLICATE_WINDOW_MS,
     PAID_MARKER_MS,
+    PUT_BACK_INDEX,
     UNREADABLE_INDEX,
     Commit,
     Committed,
@@ -53,7 +54,7 @@ from cfflow.store.redis.url import shown
 FEED_MAX: Final = 1_000
 
 #: So many keys of the commit come before those of indexes.
-_COMMIT_KEYS: Final = 10
+_COMMIT_KEYS: Final = 11
 
 #: The indexes that cfflow writes; a store would keep any other one too.
 _INDEXES: Final = (*State, REVIEW_INDEX, UNREADABLE_INDEX)
@@ -115,6 +116,7 @@ class RedisStore:
                 self.keys.flows(p),
                 self.keys.events(p),
                 self.keys.groups(p),
+                self.keys.index(p, PUT_BACK_INDEX),
             )
             for p in range(partitions)
         ]
@@ -395,13 +397,24 @@ class RedisStore:
         return [divmod(turn, count) for turn in range(first, self._lease_turns)]
 
     async def defer(
-        self, order_id: str, wake_at_ms: int, *, token: str, lease: str = ""
+        self,
+        order_id: str,
+        wake_at_ms: int,
+        *,
+        token: str,
+        lease: str = "",
+        since_at_ms: int | None = None,
     ) -> StoredOrder | None:
         """End this lease of an order, and make the order due at another time."""
         keys, partition = self.keys, self.keys.partition(order_id)
         reply = await self.link.script(
-            (keys.order(order_id), keys.wake(partition), keys.leases(partition)),
-            ("defer", order_id, token, lease, wake_at_ms),
+            (
+                keys.order(order_id),
+                keys.wake(partition),
+                keys.leases(partition),
+                keys.index(partition, PUT_BACK_INDEX),
+            ),
+            ("defer", order_id, token, lease, wake_at_ms, _word(since_at_ms)),
         )
         return stored_from(reply[2]) if reply[0] == b"conflict" else None
 
@@ -438,13 +451,13 @@ class RedisStore:
         return await self.control.decisions(limit)
 
     async def overdue(self) -> Overdue:
-        """Return how many orders are due and since when, in one round trip per node."""
+        """Return how many orders are due or put back and since when, in one round trip per node."""
         partitions = range(self.keys.partitions)
         return overdue_from(await self.link.scripts([self._overdue_call(p) for p in partitions]))
 
     def _overdue_call(self, partition: int) -> tuple[Sequence[str], Sequence[str]]:
         keys = self.keys
-        types = {keys.wake(partition): "zset"}
+        types = {keys.wake(partition): "zset", keys.index(partition, PUT_BACK_INDEX): "zset"}
         types |= {keys.index(partition, name): "zset" for name in _INDEXES}
         types |= {
             keys.leases(partition): "hash",
@@ -454,6 +467,15 @@ class RedisStore:
             keys.events(partition): "stream",
         }
         return [*types], ["overdue", *types.values()]
+
+    async def count(self, indexes: Sequence[str]) -> Mapping[str, int]:
+        """Return how many members each of these indexes has, in one round trip per node."""
+        calls = [
+            ([self.keys.index(partition, name) for name in indexes], ("count",))
+            for partition in range(self.keys.partitions)
+        ]
+        counts = [reply[2] for reply in await self.link.scripts(calls)]
+        return {name: sum(each[i] for each in counts) for i, name in enumerate(indexes)}
 
     async def find(self, window: Window) -> Sequence[tuple[str, int]]:
         """Return members of indexes with their scores, in one round trip per node.

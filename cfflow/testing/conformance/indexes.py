@@ -52,6 +52,15 @@ class IndexConformance(ConformancePart):
         assert await members(store, "odd", limit=2) == names(1, 3)
         assert await members(store, "odd", limit=6) == names(1, 3, 5, 7, 9, 11)
 
+    async def test_members_are_counted(self, store: Store) -> None:
+        """All of them, over all partitions; an index that nothing has entered has none."""
+        for number in range(130):
+            await entered(store, number, "even" if number % 2 == 0 else "odd")
+        await entered(store, 130, "even", "odd")
+        found = await store.count(["odd", "even", "green"])
+        assert dict(found) == {"odd": 66, "even": 66, "green": 0}
+        assert dict(await store.count([])) == {}
+
     async def test_without_a_limit_a_hundred_are_found(self, store: Store) -> None:
         """It is the limit of a window that names none."""
         changes = tuple(IndexChange("red", f"{number:03}", number) for number in range(120))

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cfflow.store.protocol import Outcome, Overdue, Store, StoredOrder
+from cfflow.store.protocol import PUT_BACK_INDEX, Outcome, Overdue, Store, StoredOrder, Window
 from cfflow.testing.conformance.helpers import (
     MINUTE_MS,
     SECOND_MS,
@@ -21,6 +21,7 @@ from cfflow.testing.conformance.helpers import (
     following,
     ids,
     outcome_is,
+    removing,
     stored,
 )
 from cfflow.testing.conformance.part import ConformancePart
@@ -260,6 +261,54 @@ class LeaseConformance(ConformancePart):
     async def _deferred(self, store: Store, order: StoredOrder, wake_at_ms: int) -> None:
         result = await store.defer("order_1", wake_at_ms, token=order.token, lease=order.lease)
         assert result is None
+
+    async def _put_back(self, store: Store, order: StoredOrder, since_at_ms: int | None) -> None:
+        """Put an order back by a minute, as a worker does that has failed; None: it has not."""
+        at_ms = store.now_ms() + MINUTE_MS
+        done = await store.defer(
+            order.id, at_ms, token=order.token, lease=order.lease, since_at_ms=since_at_ms
+        )
+        assert done is None
+
+    async def test_an_order_that_was_put_back_is_late_all_the_same(self, store: Store) -> None:
+        """Nothing is due, and it is late since the first time; a later failure changes nothing."""
+        await due(store)
+        leased = await self._leased(store)
+        for since_at_ms in (5, 9):
+            await self._put_back(store, leased, since_at_ms)
+            assert await store.overdue() == Overdue(0, 5, put_back=1)
+        assert list(await store.find(Window((PUT_BACK_INDEX,)))) == [("order_1", 5)]
+        await store.notify(a_notification(), digest_of("77"))
+        assert await store.overdue() == Overdue(1, 5, put_back=1)
+        await self.lease_all(store)
+        assert await store.overdue() == Overdue(0, 5, put_back=1)
+
+    @pytest.mark.parametrize("ended", ["by a commit", "by a look", "by its removal"])
+    async def test_an_order_is_put_back_until_it_is_settled(self, store: Store, ended: str) -> None:
+        """By any commit, its removal too, or by a worker that puts it off without failure."""
+        await due(store, "order_2")
+        order = await due(store)
+        for each, _ in (await self.lease_all(store)).orders:
+            await self._put_back(store, each, 3 if each.id == "order_2" else 2)
+        assert await store.overdue() == Overdue(0, 2, put_back=2)
+        if ended == "by a commit":
+            await changed(store, order, wake_at_ms=store.now_ms() + MINUTE_MS)
+        elif ended == "by a look":
+            await self._put_back(store, order, None)
+        else:
+            await outcome_is(Outcome.APPLIED, store, removing(order))
+        assert await store.overdue() == Overdue(0, 3, put_back=1)
+
+    async def test_an_order_that_has_changed_or_is_never_due_is_not_put_back(
+        self, store: Store
+    ) -> None:
+        """A newer commit has settled it, and one at its end is not late."""
+        order = await due(store)
+        await changed(store, order, wake_at_ms=None)
+        at_ms = store.now_ms() + MINUTE_MS
+        for token in (order.token, (await stored(store)).token):
+            await store.defer("order_1", at_ms, token=token, since_at_ms=1)
+            assert await store.overdue() == Overdue(0, None)
 
     async def test_without_its_lease_an_order_is_deferred_to_the_end_of_it(
         self, store: Store
