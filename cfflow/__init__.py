@@ -72,11 +72,19 @@ from cfflow.feed.feed import (
 from cfflow.limits.budget import Budget
 from cfflow.logs import Log, log_to
 from cfflow.orchestrator import Orchestrator
+from cfflow.store.control import StoreIdentity
 from cfflow.store.protocol import Store
 from cfflow.views import show
 from cfflow.views.history import HistoryEntry
 from cfflow.views.payment import OpenOperation, Otp, Payment, PaymentReview
-from cfflow.views.status import Status, StoreDecision
+from cfflow.views.status import (
+    BudgetUse,
+    Concern,
+    FailingInquiry,
+    Status,
+    StoreDecision,
+    WorkerSeen,
+)
 from cfflow.views.why import Why
 from cfflow.webhooks import Receipt
 from cfflow.worker import Report, Worker
@@ -92,15 +100,18 @@ __all__ = [
     "Authorization",
     "BankTransfer",
     "Budget",
+    "BudgetUse",
     "Call",
     "Card",
     "CardEMI",
     "CardlessEMI",
     "CfflowError",
+    "Concern",
     "ConfigError",
     "Conflict",
     "Customer",
     "ErrorDetails",
+    "FailingInquiry",
     "Failure",
     "Feed",
     "FeedEvent",
@@ -154,6 +165,7 @@ __all__ = [
     "Store",
     "StoreDecision",
     "StoreError",
+    "StoreIdentity",
     "StoreReplaced",
     "StoreUnavailable",
     "SubmitForm",
@@ -162,6 +174,7 @@ __all__ = [
     "Wallet",
     "Why",
     "Worker",
+    "WorkerSeen",
     "__version__",
     "connect",
     "log_to",

@@ -46,6 +46,7 @@ from cfflow.errors import (
     RateLimited,
     StoreError,
 )
+from cfflow.lifesigns import Inquiries, LifeSigns
 from cfflow.logs import GuardedLog, Log, guarded
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.codec import is_of_newer_version, readable
@@ -78,8 +79,6 @@ _UNSETTLED_MS: Final = 30_000
 
 #: So many failing payments are counted; one beyond starts with a short pause again.
 _FAILURES_MAX: Final = 10_000
-
-#: The stores take a longer lease for one that no worker wrote.
 
 #: After the gateway was not reached, so many orders at once try whether it is back.
 _PROBES: Final = 8
@@ -147,13 +146,16 @@ class Worker:
         self._flows: Final = orchestrator.flows
         orders, gateway = orchestrator.engine.orders, orchestrator.gateway
         self._engine: Final = Engine(orders, self._flows, gateway, self._log, attach_payment)
-        self._due_work: Final = DueWork(self._engine, self._log)
         self._retention: Final = Retention(orders, self._flows)
         self._budget: Final = orchestrator.budget
         self._scarce = Call.FETCH_PAYMENT
         self._concurrency, self._lease_ms = concurrency, round(lease_s * 1000)
         self._idle_s, self._report_s, self._drain_s = idle_s, report_s, drain_s
         self._counts: Counter[str] = Counter()
+        self._life: Final = LifeSigns(
+            orchestrator.signs, self._store.now_ms, self._counts, lambda: self._budget.limits
+        )
+        self._due_work: Final = DueWork(self._engine, self._log, self._life.inquiries)
         self._failures: dict[str, int] = {}
         self._damaged: set[str] = set()
         self._unreached = False
@@ -167,9 +169,8 @@ class Worker:
         """
         tasks: set[asyncio.Task[None]] = set()
         with self._handling_signals() if signals else contextlib.nullcontext():
-            aside = [
-                asyncio.create_task(work()) for work in (self._keep_reporting, self._keep_purging)
-            ]
+            beside = (self._keep_reporting, self._keep_purging, self._life.keep)
+            aside = [asyncio.create_task(work()) for work in beside]
             try:
                 while not self._stopping.is_set():
                     await self._fill(tasks)
@@ -177,6 +178,7 @@ class Worker:
                 for task in aside:
                     task.cancel()
                 await self._drain(tasks)
+                await self._life.send(has_stopped=True)
         return await self.report()
 
     async def run_once(self) -> Report:
@@ -188,6 +190,7 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             for work in leased:
                 tasks.create_task(self._look_at(work))
+        await self._life.send()
         return await self.report()
 
     def stop(self) -> None:
@@ -433,9 +436,10 @@ class DueWork:
     flow wants; and it lets the local limits end when the gateway cannot be asked.
     """
 
-    def __init__(self, engine: Engine, log: GuardedLog) -> None:
+    def __init__(self, engine: Engine, log: GuardedLog, inquiries: Inquiries) -> None:
         self._engine: Final = engine
         self._log = log
+        self._inquiries = inquiries
 
     async def do(self, order: Order, work: Work) -> tuple[Order, dict[int, Exception]]:
         """Do what is due; return the order as it is after that, and what failed, by payment.
@@ -448,9 +452,10 @@ class DueWork:
         verifies = work.restart.concerns(order) and not troubles
         if verifies and now_ms >= ready_at_ms(order, work.restart, flows.values()):
             answered = list(flows)
-            seen = await self._engine.ask_to_verify(
-                order, work.restart, flows, lease=work.stored.lease, author=WORKER
-            )
+            with self._inquiries.asked(Call.FETCH_PAYMENTS):
+                seen = await self._engine.ask_to_verify(
+                    order, work.restart, flows, lease=work.stored.lease, author=WORKER
+                )
         else:
             looks = [look for look in due_looks(order, now_ms) if {*look.payments} <= flows.keys()]
             events = await self._ask(order, looks, flows, troubles)
@@ -484,14 +489,17 @@ class DueWork:
         for look in looks:
             try:
                 event = await self._engine.ask(order, look, flows[look.payments[0]])
-            except RateLimited:
-                raise
             except GatewayError as trouble:
+                self._inquiries.failed(CALLS[look.what], trouble)
+                if isinstance(trouble, RateLimited):
+                    raise
                 troubles.update(dict.fromkeys(look.payments, trouble))
                 for n in look.payments:
                     if self._limit_ends(order.payment(n), flows[n]):
                         events[n] = TimePassed()
                 continue
+            if event is not None:
+                self._inquiries.answered(CALLS[look.what], event)
             # Nothing to ask: a moment has passed, and the next wake is calculated.
             event = event or TimePassed(self._engine.store.now_ms())
             events.update(dict.fromkeys(look.payments, event))

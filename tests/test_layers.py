@@ -28,6 +28,7 @@ LAYERS = (
     "engine",
     "webhooks",
     "orchestrator",
+    "lifesigns",
     "worker",
     "connect",
     "sync",

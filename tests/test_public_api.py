@@ -26,7 +26,7 @@ NAMES = {
     "actions": "ApproveInApp AskOtp NextAction Redirect SubmitForm",
     "what is seen": "Failure FeedEvent FeedGap FeedHoldExpiring FeedItem FeedNotification"
     " FeedReview HistoryEntry OpenOperation Otp Payment PaymentReview Receipt State Status Step"
-    " StoreDecision Why show",
+    " StoreDecision Why show BudgetUse Concern FailingInquiry StoreIdentity WorkerSeen",
     "the gateway's own": "AuthenticateAnswer Authorization Call ErrorDetails FetchedOrder Customer"
     " Order PaidWith PayAnswer PayData PaymentEntity Simulation",
     "arguments": "LeftOut Log Sealed Store",
@@ -56,7 +56,7 @@ ORCHESTRATOR = {
     " after=None",
     "history": "payment_id",
     "why": "payment_id",
-    "status": "",
+    "status": "*, max_lag_s=120.0",
     "pause": "gate, *, actor, note",
     "resume": "gate, *, actor, note",
     "events": "group, *, consumer=None, start='oldest', lease_s=30.0, batch=100, idle_s=0.5",

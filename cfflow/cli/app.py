@@ -1,6 +1,7 @@
 """The command line: arguments and printing only.
 
-Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+Exit status: 0 done, 1 refused or failed, 2 wrong usage; of `status` 1: a person must look, 2: it
+could not look.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from cfflow.cli.terminal import (
     RedisUrl,
     cell,
     console,
+    print_error,
     print_json,
     print_lines,
     wait,
@@ -38,7 +40,7 @@ from cfflow.cli.terminal import (
 from cfflow.connect import open_reader
 from cfflow.errors import CfflowError
 from cfflow.store.catalog import Catalog, read_flow
-from cfflow.views.doctor import Finding
+from cfflow.views.finding import Finding
 from cfflow.views.graph import mermaid
 
 app: Final = typer.Typer(
@@ -71,7 +73,7 @@ def run() -> None:
         finally:
             sys.stdout.flush()
     except CfflowError as error:
-        Console(stderr=True, soft_wrap=True).print(cell(f"cfflow: {error}", style="red"))
+        print_error(error)
         sys.exit(1)
     except BrokenPipeError:
         # The reader of the output has gone (`cfflow list | head -1`). Python would print a
@@ -240,11 +242,14 @@ def _checked(file: Path) -> dict[str, str | None]:
 
 @app.command()
 def doctor(
+    min_replicas: Annotated[
+        int, typer.Option(min=0, metavar="N", help="The min_replicas of your processes.")
+    ] = 0,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Examine settings, store and gateway, and report what could lose a payment."""
-    findings = wait(examine(redis_url))
+    findings = wait(examine(redis_url, min_replicas=min_replicas))
     if as_json:
         print_json([msgspec.to_builtins(finding) for finding in findings])
     else:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cfflow.core.printable import printable, safe_json
+from cfflow.errors import CfflowError
 from cfflow.store.redis.url import has_secret
 
 _R = TypeVar("_R")
@@ -85,6 +86,11 @@ def cell(value: object, style: str = "", overflow: Literal["fold"] | None = None
 def console() -> Console:
     """Return a console. Piped into another program it is 160 columns wide, so rows stay whole."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def print_error(error: CfflowError) -> None:
+    """Print an error of the tree as one line on standard error."""
+    Console(stderr=True, soft_wrap=True).print(cell(f"cfflow: {error}", style="red"))
 
 
 def wait(work: Coroutine[Any, Any, _R]) -> _R:

@@ -67,6 +67,16 @@ class Balance(msgspec.Struct, frozen=True):
     blocked_ms: int
 
 
+class Use(msgspec.Struct, frozen=True):
+    """How much of a class was used: calls of the last minute, and until when all must wait.
+
+    `blocked_until_ms` is 0 where the gateway takes calls.
+    """
+
+    used: int = 0
+    blocked_until_ms: int = 0
+
+
 class Ledger(Protocol):
     """Keeps one book for each class of calls that the gateway counts by account."""
 
@@ -76,6 +86,10 @@ class Ledger(Protocol):
 
     async def settle(self, call: Call, entry: Entry) -> Balance:
         """Write an entry into a class's book; raises `StoreError` where that fails."""
+        ...
+
+    async def use(self, call: Call) -> Use:
+        """Return how much of a class was used, by the book as it is; raises `StoreError`."""
         ...
 
 
@@ -117,6 +131,13 @@ def settle(book: Book, entry: Entry, now_ms: int) -> Balance:
         _freed_in(book, 1 - paced, entry.pace_ms, now_ms),
     )
     return Balance(0, wait_ms, blocked_ms)
+
+
+def use_of(book: Book, now_ms: int) -> Use:
+    """Return how much was used, by a book: the checkout's calls, and what workers were granted."""
+    since_at_ms, until_ms = now_ms - 60_000, sum(book.block)
+    made = sum(calls for second, calls in book.calls if (second + 1) * 1000 > since_at_ms)
+    return Use(made + _granted(book, since_at_ms), until_ms if until_ms > now_ms else 0)
 
 
 def _kept_slices(book: Book, entry: Entry, now_ms: int) -> list[tuple[int, int, str]]:

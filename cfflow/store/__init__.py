@@ -11,7 +11,7 @@ from cfflow.core.restart import NOT_VERIFIED, Restart
 from cfflow.errors import Paused, StoreError, StoreReplaced, StoreUnavailable
 from cfflow.feed.groups import entries_to_keep
 from cfflow.feed.protocol import FeedLog, Reply, Request
-from cfflow.limits.ledger import Balance, Entry, Ledger
+from cfflow.limits.ledger import Balance, Entry, Ledger, Use
 from cfflow.store.codec import encode_notification
 from cfflow.store.common import has_digest, notices_left, notices_with, stamp_of
 from cfflow.store.control import paused
@@ -35,6 +35,7 @@ from cfflow.store.protocol import (
     Window,
     oldest_share,
 )
+from cfflow.store.signs import Failing, Sign, Signs
 
 __all__ = [
     "BEGUN_ANEW_MS",
@@ -48,6 +49,7 @@ __all__ = [
     "Commit",
     "Committed",
     "Entry",
+    "Failing",
     "FeedLog",
     "IndexChange",
     "Leased",
@@ -60,11 +62,14 @@ __all__ = [
     "Reply",
     "Request",
     "Restart",
+    "Sign",
+    "Signs",
     "Store",
     "StoreError",
     "StoreReplaced",
     "StoreUnavailable",
     "StoredOrder",
+    "Use",
     "Window",
     "encode_notification",
     "entries_to_keep",

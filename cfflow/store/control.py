@@ -69,7 +69,7 @@ class Owner(msgspec.Struct, frozen=True):
     environment: str
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class StoreIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Whose store it is, as it is stored. `name` is empty where no process has made one yet.
 
     `environment` and `accounts` (digests of client ids) are empty where no process has named them.
@@ -86,14 +86,14 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 class _HasIdentity(Protocol):
     """A store that can be another one than a process began with."""
 
-    async def identity(self) -> Identity:
+    async def identity(self) -> StoreIdentity:
         """Return whose store it is now."""
         ...
 
 
-async def identity_of(store: object) -> Identity:
+async def identity_of(store: object) -> StoreIdentity:
     """Return whose store it is. One that cannot be swapped is this process's own."""
-    return await store.identity() if isinstance(store, _HasIdentity) else Identity(name="own")
+    return await store.identity() if isinstance(store, _HasIdentity) else StoreIdentity(name="own")
 
 
 def owner_of(client_id: str, environment: str, *, is_local: bool) -> Owner:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Mapping
-from typing import Literal
-
-import msgspec
 
 from cfflow.cashfree.gateway import Gateway
 from cfflow.errors import GatewayAuthError, GatewayRejected
 from cfflow.limits.budget import limits_of
 from cfflow.store.redis.store import RedisStore
 from cfflow.store.redis.url import shown
-from cfflow.views.status import Status, status_of
+from cfflow.views.durability import durability
+from cfflow.views.finding import Finding
+from cfflow.views.health import status_of
+from cfflow.views.status import Status
 
 _CLOCK_OFF_MS = 2_000
 
@@ -25,14 +25,6 @@ _BLIND = (
 
 #: The error codes of a wrong address: the gateway's own, and "" from a server that is no gateway.
 _BAD_ADDRESS = frozenset({"", "request_failed"})
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that was examined: `good`, worth a `note`, or `bad`."""
-
-    verdict: Literal["good", "note", "bad"]
-    subject: str
-    detail: str
 
 
 def missing_extras() -> list[Finding]:
@@ -49,33 +41,44 @@ def missing_extras() -> list[Finding]:
 
 
 async def examine_store(store: RedisStore) -> list[Finding]:
-    """Connect to a store, return the findings about it, and close it.
+    """Connect to a store, return the findings about it, and close it. Nothing is written.
 
-    Raises `CfflowError` when it cannot be used.
+    The store must have been made with `read_only`. Raises `CfflowError` when it cannot be used.
     """
     await store.open()
     try:
-        about = await store.link.about()
+        servers = await store.link.about()
         clock = _clock(store.now_ms())
-        condition = _condition(await status_of(store))
+        condition = _condition(await status_of(store, store.signs()))
     finally:
         await store.aclose()
+    about = servers[0]
     name = f"Valkey {about['valkey_version']}" if "valkey_version" in about else "Redis"
     version = "" if "valkey_version" in about else f" {about.get('redis_version', '')}"
     kind = "cluster" if store.link.is_cluster else "one server"
     place = f"{name}{version}, {kind}, at {shown(store.link.url)}"
     found = [Finding("good", "store", place), clock, *condition]
-    if "run_id" not in about:
+    if any("run_id" not in about for about in servers):
         return [*found, Finding("note", "restarts", _BLIND)]
-    return [*found, *_memory(about), *_durability(about)]
+    for about in servers:
+        found += [*_memory(about), *durability(about, min_replicas=store.min_replicas)]
+    # The servers of a cluster are mostly set up alike.
+    return [*dict.fromkeys(found)]
 
 
 def _condition(status: Status) -> list[Finding]:
-    """Return what people must know of the store: closed gates, orders that cannot be read."""
+    """Return what people must know of the store: gates, workers, what cannot be read."""
     found = [
         Finding("note", "paused", f"{gate}, by {by.actor} at {by.at:%Y-%m-%d %H:%M} UTC: {by.note}")
         for gate, by in status.paused.items()
     ]
+    if not status.store.name:
+        detail = "it is empty: no process that takes payments has been here"
+        found.append(Finding("note", "payments", detail))
+    if status.is_unattended:
+        waiting = f"{status.due} orders are due and {status.put_back} were put back"
+        detail = f"{waiting}, and no worker has reported for 30 s: start one (cfflow worker)"
+        found.append(Finding("bad", "workers", detail))
     if status.unreadable:
         names = ", ".join(status.unreadable[:8])
         detail = f"{len(status.unreadable)} names cannot be read and were set aside: {names}"
@@ -93,37 +96,6 @@ def _memory(about: Mapping[str, object]) -> list[Finding]:
         return []
     detail = f"{policy} drops payments once maxmemory is set: set maxmemory-policy noeviction"
     return [Finding("note", "memory", detail)]
-
-
-def _durability(about: Mapping[str, object]) -> list[Finding]:
-    """Return which commits this server loses when it dies or fails over."""
-    if not about.get("aof_enabled"):
-        return [
-            Finding(
-                "bad",
-                "durability",
-                "no append-only file: a restart loses every payment since the last snapshot;"
-                " set appendonly yes",
-            )
-        ]
-    findings = [
-        Finding(
-            "note",
-            "durability",
-            "append-only file is on; with appendfsync everysec a power cut loses up to a second"
-            " of commits, with always none",
-        )
-    ]
-    replicas = int(str(about.get("connected_slaves", 0)))
-    if replicas:
-        findings.append(
-            Finding(
-                "note",
-                "replicas",
-                f"{replicas}; a failover loses the commits that they have not received",
-            )
-        )
-    return findings
 
 
 def _clock(server_at_ms: int) -> Finding:

@@ -14,11 +14,13 @@ from cfflow.feed.feed import Feed
 from cfflow.feed.protocol import Start
 from cfflow.store.catalog import Catalog
 from cfflow.store.control import Decision, decision_text, gate_named
+from cfflow.store.memory.signs import signs_of
 from cfflow.store.orders import Orders, Page
 from cfflow.store.protocol import Store
+from cfflow.views.health import MAX_LAG_S, status_of
 from cfflow.views.history import HistoryEntry, history_of
 from cfflow.views.payment import Payment, payment_of
-from cfflow.views.status import Status, status_of
+from cfflow.views.status import Status
 from cfflow.views.why import Why, why_of
 
 _LIST_MAX: Final = 10_000
@@ -32,6 +34,7 @@ class Reader:
         self.store: Final = store
         self.orders: Final = Orders(store)
         self.flows: Final = catalog
+        self.signs: Final = signs_of(store)
 
     async def __aenter__(self) -> Self:
         await self.store.open()
@@ -101,12 +104,16 @@ class Reader:
         snapshot = await self.orders.payment(*place_of(payment_id))
         return why_of(snapshot, await self.flows.flow_of(snapshot, self.store), self.store.now_ms())
 
-    async def status(self) -> Status:
-        """Return how the store as a whole is doing: what is due, paused or unreadable.
+    async def status(self, *, max_lag_s: float = MAX_LAG_S) -> Status:
+        """Return how the store as a whole is doing; `attention` has what a person must look at.
 
-        Raises `StoreUnavailable`. No money moves.
+        A health endpoint serves it: `as_dict()`, with 503 unless `is_healthy`. `max_lag_s`: for so
+        many seconds an order may be due until it counts as late. It reads only: nothing is written
+        and no money moves. Raises `InvalidInput`, `StoreUnavailable`.
         """
-        return await status_of(self.store)
+        if not _is_age(max_lag_s):
+            raise InvalidInput("max_lag_s must be a number of seconds, 0 or more")
+        return await status_of(self.store, self.signs, max_lag_s=max_lag_s)
 
     async def pause(self, gate: str, *, actor: str, note: str) -> Status:
         """Stop one kind of step for all orders, in every process, from the next commit on.

@@ -420,7 +420,7 @@ def test_the_doctor_finds_a_sound_place_sound(till: Till) -> None:
     """An embedded store with its append-only file, a gateway that accepts the credentials."""
     found = verdicts(till)
     assert {found[name][0] for name in ("settings", "store", "clock", "gateway")} == {"good"}
-    assert found["durability"][0] == "note"
+    assert found["durability"][0] == "good"
     assert till.spawn("doctor").returncode == 0
 
 

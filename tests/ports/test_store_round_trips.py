@@ -182,6 +182,6 @@ async def test_a_workers_look_at_an_order_is_two_round_trips(
     await orchestrator.on_webhook(signed(body, orchestrator.store.now_ms()), body)
     assert monitor.seen() == [SCRIPT]
     await worker.run_once()
-    # `run_once` ends with a report, which asks all partitions at once.
-    report = [SCRIPT] * PARTITIONS
-    assert monitor.seen() == [SCRIPT, SCRIPT, *report]
+    # `run_once` ends with one sign of life, and a report, which asks all partitions at once.
+    sign, report = SCRIPT, [SCRIPT] * PARTITIONS
+    assert monitor.seen() == [SCRIPT, SCRIPT, sign, *report]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from cfflow.core.observation import Call
-from cfflow.limits.ledger import Balance, Book, Entry, Ledger, settle
+from cfflow.limits.ledger import Balance, Book, Entry, Ledger, Use, settle, use_of
 from cfflow.store.clock import monotonic_ms
 
 
@@ -38,3 +38,7 @@ class MemoryLedger:
     async def settle(self, call: Call, entry: Entry) -> Balance:
         """Write an entry into the book of a class of calls."""
         return settle(self._books.setdefault(call, Book()), entry, int(self._now_ms()))
+
+    async def use(self, call: Call) -> Use:
+        """Return how much of a class was used."""
+        return use_of(self._books.get(call, Book()), int(self._now_ms()))

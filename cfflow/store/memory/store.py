@@ -17,6 +17,7 @@ from cfflow.store.memory.clock import FakeClock
 from cfflow.store.memory.control import MemoryControl
 from cfflow.store.memory.feed import MemoryFeed
 from cfflow.store.memory.ledger import MemoryLedger
+from cfflow.store.memory.signs import MemorySigns
 from cfflow.store.protocol import (
     DUPLICATE_WINDOW_MS,
     PAID_MARKER_MS,
@@ -57,6 +58,7 @@ class MemoryStore(MemoryControl):
         self._restart = Restart(token_urlsafe(6))
         self._offset_ms = time.time() * 1000 - monotonic_ms()
         self._ledger = MemoryLedger(self.now_ms)
+        self._signs = MemorySigns(self.now_ms)
         self._feed = MemoryFeed(self.now_ms, feed_max=feed_max)
 
     def now_ms(self) -> int:
@@ -66,6 +68,10 @@ class MemoryStore(MemoryControl):
     def ledger(self) -> MemoryLedger:
         """Return the rate budget's ledger, on this store's clock."""
         return self._ledger
+
+    def signs(self) -> MemorySigns:
+        """Return the workers' signs of life, on this store's clock."""
+        return self._signs
 
     def feed(self) -> MemoryFeed:
         """Return the part of the store that feed consumers use."""

@@ -7,7 +7,7 @@ from secrets import token_urlsafe
 from typing import Any, Final
 
 from cfflow.errors import ConfigError, StoreReplaced
-from cfflow.store.control import Identity, Owner
+from cfflow.store.control import Owner, StoreIdentity
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.link import RedisLink, not_permitted
 from cfflow.store.redis.replies import fields_from, text_of
@@ -70,12 +70,12 @@ class RedisControl:
             fields |= {"accounts": self._owner.account, "environment": self._owner.environment}
         return fields
 
-    async def identity(self) -> Identity:
+    async def identity(self) -> StoreIdentity:
         """Return whose store this is, as it is stored now. Nothing is written."""
         fields = fields_from(await self._meta())
         name = fields.get("store", "")
         is_another = name and self.store_id not in {"", name} and not await self.was_accepted(name)
-        return Identity(
+        return StoreIdentity(
             name=name,
             environment=fields.get("environment", ""),
             accounts=tuple(name for name in fields.get("accounts", "").split(",") if name),

@@ -85,6 +85,27 @@ local function swap()
   return { 'ok', now }
 end
 
+-- sign: KEYS workers               ARGV worker JSON kept_ms most
+-- Keeps a worker's sign of life, with this server's time. Older ones than kept_ms go, and beyond `most`
+-- those that reported longest ago.
+local function sign()
+  local now, rows = now_ms(), {}
+  call('HSET', KEYS[1], ARGV[2], ms(now) .. ':' .. ARGV[3])
+  local held = call('HGETALL', KEYS[1])
+  for i = 1, #held, 2 do
+    rows[#rows + 1] = { tonumber(string.match(held[i + 1], '^%d+')) or 0, held[i] }
+  end
+  table.sort(rows, function(a, b)
+    return a[1] > b[1]
+  end)
+  for i, row in ipairs(rows) do
+    if i > tonumber(ARGV[5]) or row[1] <= now - tonumber(ARGV[4]) then
+      call('HDEL', KEYS[1], row[2])
+    end
+  end
+  return { 'ok', now }
+end
+
 -- feed: KEYS groups events [readers]
 --       ARGV group old new after count [consumer until_at_ms(''|ms)]...
 -- What cfflow/feed/protocol.py calls a request: writes the group's state `new` if it is `old` ('': there
@@ -129,6 +150,7 @@ local commands = {
   meta = write_meta,
   rights = rights,
   swap = swap,
+  sign = sign,
   feed = feed,
 }
 return commands[ARGV[1]]()

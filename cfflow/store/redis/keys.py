@@ -66,6 +66,7 @@ class Keys:
         # The same key for every number of partitions: `open` compares the number with it.
         self.meta: Final = f"{namespace}:meta"
         self.audit: Final = f"{namespace}:audit"
+        self.workers: Final = f"{namespace}:workers"
 
     def partition(self, order_id: str) -> int:
         """Return the partition of an order. It must never change: stored orders lie there."""

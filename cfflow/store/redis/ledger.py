@@ -8,7 +8,7 @@ import msgspec
 
 from cfflow.core.observation import Call
 from cfflow.errors import StoreError, StoreUnavailable
-from cfflow.limits.ledger import Balance, Book, Entry, settle
+from cfflow.limits.ledger import Balance, Book, Entry, Use, settle, use_of
 from cfflow.store.clock import monotonic_ms
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.link import RedisLink
@@ -58,6 +58,11 @@ class RedisLedger:
                 return balance
             self._newest[call] = reply[2]
         raise StoreUnavailable(f"the rate budget of {call} changes faster than it can be written")
+
+    async def use(self, call: Call) -> Use:
+        """Return how much of a class was used. Raises `StoreError`."""
+        blob = await self._link.command("GET", self._keys.budget(call))
+        return use_of(_book(blob or b""), self._link.clock.now_ms())
 
 
 def _book(blob: bytes) -> Book:

@@ -178,14 +178,19 @@ class RedisLink:
         for node in cluster.get_primaries():
             self._check_server(await self._guarded(partial(_about, cluster, node)))
 
-    async def about(self) -> dict[str, Any]:
-        """Return the server's INFO; on a cluster, that of one primary.
+    async def about(self) -> list[dict[str, Any]]:
+        """Return the INFO of each primary.
 
-        It has no `run_id` if this connection has no right to use INFO.
+        It has no `run_id` if this connection has no right to use INFO. It has `appendfsync` if this
+        connection may read the server's configuration, which INFO does not show.
         """
         client = self.client
-        node = client.get_primaries()[0] if isinstance(client, RedisCluster) else None
-        return await self._guarded(partial(_about, client, node))
+        primaries = client.get_primaries() if isinstance(client, RedisCluster) else [None]
+        return [
+            await self._guarded(partial(_about, client, node))
+            | await self._guarded(partial(_setting, "appendfsync", client, node))
+            for node in primaries
+        ]
 
     def _check_server(self, about: dict[str, Any]) -> None:
         """Raise `ConfigError` for a server that evicts keys, is too old, or is a replica.
@@ -422,6 +427,16 @@ async def _about(client: Client, node: ClusterNode | None = None) -> dict[str, A
         "cluster_enabled": hello["mode"] == b"cluster",
         "role": "slave" if hello["role"] == b"replica" else hello["role"].decode(),
     }
+
+
+async def _setting(name: str, client: Client, node: ClusterNode | None) -> dict[str, str]:
+    """Return a setting of a server's; nothing for a user or a server that does not permit it."""
+    target = {} if node is None else {"target_nodes": node}
+    try:
+        found = await client.execute_command("CONFIG GET", name, **target)
+    except ResponseError:
+        return {}
+    return {name: str(found[name])} if name in found else {}
 
 
 def _packed(connection: Connection, command: tuple[Any, ...]) -> Sequence[bytes]:

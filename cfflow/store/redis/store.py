@@ -14,7 +14,7 @@ from cfflow.core.order import REVIEW_INDEX
 from cfflow.core.sealed import Sealed, sealed
 from cfflow.errors import ConfigError, StoreError, StoreReplaced, StoreUnavailable
 from cfflow.store.codec import encode_notification
-from cfflow.store.control import Identity, Owner, paused
+from cfflow.store.control import Owner, StoreIdentity, paused
 from cfflow.store.protocol import (
     DUPLICATE_WINDOW_MS,
     PAID_MARKER_MS,
@@ -48,6 +48,7 @@ from cfflow.store.redis.replies import (
     value_of,
 )
 from cfflow.store.redis.scripts import Adapt, as_shipped
+from cfflow.store.redis.signs import RedisSigns
 from cfflow.store.redis.url import shown
 
 #: How many entries a partition of the feed keeps for groups that do not exist yet.
@@ -94,7 +95,7 @@ class RedisStore:
         self.link: Final = RedisLink(address, deadline_s=deadline_s, script=script)
         if not isinstance(min_replicas, int) or min_replicas < 0:
             raise ConfigError("min_replicas must be a number, 0 or more")
-        self._min_replicas: Final = min_replicas
+        self.min_replicas: Final = min_replicas
         self.keys: Final = Keys(namespace, partitions)
         self._feed_max = feed_max
         self._lease_turns = 0
@@ -129,6 +130,10 @@ class RedisStore:
         """Return the rate budget's ledger, which is kept beside the payments."""
         return RedisLedger(self.link, self.keys)
 
+    def signs(self) -> RedisSigns:
+        """Return the workers' signs of life, which are kept beside the payments."""
+        return RedisSigns(self.link, self.keys)
+
     def feed(self) -> RedisFeed:
         """Return the part of the store that feed consumers use."""
         return RedisFeed(self.link, self.keys)
@@ -143,17 +148,17 @@ class RedisStore:
             await self.aclose()
             raise
 
-    async def identity(self) -> Identity:
+    async def identity(self) -> StoreIdentity:
         """Return whose store this is now. Nothing is written."""
         return await self.control.identity()
 
     async def _check_replicas(self) -> None:
-        if self._min_replicas and self.link.is_cluster:
+        if self.min_replicas and self.link.is_cluster:
             raise ConfigError(
                 "min_replicas: a cluster's client may send the WAIT to another node than the"
                 " commit, so it would prove nothing; use one primary with its replicas"
             )
-        if self._min_replicas:
+        if self.min_replicas:
             # Waits for nothing. A user who may not run it learns that before the first step.
             await self.link.command("WAIT", 0, 0)
 
@@ -221,16 +226,16 @@ class RedisStore:
         committed = committed_from(reply)
         if committed.outcome is Outcome.APPLIED:
             self._flows.update((partition, digest) for digest in commit.flows)
-        return msgspec.structs.replace(committed, replicated=replicas >= self._min_replicas)
+        return msgspec.structs.replace(committed, replicated=replicas >= self.min_replicas)
 
     async def _committed(
         self, commit: Commit, partition: int, texts: Mapping[str, bytes]
     ) -> tuple[Sequence[Any], int]:
         """Run the commit; return its reply, and how many replicas have it where that counts."""
         keys, args = self._commit_call(commit, partition, texts)
-        if commit.opens and self._min_replicas:
-            return await self.link.replicated(keys, args, self._min_replicas)
-        return await self.link.script(keys, args), self._min_replicas
+        if commit.opens and self.min_replicas:
+            return await self.link.replicated(keys, args, self.min_replicas)
+        return await self.link.script(keys, args), self.min_replicas
 
     def _commit_call(
         self, commit: Commit, partition: int, texts: Mapping[str, bytes]
@@ -301,12 +306,12 @@ class RedisStore:
             DUPLICATE_WINDOW_MS,
             encode_notification(notification, self.now_ms()),
         )
-        replicas = self._min_replicas
-        if self._min_replicas:
-            reply, replicas = await self.link.replicated(touched, args, self._min_replicas)
+        replicas = self.min_replicas
+        if self.min_replicas:
+            reply, replicas = await self.link.replicated(touched, args, self.min_replicas)
         else:
             reply = await self.link.script(touched, args)
-        if replicas < self._min_replicas:
+        if replicas < self.min_replicas:
             raise StoreUnavailable("too few replicas have the notification")
         return notified_from(reply)
 
