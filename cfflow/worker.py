@@ -46,10 +46,10 @@ from cfflow.errors import (
     RateLimited,
     StoreError,
 )
-from cfflow.lifesigns import Inquiries, LifeSigns
 from cfflow.logs import GuardedLog, Log, guarded
 from cfflow.orchestrator import Orchestrator
 from cfflow.store.codec import is_of_newer_version, readable
+from cfflow.store.lifesigns import Inquiries, LifeSigns
 from cfflow.store.protocol import Leased, StoredOrder
 from cfflow.store.retention import Retention
 from cfflow.views.payment import attach_payment

@@ -28,7 +28,6 @@ LAYERS = (
     "engine",
     "webhooks",
     "orchestrator",
-    "lifesigns",
     "worker",
     "connect",
     "sync",
