@@ -75,6 +75,7 @@ from cfflow.orchestrator import Orchestrator
 from cfflow.store.control import StoreIdentity
 from cfflow.store.protocol import Store
 from cfflow.views import show
+from cfflow.views.find import Found
 from cfflow.views.history import HistoryEntry
 from cfflow.views.payment import OpenOperation, Otp, Payment, PaymentReview
 from cfflow.views.status import (
@@ -122,6 +123,7 @@ __all__ = [
     "FeedReview",
     "FetchedOrder",
     "FlowError",
+    "Found",
     "Gateway",
     "GatewayAuthError",
     "GatewayError",

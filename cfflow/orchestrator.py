@@ -74,8 +74,9 @@ from cfflow.store.catalog import Catalog
 from cfflow.store.codec import readable
 from cfflow.store.memory.ledger import ledger_of
 from cfflow.store.protocol import Outcome, Store
+from cfflow.views.find import state_named
 from cfflow.views.payment import Payment, attach_payment, snapshot_in
-from cfflow.views.reader import Reader, place_of, state_named
+from cfflow.views.reader import Reader, place_of
 from cfflow.webhooks import Headers, Receipt, Verifier
 
 #: An order may change between a start's tries; beyond this something is wrong.

@@ -25,8 +25,8 @@ NAMES = {
     " UPI UPIAuthorization Wallet",
     "actions": "ApproveInApp AskOtp NextAction Redirect SubmitForm",
     "what is seen": "Failure FeedEvent FeedGap FeedHoldExpiring FeedItem FeedNotification"
-    " FeedReview HistoryEntry OpenOperation Otp Payment PaymentReview Receipt State Status Step"
-    " StoreDecision Why show BudgetUse Concern FailingInquiry StoreIdentity WorkerSeen",
+    " FeedReview Found HistoryEntry OpenOperation Otp Payment PaymentReview Receipt State Status"
+    " Step StoreDecision Why show BudgetUse Concern FailingInquiry StoreIdentity WorkerSeen",
     "the gateway's own": "AuthenticateAnswer Authorization Call ErrorDetails FetchedOrder Customer"
     " Order PaidWith PayAnswer PayData PaymentEntity Simulation",
     "arguments": "LeftOut Log Sealed Store",
@@ -53,7 +53,8 @@ ORCHESTRATOR = {
     "refresh": STEP,
     "get": "payment_id",
     "find": "*, state=None, flow=None, order_id=None, review=False, older_than=None, limit=100,"
-    " after=None",
+    " after=None, newest_first=False, created_from=None, created_before=None,"
+    " hold_ends_before=None, abandoned=None, cursor=None",
     "history": "payment_id",
     "why": "payment_id",
     "status": "*, max_lag_s=120.0",
@@ -337,7 +338,7 @@ def test_a_method_explains_its_arguments(name: str) -> None:
     assert len(text.split()) >= 6, text
 
 
-@pytest.mark.parametrize("name", sorted(set(ORCHESTRATOR) - {"aclose", "find", "history", "why"}))
+@pytest.mark.parametrize("name", sorted(set(ORCHESTRATOR) - {"aclose", "history", "why"}))
 def test_a_step_names_what_it_raises(name: str) -> None:
     """A caller that moves money must see how it can end."""
     text = documented(getattr(Orchestrator, name))

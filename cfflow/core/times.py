@@ -17,3 +17,10 @@ def moment(at_ms: int) -> datetime:
     payment.
     """
     return datetime.fromtimestamp(min(max(at_ms, _FIRST_MS), _LAST_MS) / 1000, UTC)
+
+
+def millisecond_of(when: datetime) -> int:
+    """Return the first millisecond since the epoch that is not before an aware datetime."""
+    since = when - datetime.fromtimestamp(0, UTC)
+    micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return -(-micros // 1000)

@@ -28,7 +28,7 @@ from cfflow.store.codec import (
     readable,
     removal_of,
 )
-from cfflow.store.protocol import Committed, Outcome, Store, Window
+from cfflow.store.protocol import Committed, Outcome, Row, Store, Window
 
 _TOKEN_B: Final = 6
 
@@ -60,9 +60,10 @@ class Shared:
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Which payments to list: by state and time of creation, oldest first.
+    """Which payments to list: by state and time of creation, oldest or newest first.
 
-    `review`: only those with an open review. Both ends of the time belong to it.
+    `review`: only those with an open review. Both ends of the time belong to it. `after`: the row
+    behind which the page begins, None for the first page.
     """
 
     states: tuple[State, ...] = tuple(State)
@@ -70,6 +71,8 @@ class Page(msgspec.Struct, frozen=True):
     from_at_ms: int = 0
     to_at_ms: int | None = None
     limit: int = 100
+    newest_first: bool = False
+    after: Row | None = None
 
     def has(self, record: Record) -> bool:
         """Return whether a payment belongs on this page, regardless of the limit."""
@@ -80,14 +83,20 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """The payments of a page that can be read, oldest first.
+    """The payments of a page that can be read, each with its row, in the page's order.
 
-    `next_at_ms`: from which time of creation on there may be more; None if there are none. It may
-    be so although few payments are listed, or none: what cannot be read takes up room too.
+    `next_after`: the last row that was looked at, if there are more behind it; None if there are
+    none. There may be more although few payments are listed, or none: what cannot be read takes up
+    room too.
     """
 
-    payments: tuple[Snapshot, ...]
-    next_at_ms: int | None
+    found: tuple[tuple[Row, Snapshot], ...]
+    next_after: Row | None
+
+    @property
+    def payments(self) -> tuple[Snapshot, ...]:
+        """The payments alone."""
+        return tuple(payment for _, payment in self.found)
 
 
 class Orders:
@@ -127,34 +136,41 @@ class Orders:
         return outcome in {Outcome.APPLIED, Outcome.GONE}
 
     async def list(self, page: Page) -> Listed:
-        """Return payments by index, oldest first.
+        """Return payments by index, at most `page.limit` rows of it.
 
         An order that cannot be read is set aside and left out: it must hide no other one. So is a
         member of an index that is no payment.
         """
+        # One row more is asked for: whether there is one is the only thing that matters of it.
         window = _window(page)
-        members = await self.store.find(window)
-        places = {member: split_id(member) for member, _ in members}
-        order_ids = dict.fromkeys(place[0] for place in places.values() if place is not None)
-        stored = {one.id: one for one in await self.store.read([*order_ids])}
+        rows = await self.store.find(window)
+        looked_at = rows[: page.limit]
+        orders, gone = await self._readable(looked_at)
+        found: dict[str, tuple[Row, Snapshot]] = {}
+        strays = []
+        for row in looked_at:
+            place = split_id(_shown(row[0]))
+            order = orders.get(place[0]) if place else None
+            if place is None or place[0] in gone or (order and not order.has(place[1])):
+                strays.append(row[0])
+            # Between the two round trips a payment may have left the page. A damaged index may
+            # have one twice.
+            elif order and page.has(order.record(place[1])):
+                found.setdefault(row[0], (row, order.payment(place[1])))
+        await self._set_strays_aside(window, strays)
+        last = looked_at[-1] if len(rows) > page.limit else None
+        return Listed(tuple(found.values()), last)
+
+    async def _readable(self, rows: Sequence[Row]) -> tuple[dict[str, Order], set[str]]:
+        """Return the orders of rows that can be read, and the ids of those that are not there."""
+        places = [split_id(_shown(member)) for member, _ in rows]
+        order_ids = list(dict.fromkeys(place[0] for place in places if place is not None))
+        stored = {one.id: one for one in await self.store.read(order_ids)}
         orders = {name: order for name, one in stored.items() if (order := readable(one))}
         for one in stored.values():
             if one.id not in orders and not is_of_newer_version(one):
                 await self._set_aside(one.id, one.token)
-        found, strays = [], []
-        for member, place in places.items():
-            if place is None or place[0] not in stored:
-                strays.append(member)
-            elif (order := orders.get(place[0])) is not None:
-                if order.has(place[1]):
-                    found.append(order.payment(place[1]))
-                else:
-                    strays.append(member)
-        await self._set_strays_aside(window, strays)
-        # Between the two round trips a payment may have left the page.
-        found = [payment for payment in found if page.has(payment.record)]
-        found.sort(key=lambda payment: (payment.record.created_at_ms, payment.id))
-        return Listed(tuple(found), members[-1][1] if len(members) == page.limit else None)
+        return orders, {name for name in order_ids if name not in stored}
 
     async def _set_strays_aside(self, window: Window, strays: Sequence[str]) -> None:
         """Set aside members that are no payment, and are still there: others were purged just now.
@@ -165,7 +181,7 @@ class Orders:
             return
         still = {member for member, _ in await self.store.find(window)}
         for member in [member for member in strays if member in still][:_STRAYS_MAX]:
-            await self._set_aside(member, "")
+            await self._set_aside(_shown(member), "")
 
     async def _set_aside(self, name: str, token: str) -> None:
         """Set aside what cannot be read; a list shows the others even where that is refused."""
@@ -174,16 +190,24 @@ class Orders:
 
 
 def _window(page: Page) -> Window:
-    """Return which members of which indexes a page has."""
-    indexes = tuple(state.value for state in page.states)
-    narrowed = page.review and len(indexes) < len(State)
+    """Return which rows of which indexes a page has, and one row more.
+
+    Of payments with a review there are few, and of those in a state there can be millions: so the
+    index of reviews is read, and the states are looked up in the records.
+    """
     return Window(
-        (REVIEW_INDEX,) if page.review and not narrowed else indexes,
+        (REVIEW_INDEX,) if page.review else tuple(state.value for state in page.states),
         page.from_at_ms,
         page.to_at_ms,
-        REVIEW_INDEX if narrowed else "",
-        page.limit,
+        page.limit + 1,
+        page.newest_first,
+        page.after,
     )
+
+
+def _shown(member: str) -> str:
+    """Return a member of an index as text that can be stored; bytes that are none are escaped."""
+    return member.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _written(plan: Plan, committed: Committed) -> Written:

@@ -192,17 +192,25 @@ class Overdue(msgspec.Struct, frozen=True):
         return 0 if self.since_at_ms is None else max(0, now_ms - self.since_at_ms)
 
 
+#: A member of an index with its score.
+Row = tuple[str, float]
+
+
 class Window(msgspec.Struct, frozen=True):
     """Which members of indexes to return: those with scores from `from_at_ms` to `to_at_ms`.
 
-    `within`: only those that are also in this index. Both ends of the time belong to it.
+    Both ends of the time belong to it. The lowest score comes first, and of equal ones the first
+    by name; with `highest_first` it is the other way round. `after`: only what comes behind this
+    row in that order. It is a row of an earlier result, and need not be stored any more: so a list
+    goes on where it stopped, however many members have one score.
     """
 
     indexes: tuple[str, ...]
     from_at_ms: int = 0
     to_at_ms: int | None = None
-    within: str = ""
     limit: int = 100
+    highest_first: bool = False
+    after: Row | None = None
 
 
 class Store(Protocol):
@@ -351,10 +359,12 @@ class Store(Protocol):
         """Return how many members each of these indexes has."""
         ...
 
-    async def find(self, window: Window) -> Sequence[tuple[str, int]]:
+    async def find(self, window: Window) -> Sequence[Row]:
         """Return members of indexes with their scores, `window.limit` at most.
 
-        The lowest score comes first; of equal ones the first by name.
+        Fewer than that only if there are no more. Names are compared as bytes. A member that
+        is in one of the indexes during the whole call is not left out, also when it moves from
+        one of them to another meanwhile.
         """
         ...
 

@@ -8,6 +8,7 @@ from cfflow.core.order import ENDS, Order, may_be_purged
 from cfflow.errors import FlowError
 from cfflow.store.catalog import Catalog
 from cfflow.store.orders import Orders, Page
+from cfflow.store.protocol import Row
 
 
 class Retention:
@@ -21,19 +22,15 @@ class Retention:
     def __init__(self, orders: Orders, flows: Catalog) -> None:
         self._orders: Final = orders
         self._flows: Final = flows
-        self._from_at_ms = 0
-        self._wider = 1
+        self._after: Row | None = None
 
     async def purge_some(self, limit: int = 200) -> int:
         """Look at the next `limit` ended payments and return how many orders were removed."""
         now_ms = self._orders.store.now_ms()
         to_at_ms = now_ms - self._flows.retention_min_s() * 1000
-        page = Page(ENDS, from_at_ms=self._from_at_ms, to_at_ms=to_at_ms, limit=limit * self._wider)
+        page = Page(ENDS, to_at_ms=to_at_ms, limit=limit, after=self._after)
         found = await self._orders.list(page)
-        last_at_ms = found.next_at_ms or 0
-        # More payments of one millisecond than a page holds: take a wider page, or lose some.
-        self._wider = self._wider * 2 if 0 < last_at_ms == self._from_at_ms else 1
-        self._from_at_ms = last_at_ms
+        self._after = found.next_after
         orders = {payment.order_id: payment.order for payment in found.payments}
         return sum([await self._purge(order) for order in orders.values()])
 

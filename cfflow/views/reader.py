@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Self, cast
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, Self
 
-import msgspec
-
-from cfflow.core.arguments import check_order_id, check_payment_id, check_text, shown_name
+from cfflow.core.arguments import check_payment_id, check_text
 from cfflow.core.chart import State
 from cfflow.core.order import Snapshot
 from cfflow.errors import FlowError, InvalidInput
@@ -15,16 +15,25 @@ from cfflow.feed.protocol import Start
 from cfflow.store.catalog import Catalog
 from cfflow.store.control import Decision, decision_text, gate_named
 from cfflow.store.memory.signs import signs_of
-from cfflow.store.orders import Orders, Page
-from cfflow.store.protocol import Store
+from cfflow.store.orders import Orders
+from cfflow.store.protocol import Row, Store
+from cfflow.views.find import (
+    SCANNED_MAX,
+    Found,
+    Question,
+    cursor_of,
+    question_of,
+    row_in,
+    row_of,
+    scan,
+    scan_order,
+    scanned_to,
+)
 from cfflow.views.health import MAX_LAG_S, status_of
 from cfflow.views.history import HistoryEntry, history_of
 from cfflow.views.payment import Payment, payment_of
 from cfflow.views.status import Status
 from cfflow.views.why import Why, why_of
-
-_LIST_MAX: Final = 10_000
-_AGE_MAX_S: Final = 10**10
 
 
 class Reader:
@@ -54,40 +63,62 @@ class Reader:
     async def find(
         self,
         *,
-        state: State | str | None = None,
+        state: State | str | Iterable[State | str] | None = None,
         flow: str | None = None,
         order_id: str | None = None,
-        review: bool = False,
+        review: bool | str = False,
         older_than: float | None = None,
         limit: int = 100,
         after: Payment | str | None = None,
-    ) -> list[Payment]:
-        """Return payments, oldest first. One that cannot be read is left out: `status` names it.
+        newest_first: bool = False,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+        hold_ends_before: datetime | None = None,
+        abandoned: bool | None = None,
+        cursor: str | None = None,
+    ) -> Found:
+        """Return payments in the order of their creation, oldest first or `newest_first`.
 
-        `state`, `flow`, `order_id` and `review` (an open one) narrow the list; `older_than`
-        is an age in seconds; `after` is the last payment of the page before. `limit` is 1 to
-        10,000. Raises `InvalidInput`, and `PaymentNotFound` for an `after` that is gone.
+        `state` (one, or a list of several), `flow`, `order_id`, `abandoned` and `review` (True: an
+        open one; or a reason's name) narrow the list. `created_from` belongs to the time,
+        `created_before` does not; `older_than` is an age in seconds. `hold_ends_before`: payments
+        whose money is held, and whose hold ends before that time. Times are aware datetimes.
+
+        One call reads 10,000 records at most and returns at most `limit` (1 to 10,000) payments,
+        perhaps none: while `more` is True, go on with the `cursor` of what it returned and the same
+        arguments. No payment comes twice, however many arrive meanwhile, and none is left out whose
+        state and reviews stay the same. One that changes is listed if it passes the filters when
+        its place is read. `after`, the last payment of a page, goes on like a cursor, for any
+        arguments. One that cannot be read is left out: `status` names it.
+
+        Raises `InvalidInput`, also for a cursor that is garbled or belongs to other arguments, and
+        `PaymentNotFound` for an `after` that is gone.
         """
-        if type(limit) is not int or not 1 <= limit <= _LIST_MAX:
-            raise InvalidInput(f"limit must be a number from 1 to {_LIST_MAX}")
-        if older_than is not None and not _is_age(older_than):
-            raise InvalidInput("older_than must be an age in seconds")
-        if type(review) is not bool:
-            raise InvalidInput("review must be True (an open review) or False")
-        if flow is not None and not isinstance(flow, str):
-            raise InvalidInput("flow must be the name of a flow")
-        to_at_ms = None if older_than is None else self.store.now_ms() - round(older_than * 1000)
-        states = tuple(State) if state is None else (state_named(state),)
-        page = Page(states, review, 0, to_at_ms, max(limit, 100))
-        last = (0, "")
-        if after is not None:
-            place = await self.orders.payment(*place_of(after))
-            last = (place.record.created_at_ms, place.id)
-        if order_id is None:
-            found = await self._listed(page, last, flow, limit)
-        else:
-            found = await self._of_order(check_order_id(order_id), page, last, flow)
-        return [await self._listed_payment(snapshot) for snapshot in found[:limit]]
+        if type(limit) is not int or not 1 <= limit <= SCANNED_MAX:
+            raise InvalidInput(f"limit must be a number from 1 to {SCANNED_MAX}")
+        question = question_of(
+            state=state,
+            flow=flow,
+            order_id=order_id,
+            review=review,
+            older_than=older_than,
+            newest_first=newest_first,
+            created_from=created_from,
+            created_before=created_before,
+            hold_ends_before=hold_ends_before,
+            abandoned=abandoned,
+        )
+        place = await self._place(question, after, cursor)
+        now_ms = self.store.now_ms()
+        page = question.page(now_ms)
+        look = scan if order_id is None else scan_order
+        seen = await look(self.orders, question, page, limit, place)
+        end = seen.next_after
+        return Found(
+            [await self._listed_payment(snapshot) for snapshot in seen.payments],
+            scanned_to=scanned_to(page, end, now_ms),
+            cursor=None if end is None else cursor_of(question, end),
+        )
 
     async def history(self, payment_id: Payment | str) -> tuple[HistoryEntry, ...]:
         """Return what happened to a payment: transitions, operations, reviews, in order.
@@ -187,41 +218,15 @@ class Reader:
         except FlowError:
             return payment_of(snapshot, None, self.store.now_ms())
 
-    async def _of_order(
-        self, order_id: str, page: Page, last: tuple[int, str], flow: str | None
-    ) -> list[Snapshot]:
-        order = await self.orders.load(order_id)
-        found = () if order is None else order.all_payments
-        return [s for s in found if page.has(s.record) and _behind(s, last, flow)]
-
-    async def _listed(
-        self, page: Page, last: tuple[int, str], flow: str | None, limit: int
-    ) -> list[Snapshot]:
-        """Read pages until enough payments pass the filters that no index has."""
-        found: list[Snapshot] = []
-        from_at_ms: int | None = last[0]
-        while len(found) < limit and from_at_ms is not None:
-            page = msgspec.structs.replace(page, from_at_ms=from_at_ms)
-            read = await self.orders.list(page)
-            found.extend(s for s in read.payments if _behind(s, last, flow))
-            last = max([last, *map(_order, read.payments)])
-            if read.next_at_ms == from_at_ms:
-                # More members of one millisecond than a page holds: take a larger page.
-                page = msgspec.structs.replace(page, limit=page.limit * 2)
-            from_at_ms = read.next_at_ms
-        return found
-
-
-def _is_age(value: object) -> bool:
-    return type(value) in {int, float} and 0 <= cast("float", value) < _AGE_MAX_S
-
-
-def _order(snapshot: Snapshot) -> tuple[int, str]:
-    return snapshot.record.created_at_ms, snapshot.id
-
-
-def _behind(snapshot: Snapshot, last: tuple[int, str], flow: str | None) -> bool:
-    return _order(snapshot) > last and flow in (None, snapshot.record.flow)
+    async def _place(
+        self, question: Question, after: Payment | str | None, cursor: str | None
+    ) -> Row | None:
+        """Return the row behind which a list begins, None for its first page."""
+        if cursor is not None:
+            if after is not None:
+                raise InvalidInput("pass after or cursor, not both")
+            return row_in(cursor, question)
+        return None if after is None else row_of(await self.orders.payment(*place_of(after)))
 
 
 def place_of(payment: Payment | str) -> tuple[str, int]:
@@ -230,13 +235,3 @@ def place_of(payment: Payment | str) -> tuple[str, int]:
     Raises `PaymentNotFound` for a text that is no payment id: no store can have it.
     """
     return check_payment_id(payment.id if isinstance(payment, Payment) else payment)
-
-
-def state_named(state: State | str) -> State:
-    """Return a state by its name; raises `InvalidInput` for an unknown name."""
-    try:
-        return State(state if isinstance(state, str) else "")
-    except ValueError:
-        known = ", ".join(State)
-        text = f"there is no state {shown_name(state)}; the states are {known}"
-        raise InvalidInput(text) from None

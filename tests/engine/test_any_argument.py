@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -137,7 +138,13 @@ CASHIER: Final[Mapping[str, Mapping[str, Any]]] = {
         "review": False,
         "older_than": 1.0,
         "limit": 10,
-        "after": "held",
+        "after": None,
+        "newest_first": True,
+        "created_from": datetime(2026, 11, 27, tzinfo=UTC),
+        "created_before": datetime(2026, 11, 28, tzinfo=UTC),
+        "hold_ends_before": datetime(2026, 11, 28, tzinfo=UTC),
+        "abandoned": False,
+        "cursor": None,
     },
     "history": {"payment_id": "held"},
     "why": {"payment_id": "held"},

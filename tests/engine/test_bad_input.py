@@ -279,7 +279,8 @@ async def test_find_narrows_and_continues(shop: Shop) -> None:
     assert len(await shop.cashier.find(flow="native_otp")) == 7
     assert len(await shop.cashier.find(older_than=4)) == 4
     assert [p.id for p in await shop.cashier.find(order_id="mine_3")] == ["mine_3.1"]
-    page, seen = await shop.cashier.find(limit=3), []
+    page = await shop.cashier.find(limit=3)
+    seen: list[cfflow.Payment] = []
     while page:
         seen += page
         page = await shop.cashier.find(limit=3, after=page[-1])

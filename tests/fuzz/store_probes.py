@@ -41,7 +41,8 @@ from cfflow.store.codec import decode_actions, decode_order, encode_actions, enc
 from cfflow.store.protocol import StoredOrder
 from cfflow.testing import FakeClock, MemoryStore
 from cfflow.testing.conformance.helpers import begin
-from cfflow.views.reader import Reader, place_of, state_named
+from cfflow.views.find import state_named
+from cfflow.views.reader import Reader, place_of
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Swap
 from tests.fuzz.gateway_probes import LoopProbe

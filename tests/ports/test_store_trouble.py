@@ -293,11 +293,11 @@ async def test_two_versions_of_the_script_run_side_by_side(
     await other.open()
     order = await changed(orders, await begin(orders), wake_at_ms=1)
     keys, place = store.keys, store.keys.partition(order.id)
-    window = Window(("created",), 0, None, "", 10)
+    window = Window(("created",), limit=10)
     for _ in range(2):
         seeking = ["seek", "-inf", "+inf", 10, 0]
         sought = await other.script([keys.index(place, "created")], seeking)
-        assert [row[0].decode() for row in sought[2]] == [f"{order.id}.1"]
+        assert sought[2][0][0].decode() == f"{order.id}.1"
         assert [member for member, _ in await store.find(window)] == [f"{order.id}.1"]
     await other.aclose()
 

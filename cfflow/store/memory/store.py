@@ -30,6 +30,7 @@ from cfflow.store.protocol import (
     Notified,
     Outcome,
     Overdue,
+    Row,
     StoredOrder,
     Window,
     oldest_share,
@@ -242,14 +243,23 @@ class MemoryStore(MemoryControl):
         """Return how many members each of these indexes has."""
         return {name: len(self._indexes.get(name, {})) for name in indexes}
 
-    async def find(self, window: Window) -> Sequence[tuple[str, int]]:
-        """Return members of indexes with their scores, lowest first."""
+    async def find(self, window: Window) -> Sequence[Row]:
+        """Return members of indexes with their scores, in the order of the window."""
         to_at_ms = float("inf") if window.to_at_ms is None else window.to_at_ms
-        within = self._indexes.get(window.within, {}) if window.within else None
-        rows = [
-            (member, score)
-            for index in window.indexes
-            for member, score in self._indexes.get(index, {}).items()
-            if window.from_at_ms <= score <= to_at_ms and (within is None or member in within)
-        ]
-        return sorted(rows, key=lambda row: (row[1], row[0]))[: window.limit]
+        places = sorted(
+            (
+                (score, member)
+                for index in window.indexes
+                for member, score in self._indexes.get(index, {}).items()
+                if window.from_at_ms <= score <= to_at_ms
+            ),
+            reverse=window.highest_first,
+        )
+        if window.after is not None:
+            after = window.after[::-1]
+            places = [
+                place
+                for place in places
+                if (place < after if window.highest_first else place > after)
+            ]
+        return [(member, score) for score, member in places[: window.limit]]

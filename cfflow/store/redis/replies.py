@@ -150,9 +150,13 @@ def overdue_from(replies: Sequence[Any]) -> Overdue:
     )
 
 
-def members_from(reply: Sequence[Any]) -> list[tuple[str, int]]:
-    """Return the members of a partition's indexes that the script has found, with scores."""
-    return [(text_of(name), ms_of(at)) for name, at in reply[2]]
+def score_of(score: bytes) -> float:
+    """Return a score exactly: whole milliseconds as an int, anything else as it is.
+
+    A list goes on from the score of its last member, so no two scores may become one.
+    """
+    number = float(score)
+    return int(number) if number.is_integer() and abs(number) <= _MS_MAX else number
 
 
 def ms_of(score: bytes) -> int:

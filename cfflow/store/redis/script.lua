@@ -230,29 +230,55 @@ local function notify()
   return { 'ok', now, new and 0 or 1, news and 1 or 0, read(order, order_id) }
 end
 
--- The first rows of one index; of those only that are also in the index `within`, if there is one.
-local function rows_of(key, within, from, to, limit, found)
-  local seen, most = 0, #found + limit
-  local rows
-  repeat
-    rows = call('ZRANGEBYSCORE', key, from, to, 'WITHSCORES', 'LIMIT', seen, limit)
-    for i = 1, #rows, 2 do
-      if #found < most and (not within or call('ZSCORE', within, rows[i])) then
-        found[#found + 1] = { rows[i], rows[i + 1] }
-      end
+-- Whether a name comes before another one, byte by byte: `<` would go by the server's locale.
+local function is_before(name, other)
+  for i = 1, math.min(#name, #other) do
+    local a, b = string.byte(name, i), string.byte(other, i)
+    if a ~= b then
+      return a < b
     end
-    seen = seen + limit
-  until #rows < 2 * limit or #found == most
+  end
+  return #name < #other
 end
 
--- find: KEYS index... [within]     ARGV from_at_ms to_at_ms limit narrowed(1|0)
--- The first members of each index with their scores; narrowed to those of the last key's index. An
--- index of another type has none.
+-- How many members of an index come before this place, or are it (included). Found by halving: any
+-- number of members can have one score.
+local function rank_of(key, score, member, included)
+  local low, high = call('ZCOUNT', key, '-inf', '(' .. score), call('ZCOUNT', key, '-inf', score)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local name = call('ZRANGE', key, middle, middle)[1]
+    if is_before(name, member) or (included and name == member) then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  return low
+end
+
+-- The first rows of one index behind a place, or all first rows if there is none.
+local function rows_of(key, from, to, limit, highest_first, score, member)
+  local first, last = call('ZCOUNT', key, '-inf', '(' .. from), call('ZCOUNT', key, '-inf', to) - 1
+  if highest_first then
+    last = score and math.min(last, rank_of(key, score, member, false) - 1) or last
+    first = math.max(first, last - limit + 1)
+  else
+    first = score and math.max(first, rank_of(key, score, member, true)) or first
+    last = math.min(last, first + limit - 1)
+  end
+  return first <= last and call('ZRANGE', key, first, last, 'WITHSCORES') or {}
+end
+
+-- find: KEYS index...              ARGV from_at_ms to_at_ms limit highest_first(1|0) [score member]
+-- The first members of each index with their scores, the lowest always first in the reply. An index
+-- of another type has none.
 local function find()
-  local from, to, limit, narrowed = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1'
+  local from, to, limit, highest_first, score, member = unpack(ARGV, 2, 7)
   local now, found = now_ms(), {}
-  for i = 1, narrowed and #KEYS - 1 or #KEYS do
-    guarded(rows_of, KEYS[i], narrowed and KEYS[#KEYS], from, to, limit, found)
+  for i, key in ipairs(KEYS) do
+    local rows = guarded(rows_of, key, from, to, tonumber(limit), highest_first == '1', score, member)
+    found[i] = rows or {}
   end
   return { 'ok', now, found }
 end

@@ -27,6 +27,7 @@ from cfflow.store.protocol import (
     Notified,
     Outcome,
     Overdue,
+    Row,
     StoredOrder,
     Window,
     oldest_share,
@@ -36,10 +37,10 @@ from cfflow.store.redis.feed import RedisFeed
 from cfflow.store.redis.keys import PARTITIONS, Keys
 from cfflow.store.redis.ledger import RedisLedger
 from cfflow.store.redis.link import RedisLink
+from cfflow.store.redis.merge import Merge, Place, name_of
 from cfflow.store.redis.replies import (
     committed_from,
     leased_from,
-    members_from,
     notified_from,
     orders_from,
     overdue_from,
@@ -482,25 +483,31 @@ class RedisStore:
         counts = [reply[2] for reply in await self.link.scripts(calls)]
         return {name: sum(each[i] for each in counts) for i, name in enumerate(indexes)}
 
-    async def find(self, window: Window) -> Sequence[tuple[str, int]]:
-        """Return members of indexes with their scores, in one round trip per node.
+    async def find(self, window: Window) -> Sequence[Row]:
+        """Return members of indexes with their scores, in one round trip per node, seldom in more.
 
-        A member of `unreadable` that belongs to no order of its partition is returned with the
-        name of the key.
+        A name that is no text has surrogates for the bytes that are none. Those of `unreadable` are
+        returned as people are to read them, and with the name of the key where they belong to no
+        order of their partition.
         """
+        merge = Merge(window, self.keys.partitions)
+        while wanted := [*merge.wanted()]:
+            calls = [self._find_call(window, merge.share, *part) for part in wanted]
+            replies = await self.link.scripts(calls)
+            merge.take({part[0]: reply[2] for part, reply in zip(wanted, replies, strict=True)})
+        shown = self._placed if UNREADABLE_INDEX in window.indexes else None
+        return [
+            (shown(number, text_of(place[1])) if shown else name_of(place), place[0])
+            for number, place in merge.rows()
+        ]
+
+    def _find_call(
+        self, window: Window, limit: int, partition: int, after: Place | None
+    ) -> tuple[Sequence[str], Sequence[Any]]:
         to = "+inf" if window.to_at_ms is None else window.to_at_ms
-        args = ("find", window.from_at_ms, to, window.limit, int(bool(window.within)))
-        names = [*window.indexes, *([window.within] if window.within else [])]
-        calls = [
-            ([self.keys.index(partition, name) for name in names], args)
-            for partition in range(self.keys.partitions)
-        ]
-        rows = [
-            (self._placed(partition, name) if UNREADABLE_INDEX in names else name, at_ms)
-            for partition, reply in enumerate(await self.link.scripts(calls))
-            for name, at_ms in members_from(reply)
-        ]
-        return sorted(rows, key=lambda row: (row[1], row[0]))[: window.limit]
+        place = () if after is None else (repr(after[0]), after[1])
+        keys = [self.keys.index(partition, name) for name in window.indexes]
+        return keys, ("find", window.from_at_ms, to, limit, int(window.highest_first), *place)
 
 
 def _is_store(name: str) -> str:
