@@ -126,6 +126,9 @@ async def lost_replies(orders: Orders) -> None:
     assert (await orders.store.commit(late)).outcome is Outcome.CONFLICT
     order = await loaded(orders, "order_twice")
     assert await orders.store.defer("order_twice", 1, token=order.token) is None
+    for _ in range(4):
+        # As many are due as are leased: the oldest have their share.
+        await orders.store.lease(1, 1)
     await orders.store.set_aside("order_none.1", token="")
 
 
