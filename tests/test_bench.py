@@ -51,3 +51,17 @@ def test_the_quick_benchmark_prints_every_row_with_sane_numbers() -> None:
     assert together is not None and 200 < number(together["size_b"]) < 5_000
     assert re.search(r"^  inquiries at the gateway +100$", done.stdout, re.MULTILINE)
     assert len(AIM.findall(done.stdout)) == 11
+
+
+def test_the_benchmark_of_find_prints_a_row_for_each_question() -> None:
+    """Each finds what it must in the calls that it must take."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.find", "--orders", "300"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=RUN_S_MAX,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"(\d+) calls +[\d.]+ ms +[\d.]+ ms$", done.stdout, re.MULTILINE) == ["1"] * 6

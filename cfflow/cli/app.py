@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -17,10 +17,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cfflow import HistoryEntry, Payment, State, Why, __version__
+from cfflow import HistoryEntry, Payment, Why, __version__
 from cfflow.cashfree import facts
 from cfflow.cli import emulator as cli_emulator
 from cfflow.cli import feed as cli_feed
+from cfflow.cli import listing as cli_listing
 from cfflow.cli import operator as cli_operator
 from cfflow.cli import store as cli_store
 from cfflow.cli import worker as cli_worker
@@ -55,14 +56,7 @@ app.add_typer(cli_worker.app)
 app.add_typer(cli_operator.app)
 app.add_typer(cli_feed.app)
 app.add_typer(cli_store.app)
-
-_STYLES: Final = {
-    "captured": "green",
-    "voided": "cyan",
-    "failed": "red",
-    "authorized": "yellow",
-    "otp_pending": "magenta",
-}
+app.add_typer(cli_listing.app)
 
 
 def run() -> None:
@@ -105,47 +99,6 @@ def demo() -> None:
     from cfflow.demo.scenes import play
 
     sys.exit(play(Console(highlight=False)))
-
-
-@app.command(name="list")
-def list_(
-    state: Annotated[State | None, typer.Option(help="Only this state.")] = None,
-    flow: Annotated[str | None, typer.Option(help="Only this flow.")] = None,
-    order: Annotated[str | None, typer.Option(help="Only this order.")] = None,
-    review: Annotated[
-        bool, typer.Option("--review", help="Only payments with an open review.")
-    ] = False,
-    older_than: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Only payments of this age.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
-    after: Annotated[
-        str | None, typer.Option(metavar="ID", help="Continue after this payment.")
-    ] = None,
-    redis_url: RedisUrl = None,
-    as_json: AsJson = False,
-) -> None:
-    """List payments, oldest first."""
-
-    async def read() -> list[Payment]:
-        async with open_reader(redis_url) as reader:
-            return await reader.find(
-                state=state,
-                flow=flow,
-                order_id=order,
-                review=review,
-                older_than=older_than,
-                limit=limit,
-                after=after,
-            )
-
-    payments = wait(read())
-    if as_json:
-        print_json([payment.as_dict() for payment in payments])
-    elif payments:
-        console().print(_table(payments))
-    else:
-        print("No payments.")
 
 
 @app.command()
@@ -265,31 +218,6 @@ def _diagnosis(findings: list[Finding]) -> Table:
         verdict, style = verdicts[finding.verdict]
         grid.add_row(cell(verdict, style=style), cell(finding.subject), cell(finding.detail))
     return grid
-
-
-def _table(payments: list[Payment]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("PAYMENT", "STATE", "AMOUNT", "FLOW", "AGE", "OPEN", "REVIEW"):
-        table.add_column(name, justify="right" if name in {"AMOUNT", "AGE"} else "left")
-    for payment in payments:
-        table.add_row(
-            cell(payment.id, overflow="fold"),
-            cell(payment.state.value, style=_STYLES.get(payment.state.value, "")),
-            cell(payment.money),
-            cell(payment.flow),
-            _age(payment.created_at),
-            "" if payment.operation is None else payment.operation.step.value,
-            cell(", ".join(payment.review), style="red"),
-        )
-    return table
-
-
-def _age(since: datetime) -> str:
-    seconds = max(0, int((datetime.now(UTC) - since).total_seconds()))
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
 
 
 def _as_text(value: object) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import unicodedata
 from collections.abc import Iterator
@@ -180,6 +182,15 @@ def test_json_is_valid_and_no_text_acts(shop: Till, name: str, tmp_path: Path) -
     documents = done.stdout.splitlines() if is_lines else [done.stdout]
     texts = strings_of([json.loads(text) for text in documents])
     assert any(EVIL in text for text in texts) is (name not in WITHOUT)
+
+
+def test_csv_is_valid_and_no_text_acts(shop: Till, tmp_path: Path) -> None:
+    """A text of others is one cell of one line."""
+    done = shop.run(*ready(shop, "list", tmp_path), "--csv")
+    assert acting(done.stdout + done.stderr) == []
+    assert SHOWN in done.stdout
+    rows = [*csv.DictReader(io.StringIO(done.stdout))]
+    assert all(None not in {*row, *row.values()} for row in rows)
 
 
 def strings_of(value: Any) -> set[str]:
