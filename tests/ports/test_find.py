@@ -230,13 +230,14 @@ def test_find_lists_what_a_plain_list_has_on_a_cluster(
 async def test_more_payments_of_one_millisecond_than_a_partition_is_asked_for(
     redis_url: str, newest_first: bool
 ) -> None:
-    """In one partition and in all; none is lost, none comes twice."""
+    """In one partition and in all, unequally many by state; none is lost, none comes twice."""
     store = RedisStore(redis_url)
     await store.open()
     home = [name for name in map("order_{}".format, range(9_000)) if store.keys.partition(name) < 1]
     others = [f"other_{number}" for number in range(70)]
-    for name in [*home[:90], *others]:
-        await begin(Orders(store), name, created_at_ms=START_MS)
+    for number, name in enumerate([*home[:90], *others]):
+        state = State.FAILED if number % 5 == 0 else State.CREATED
+        await begin(Orders(store), name, created_at_ms=START_MS, state=state)
     reader = Reader(store, Catalog())
     wanted = sorted((f"{name}.1" for name in [*home[:90], *others]), reverse=newest_first)
     for limit in (1, 40, 159, 160, 1_000):
@@ -344,6 +345,23 @@ async def test_a_whole_page_of_what_cannot_be_read_costs_no_more(redis_url: str)
             pages = await all_pages(reader, 2, {"newest_first": newest_first})
         found = ids([payment for page in pages for payment in page])
         assert found == [each for _, each in sorted(wanted, reverse=newest_first)]
+    await store.aclose()
+
+
+async def test_a_score_that_is_no_time_is_a_place_like_others(redis_url: str) -> None:
+    """A list goes on behind it exactly, and neither stops there nor comes back."""
+    store = RedisStore(redis_url, partitions=1)
+    await store.open()
+    for number, score in enumerate(["1.25", "1.5", "1", "1e300", "2e300", "inf"]):
+        await begin(Orders(store), f"order_{number}", created_at_ms=START_MS)
+        key = store.keys.index(0, State.CREATED)
+        await store.link.command("ZADD", key, score, f"order_{number}.1")
+    reader = Reader(store, Catalog())
+    wanted = [f"order_{number}.1" for number in (2, 0, 1, 3, 4, 5)]
+    for newest_first in (False, True):
+        pages = await all_pages(reader, 1, {"newest_first": newest_first})
+        found = ids([payment for page in pages for payment in page])
+        assert found == sorted(wanted, key=wanted.index, reverse=newest_first)
     await store.aclose()
 
 
