@@ -55,6 +55,11 @@ _COLUMNS: Final = (
     "failure",
     "created_at",
     "updated_at",
+    "authorized_at",
+    "captured_at",
+    "method",
+    "bank_reference",
+    "abandoned",
 )
 
 #: What makes a spreadsheet calculate a cell instead of showing it, in wide forms too.
@@ -194,6 +199,8 @@ def _csv_text(value: object) -> str:
     match value:
         case None:
             return ""
+        case bool():
+            return str(value).lower()
         case datetime():
             return _shown_time(value)
         case tuple():

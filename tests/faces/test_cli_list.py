@@ -154,6 +154,8 @@ def test_csv_has_a_line_of_names_and_one_for_each_payment(till: Till) -> None:
     assert (room["id"], room["state"], room["flow"]) == ("room.1", "captured", "preauth")
     assert (room["amount"], room["captured_amount"]) == ("500.00", "420.50")
     assert room["created_at"].endswith("+05:30")
+    assert room["captured_at"].endswith("+05:30")
+    assert (room["method"], room["abandoned"]) == ("card", "false")
     assert (rows[0]["cf_payment_id"], rows[0]["hold_expires_at"], rows[0]["review"]) == ("", "", "")
     assert rows[ORDERS.index("broken")]["failure"] != ""
     empty = till.run("list", "--csv", "--review").stdout
@@ -196,4 +198,4 @@ def test_a_cell_with_a_comma_or_a_quote_is_quoted(till: Till) -> None:
 
     with redirect_stdout(io.StringIO()) as printed:
         _print_csv([Odd()])  # type: ignore[list-item]  # it has every field
-    assert [*csv.reader(io.StringIO(printed.getvalue()))][1] == ['a,"b"'] * 14
+    assert [*csv.reader(io.StringIO(printed.getvalue()))][1] == ['a,"b"'] * 19
