@@ -1,12 +1,16 @@
-"""Which event loops the tests of real sockets run on."""
+"""Fixtures for the ports: a store on an empty server, and the event loops of real sockets."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from importlib.util import find_spec
 
 import pytest
+
+from cfflow.store.orders import Orders
+from cfflow.store.redis.store import RedisStore
+from tests.engine.shop import Shop, open_shop
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -25,3 +29,31 @@ def pytest_asyncio_loop_factories(
 
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.fixture
+def url(redis_url: str) -> str:
+    """Where the store is; a module that tries other servers too has a fixture of its own."""
+    return redis_url
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[RedisStore]:
+    """An open store on an empty server."""
+    opened = RedisStore(url)
+    await opened.open()
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+def orders(store: RedisStore) -> Orders:
+    """Its orders."""
+    return Orders(store)
+
+
+@pytest.fixture
+async def shop(url: str) -> AsyncIterator[Shop]:
+    """A shop whose payments live on an empty server."""
+    async with open_shop(store=RedisStore(url)) as opened:
+        yield opened

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,6 @@ def budget(ledger: Ledger) -> Budget:
 def url(request: pytest.FixtureRequest) -> str:
     """Valkey, Redis, and a cluster."""
     return str(request.getfixturevalue(request.param))
-
-
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[RedisStore]:
-    """An open store there."""
-    opened = RedisStore(url)
-    await opened.open()
-    yield opened
-    await opened.aclose()
 
 
 @pytest.fixture

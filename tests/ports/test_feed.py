@@ -52,15 +52,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[RedisStore]:
-    """An open store on an empty server."""
-    opened_store = RedisStore(redis_url)
-    await opened_store.open()
-    yield opened_store
-    await opened_store.aclose()
-
-
 @pytest.fixture(params=URLS)
 async def anywhere(request: pytest.FixtureRequest) -> AsyncIterator[RedisStore]:
     """An open store on an empty server, and one on an empty cluster."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,9 @@ from tests.ports.servers import Cluster, Server, valkey_binary
 
 
 @pytest.fixture
-async def store(cluster_url: str) -> AsyncIterator[RedisStore]:
-    """An open store on an empty cluster, named by a plain URL of one node."""
-    opened = RedisStore(cluster_url)
-    await opened.open()
-    yield opened
-    await opened.aclose()
-
-
-@pytest.fixture
-def orders(store: RedisStore) -> Orders:
-    """Its orders."""
-    return Orders(store)
+def url(cluster_url: str) -> str:
+    """A plain URL of one node of an empty cluster."""
+    return cluster_url
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ newer version wrote is shown, and never written.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from cfflow.store.orders import Listed, Orders, Page
 from cfflow.store.protocol import Outcome, Window
 from cfflow.store.redis.store import RedisStore
 from cfflow.store.retention import Retention
-from tests.engine.shop import OTP, Shop, card, open_shop
+from tests.engine.shop import OTP, Shop, card
 from tests.engine.signing import SUCCESS, event, signed
 from tests.ports.orders_kit import FLOW, a_plan, a_record, begin, changed, contents, ids, loaded
 from tests.ports.shop_kit import redis_of
@@ -30,28 +30,6 @@ from tests.ports.shop_kit import redis_of
 HEAD_B = 17
 
 UNREADABLE = "unreadable"
-
-
-@pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[RedisStore]:
-    """An open store on an empty server."""
-    opened = RedisStore(redis_url)
-    await opened.open()
-    yield opened
-    await opened.aclose()
-
-
-@pytest.fixture
-def orders(store: RedisStore) -> Orders:
-    """Its orders."""
-    return Orders(store)
-
-
-@pytest.fixture
-async def shop(redis_url: str) -> AsyncIterator[Shop]:
-    """A shop whose payments live on an empty server."""
-    async with open_shop(store=RedisStore(redis_url)) as opened:
-        yield opened
 
 
 async def value_of(store: RedisStore, order_id: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -27,22 +26,6 @@ from tests.ports.servers import Server
 from tests.ports.shop_kit import redis_of
 
 OLD = {"state": State.FAILED, "created_at_ms": 1, "updated_at_ms": 1, "wake_at_ms": None}
-
-
-@pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[RedisStore]:
-    """An open store on an empty server."""
-    opened = RedisStore(redis_url)
-    await opened.open()
-    yield opened
-    await opened.aclose()
-
-
-@pytest.fixture
-async def shop(redis_url: str) -> AsyncIterator[Shop]:
-    """A shop whose payments live on an empty server."""
-    async with open_shop(store=RedisStore(redis_url)) as opened:
-        yield opened
 
 
 async def named(store: RedisStore | MemoryStore) -> list[str]:

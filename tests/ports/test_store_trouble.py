@@ -45,21 +45,6 @@ SECRET = "correct-horse-battery"
 
 
 @pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[RedisStore]:
-    """An open store on an empty server."""
-    opened = RedisStore(redis_url)
-    await opened.open()
-    yield opened
-    await opened.aclose()
-
-
-@pytest.fixture
-def orders(store: RedisStore) -> Orders:
-    """Its orders."""
-    return Orders(store)
-
-
-@pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server of this test alone, which keeps its data."""
     with running(Server(valkey_binary(), tmp_path / "own", "--appendonly", "yes")) as started:
