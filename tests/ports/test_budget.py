@@ -369,6 +369,7 @@ from cfflow.limits.budget import Budget, limits_of
 from cfflow.store.redis.store import RedisStore
 
 async def main(url, entered, wanted):
+    input("ready\\n")
     store = RedisStore(url)
     await store.open()
     budget = Budget(limits_of("production", {"fetch_payment": 1300}), store.ledger())
@@ -382,20 +383,29 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def process(url: str, entered: int, wanted: int) -> int:
-    """Call in another process, ask for permits there, and return how many it got."""
+def process(url: str, entered: int, wanted: int) -> subprocess.Popen[str]:
+    """Return another process once it waits: permits come back while it starts."""
     command = [sys.executable, "-c", PROCESS, url, str(entered), str(wanted)]
-    return int(subprocess.check_output(command, text=True, timeout=60))
+    started = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "ready\n"
+    return started
+
+
+def permits(process: subprocess.Popen[str]) -> int:
+    """Let it call and ask for permits, and return how many it got."""
+    return int(process.communicate("go\n", timeout=60)[0])
 
 
 async def test_processes_share_one_budget(store: RedisStore, url: str) -> None:
     """Of 1300 a minute 70 may be granted at once, to all of them together."""
     budget = Budget(limits_of("production", {"fetch_payment": 1300}), store.ledger())
-    assert await budget.room(ONE, 45) == 45
-    assert await asyncio.to_thread(process, url, 0, 60) == 25
-    budget.give_back()
-    await budget.aclose()
-    assert await asyncio.to_thread(process, url, 1300, 60) == 0
+    with process(url, 0, 60) as one, process(url, 1300, 60) as other:
+        assert await budget.room(ONE, 45) == 45
+        assert await asyncio.to_thread(permits, one) == 25
+        budget.give_back()
+        await budget.aclose()
+        assert await asyncio.to_thread(permits, other) == 0
 
 
 async def test_the_checkouts_calls_are_reported_within_seconds(store: RedisStore) -> None:
