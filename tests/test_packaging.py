@@ -348,6 +348,21 @@ def test_make_gets_uv_s_hashes_from_the_lock() -> None:
     assert entry.count("--hash") > 10
 
 
+def test_make_lets_python_keep_what_it_has_compiled() -> None:
+    """Whatever the machine says: hundreds of processes would compile every module again."""
+    makefile = 'include Makefile\nshown:\n\t@echo "[$$PYTHONDONTWRITEBYTECODE]"\n'
+    done = subprocess.run(
+        [shutil.which("make") or "make", "--silent", "--file", "-", "shown"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        input=makefile,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
 def test_the_lock_names_no_place() -> None:
     """Neither a URL nor a registry's host: it works behind any mirror."""
     text = LOCK.read_text()
