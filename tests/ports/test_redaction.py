@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import pickle
 import re
 import signal
@@ -60,6 +61,8 @@ from cfflow.store.protocol import Store
 from cfflow.testing import MemoryStore
 from tests.ports.gateway_kit import RawGateway, Reply, Sent, a_gateway, answer, hang, reset
 
+#: Where the tests' own code is. The checkout may lie in a folder of the same name.
+TESTS = f"{Path(__file__).parents[1]}{os.sep}"
 NUMBER = "4576238912771450"
 CVV = "8642"
 OTP = "91827364"
@@ -235,7 +238,7 @@ def shown_by(error: BaseException) -> dict[str, str]:
         locals_max_string=1_000_000,
     )
     frames = [frame for stack in trace.stacks for frame in stack.frames]
-    ours = [frame for frame in frames if "/tests/" not in frame.filename]
+    ours = [frame for frame in frames if not frame.filename.startswith(TESTS)]
     return {
         "traceback": "".join(plain.format()),
         "structlog and rich": "\n".join(f"{frame.name} {frame.locals}" for frame in ours),
@@ -247,7 +250,7 @@ def _drop_test_frames(trace: traceback.TracebackException | None, seen: set[int]
     if trace is None or id(trace) in seen:
         return
     seen.add(id(trace))
-    kept = [frame for frame in trace.stack if "/tests/" not in frame.filename]
+    kept = [frame for frame in trace.stack if not frame.filename.startswith(TESTS)]
     trace.stack[:] = kept
     for inner in (trace.__cause__, trace.__context__, *(trace.exceptions or ())):
         _drop_test_frames(inner, seen)
