@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -15,6 +17,39 @@ from tests.ports.servers import (
     running,
     valkey_binary,
 )
+
+TESTS: Final = Path(__file__).parent
+#: The files that take longest, longest first. A worker takes a file at a time: were one of these
+#: begun late, the others would be idle while it ends.
+LONGEST: Final = (
+    "fuzz/test_fuzz.py",
+    "sim/test_mutations.py",
+    "sim/test_simulation.py",
+    "ports/test_store_conformance.py",
+    "crash/test_crash_matrix.py",
+    "faces/test_pytest_plugin_runs.py",
+    "faces/test_cli.py",
+    "test_packaging.py",
+    "faces/test_cli_recovery.py",
+    "engine/test_retention.py",
+    "crash/test_chaos.py",
+    "crash/test_process_races.py",
+    "faces/test_guides.py",
+    "faces/test_sync.py",
+    "ports/test_embedded_private.py",
+    "engine/test_log_failures.py",
+    "test_tidy.py",
+    "core/test_schedule.py",
+    "ports/test_feed.py",
+    "ports/test_embedded.py",
+    "faces/test_cli_feed.py",
+)
+_PLACES: Final = {TESTS / name: place for place, name in enumerate(LONGEST)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; xdist hands files out in this order."""
+    items.sort(key=lambda item: _PLACES.get(item.path, len(LONGEST)))
 
 
 def pytest_collection_finish() -> None:
