@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.trees import Trees
+
 PACKAGE = Path(__file__).parents[1] / "cfflow"
 
 #: The rooms and modules of cfflow, bottom first. Each imports what stands before it, and itself;
@@ -116,7 +118,7 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-TREES = {name_of(path): ast.parse(path.read_bytes()) for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = Trees({name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))})
 
 
 def part_of(module: str) -> str:

@@ -12,6 +12,9 @@ from typing import Final
 
 import pytest
 
+from tests.conftest import LONGEST
+from tests.trees import Trees
+
 ROOT: Final = Path(__file__).parents[1]
 
 MODULE_LINES_MAX: Final = 600
@@ -77,12 +80,13 @@ SOURCES: Final = {
     for name, path in FILES.items()
     if path.suffix in TEXTS or name in ENTRANCES or name == "requirements.lock"
 }
-TREES: Final = {
-    name: ast.parse(text)
-    for name, text in SOURCES.items()
+MODULES: Final = {
+    name: path
+    for name, path in FILES.items()
     if name.endswith(".py") and name.partition("/")[0] in CODE
 }
-LIBRARY: Final = {name: tree for name, tree in TREES.items() if name.startswith("cfflow/")}
+TREES: Final = Trees(MODULES)
+LIBRARY: Final = Trees({n: path for n, path in MODULES.items() if n.startswith("cfflow/")})
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -333,3 +337,8 @@ def test_every_example_is_shown_to_readers() -> None:
     """An example that no page names is an example that nobody finds."""
     pages = "".join(text for name, text in SOURCES.items() if name.endswith(".md"))
     nothing(name for name in TREES if name.startswith("examples/") and name not in pages)
+
+
+def test_the_files_that_are_begun_first_are_there() -> None:
+    """A file that has another name now would be begun late, and nobody would notice."""
+    nothing(name for name in LONGEST if f"tests/{name}" not in FILES)
