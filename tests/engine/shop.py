@@ -92,15 +92,17 @@ class Shop:
         )
         return order_id, made.payment_session_id
 
-    async def at_otp(self, amount: str = "170.00", flow: str = "native_otp") -> tuple[Payment, str]:
+    async def at_otp(
+        self, amount: str = "170.00", flow: str = "native_otp", *, hold: bool = False
+    ) -> tuple[Payment, str]:
         """Return a payment whose customer is asked for the OTP, and its session."""
-        order_id, session = await self.order(amount, hold=flow == "preauth")
+        order_id, session = await self.order(amount, hold=hold or flow == "preauth")
         payment = await self.cashier.start(flow, order_id=order_id, amount=amount)
         return await self.cashier.pay(payment, session, card()), session
 
-    async def held(self, amount: str = "170.00") -> Payment:
+    async def held(self, amount: str = "170.00", flow: str = "preauth") -> Payment:
         """Return a payment whose money the bank holds."""
-        payment, _ = await self.at_otp(amount, "preauth")
+        payment, _ = await self.at_otp(amount, flow, hold=True)
         return await self.cashier.submit_otp(payment, OTP)
 
     def fault(self, call: Any, kind: Any, **rest: Any) -> None:

@@ -72,14 +72,6 @@ async def far_shop(proxy: Proxy, flow: Path) -> AsyncIterator[Shop]:
         yield opened
 
 
-async def hold(shop: Shop) -> Payment:
-    """Return a payment of the flow with the short limit whose money the bank holds."""
-    order_id, session = await shop.order(hold=True)
-    payment = await shop.cashier.start("hasty", order_id=order_id, amount="170.00")
-    paying = await shop.cashier.pay(payment, session, card())
-    return await shop.cashier.submit_otp(paying, OTP)
-
-
 async def capturing(shop: Shop, held: Payment) -> asyncio.Task[Payment]:
     """Begin a capture; return when the bank has taken the money and answers only later."""
     shop.fault("authorize", "delay_after", delay_s=0.5)
@@ -126,7 +118,7 @@ def captures(shop: Shop, held: Payment) -> int:
 
 async def test_a_restart_in_the_middle_of_a_step_is_not_noticed(shop: Shop, server: Server) -> None:
     """Killed between the call and its outcome, and back from its append-only file."""
-    held = await hold(shop)
+    held = await shop.held(flow="hasty")
     step = await capturing(shop, held)
     await asyncio.to_thread(server.restart)
     captured = await step
@@ -138,7 +130,7 @@ async def test_a_script_lost_in_the_middle_of_a_step_is_sent_again(
     shop: Shop, server: Server
 ) -> None:
     """NOSCRIPT for the outcome: no second inquiry and no second call."""
-    held = await hold(shop)
+    held = await shop.held(flow="hasty")
     step = await capturing(shop, held)
     asked = shop.performed("fetch_payment")
     server.run("SCRIPT", "FLUSH")
@@ -148,7 +140,7 @@ async def test_a_script_lost_in_the_middle_of_a_step_is_sent_again(
 
 async def test_a_server_that_loads_its_data_is_waited_for(shop: Shop, server: Server) -> None:
     """LOADING is not an answer to a commit, but it passes."""
-    held = await hold(shop)
+    held = await shop.held(flow="hasty")
     for i in range(60):
         # Longer than what it loads between two looks at its connections.
         server.run("SET", f"ballast{i}", os.urandom(2_000))
@@ -211,7 +203,7 @@ async def test_an_outcome_that_cannot_be_written_down_is_found_later(
     far_shop: Shop, server: Server, fails: Fails
 ) -> None:
     """The money moved: the error reports that it may have, and the step stays open."""
-    held = await hold(far_shop)
+    held = await far_shop.held(flow="hasty")
     step = await capturing(far_shop, held)
     mend = await fails(server)
     with pytest.raises(StoreUnavailable) as failed:
@@ -227,7 +219,7 @@ async def test_a_step_that_cannot_be_written_down_is_not_sent(
     far_shop: Shop, server: Server, fails: Fails
 ) -> None:
     """No money moves, and when the server works again, the same call succeeds."""
-    held = await hold(far_shop)
+    held = await far_shop.held(flow="hasty")
     mend = await fails(server)
     with pytest.raises(StoreUnavailable) as failed:
         await far_shop.cashier.capture(held)
@@ -247,7 +239,7 @@ async def test_a_step_whose_commits_are_cut_off_is_done_once(
     far_shop: Shop, proxy: Proxy, what: str, times: int
 ) -> None:
     """It is unknown whether it was stored: it is sent again under its token, and stored once."""
-    held = await hold(far_shop)
+    held = await far_shop.held(flow="hasty")
     setattr(proxy, what, times)
     captured = await far_shop.cashier.capture(held)
     assert (captured.state, captured.version) == (State.CAPTURED, held.version + 2)
@@ -259,7 +251,7 @@ async def test_an_outcome_whose_commit_is_cut_off_is_in_once(
     far_shop: Shop, proxy: Proxy, what: str
 ) -> None:
     """The same after the call as before it."""
-    held = await hold(far_shop)
+    held = await far_shop.held(flow="hasty")
     step = await capturing(far_shop, held)
     setattr(proxy, what, 2)
     captured = await step
@@ -272,7 +264,7 @@ async def test_a_step_whose_commit_never_gets_an_answer_is_not_sent(
     far_shop: Shop, server: Server, proxy: Proxy, what: str
 ) -> None:
     """It may be in the store: then an inquiry finds it there, and it is sent once."""
-    held = await hold(far_shop)
+    held = await far_shop.held(flow="hasty")
     setattr(proxy, what, 1_000)
     with pytest.raises(StoreUnavailable) as failed:
         await far_shop.cashier.capture(held)
@@ -289,7 +281,7 @@ async def test_an_outcome_whose_commit_never_gets_an_answer_is_found_later(
     far_shop: Shop, proxy: Proxy, what: str
 ) -> None:
     """The error reports that the money may have moved; it has moved, once."""
-    held = await hold(far_shop)
+    held = await far_shop.held(flow="hasty")
     step = await capturing(far_shop, held)
     setattr(proxy, what, 1_000)
     with pytest.raises(StoreUnavailable) as failed:
@@ -310,7 +302,7 @@ async def test_a_step_that_a_failover_lost_while_it_ran_is_recovered(
     with running(Server(server.binary, tmp_path / "next")) as successor:
         await asyncio.to_thread(successor.follow, server)
         async with open_shop(store=skipping_store(proxy.url), flows=[flow]) as shop:
-            held = await hold(shop)
+            held = await shop.held(flow="hasty")
             await until(lambda: successor.run("DBSIZE") == server.run("DBSIZE"))
             successor.lead()
             step = await capturing(shop, held)

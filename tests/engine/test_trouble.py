@@ -174,10 +174,7 @@ async def test_a_gateway_that_hangs_is_given_up_at_the_time_limit(tmp_path: Any)
         'name = "hasty"\ncapture = "manual"\nmethods = ["card"]\n[pay]\ntimeout_s = 0.3\n'
     )
     async with open_shop(flows=[flow]) as shop:
-        order_id, session = await shop.order(hold=True)
-        payment = await shop.cashier.start("hasty", order_id=order_id)
-        paying = await shop.cashier.pay(payment, session, card())
-        held = await shop.cashier.submit_otp(paying, OTP)
+        held = await shop.held(flow="hasty")
         shop.fault("authorize", "delay_after", delay_s=5)
         began = asyncio.get_running_loop().time()
         with pytest.raises(OutcomeUnknown):

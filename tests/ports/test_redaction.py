@@ -404,15 +404,24 @@ async def broken(
     cashier: Orchestrator, gateway: RawGateway, step: str, trouble: Reply, order_id: str
 ) -> BaseException:
     """Drive one payment into trouble at this step, and return what was raised."""
-    started = await cashier.start("quick_otp", order_id=order_id)
-    if step == "submit":
-        gateway.reply = OTP_PAGE
-        started = await cashier.pay(started, SESSION, a_card())
-        assert started.state is State.OTP_PENDING
+    started = await before(cashier, gateway, step, order_id)
     gateway.reply = trouble
     with pytest.raises(CfflowError) as caught:
         await step_of(cashier, step, started)
     return caught.value
+
+
+async def before(
+    cashier: Orchestrator, gateway: RawGateway, step: str, order_id: str = "order_1"
+) -> Payment:
+    """Return a payment whose next step is this one."""
+    started = await cashier.start("quick_otp", order_id=order_id)
+    if step == "pay":
+        return started
+    gateway.reply = OTP_PAGE
+    paying = await cashier.pay(started, SESSION, a_card())
+    assert paying.state is State.OTP_PENDING
+    return paying
 
 
 async def step_of(cashier: Orchestrator, step: str, payment: Payment) -> Payment:
@@ -449,9 +458,7 @@ async def test_a_step_that_is_cancelled_shows_no_secret(
         a_gateway(OTP_PAGE) as gateway,
         a_cashier(gateway.base_url, tmp_path, output.log) as cashier,
     ):
-        payment = await cashier.start("quick_otp", order_id="order_1")
-        if step == "submit":
-            payment = await cashier.pay(payment, SESSION, a_card())
+        payment = await before(cashier, gateway, step)
         gateway.reply = hang
         gateway.asked.clear()
         task = asyncio.create_task(step_of(cashier, step, payment))
@@ -474,9 +481,7 @@ async def test_a_step_on_a_closed_orchestrator_shows_no_secret(
         a_gateway(OTP_PAGE) as gateway,
         a_cashier(gateway.base_url, tmp_path, output.log) as cashier,
     ):
-        payment = await cashier.start("quick_otp", order_id="order_1")
-        if step == "submit":
-            payment = await cashier.pay(payment, SESSION, a_card())
+        payment = await before(cashier, gateway, step)
         await cashier.gateway.aclose()
         with pytest.raises(GatewayUnavailable) as caught:
             await step_of(cashier, step, payment)

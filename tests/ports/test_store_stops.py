@@ -48,14 +48,6 @@ async def shop(valkey_server: Server, redis_url: str, tmp_path: Path) -> AsyncIt
         yield opened
 
 
-async def hold(shop: Shop) -> Payment:
-    """Return a payment of the flow above whose money the bank holds."""
-    order_id, session = await shop.order(hold=True)
-    payment = await shop.cashier.start("hasty", order_id=order_id, amount="170.00")
-    paying = await shop.cashier.pay(payment, session, card())
-    return await shop.cashier.submit_otp(paying, OTP)
-
-
 async def refused_as_paused(step: Awaitable[object], gate: str) -> None:
     """Make a step that a gate stops; the error has the gate, and who closed it and why."""
     with pytest.raises(Paused) as paused:
@@ -106,7 +98,7 @@ async def test_a_closed_gate_costs_no_round_trip(shop: Shop, valkey_server: Serv
 async def test_the_pay_gate_stops_nothing_else(shop: Shop) -> None:
     """Who has begun may end: starts, OTPs, captures and voids go on."""
     paying, _ = await shop.at_otp()
-    first, second = await hold(shop), await hold(shop)
+    first, second = await shop.held(flow="hasty"), await shop.held(flow="hasty")
     await shop.cashier.pause("pay", **ALICE)
     assert (await shop.cashier.submit_otp(paying, OTP)).state is State.CAPTURED
     assert (await shop.cashier.capture(first)).state is State.CAPTURED
@@ -118,7 +110,7 @@ async def test_a_closed_auto_gate_stops_a_workers_own_voids(
     shop: Shop, valkey_server: Server
 ) -> None:
     """An abandoned hold waits; opened, the worker releases it."""
-    held = await hold(shop)
+    held = await shop.held(flow="hasty")
     await shop.cashier.abandon(held)
     worker = Worker(shop.cashier)
     await shop.cashier.pause("auto", **ALICE)
@@ -136,7 +128,7 @@ async def test_a_closed_auto_gate_stops_a_workers_own_captures_and_no_persons(
     shop: Shop, valkey_server: Server
 ) -> None:
     """A hold that lapses soon waits; a caller's own capture goes on."""
-    first, second = await hold(shop), await hold(shop)
+    first, second = await shop.held(flow="hasty"), await shop.held(flow="hasty")
     worker = Worker(shop.cashier)
     await shop.cashier.pause("auto", **ALICE)
     await pass_time(shop, valkey_server, 6_000)
@@ -152,7 +144,7 @@ async def test_a_closed_auto_gate_stops_a_workers_own_captures_and_no_persons(
 
 async def test_a_closed_resend_gate_stops_resends(shop: Shop, valkey_server: Server) -> None:
     """A worker's and a person's: the lost capture stays open; opened, it is sent again once."""
-    held = await hold(shop)
+    held = await shop.held(flow="hasty")
     shop.fault("authorize", "lost_before")
     with pytest.raises(OutcomeUnknown):
         await shop.cashier.capture(held)
@@ -172,7 +164,7 @@ async def test_a_closed_resend_gate_stops_resends(shop: Shop, valkey_server: Ser
 
 async def test_the_auto_gate_does_not_stop_resends(shop: Shop, valkey_server: Server) -> None:
     """What a person has asked for is sent again by a worker."""
-    held = await hold(shop)
+    held = await shop.held(flow="hasty")
     shop.fault("authorize", "lost_before")
     with pytest.raises(OutcomeUnknown):
         await shop.cashier.capture(held)
@@ -208,7 +200,7 @@ async def test_after_flushall_starts_and_steps_are_refused(
     cashier = shop.cashier
     order_id, session = await shop.order()
     payment = await cashier.start("native_otp", order_id=order_id, amount="170.00")
-    (paying, _), held = await shop.at_otp(), await hold(shop)
+    (paying, _), held = await shop.at_otp(), await shop.held(flow="hasty")
     calls = ("pay", "authenticate", "authorize")
     sent = [shop.received(call) for call in calls]
     valkey_server.run("FLUSHALL")
@@ -238,7 +230,7 @@ async def test_a_store_that_another_process_began_anew_is_refused_too(
     shop: Shop, valkey_server: Server, redis_url: str
 ) -> None:
     """It has the same place and another name; what the other process began is not touched."""
-    cashier, held = shop.cashier, await hold(shop)
+    cashier, held = shop.cashier, await shop.held(flow="hasty")
     old = await cashier.start("native_otp", order_id="order_both")
     valkey_server.run("FLUSHALL")
     async with open_timed_shop(redis_url) as anew:
@@ -267,7 +259,7 @@ async def test_a_step_that_is_on_its_way_when_the_store_is_flushed_may_have_move
     shop: Shop, valkey_server: Server
 ) -> None:
     """Its answer cannot be stored: the caller must not take it for a step that was not sent."""
-    held = await hold(shop)
+    held = await shop.held(flow="hasty")
     shop.fault("authorize", "delay_after", delay_s=0.5)
     step = asyncio.create_task(shop.cashier.capture(held))
     await until(lambda: shop.performed("authorize"))
