@@ -63,6 +63,7 @@ from tests.ports.gateway_kit import RawGateway, Reply, Sent, a_gateway, answer, 
 
 #: Where the tests' own code is. The checkout may lie in a folder of the same name.
 TESTS = f"{Path(__file__).parents[1]}{os.sep}"
+CFFLOW = f"{Path(cfflow.__file__).parent}{os.sep}"
 NUMBER = "4576238912771450"
 CVV = "8642"
 OTP = "91827364"
@@ -557,7 +558,7 @@ class _Exposing(logging.Handler):
             print(text, file=self.text)
         frame = sys._getframe()
         while frame := frame.f_back:  # type: ignore[assignment]  # None ends the loop
-            if "/cfflow/" in frame.f_code.co_filename and "/tests/" not in frame.f_code.co_filename:
+            if frame.f_code.co_filename.startswith(CFFLOW):
                 found = dict(frame.f_locals)
                 print(frame.f_code.co_qualname, repr(found), pretty_repr(found), file=self.text)
 
