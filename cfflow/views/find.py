@@ -194,10 +194,15 @@ def _review(review: object) -> str | None:
     return "" if review else None
 
 
+def is_age(value: object) -> bool:
+    """Whether this is a number of seconds that can be an age."""
+    return type(value) in {int, float} and 0 <= cast("float", value) < _AGE_MAX_S
+
+
 def _age_ms(older_than: object) -> int | None:
     if older_than is None:
         return None
-    if type(older_than) not in {int, float} or not 0 <= cast("float", older_than) < _AGE_MAX_S:
+    if not is_age(older_than):
         raise InvalidInput("older_than must be an age in seconds")
     return round(cast("float", older_than) * 1000)
 

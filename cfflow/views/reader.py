@@ -22,6 +22,7 @@ from cfflow.views.find import (
     Found,
     Question,
     cursor_of,
+    is_age,
     question_of,
     row_in,
     row_of,
@@ -142,7 +143,7 @@ class Reader:
         many seconds an order may be due until it counts as late. It reads only: nothing is written
         and no money moves. Raises `InvalidInput`, `StoreUnavailable`.
         """
-        if not _is_age(max_lag_s):
+        if not is_age(max_lag_s):
             raise InvalidInput("max_lag_s must be a number of seconds, 0 or more")
         return await status_of(self.store, self.signs, max_lag_s=max_lag_s)
 
