@@ -10,7 +10,7 @@ import os
 import sys
 from datetime import UTC
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -39,8 +39,10 @@ from cfflow.cli.terminal import (
     wait,
 )
 from cfflow.connect import open_reader
+from cfflow.core.flow import Examined
+from cfflow.core.mistakes import Mistake
 from cfflow.errors import CfflowError
-from cfflow.store.catalog import Catalog, read_flow
+from cfflow.store.catalog import Catalog, examine_flow
 from cfflow.views.finding import Finding
 from cfflow.views.graph import mermaid
 
@@ -171,26 +173,46 @@ def check(
     files: Annotated[list[Path], typer.Argument(metavar="FLOW.toml...", help="Flow files.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check flow files. Each error names the file, the key and the reason."""
-    findings = [_checked(file) for file in files]
+    """Check flow files. Each mistake names the file, the key, what is wrong and what is allowed."""
+    examined = _with_same_names([(_name_of(file), examine_flow(file)) for file in files])
     if as_json:
-        print_json(findings)
+        print_json([_finding(name, found) for name, found in examined])
     else:
-        for finding in findings:
-            print_lines(finding["error"] or f"{finding['file']}: ok, flow {finding['name']}")
-    if any(finding["error"] for finding in findings):
+        for name, found in examined:
+            print_lines(*(f"{name}: {mistake}" for mistake in found.mistakes))
+            print_lines(*(f"{name}: warning: {warning}" for warning in found.warnings))
+            if found.flow is not None:
+                print_lines(f"{name}: ok, flow {found.flow.name}")
+    if any(found.flow is None for _, found in examined):
         raise typer.Exit(1)
 
 
-def _checked(file: Path) -> dict[str, str | None]:
+def _with_same_names(examined: list[tuple[str, Examined]]) -> list[tuple[str, Examined]]:
+    """Return what was found, with a warning for each flow whose name another file has too."""
+    first: dict[str, str] = {}
+    found = []
+    for file, each in examined:
+        other = file if each.flow is None else first.setdefault(each.flow.name, file)
+        same = Mistake("name", f"{other} has it too", "one in each file that a process loads")
+        warnings = each.warnings if other == file else (*each.warnings, same)
+        found.append((file, msgspec.structs.replace(each, warnings=warnings)))
+    return found
+
+
+def _name_of(file: Path) -> str:
     # A name that is no UTF-8 is one that JSON cannot hold.
-    name = str(file).encode(errors="backslashreplace").decode()
-    try:
-        flow = read_flow(file)
-    except CfflowError as error:
-        shown = str(error).encode(errors="backslashreplace").decode()
-        return {"file": name, "name": None, "digest": None, "error": shown}
-    return {"file": name, "name": flow.name, "digest": flow.digest, "error": None}
+    return str(file).encode(errors="backslashreplace").decode()
+
+
+def _finding(file: str, found: Examined) -> dict[str, Any]:
+    flow = found.flow
+    return {
+        "file": file,
+        "name": None if flow is None else flow.name,
+        "digest": None if flow is None else flow.digest,
+        "errors": msgspec.to_builtins(found.mistakes),
+        "warnings": msgspec.to_builtins(found.warnings),
+    }
 
 
 @app.command()

@@ -12,13 +12,17 @@ from typing import Final
 
 from cfflow.core.arguments import shown_name
 from cfflow.core.bounds import FLOW_MAX_B
-from cfflow.core.flow import Flow, digest_of, parse
+from cfflow.core.flow import Examined, Flow, digest_of, examine, parse
+from cfflow.core.mistakes import Mistake
 from cfflow.core.order import Snapshot
 from cfflow.errors import ConfigError, FlowError
 from cfflow.store.protocol import Store
 
 #: Each exists on some systems only.
 _OPENS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+#: A path with a null character in it is a ValueError.
+_UNREADABLE: Final = (OSError, ValueError)
 
 
 def read_flow(path: Path | Traversable) -> Flow:
@@ -29,10 +33,22 @@ def read_flow(path: Path | Traversable) -> Flow:
     """
     try:
         text = _start_of(path) if isinstance(path, Path) else path.read_bytes()
-    except (OSError, ValueError) as error:
-        # A path with a null character in it is a ValueError.
-        raise FlowError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    except _UNREADABLE as error:
+        raise FlowError(f"{path}: {_why_unreadable(error)}") from None
     return parse(text, file=str(path))
+
+
+def examine_flow(path: Path) -> Examined:
+    """Return the flow in a file and what is doubtful in it, or every mistake in it."""
+    try:
+        text = _start_of(path)
+    except _UNREADABLE as error:
+        return Examined(None, (Mistake("", _why_unreadable(error)),))
+    return examine(text)
+
+
+def _why_unreadable(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _start_of(path: Path) -> bytes:

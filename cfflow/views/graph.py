@@ -58,9 +58,7 @@ def _numbers(walked: Iterable[HistoryEntry]) -> dict[Edge, list[int]]:
 
 
 def _reachable(edge: Edge, flow: Flow) -> bool:
-    # Only an attempt over `post` asks for an OTP on the merchant's own page.
-    has_otp = any("post" in flow.channels_of(method) for method in flow.methods)
-    return has_otp or State.OTP_PENDING not in edge[1:]
+    return flow.asks_otp or State.OTP_PENDING not in edge[1:]
 
 
 def _label(trigger: Trigger, flow: Flow | None, numbers: list[int]) -> str:

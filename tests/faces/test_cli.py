@@ -45,6 +45,10 @@ COMMANDS = (
 )
 ORDERS = ["new", "tea", "waits", "held", "room", "car", "broken"]
 STATES = ["created", "captured", "otp_pending", "authorized", "captured", "voided", "failed"]
+OTP_NOWHERE = (
+    "no method of this flow has the channel post, so no OTP is asked on your page; "
+    "allowed: the section only beside a method over post: card, emi"
+)
 NOWHERE = {"CFFLOW_REDIS_URL": "redis://127.0.0.1:1"}
 
 
@@ -227,23 +231,43 @@ def test_check_accepts_the_shipped_flows() -> None:
     assert done.returncode == 0
     findings = json.loads(done.stdout)
     assert [finding["file"] for finding in findings] == files
-    assert {tuple(finding) for finding in findings} == {("file", "name", "digest", "error")}
+    assert {tuple(finding) for finding in findings} == {
+        ("file", "name", "digest", "errors", "warnings")
+    }
+    assert [finding["errors"] + finding["warnings"] for finding in findings] == [[]] * len(files)
 
 
-def test_check_names_file_key_and_reason(tmp_path: Path) -> None:
-    """A flow with an error fails; the good one beside it is still reported."""
-    good, bad = ROOT / "flows" / "upi.toml", tmp_path / "bad.toml"
-    bad.write_text(good.read_text().replace("[pay]\n", "[pay]\nretries = 3\n"))
-    done = run("check", str(bad), str(good))
-    assert done.returncode == 1
-    first, second = done.stdout.splitlines()
-    assert first.startswith(f"{bad}: ")
-    assert "retries" in first
-    assert second.endswith("ok, flow upi")
-    assert "Traceback" not in done.stderr
+def test_check_names_every_mistake_of_every_file(tmp_path: Path) -> None:
+    """File, key, what is wrong and what is allowed; the good one beside them is reported too."""
+    good, bad, other = ROOT / "flows" / "upi.toml", tmp_path / "bad.toml", tmp_path / "other.toml"
+    bad.write_text('name = "bad"\nmethods = ["card"]\n[otp]\nsubmits_max = 9\n[pay]\nretries = 3\n')
+    other.write_text('name = "other"\nmethods = ["upi"]\ncapture = "cards"\n[otp]\n')
+    done = run("check", str(bad), str(good), str(other))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == [
+        f"{bad}: otp.submits_max: 9 is not allowed; allowed: a whole number from 1 to 3",
+        f"{bad}: pay.retries: unknown key; allowed: timeout_s",
+        f"{good}: ok, flow upi",
+        f'{other}: capture: "cards" is not allowed; allowed: one of "automatic", "manual"',
+        f"{other}: warning: otp: {OTP_NOWHERE}",
+    ]
 
 
-@pytest.mark.parametrize("text", ["", "name = ", "\x00", "name = 'x'\nname = 'y'", "[[[["])
+def test_check_warns_of_a_flow_that_can_be_loaded(tmp_path: Path) -> None:
+    """With status 0, and as JSON with its key; of two files with one name too."""
+    mine, copy = tmp_path / "mine.toml", tmp_path / "copy.toml"
+    for path in (mine, copy):
+        path.write_text('name = "mine"\nmethods = ["upi"]\n[otp]\n')
+    done = run("check", str(mine), str(copy), "--json")
+    assert done.returncode == 0
+    first, second = json.loads(done.stdout)
+    assert (first["name"], first["errors"]) == ("mine", [])
+    assert [warning["key"] for warning in first["warnings"]] == ["otp"]
+    assert [warning["key"] for warning in second["warnings"]] == ["otp", "name"]
+    assert str(mine) in second["warnings"][1]["wrong"]
+
+
+@pytest.mark.parametrize("text", ["name = ", "\x00", "name = 'x'\nname = 'y'", "[[[["])
 def test_check_survives_any_text(tmp_path: Path, text: str) -> None:
     """What is no TOML at all is an error in one line."""
     (tmp_path / "bad.toml").write_text(text)

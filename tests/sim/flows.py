@@ -43,7 +43,8 @@ def _fast(name: str, *, hold: str = "", abandoned: str = "void", retention_s: in
     text = _FAST.format(
         name=name, capture=capture, hold=hold, abandoned=abandoned, retention_s=retention_s
     )
-    return parse(text.encode())
+    # As a stored text: an order of `fast_brief` is purged sooner than a file may want today.
+    return parse(text.encode(), stored=True)
 
 
 def catalog() -> Catalog:
