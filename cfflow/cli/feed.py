@@ -13,6 +13,7 @@ import typer
 from cfflow.cli.terminal import AsJson, RedisUrl, print_json_line, print_lines, wait
 from cfflow.connect import open_reader
 from cfflow.core.printable import printable
+from cfflow.errors import CfflowError
 from cfflow.feed.feed import (
     Feed,
     FeedEvent,
@@ -57,7 +58,8 @@ def events(
                 return
             feed = reader.events(group, start="now" if now else "oldest")
             if forget:
-                await feed.forget()
+                if not await feed.forget():
+                    raise CfflowError(f"there is no group {group} in this store")
                 return
             async with feed:
                 await _print_all(feed, follow=follow, as_json=as_json)

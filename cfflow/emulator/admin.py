@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from cfflow.emulator.admin_http import PREFIX, json_response
 from cfflow.emulator.bank import Bank
 from cfflow.emulator.faults import Chaos, Fault, Faults
 from cfflow.emulator.limits import COUNTED_BY, Limits, TableName
-from cfflow.emulator.records import LedgerEntry
+from cfflow.emulator.records import Effect, LedgerEntry
 from cfflow.emulator.versions import VERSIONS
 
 ADVANCE_S_MAX = 10 * 365 * 86400
@@ -69,6 +69,7 @@ async def ledger(request: Request) -> Response:
     order_id = query.get("order_id")
     try:
         since = admin_http.parse_time(query.get("since", 0))
+        admin_http.chosen(request, "effect", get_args(Effect))
     except ValueError as error:
         return admin_http.error_response(error)
     wanted: dict[str, Any] = {n: query[n] for n in ("cf_payment_id", "effect") if n in query}

@@ -62,6 +62,17 @@ def decode(raw: bytes, kind: type[Body]) -> Body:
         raise ValueError("the body is nested too deeply") from None
 
 
+def chosen(request: Request, name: str, choices: tuple[str, ...]) -> str | None:
+    """Return a word of the query, None if it is not there. Raises `ValueError` for another word.
+
+    A word that nothing can have would find nothing, and look like an empty list.
+    """
+    word = request.query_params.get(name)
+    if word is not None and word not in choices:
+        raise ValueError(f"there is no {name} {word!r}: it is one of {', '.join(choices)}")
+    return word
+
+
 def parse_time(text: str | float) -> float:
     """Return seconds since the epoch, from those or from an ISO 8601 time.
 

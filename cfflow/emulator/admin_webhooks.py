@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from cfflow.emulator import admin_http
 from cfflow.emulator.admin_http import Body, json_response
-from cfflow.emulator.webhook_outbox import Delivery, Sequence
+from cfflow.emulator.webhook_outbox import Delivery, Sequence, Status
 from cfflow.emulator.webhook_requests import Alteration
 from cfflow.emulator.webhooks import Webhooks
 
@@ -60,10 +60,14 @@ def routes() -> list[Route]:
 async def deliveries(request: Request) -> Response:
     """Respond with the deliveries that match the query, or remove them all."""
     webhooks: Webhooks = request.app.state.webhooks
+    order_id = request.query_params.get("order_id")
+    try:
+        status = admin_http.chosen(request, "status", get_args(Status))
+    except ValueError as error:
+        return admin_http.error_response(error)
     if request.method == "DELETE":
         webhooks.clear()
     _catch_up(request)
-    order_id, status = (request.query_params.get(name) for name in ("order_id", "status"))
     found = [
         each
         for each in webhooks

@@ -258,13 +258,14 @@ class Feed:
                 del self._unacknowledged[partition]
                 await self._give_back()
 
-    async def forget(self) -> None:
-        """Forget the whole group: a consumer that opens it again begins anew.
+    async def forget(self) -> bool:
+        """Forget the whole group, and return whether there was one.
 
-        Until a group is forgotten, the store keeps for it what it has not acknowledged.
+        A consumer that opens it again begins anew. Until a group is forgotten, the store keeps for
+        it what it has not acknowledged.
         Raises `StoreUnavailable` if the store does not respond. No money moves.
         """
-        await self._feed.forget(self.group)
+        return await self._feed.forget(self.group)
 
     @property
     def _open_member(self) -> Member:

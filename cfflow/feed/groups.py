@@ -189,14 +189,18 @@ class GroupFeed:
         replies = await self._known(member.group, touched)
         await self._settle(member.group, replies, rule)
 
-    async def forget(self, group: str) -> None:
-        """Remove a group: what it has acknowledged, its leases and its consumers."""
+    async def forget(self, group: str) -> bool:
+        """Remove a group: what it has acknowledged, its leases and its consumers.
+
+        Returns whether there was one.
+        """
 
         def rule(_: int, reply: Reply) -> Request | None:
             return None if reply.state is None else Request(reply.state, None)
 
         replies = await self._request(group, self._everywhere())
         await self._settle(group, replies, rule)
+        return any(reply.state is not None for reply in replies.values())
 
     def _home(self, group: str) -> int:
         """Return the partition that has the group's consumers. It must never change."""

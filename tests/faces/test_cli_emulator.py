@@ -149,6 +149,8 @@ def test_webhooks_can_tell_the_machine_s_time(emulator: EmulatorProcess) -> None
         (("fault", "foo", "lost_after"), "fetch_payments"),
         (("fault", "pay", "foo"), "lost_after"),
         (("chaos", "0.5", "--kind", "foo"), "lost_after"),
+        (("ledger", "--effect", "foo"), "attempt_created"),
+        (("webhooks", "--status", "foo"), "given_up"),
     ],
 )
 def test_a_word_that_is_none_names_those_that_are(

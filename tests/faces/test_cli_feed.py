@@ -113,6 +113,17 @@ def test_a_forgotten_group_begins_anew(till: Till) -> None:
     assert of_tea(rows_of(till.run("events", "short", "--json").stdout)) == TEA
 
 
+def test_a_group_that_is_not_there_is_said_to_be_missing(till: Till) -> None:
+    """Whoever forgets `mailer` under a name that is none must not believe that it is gone."""
+    for name in ("nosuch", "twice"):
+        if name == "twice":
+            till.run("events", name)
+            assert till.run("events", name, "--forget").returncode == 0
+        done = till.run("events", name, "--forget")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"cfflow: there is no group {name} in this store\n"
+
+
 def test_following_waits_for_more(redis_url: str) -> None:
     """What is committed meanwhile is printed; Ctrl-C ends it, and leaves nothing leased."""
     tell_more(redis_url, "first", 1)

@@ -388,7 +388,8 @@ class FeedConformance(ConformancePart):
         await commit_events(store, await begin(store, "order_1"), 2)
         feed = await opened(store, "m")
         await handled(feed)
-        await feed.forget()
+        assert await feed.forget()
+        assert not await feed.forget()
         with pytest.raises(Conflict):
             await feed.poll()
         assert numbers(await drained(await opened(store, "z"))) == [1, 2]
