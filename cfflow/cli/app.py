@@ -6,7 +6,6 @@ could not look.
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import UTC
 from pathlib import Path
@@ -26,6 +25,7 @@ from cfflow.cli import operator as cli_operator
 from cfflow.cli import store as cli_store
 from cfflow.cli import worker as cli_worker
 from cfflow.cli.doctor import examine
+from cfflow.cli.lines import print_lines, run_to_end
 from cfflow.cli.terminal import (
     AsJson,
     FlowFiles,
@@ -35,13 +35,11 @@ from cfflow.cli.terminal import (
     console,
     print_error,
     print_json,
-    print_lines,
     wait,
 )
 from cfflow.connect import open_reader
 from cfflow.core.flow import Examined
 from cfflow.core.mistakes import Mistake
-from cfflow.errors import CfflowError
 from cfflow.store.catalog import Catalog, examine_flow
 from cfflow.views.finding import Finding
 from cfflow.views.graph import mermaid
@@ -63,21 +61,8 @@ app.add_typer(cli_listing.app)
 
 def run() -> None:
     """Run the command line. An error of the tree is one line on standard error, no traceback."""
-    try:
-        try:
-            app()
-        finally:
-            sys.stdout.flush()
-    except CfflowError as error:
-        print_error(error)
-        sys.exit(1)
-    except BrokenPipeError:
-        # The reader of the output has gone (`cfflow list | head -1`). Python would print a
-        # second error when it flushes standard output at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    errors = Console(stderr=True, soft_wrap=True)
+    run_to_end(app, lambda line: errors.print(cell(line, style="red")))
 
 
 def _version(wanted: bool) -> None:

@@ -14,13 +14,13 @@ import msgspec
 import typer
 from rich.table import Table
 
+from cfflow.cli.lines import print_lines
 from cfflow.cli.terminal import (
     AsJson,
     cell,
     console,
     is_typed,
     print_json,
-    print_lines,
     refuse_secret,
 )
 from cfflow.core.printable import printable
@@ -266,10 +266,22 @@ def clock(
     else:
         jump = {"advance_s": advance, "at": to}
         response = _ask("POST", "clock", url, {k: v for k, v in jump.items() if v is not None})
+        _warn_of_clock(response["offset_s"])
     if as_json:
         print_json(response)
     else:
         print_lines(f"{response['now']}, {response['offset_s']:.0f} s ahead")
+
+
+def _warn_of_clock(offset_s: float) -> None:
+    """Say what goes by another clock now: the emulator cannot move a store's."""
+    sys.stderr.write(
+        f"warning: the emulator is {offset_s:.0f} s ahead of everything that runs in real time."
+        " A worker acts on a hold by its store's clock, so the bank releases the hold first."
+        " A receiver whose webhook_tolerance_s is less refuses the webhooks as stale:"
+        " `cfflow emulator webhooks --timestamps machine`."
+        " The fixtures of cfflow's pytest plugin move both clocks: docs/guides/emulator.md, Time.\n"
+    )
 
 
 @_group.command()

@@ -10,7 +10,8 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from cfflow.cli.terminal import AsJson, RedisUrl, print_json_line, print_lines, wait
+from cfflow.cli.lines import print_json_line, print_lines
+from cfflow.cli.terminal import AsJson, RedisUrl, wait
 from cfflow.connect import open_reader
 from cfflow.core.printable import printable
 from cfflow.errors import CfflowError

@@ -11,7 +11,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import typer
@@ -65,17 +65,6 @@ PaymentId = Annotated[str, typer.Argument(metavar="ID", help="A payment's id, or
 def print_json(data: object) -> None:
     """Print data for programs."""
     print(safe_json(msgspec.json.format(msgspec.json.encode(data)).decode()))
-
-
-def print_json_line(data: object, to: TextIO | None = None) -> None:
-    """Print data for programs as one line, to standard output or another stream."""
-    line = msgspec.json.encode(data, enc_hook=str).decode()
-    (to or sys.stdout).write(f"{safe_json(line)}\n")
-
-
-def print_lines(*lines: str, to: TextIO | None = None) -> None:
-    """Print lines for people, each as one line whatever is in it, to standard output or `to`."""
-    (to or sys.stdout).writelines(f"{printable(line)}\n" for line in lines)
 
 
 def cell(value: object, style: str = "", overflow: Literal["fold"] | None = None) -> Text:

@@ -1,49 +1,26 @@
-"""`cfflow worker`: the process that does what is due, and the log that it prints."""
+"""`cfflow worker`: the process that does what is due. What it does is in cli/work.py."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import sys
-from datetime import UTC, datetime
-from typing import Annotated, Any, TextIO
+from typing import Annotated
 
-import msgspec
 import typer
 
-from cfflow.cli.terminal import AsJson, FlowFiles, RedisUrl, print_json_line, print_lines
-from cfflow.connect import connect
-from cfflow.logs import LEVEL_VARIABLE, TARGET_VARIABLE, GuardedLog, guarded
-from cfflow.worker import Report, Worker
+from cfflow.cli.terminal import AsJson, FlowFiles, RedisUrl
+from cfflow.cli.work import Work, do_work, limit_of
+from cfflow.logs import LEVEL_VARIABLE, TARGET_VARIABLE
 
 app = typer.Typer()
 
 
-class _LineLog:
-    """A log that prints one line for each event: text for people, JSON for programs."""
-
-    def __init__(self, stream: TextIO, *, as_json: bool) -> None:
-        self._stream = stream
-        self._as_json = as_json
-
-    def info(self, event: str, **fields: Any) -> None:
-        """Write an ordinary event. Gateway calls are left out of the text: there are too many."""
-        if self._as_json or event != "gateway.call":
-            self._write(event, "info", fields)
-
-    def warning(self, event: str, **fields: Any) -> None:
-        """Write an event that a person should see."""
-        self._write(event, "warning", fields)
-
-    def _write(self, event: str, level: str, fields: dict[str, Any]) -> None:
-        now = datetime.now(UTC)
-        if self._as_json:
-            line = {"event": event, "level": level, "timestamp": now, **fields}
-            print_json_line(line, self._stream)
-        else:
-            text = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
-            print_lines(f"{now:%H:%M:%S} {event:<20} {text}", to=self._stream)
-        self._stream.flush()
+def _checked_limits(limits: list[str] | None) -> list[str] | None:
+    """Return the limits as they are. Exits with 2 for one that has another form."""
+    for text in limits or ():
+        try:
+            limit_of(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--limit") from None
+    return limits
 
 
 @app.command()
@@ -60,6 +37,7 @@ def worker(
         list[str] | None,
         typer.Option(
             metavar="CALL=N",
+            callback=_checked_limits,
             help="Calls per minute of your account: fetch_payment=260.",
         ),
     ] = None,
@@ -88,41 +66,16 @@ def worker(
 
     Any number of workers may run, on any number of machines.
     """
-    log = _log(log_target, log_level, as_json=as_json)
-    limits = dict(_limit(text) for text in limit or ())
-
-    async def work() -> Report:
-        async with connect(
-            redis_url=redis_url, flows=flows or (), limits=limits, log=log
-        ) as orchestrator:
-            due_worker = Worker(
-                orchestrator, concurrency=concurrency, lease_s=lease, report_s=report, log=log
-            )
-            log.info("worker.started", concurrency=concurrency, lease_s=lease)
-            return await (due_worker.run_once() if once else due_worker.run())
-
-    log.info("worker.stopped", **msgspec.structs.asdict(asyncio.run(work())))
-
-
-def _log(target: str | None, level: str | None, *, as_json: bool) -> GuardedLog:
-    """Return the log that the options name. Raises `ConfigError` for one that there is not."""
-    if target == "logging":
-        # Does nothing where a plugin of Python's start has set up handlers.
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
-    if target not in {None, "stdout", "stderr"}:
-        return guarded(None, target=target, level=level)
-    stream = sys.stderr if target == "stderr" else sys.stdout
-    return guarded(_LineLog(stream, as_json=as_json), level=level)
-
-
-def _limit(text: str) -> tuple[str, int | None]:
-    """Return (call, limit) of a text such as `pay=260`, None for `pay=none`: no limit of ours.
-
-    `connect` refuses a call that has no limit.
-    """
-    call, _, number = text.partition("=")
-    if number != "none" and not (number.isascii() and number.isdigit()):
-        raise typer.BadParameter(f"{text!r} is not like fetch_payment=260", param_hint="--limit")
-    return call, None if number == "none" else int(number)
+    options = Work(
+        concurrency=concurrency,
+        lease=lease,
+        report=report,
+        limit=tuple(limit or ()),
+        once=once,
+        log_level=log_level,
+        log_target=log_target,
+        flows=tuple(flows or ()),
+        redis_url=redis_url,
+        as_json=as_json,
+    )
+    do_work(options)

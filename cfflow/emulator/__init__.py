@@ -7,14 +7,19 @@ It imports nothing of cfflow, and cfflow's core nothing of it: they use HTTP onl
 
 from __future__ import annotations
 
+import sys
+
 try:
     import starlette  # noqa: F401  to test that it is installed
     import uvicorn  # noqa: F401  to test that it is installed
 except ImportError as missing:
-    raise ImportError(
-        "the local gateway needs packages that are not installed: pip install 'cfflow[emulator]'",
-        name=missing.name,
-    ) from missing
+    needs = (
+        "the local gateway needs packages that are not installed: pip install 'cfflow[emulator]'"
+    )
+    if sys.argv[:1] == ["-m"] and "cfflow.emulator" in sys.orig_argv:
+        # Python imports this package before it runs `python -m cfflow.emulator`.
+        sys.exit(needs)
+    raise ImportError(needs, name=missing.name) from missing
 
 from cfflow.emulator.app import EmulatorApp, create_app
 from cfflow.emulator.asgi import ConnectionDropped

@@ -9,14 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from typer.main import get_command
 
 import cfflow
 from cfflow import Payment
+from cfflow.cli.app import app
 from cfflow.emulator import EmulatorProcess
 from tests.faces.faces_kit import CFFLOW, ROOT, Till, environment, run, spawn
 from tests.ports.servers import Server, redis7_binary
@@ -43,6 +46,8 @@ COMMANDS = (
     "check",
     "doctor",
 )
+#: An option that only says which variable to set.
+NEVER_TYPED = {"--client-secret"}
 ORDERS = ["new", "tea", "waits", "held", "room", "car", "broken"]
 STATES = ["created", "captured", "otp_pending", "authorized", "captured", "voided", "failed"]
 OTP_NOWHERE = (
@@ -98,10 +103,49 @@ def test_every_command_has_help(command: str) -> None:
     assert f"Usage: cfflow {command}" in done.stdout
 
 
-def test_the_manual_names_every_command() -> None:
-    """The page about the command line has a line for each."""
-    page = (ROOT / "docs" / "reference" / "cli.md").read_text()
-    assert set(re.findall(r"`cfflow ([\w-]+)", page)) == set(COMMANDS)
+def commands_of(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield each command below this one, and this one, with its whole name."""
+    yield name, command
+    for each, below in getattr(command, "commands", {}).items():
+        yield from commands_of(below, f"{name} {each}")
+
+
+def options_of(command: Any) -> set[str]:
+    """Return the options that a command takes on its command line."""
+    every = {name for parameter in command.params for name in parameter.opts if name[:2] == "--"}
+    return every - NEVER_TYPED
+
+
+TREE = dict(commands_of(get_command(app), "cfflow"))
+PAGE = (ROOT / "docs" / "reference" / "cli.md").read_text()
+#: The first cell of each row: `cfflow NAME ARGUMENTS [--option VALUE]`.
+ROWS = {
+    re.split(r" (?=[^a-z])", row)[0]: row
+    for row in re.findall(r"^\| `(cfflow .*?)` \|", PAGE.replace("\\|", "/"), re.MULTILINE)
+}
+
+
+def test_the_manual_has_a_row_for_every_command_and_no_other() -> None:
+    """Those of the emulator too."""
+    assert set(ROWS) == set(TREE) - {"cfflow"}
+    assert {name.split()[1] for name in ROWS} == set(COMMANDS)
+    assert "`cfflow --version`" in PAGE
+
+
+@pytest.mark.parametrize("name", sorted(set(TREE) - {"cfflow"}))
+def test_the_manual_has_every_option_of_a_command_and_no_other(name: str) -> None:
+    """Read off the command itself, both ways; one that must be given stands without brackets."""
+    row = ROWS[name]
+    assert set(re.findall(r"--[a-z-]+", row)) == options_of(TREE[name])
+    needed = {each.opts[0] for each in TREE[name].params if each.required}
+    free = set(re.findall(r"--[a-z-]+", re.sub(r"\[[^]]*\]", "", row)))
+    assert free == {option for option in needed if option.startswith("--")}
+
+
+def test_the_manual_names_the_variable_of_what_is_never_typed() -> None:
+    """The emulator's secret is refused on a command line."""
+    assert "CFFLOW_EMULATOR_CLIENT_SECRET" in PAGE
+    assert not any(option in PAGE for option in NEVER_TYPED)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,16 @@ def test_the_clock_goes_forward(emulator: EmulatorProcess) -> None:
     assert " s ahead" in steer(emulator, "clock").stdout
 
 
+def test_a_clock_that_goes_forward_leaves_others_behind(emulator: EmulatorProcess) -> None:
+    """The command says so, once it has moved it; to look at it needs no warning."""
+    assert steer(emulator, "clock").stderr == ""
+    done = steer(emulator, "clock", "--advance", "7200", "--json")
+    ahead = json.loads(done.stdout)["offset_s"]
+    assert done.stderr.startswith(f"warning: the emulator is {ahead:.0f} s ahead")
+    assert all(word in done.stderr for word in ("hold", "stale", "pytest plugin"))
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_the_ledger_lists_effects(emulator: EmulatorProcess) -> None:
     """All of them, or those that are asked for, with the gateway's decimals."""
     sell(emulator, "tea_1")

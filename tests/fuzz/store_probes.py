@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from cfflow.cashfree.environment import base_url_of
 from cfflow.cashfree.texts import without_card_numbers
 from cfflow.cashfree.wire import timestamp_ms
-from cfflow.cli.terminal import cell, console, print_json, print_lines
+from cfflow.cli.lines import print_lines
+from cfflow.cli.terminal import cell, console, print_json
 from cfflow.core.arguments import (
     check_currency,
     check_metadata,
