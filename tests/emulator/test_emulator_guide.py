@@ -8,16 +8,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
+from cfflow import Orchestrator
 from cfflow.emulator import BankOptions, EmulatorProcess
 from cfflow.emulator.cards import TEST_CARDS
 from cfflow.emulator.faults import KINDS
 from cfflow.emulator.methods import BANKS, UPI_SCRIPTS, UPI_UNKNOWN
 from cfflow.emulator.records import DEFAULT_ACCOUNTS, Effect
 from cfflow.emulator.versions import VERSIONS
+from cfflow.testing import LocalCashfree
 from tests.faces.faces_kit import ROOT, run
 from tests.ports.servers import missing
 
@@ -89,7 +91,7 @@ def test_the_guide_s_cfflow_commands_work(emulator: EmulatorProcess, printed: st
 
 def test_the_guide_s_python_connects_the_sdk(emulator: EmulatorProcess) -> None:
     """After these lines the official SDK creates an order at the emulator."""
-    (program,) = blocks("python")
+    program, _ = blocks("python")
     order = """
 from cashfree_pg.api_client import CreateOrderRequest, CustomerDetails
 customer = CustomerDetails(customer_id="asha", customer_phone="9898989898")
@@ -129,3 +131,15 @@ def test_the_guide_has_no_removed_name() -> None:
     """It has no UPI id and no card that the code lacks."""
     shown = set(re.findall(r"`(\w+@gocash)`", GUIDE)) | set(re.findall(r"`(\d{16})`", GUIDE))
     assert shown == {*UPI_SCRIPTS, UPI_UNKNOWN, *TEST_CARDS}
+
+
+async def test_the_guide_s_test_moves_both_clocks(
+    cashfree: LocalCashfree, orchestrator: Orchestrator
+) -> None:
+    """The hold is voided by the worker; with the gateway's clock alone the bank released it."""
+    _, example = blocks("python")
+    scope: dict[str, Any] = {}
+    exec(example, scope)  # noqa: S102  our own page
+    await scope["test_a_hold_is_voided_before_it_lapses"](cashfree, orchestrator)
+    (entry,) = [each for each in cashfree.ledger if each.effect in {"voided", "released"}]
+    assert entry.effect == "voided"
