@@ -52,6 +52,15 @@ def test_options_are_read_without_the_extra(arguments: list[str], work: Work) ->
     assert work_of(arguments) == work
 
 
+def test_the_log_s_settings_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option goes before its variable; an empty variable is none."""
+    monkeypatch.setenv("CFFLOW_LOG_LEVEL", "WARNING")
+    monkeypatch.setenv("CFFLOW_LOG_TARGET", "")
+    assert work_of([]) == Work(log_level="WARNING")
+    given = work_of(["--log-level", "INFO", "--log-target", "stderr"])
+    assert given == Work(log_level="INFO", log_target="stderr")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
