@@ -33,7 +33,6 @@ from cfflow.cli.terminal import (
     RedisUrl,
     cell,
     console,
-    print_error,
     print_json,
     wait,
 )
