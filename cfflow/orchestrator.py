@@ -89,7 +89,8 @@ class Orchestrator(Reader):
     Made by `cfflow.connect`, used as an async context manager. Every step takes a payment
     or its id, returns the committed `Payment`, and raises only `CfflowError`s. Passing the
     payment protects against the same button pressed twice; where only an id travels, pass
-    `payment.version` along as `expected_version`.
+    `payment.version` along as `expected_version`. `gateway` makes the gateway's own calls,
+    `budget` has its rate limits.
     """
 
     def __init__(
