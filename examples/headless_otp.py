@@ -14,16 +14,15 @@ from __future__ import annotations
 import asyncio
 
 import cfflow
-from cfflow import AskOtp, Card, Payment, Redirect
+from cfflow import Card, Payment, show
 
 CUSTOMER = {"customer_id": "asha_rao", "customer_phone": "9898989898"}
 
 
-async def ask(payment: Payment) -> str:
+async def ask(page: show.EnterOtp) -> str:
     """Ask the customer for the OTP, as a page would."""
-    left = payment.otp.submits_left if payment.otp else 0
     # A thread could not be interrupted; nothing else runs in this program while it waits.
-    return input(f"OTP ({left} tries left): ").strip()  # noqa: ASYNC250  see above
+    return input(f"OTP ({page.submits_left} tries left): ").strip()  # noqa: ASYNC250  see above
 
 
 async def checkout(cashier: cfflow.Orchestrator) -> Payment:
@@ -38,16 +37,16 @@ async def checkout(cashier: cfflow.Orchestrator) -> Payment:
         card_cvv="123",
     )
     payment = await cashier.pay(payment, order.payment_session_id, card)
-    while isinstance(payment.next_action, AskOtp):
+    while isinstance(page := payment.customer_view, show.EnterOtp):
         try:
-            payment = await cashier.submit_otp(payment, await ask(payment))
+            payment = await cashier.submit_otp(payment, await ask(page))
         except cfflow.InvalidInput as mistake:
             print(mistake)
         except cfflow.OutcomeUnknown:
             # The answer was lost, not the money: ask the gateway what it did.
             payment = await cashier.refresh(payment)
-    if isinstance(payment.next_action, Redirect):
-        print(f"This bank wants its own page: {payment.next_action.url}")
+    if isinstance(page, show.GoToBank):
+        print(f"This bank wants its own page: {page.url}")
     return payment
 
 

@@ -7,7 +7,7 @@ Settings come from the environment, as for headless_otp.py; against the emulator
     python examples/hotel_preauth.py
 
 In Cashfree's sandbox the same order note makes a hold, but only over channel `link`: give the
-card `channel="link"`, send the guest to `payment.next_action.url` instead of submitting an
+card `channel="link"`, send the guest to `payment.customer_view.url` instead of submitting an
 OTP, and `refresh` the payment afterwards.
 """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cfflow import Card, Orchestrator, OutcomeUnknown, Payment, State
+from contextlib import suppress
+
+from cfflow import Card, Orchestrator, OutcomeUnknown, Payment, show
 
 
 async def sell(cashier: Orchestrator, order_id: str, session: str, card: Card) -> Payment:
@@ -19,11 +21,21 @@ async def reserve(cashier: Orchestrator, order_id: str, session: str, card: Card
 
 async def confirm(cashier: Orchestrator, payment_id: str, otp: str) -> str:
     """Submit what the customer typed; return the next text of the page."""
-    try:
-        payment = await cashier.submit_otp(payment_id, otp)
-    except OutcomeUnknown:
-        return "We are asking your bank."
-    if payment.state in {State.CAPTURED, State.AUTHORIZED}:
-        return "Thank you."
-    left = payment.otp.submits_left if payment.otp else 0
-    return f"That was not it: {left} tries left."
+    with suppress(OutcomeUnknown):  # the view says then that the bank is asked
+        await cashier.submit_otp(payment_id, otp)
+    return text(await cashier.get(payment_id))
+
+
+def text(payment: Payment) -> str:
+    """Return the text of a payment's page."""
+    match payment.customer_view:
+        case show.Paid() | show.OnHold():
+            return "Thank you."
+        case show.EnterOtp(submits_left=left):
+            return f"The OTP, please: {left} tries left."
+        case show.Wait(why=why):
+            return why
+        case show.StartAgain():
+            return "How do you want to pay?"
+        case _:
+            return "Go on at your bank, or choose another way to pay."

@@ -7,9 +7,9 @@ pytest examples/testing_your_checkout
 from __future__ import annotations
 
 import pytest
-from checkout import confirm, reserve, sell
+from checkout import confirm, reserve, sell, text
 
-from cfflow import Card, NetBanking, Orchestrator, State, Worker
+from cfflow import Card, NetBanking, Orchestrator, State, Worker, show
 from cfflow.testing import LocalCashfree
 
 pytestmark = pytest.mark.asyncio
@@ -41,8 +41,23 @@ async def test_a_wrong_otp_may_be_typed_again(
     order = cashfree.create_order("170.00")
     payment = await sell(orchestrator, *order, CARD)
     answer = await confirm(orchestrator, payment.id, "999999")
-    assert answer == "That was not it: 2 tries left."
+    assert answer == "The OTP, please: 2 tries left."
     assert cashfree.ledger.effects(order.order_id) == ["attempt_created"]
+
+
+async def test_after_five_minutes_the_page_asks_for_no_otp(
+    cashfree: LocalCashfree, orchestrator: Orchestrator
+) -> None:
+    """One clock for the bank and cfflow: both have ended the OTP page, and no worker was needed."""
+    order = cashfree.create_order("170.00")
+    payment = await sell(orchestrator, *order, CARD)
+    assert isinstance(payment.customer_view, show.EnterOtp)
+
+    cashfree.clock.advance(301)
+
+    payment = await orchestrator.get(payment.id)
+    assert payment.customer_view == show.StartAgain(replace=True)
+    assert text(payment) == "How do you want to pay?"
 
 
 async def test_a_worker_finds_the_outcome_of_a_lost_answer(
@@ -52,7 +67,8 @@ async def test_a_worker_finds_the_outcome_of_a_lost_answer(
     order = cashfree.create_order("170.00")
     payment = await sell(orchestrator, *order, CARD)
     cashfree.faults.add("authenticate", "lost_after")
-    assert await confirm(orchestrator, payment.id, "111000") == "We are asking your bank."
+    answer = await confirm(orchestrator, payment.id, "111000")
+    assert answer == "We are waiting for your bank to confirm."
 
     cashfree.clock.advance(60)
     await Worker(orchestrator).run_once()
