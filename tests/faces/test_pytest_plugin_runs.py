@@ -66,7 +66,7 @@ def test_the_example_of_the_guide_passes(store: str, mode: str, run: pytest.Pyte
     for path in EXAMPLE.glob("*.py"):
         run.path.joinpath(path.name).write_text(path.read_text())
     options = (f"--cfflow-store={store}", f"--asyncio-mode={mode}")
-    run.runpytest_inprocess("-W", "error", *options).assert_outcomes(passed=5)
+    run.runpytest_inprocess("-W", "error", *options).assert_outcomes(passed=6)
 
 
 def test_the_guide_shows_the_example_as_it_is() -> None:
