@@ -17,13 +17,13 @@ from rich.table import Table
 
 from cfflow import Failure, Found, OpenOperation, Payment, State
 from cfflow.cashfree.facts import IST
+from cfflow.cli.lines import print_lines
 from cfflow.cli.terminal import (
     AsJson,
     RedisUrl,
     cell,
     console,
     print_json,
-    print_lines,
     wait,
 )
 from cfflow.connect import open_reader
