@@ -97,8 +97,7 @@ def connect(
     `webhook_tolerance_s`: how many seconds old one may be, None for any age.
     `proxy`: `http://user:password@host:port`, or `direct` for none; left out, CFFLOW_PROXY, and
     for https HTTPS_PROXY unless NO_PROXY names the gateway. `transport` carries the calls in place
-    of cfflow's connections; only its attribute `never_sent` names errors after which a step was
-    not sent.
+    of cfflow's connections: docs/start.md says what its errors prove.
 
     Raises one `ConfigError` that names everything that is missing. No money moves.
     """
