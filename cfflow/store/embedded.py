@@ -116,10 +116,18 @@ class EmbeddedServer:
     async def _end_watcher(self) -> None:
         """Let a temporary server's watcher kill it and remove its folder, and wait for that."""
         watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                # A line: a process that was forked from this one may hold the pipe open.
-                await asyncio.to_thread(watcher.communicate, b"\n", _START_S)
+        if watcher is None or watcher.stdin is None:
+            return
+        with contextlib.suppress(OSError):
+            # A line: a process that was forked from this one may hold the pipe open.
+            watcher.stdin.write(b"\n")
+            watcher.stdin.close()
+        deadline = time.monotonic() + _START_S
+        # Without a thread: at the end of a program that closes nothing, none can begin any more.
+        while watcher.poll() is None:
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(_PAUSE_S)
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +143,16 @@ def test_a_feed_and_a_worker_of_the_parent_s_are_refused_in_a_child(run: Runner)
             print(feed.poll())
     """)
     assert printed == ["True", "True", "0", "None"]
+
+
+@pytest.mark.parametrize("folder", ["", "payments"])
+def test_an_embedded_server_of_a_program_that_closes_nothing_stops(
+    run: Runner, tmp_path: Path, folder: str
+) -> None:
+    """At its end no thread can begin: it waits for the server without one, and prints nothing."""
+    run.settings["CFFLOW_REDIS_URL"] = f"embedded:{folder and tmp_path / folder}"
+    assert run("print(cashier.start('upi', order_id='order_1').id)") == ["order_1.1"]
+    assert run("print(len(cashier.find()))") == ["1" if folder else "0"]
 
 
 def test_a_program_that_closes_nothing_ends_cleanly(run: Runner) -> None:
