@@ -27,6 +27,8 @@ from cfflow.views.payment import Payment
 
 app = typer.Typer()
 
+OwnName = Annotated[str | None, typer.Option("--actor", help="Who wants it; kept in the history.")]
+
 
 @app.command()
 def adopt(
@@ -36,6 +38,7 @@ def adopt(
         typer.Option(help="A flow for attempts that no payment owns; one for each method."),
     ],
     flows: FlowFiles = None,
+    actor: OwnName = None,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +48,7 @@ def adopt(
         async with connect(
             redis_url=redis_url, flows=flows or (), log=silent_log()
         ) as orchestrator:
-            return await orchestrator.adopt(order_id, flow=flow)
+            return await orchestrator.adopt(order_id, flow=flow, actor=actor)
 
     payments = wait(work())
     if as_json:
@@ -57,9 +60,18 @@ def adopt(
 
 
 @app.command()
-def abandon(payment_id: PaymentId, redis_url: RedisUrl = None, as_json: AsJson = False) -> None:
+def abandon(
+    payment_id: PaymentId,
+    actor: OwnName = None,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
     """Free the order for another payment. Workers watch this one to its end."""
-    _decide(redis_url, lambda orchestrator: orchestrator.abandon(payment_id), as_json=as_json)
+    _decide(
+        redis_url,
+        lambda orchestrator: orchestrator.abandon(payment_id, actor=actor),
+        as_json=as_json,
+    )
 
 
 @app.command()

@@ -48,6 +48,7 @@ class FeedAbout(msgspec.Struct, frozen=True, kw_only=True):
     amount: Decimal | None = None
     captured_amount: Decimal | None = None
     currency: str = ""
+    bank_reference: str | None = None
     created_at: datetime | None = None
     authorized_at: datetime | None = None
     captured_at: datetime | None = None

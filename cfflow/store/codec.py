@@ -261,6 +261,7 @@ def _about(order_id: str, change: Change) -> dict[str, Any]:
         "amount": amount,
         "captured_amount": record.captured_amount,
         "currency": record.currency,
+        "bank_reference": details.bank_reference,
         "created_at_ms": record.created_at_ms,
         "authorized_at_ms": _later(record, details.authorized_after_ms),
         "captured_at_ms": _later(record, details.captured_after_ms),

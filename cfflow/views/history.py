@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from cfflow.core.authors import cause_named
-from cfflow.core.chart import State
+from cfflow.core.chart import HOLDS, State
 from cfflow.core.order import Snapshot
 from cfflow.core.record import CALLS, STEPS, TRIGGERS, Entry, EntryKind, reached
 from cfflow.core.times import moment
@@ -25,6 +25,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     gateway call whose answer was the `proof`, and `request_id` its id. `cause` is what made cfflow
     act: `caller`, `worker` (an inquiry), `expiry` (the worker ended a hold), `resend` (the worker
     sent a step again), `notification` or `person`; `actor` the name that came with it.
+    `bank_reference` is the bank's, of the transitions that held or took the money.
     """
 
     at: datetime
@@ -37,6 +38,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
     actor: str = ""
     request_id: str = ""
+    bank_reference: str | None = None
 
 
 def history_of(snapshot: Snapshot) -> tuple[HistoryEntry, ...]:
@@ -75,6 +77,7 @@ def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry
             to_state=next_state,
             call=_word(CALLS, entry.by) if entry.by >= 0 else None,
             proof=entry.text,
+            bank_reference=_bank_reference(snapshot, next_state),
         )
         return shown, next_state
     if entry.kind == EntryKind.OPERATION:
@@ -83,6 +86,11 @@ def _entry(snapshot: Snapshot, entry: Entry, state: State) -> tuple[HistoryEntry
     if entry.kind == EntryKind.NOTE:
         return HistoryEntry(**shared, kind="note", what=entry.text), state
     return HistoryEntry(**shared, kind="review", what=entry.text), state
+
+
+def _bank_reference(snapshot: Snapshot, state: State) -> str | None:
+    details = snapshot.record.details
+    return details.bank_reference if details is not None and state in HOLDS else None
 
 
 def _word(words: Sequence[StrEnum], code: int) -> str:

@@ -324,6 +324,12 @@ async def test_the_feed_tells_of_reviews_and_amounts(shop: Shop) -> None:
     assert (closed.is_open, closed.actor, closed.note) == (False, "asha", "by phone")
     last = [item for item in items if isinstance(item, FeedEvent)][-1]
     assert (last.amount, last.captured_amount) == (paid.amount, paid.captured_amount)
+    assert last.bank_reference == paid.bank_reference
+    assert paid.bank_reference
+    lines = await moves(shop, paid)
+    references = {line.what: line.bank_reference for line in lines if line.kind == "transition"}
+    assert references["initiate"] is None
+    assert references["hold"] == references["capture"] == paid.bank_reference
     assert (last.currency, last.created_at, last.captured_at) == (
         ("INR", paid.created_at, paid.captured_at)
     )
