@@ -36,20 +36,16 @@ _ENDS = {"captured", "voided", "failed"}
 
 #: The same on an order that takes several payments: customers change their minds.
 _SENSIBLE_IN_SEVERAL = _SENSIBLE | {
-    "created": {"pay": 10, "refresh": 1, "abandon": 0.2, "replace": 0.3},
-    "initiated": {"refresh": 3, "start": 1, "abandon": 2, "replace": 2},
-    "otp_pending": {
-        "submit_otp": 6,
-        "resend_otp": 1,
-        "leave_otp": 1,
-        "refresh": 2,
-        "abandon": 1,
-        "replace": 2,
-    },
+    "created": {"pay": 10, "refresh": 1, "abandon": 0.2},
+    "initiated": {"refresh": 3, "start": 1, "abandon": 3},
+    "otp_pending": {"submit_otp": 6, "resend_otp": 1, "leave_otp": 1, "refresh": 2, "abandon": 2},
     "authorized": {"capture": 3, "void": 4, "refresh": 2, "abandon": 1},
     "voided": {"start": 9, "refresh": 1},
     "failed": {"start": 9, "refresh": 1},
 }
+
+#: The step that can take the place of a lost one.
+_OTHER = {"capture": "void", "void": "capture"}
 
 #: So many payments of one order the customers of such a world try.
 _PAYMENTS_MAX = 4
@@ -103,9 +99,11 @@ class Caller:
         self._rng = rng
         self._story = story
         self._numbers = numbers
+        #: Draws of its own, so that a call which is made instead of another one leaves the
+        #: seeds that are recorded for the mutations as they are.
+        self._whims = Random(process.name)
         self._calls: dict[str, Callable[[Sale, Payment | str], Awaitable[Payment | None]]] = {
             "start": self._start,
-            "replace": self._replace,
             "pay": self._pay,
             "submit_otp": self._submit_otp,
             "resend_otp": self._resend_otp,
@@ -118,6 +116,8 @@ class Caller:
             "resolve": self._resolve,
             "adopt": self._adopt,
         }
+        self._drawn = tuple(self._calls)
+        self._calls["replace"] = self._replace
 
     async def serve(self, sale: Sale, steps: int) -> None:
         """Make so many calls about one order, with pauses between them.
@@ -207,12 +207,25 @@ class Caller:
         if drawn > 0.9:
             target = newest.id
         random = self._rng.random() < 0.12
-        name = self._rng.choice(tuple(self._calls)) if random else self._sensible(sale, newest)
+        name = self._rng.choice(self._drawn) if random else self._sensible(sale, newest)
         number = int(newest.id.rpartition(".")[2])
-        begins = name in {"start", "replace"}
-        if begins and number >= (_PAYMENTS_MAX if sale.takes_several else 2):
+        if sale.takes_several and name == "start" and number >= _PAYMENTS_MAX:
             name = "refresh"
-        return name, target
+        return self._instead(sale, newest, name), target
+
+    def _instead(self, sale: Sale, newest: Payment, name: str) -> str:
+        """Return another call than the one that was drawn, now and then.
+
+        A customer who would leave pays another way at once; a clerk who would send a lost step
+        again decides otherwise.
+        """
+        number = int(newest.id.rpartition(".")[2])
+        if name == "abandon" and sale.takes_several and number < _PAYMENTS_MAX:
+            return self._whims.choice(("abandon", "replace"))
+        is_lost = newest.operation is not None and newest.operation.step.value == name
+        if is_lost and name in _OTHER and self._whims.random() < 0.4:
+            return _OTHER[name]
+        return name
 
     def _sensible(self, sale: Sale, payment: Payment) -> str:
         if sale.takes_several and payment.id in sale.abandoned and self._rng.random() < 0.8:
@@ -222,8 +235,7 @@ class Caller:
         if payment.operation is not None:
             step = payment.operation.step.value
             again = step if step in {"capture", "void"} else "refresh"
-            other = {"capture": "void", "void": "capture"}.get(step, "refresh")
-            return self._rng.choice(("refresh", "refresh", again, again, other))
+            return self._rng.choice(("refresh", again))
         table = _SENSIBLE_IN_SEVERAL if sale.takes_several else _SENSIBLE
         weights = table[payment.state.value]
         return self._rng.choices(tuple(weights), tuple(weights.values()))[0]
