@@ -366,7 +366,8 @@ def test_a_command_on_an_embedded_store_names_its_extra(
 ) -> None:
     """Reading or writing."""
     done = commands.run("cfflow", *command, CFFLOW_REDIS_URL="embedded:store", **ACCOUNT)
-    one_line(done, "pip install 'cfflow[embedded]'")
+    # `status` has statuses of its own: 2 where the store cannot be looked at.
+    one_line(done, "pip install 'cfflow[embedded]'", 2 if command == ("status",) else 1)
 
 
 def test_a_worker_of_a_plain_install_names_the_extra_of_its_store(plain: Place) -> None:
