@@ -149,7 +149,7 @@ class Orders:
         found: dict[str, tuple[Row, Snapshot]] = {}
         strays = []
         for row in looked_at:
-            place = split_id(_shown(row[0]))
+            place = split_id(row[0])
             order = orders.get(place[0]) if place else None
             if place is None or place[0] in gone or (order and not order.has(place[1])):
                 strays.append(row[0])
@@ -163,7 +163,7 @@ class Orders:
 
     async def _readable(self, rows: Sequence[Row]) -> tuple[dict[str, Order], set[str]]:
         """Return the orders of rows that can be read, and the ids of those that are not there."""
-        places = [split_id(_shown(member)) for member, _ in rows]
+        places = [split_id(member) for member, _ in rows]
         order_ids = list(dict.fromkeys(place[0] for place in places if place is not None))
         stored = {one.id: one for one in await self.store.read(order_ids)}
         orders = {name: order for name, one in stored.items() if (order := readable(one))}
@@ -181,7 +181,7 @@ class Orders:
             return
         still = {member for member, _ in await self.store.find(window)}
         for member in [member for member in strays if member in still][:_STRAYS_MAX]:
-            await self._set_aside(_shown(member), "")
+            await self._set_aside(member, "")
 
     async def _set_aside(self, name: str, token: str) -> None:
         """Set aside what cannot be read; a list shows the others even where that is refused."""
@@ -203,11 +203,6 @@ def _window(page: Page) -> Window:
         page.newest_first,
         page.after,
     )
-
-
-def _shown(member: str) -> str:
-    """Return a member of an index as text that can be stored; bytes that are none are escaped."""
-    return member.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _written(plan: Plan, committed: Committed) -> Written:

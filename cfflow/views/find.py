@@ -40,15 +40,15 @@ _BATCH_MIN: Final = 200
 _AGE_MAX_S: Final = 10**10
 
 #: The name of a payment is shorter. What else stands in an index may have any length.
-_NAME_MAX_B: Final = 128
+_NAME_MAX: Final = 256
 _CHECK_B: Final = 8
-_CURSOR: Final = re.compile(r"[\w-]{16,300}", re.ASCII)
+_CURSOR: Final = re.compile(r"[\w-]{16,2000}", re.ASCII)
 
 #: A damaged index may have scores beyond any time, and infinite ones.
 _TIME_MAX_MS: Final = 2**53
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_place_decoder: Final = msgspec.msgpack.Decoder(tuple[bytes, int | float])
+_place_decoder: Final = msgspec.msgpack.Decoder(tuple[str, int | float])
 
 
 class Found(list[Payment]):
@@ -297,8 +297,7 @@ def scanned_to(page: Page, after: Row | None, now_ms: int) -> datetime:
 
 def cursor_of(question: Question, after: Row) -> str:
     """Return the text that goes on behind this row, for the same question only."""
-    name = after[0].encode("utf-8", "surrogateescape")[:_NAME_MAX_B]
-    return _text(question, _encode((name, after[1])))
+    return _text(question, _encode((after[0][:_NAME_MAX], after[1])))
 
 
 def row_in(cursor: object, question: Question) -> Row:
@@ -315,8 +314,7 @@ def row_in(cursor: object, question: Question) -> Row:
         place = packed[_CHECK_B:]
         # Compared as text: the last character of some has bits that decode to nothing.
         if cursor == _text(question, place):
-            name, score = _place_decoder.decode(place)
-            return name.decode("utf-8", "surrogateescape"), score
+            return _place_decoder.decode(place)
     raise InvalidInput(
         "cursor is none that find has returned for these arguments: pass the same ones again, only"
         " limit may differ"

@@ -19,7 +19,7 @@ from cfflow.core.record import Review
 from cfflow.core.times import moment
 from cfflow.store.catalog import Catalog
 from cfflow.store.orders import Orders
-from cfflow.store.protocol import Store
+from cfflow.store.protocol import Row, Store, Window
 from cfflow.store.redis.store import RedisStore
 from cfflow.testing import FakeClock, MemoryStore
 from cfflow.views.reader import Reader
@@ -362,6 +362,28 @@ async def test_a_score_that_is_no_time_is_a_place_like_others(redis_url: str) ->
         pages = await all_pages(reader, 1, {"newest_first": newest_first})
         found = ids([payment for page in pages for payment in page])
         assert found == sorted(wanted, key=wanted.index, reverse=newest_first)
+    await store.aclose()
+
+
+@pytest.mark.parametrize("names", [[b"a\xff", b"a\\xff", b"a\\\\xff", b"a\\", b"\xc3\xa9", b""]])
+async def test_a_list_goes_on_behind_a_name_that_is_no_text(
+    redis_url: str, names: list[bytes]
+) -> None:
+    """Its bytes are escaped, so that a cursor can have them, and two names stay two."""
+    store = RedisStore(redis_url, partitions=1)
+    await store.open()
+    for name in names:
+        await store.link.command("ZADD", store.keys.index(0, "red"), 1, name)
+    rows = await store.find(Window(("red",)))
+    assert len({name for name, _ in rows}) == len(names)
+    for highest_first in (False, True):
+        window = Window(("red",), limit=1, highest_first=highest_first)
+        found: list[Row] = []
+        while page := await store.find(window):
+            found += page
+            assert len(found) <= len(names)
+            window = msgspec.structs.replace(window, after=page[0])
+        assert found == (list(rows)[::-1] if highest_first else list(rows))
     await store.aclose()
 
 

@@ -44,6 +44,7 @@ async def found(store: RedisStore | MemoryStore, page: Page | None = None) -> li
 STRAYS = [
     b"\xff\xfe\x00",
     b"",
+    b"\xff.1",
     b"no payment id",
     b"order_none.1",
     b"order_1.9",

@@ -12,6 +12,7 @@ one of the two.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -20,6 +21,8 @@ from cfflow.store.redis.replies import score_of
 
 #: Where a member stands: its score, and its name as bytes, because the server compares those.
 Place = tuple[float, bytes]
+
+_ESCAPE: Final = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 #: The share of a partition that has more than the others: so many times the usual deviation.
 _DEVIATIONS: Final = 4
@@ -89,10 +92,17 @@ class Merge:
         return place > other if self._descends else place < other
 
 
-def _place(row: Row) -> Place:
-    return row[1], row[0].encode("utf-8", "surrogateescape")
-
-
 def name_of(place: Place) -> str:
-    """Return the name at a place; bytes that are no text become halves of surrogate pairs."""
-    return place[1].decode("utf-8", "surrogateescape")
+    r"""Return the name at a place as text, the same one for no two names.
+
+    `\` and bytes that are no text, which no payment's id has, are escapes.
+    """
+    return place[1].replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def _place(row: Row) -> Place:
+    return row[1], _ESCAPE.sub(_unescaped, row[0].encode())
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    return bytes.fromhex(found[1].decode()) if found[1] else b"\\"

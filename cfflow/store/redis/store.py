@@ -486,7 +486,7 @@ class RedisStore:
     async def find(self, window: Window) -> Sequence[Row]:
         """Return members of indexes with their scores, in one round trip per node, seldom in more.
 
-        A name that is no text has surrogates for the bytes that are none. Those of `unreadable` are
+        A name that is no text has escapes for the bytes that are none. Those of `unreadable` are
         returned as people are to read them, and with the name of the key where they belong to no
         order of their partition.
         """
