@@ -112,8 +112,8 @@ def commands_of(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def options_of(command: Any) -> set[str]:
     """Return the options that a command takes on its command line."""
-    every = {name for parameter in command.params for name in parameter.opts if name[:2] == "--"}
-    return every - NEVER_TYPED
+    names = {n for each in command.params for n in (*each.opts, *each.secondary_opts)}
+    return {name for name in names if name.startswith("--")} - NEVER_TYPED
 
 
 TREE = dict(commands_of(get_command(app), "cfflow"))
