@@ -153,6 +153,7 @@ def test_the_rest_of_a_killed_reader_is_said_to_be_elsewhere(redis_url: str) -> 
 
 def test_a_gap_is_printed(redis_url: str) -> None:
     """How many events were dropped before the group saw them, for people and for programs."""
+    tell_more(redis_url, "before", 1)
     for group in ("people", "programs"):
         run("events", group, CFFLOW_REDIS_URL=redis_url)
     tell_more(redis_url, "first", 192, feed_max=16)
@@ -167,7 +168,7 @@ def test_a_gap_is_printed(redis_url: str) -> None:
 async def test_the_guide_s_loop_sends_a_receipt(till: Till) -> None:
     """The first lines that a reader copies work on an orchestrator's feed."""
     page = (ROOT / "docs" / "guides" / "events.md").read_text()
-    (loop,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    loop, *_ = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     receipts: asyncio.Queue[str] = asyncio.Queue()
 
     async def send_receipt(order_id: str, *, key: str) -> None:
