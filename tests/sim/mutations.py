@@ -498,7 +498,7 @@ MUTATIONS: dict[Mutation, Where] = {
     restart_not_noticed: Where(0, ("busy",)),
     restart_verified_for_one_payment: Where(0, (), several=True),
     old_nonce_after_a_loss: Where(0, ("busy",)),
-    ruled_out_by_amount: Where(299, ("lost_after", "late_answer")),
+    ruled_out_by_amount: Where(115, ("lost_after", "late_answer")),
     refresh_restarts_the_schedule: Where(0),
     sibling_restarts_the_schedule: Where(0, several=True),
     renewal_restarts_the_review_clock: Where(22, ("error_stored",)),
