@@ -232,7 +232,7 @@ def stream_log(stream: TextIO | None) -> Log:
 
 
 def _check_target(name: str, target: object) -> None:
-    if target is not None and target not in TARGETS:
+    if target is not None and not (isinstance(target, str) and target in TARGETS):
         raise ConfigError(f"{name} must be one of {', '.join(TARGETS)}")
 
 

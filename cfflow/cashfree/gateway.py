@@ -32,6 +32,7 @@ from cfflow.cashfree.wire import (
 from cfflow.core.arguments import (
     check_attempt_id,
     check_currency,
+    check_key,
     check_order_id,
     check_otp,
     check_session,
@@ -201,7 +202,7 @@ class Gateway(ABC):
             body=Sealed(body),
             key=key,
             timeout_s=timeout_s,
-            api_version=api_version,
+            api_version=None if api_version is None else check_key(api_version),
         )
 
     async def fetch_payment(
@@ -264,7 +265,7 @@ class Gateway(ABC):
                 Call.CREATE_ORDER,
                 _created_order,
                 body=json_body(Sealed(given)),
-                key=key or derived,
+                key=check_key(key) or derived,
                 timeout_s=timeout_s,
             )
         except GatewayRejected as refused:

@@ -148,7 +148,7 @@ CASHIER: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "history": {"payment_id": "held"},
     "why": {"payment_id": "held"},
-    "status": {},
+    "status": {"max_lag_s": 120.0},
     "pause": {"gate": "auto", "actor": "ann", "note": "seen"},
     "resume": {"gate": "auto", "actor": "ann", "note": "seen"},
     "events": {
@@ -213,7 +213,11 @@ CONNECT: Final[Mapping[str, Any]] = {
     "webhook_secrets": [],
     "webhook_tolerance_s": None,
     "log": None,
+    "log_level": "INFO",
+    "log_target": "stderr",
     "store": None,
+    "proxy": "direct",
+    "transport": None,
 }
 WORKER: Final[Mapping[str, Any]] = {
     "concurrency": 64,
