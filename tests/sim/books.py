@@ -14,10 +14,11 @@ from transitions import MachineError
 
 from cfflow.core.chart import FINAL, HOLDS, OPEN, State, fire
 from cfflow.core.flow import Flow
-from cfflow.core.operation import Operation
+from cfflow.core.operation import Operation, Step
 from cfflow.core.order import PAYMENTS_MAX, ForeignMoney
 from cfflow.core.record import HISTORY_MAX, TRIGGERS, Entry, EntryKind, Record, payment_id
 from cfflow.core.restart import Restart
+from cfflow.core.schedule import PAY_MARGIN_MS
 from cfflow.store.protocol import StoredOrder
 from cfflow.testing import MemoryStore
 from tests.core.schedule_model import expected_wake, since_may_change
@@ -352,13 +353,23 @@ class Books:
         self._check_money(name, record, was)
         return moves
 
+    def _check_given_up(self, name: str, before: Operation, operation: Operation) -> None:
+        """Check that the lost step, whose place this one takes, was seen to have done nothing."""
+        is_pair = {before.step, operation.step} == {Step.CAPTURE, Step.VOID}
+        over_at_ms = max(before.deadline_at_ms, before.began_at_ms + PAY_MARGIN_MS)
+        unseen = before.not_seen_at_ms is not None and before.not_seen_at_ms >= over_at_ms
+        if not is_pair or before.accepted or not unseen:
+            self._complain(f"{name}: {operation.step} took the place of {before}")
+
     def _check_operation(
         self, command: Command, name: str, record: Record, was: Record | None
     ) -> None:
         """Check that nothing bars a step that was opened: no sibling, no restart, no gate."""
         who, operation = command.process.name, record.operation
         before = was.operation if was else None
-        if operation and before and operation.began_at_ms != before.began_at_ms:
+        if operation and before and operation.step is not before.step:
+            self._check_given_up(name, before, operation)
+        elif operation and before and operation.began_at_ms != before.began_at_ms:
             self._complain(f"{name}: the open {operation.step} began a second time")
         if operation is None or (
             before and before.sends == operation.sends and before.key == operation.key
