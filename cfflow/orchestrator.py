@@ -163,7 +163,7 @@ class Orchestrator(Reader):
             if standing is None:
                 plan = begin_payment(order, record, rules)
             elif replace and not standing.is_paid:
-                plan = await self._replacing(order, standing.n, record, rules, author)
+                plan = await self._replacing(order, record, rules, author)
             else:
                 return await self._standing(order, standing, record)
             written = await self.orders.commit(plan)
@@ -178,24 +178,30 @@ class Orchestrator(Reader):
             order = Order(id=order_id) if gone else written.order
         raise Conflict(f"order {order_id} is being changed without end; nothing was started")
 
-    async def _replacing(
-        self, order: Order, n: int, wanted: Record, rules: Flow, author: Author
-    ) -> Plan:
-        """Return the plan that abandons an open payment and begins the next one."""
-        held = order.payment(n)
-        await self._check_same(held, wanted, "currency", "amount")
-        reason = why_not_replaced(held)
-        if reason is not None:
-            text = f"{held.id} cannot be replaced: {reason}"
-            raise Conflict(text, payment=await self.shown(held))
-        flow, now_ms = await self._flow_of(held), self.store.now_ms()
-        given_up = abandon(held, flow, now_ms, author=author)
-        record = msgspec.structs.replace(
-            wanted,
-            metadata=wanted.metadata or held.record.metadata,
-            amount=held.record.amount if wanted.amount is None else wanted.amount,
-        )
-        return joined([given_up, begin_payment(given_up.after, record, rules)])
+    async def _replacing(self, order: Order, wanted: Record, rules: Flow, author: Author) -> Plan:
+        """Return the plan that abandons the open payments and begins the next one.
+
+        An adopted order can have more than one of them.
+        """
+        plans: list[Plan] = []
+        while (standing := standing_payment(order)) is not None:
+            held = order.payment(standing.n)
+            if standing.is_paid:
+                raise AlreadyPaid(f"order {order.id} was paid by {held.id}")
+            await self._check_same(held, wanted, "currency", "amount")
+            reason = why_not_replaced(held)
+            if reason is not None:
+                text = f"{held.id} cannot be replaced: {reason}"
+                raise Conflict(text, payment=await self.shown(held))
+            flow = await self._flow_of(held)
+            plans.append(abandon(held, flow, self.store.now_ms(), author=author))
+            order = plans[-1].after
+            wanted = msgspec.structs.replace(
+                wanted,
+                metadata=wanted.metadata or held.record.metadata,
+                amount=held.record.amount if wanted.amount is None else wanted.amount,
+            )
+        return joined([*plans, begin_payment(order, wanted, rules)])
 
     async def _standing(self, order: Order, standing: Standing, wanted: Record) -> Payment:
         """Return the payment that keeps its order, or raise where it is not what was wanted."""

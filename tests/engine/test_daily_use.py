@@ -95,6 +95,20 @@ async def test_without_an_open_payment_replace_is_a_start(shop: Shop) -> None:
     assert not (await shop.cashier.get(failed.id)).abandoned
 
 
+async def test_all_open_payments_of_an_adopted_order_are_replaced(shop: Shop) -> None:
+    """Adoption can leave two open ones; beside either, the next would be a second open payment."""
+    order_id, session = await shop.order()
+    for _ in range(2):
+        await shop.cashier.gateway.pay(session, card())
+        shop.pass_time(1)
+    adopted = await shop.cashier.adopt(order_id, flow="native_otp")
+    assert [payment.state for payment in adopted] == [State.INITIATED, State.INITIATED]
+    third = await shop.cashier.start("native_otp", order_id=order_id, replace=True)
+    found = await shop.cashier.find(order_id=order_id)
+    assert third.id == f"{order_id}.3"
+    assert [payment.abandoned for payment in found] == [True, True, False]
+
+
 async def test_what_may_take_the_money_within_seconds_is_not_replaced(shop: Shop) -> None:
     """A pay on its way, an OTP of unknown outcome, a hold: `Conflict` says which."""
     order_id, session = await shop.order()
