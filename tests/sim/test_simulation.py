@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(400)
 _PARTS = 8
 
 #: Together these worlds reach every branch of the rules. Where one does so no more, others may.
-_REACHING = (43, 180, 1, 117, 137, 4, 10, 19, 21)
+_REACHING = (43, 180, 1, 117, 2, 16, 18, 60, 119, 164)
 _REACH_SEEDS = 400
 
 
@@ -35,6 +35,10 @@ def test_nothing_is_lost_or_done_twice_in_any_world(part: int) -> None:
 def test_every_branch_of_the_rules_is_reached() -> None:
     """A check that no world reaches holds nothing; only its complaints may stay unreached."""
     reached = Reached(books, rules, schedule_model)
+    with reached.watching():
+        # A pay that follows one which the store has lost is rare.
+        result = simulate(49, rough=True, faults=("busy", "lost_before"), several=False)
+    assert not result.failed, result.trouble
     for seed in (*_REACHING, *range(_REACH_SEEDS)):
         with reached.watching():
             result = simulate(seed, rough=seed % 2 == 0)
