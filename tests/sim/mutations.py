@@ -506,7 +506,7 @@ MUTATIONS: dict[Mutation, Where] = {
     siblings_ignored: Where(1),
     contradicting_entity_used: Where(1, ("mixed",)),
     later_notification_removed: Where(6),
-    closed_gate_passed: Where(32),
+    closed_gate_passed: Where(58),
     marker_of_a_paid_order_ignored: Where(170, ()),
     own_token_not_recognised: Where(457),
 }
