@@ -142,6 +142,19 @@ class HoldRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The shortest life of a hold, whatever its kind."""
         return self.lasts_s(None)
 
+    def acts_before_end_ms(self, life_ms: int) -> int:
+        """Return how long before its end a hold of this life must be ended by the flow.
+
+        Never in the first three quarters of its life: a mandate of two hours does not end when
+        it begins.
+        """
+        return min(self.act_before_expiry_s * 1000, life_ms // 4)
+
+    @property
+    def acts_before_end_s(self) -> int:
+        """The same for the shortest hold, in seconds."""
+        return self.acts_before_end_ms(self.expires_after_s * 1000) // 1000
+
 
 class EndRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What happens after the customer has gone."""
@@ -325,7 +338,7 @@ def _acts_before_it_begins(flow: Flow) -> Iterator[Mistake]:
 def _captures_too_late(flow: Flow) -> Iterator[Mistake]:
     if flow.hold is None or flow.hold_rules.on_expiry != "capture" or not _has_times(flow):
         return
-    left_s = min(flow.hold_rules.act_before_expiry_s, flow.hold_rules.expires_after_s // 4)
+    left_s = flow.hold_rules.acts_before_end_s
     if left_s <= flow.pay.timeout_s:
         yield Mistake(
             "hold.act_before_expiry_s",
@@ -337,7 +350,7 @@ def _captures_too_late(flow: Flow) -> Iterator[Mistake]:
 def _no_second_try(flow: Flow) -> Iterator[Mistake]:
     if flow.capture != "manual" or flow.hold_rules.on_expiry != "capture" or not _has_times(flow):
         return
-    left_s = min(flow.hold_rules.act_before_expiry_s, flow.hold_rules.expires_after_s // 4)
+    left_s = flow.hold_rules.acts_before_end_s
     if left_s <= flow.poll.after_s[0]:
         yield Mistake(
             "hold.act_before_expiry_s",

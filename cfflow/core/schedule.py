@@ -74,14 +74,10 @@ def late_watch_ends_at_ms(record: Record, flow: Flow) -> int:
 
 
 def act_on_hold_at_ms(record: Record, flow: Flow) -> int:
-    """Return when a hold that was neither captured nor voided must end by the flow.
-
-    As long before it lapses as the flow wants, but never in the first three quarters of its
-    life: a mandate of two hours does not end when it begins.
-    """
+    """Return when a hold that was neither captured nor voided must end by the flow."""
     ends_at_ms = record.hold_expires_at_ms or 0
     life_ms = max(0, ends_at_ms - record.moved_at_ms)
-    return ends_at_ms - min(flow.hold_rules.act_before_expiry_s * 1000, life_ms // 4)
+    return ends_at_ms - flow.hold_rules.acts_before_end_ms(life_ms)
 
 
 def surely_over(operation: Operation, flow: Flow) -> bool:
