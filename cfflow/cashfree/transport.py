@@ -262,53 +262,28 @@ class GatewaySockets:
             self._sweeper = loop.call_at(next_at, self._sweep, loop)
 
 
-class GatewayTransport(httpx.AsyncBaseTransport):
+class GatewayTransport(GatewaySockets, httpx.AsyncBaseTransport):
     """`GatewaySockets` for an `httpx.AsyncClient`, with the same arguments.
 
     `never_sent` holds for one request: an `httpx.AsyncClient` that follows redirects may have sent
     another one before.
     """
 
-    never_sent = NEVER_SENT
-
-    def __init__(
-        self,
-        base_url: httpx.URL | str,
-        *,
-        ssl_context: ssl.SSLContext | None = None,
-        max_connections: int = 100,
-        keepalive_expiry_s: float = 30.0,
-        answer_bytes_max: int = 1024 * 1024,
-        proxy: Proxy | None = None,
-    ) -> None:
-        self._sockets = GatewaySockets(
-            base_url,
-            ssl_context=ssl_context,
-            max_connections=max_connections,
-            keepalive_expiry_s=keepalive_expiry_s,
-            answer_bytes_max=answer_bytes_max,
-            proxy=proxy,
-        )
-
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request, once. After `aclose`: RuntimeError, with nothing sent."""
-        sockets, limits = self._sockets, request.extensions.get("timeout", {})
-        if (origin := origin_of(request.url)) != sockets.origin:
-            raise _elsewhere(sockets.origin, origin)
+        limits = request.extensions.get("timeout", {})
+        if (origin := origin_of(request.url)) != self.origin:
+            raise _elsewhere(self.origin, origin)
         wire = _wire_of(request, await _body_of(request))
-        reader = await sockets.exchange(
+        reader = await self.exchange(
             wire,
             TimeLimits(*(limits.get(name) for name in ("pool", "connect", "write", "read"))),
             to_head=request.method == "HEAD",
         )
-        headers, body = sockets._inflated(reader)  # noqa: SLF001  the other half of this class
+        headers, body = self._inflated(reader)
         return httpx.Response(
             reader.status, headers=headers, content=body, extensions={"http_version": b"HTTP/1.1"}
         )
-
-    async def aclose(self) -> None:
-        """Close every connection, those in use too: their requests end in an error."""
-        await self._sockets.aclose()
 
 
 def _before_the_request(error: BaseException) -> BaseException:
