@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
 
 from cfflow.emulator import EmulatorProcess
-from cfflow.store.embedded import EmbeddedServer
-from tests.faces.faces_kit import Till, fill
+from tests.faces.faces_kit import Till, fill, filled_till
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +20,5 @@ def bank() -> Iterator[EmulatorProcess]:
 @pytest.fixture(scope="session")
 def till(bank: EmulatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Till]:
     """An embedded store with one payment of each kind, made by the library."""
-    opened = Till(bank, tmp_path_factory.mktemp("till"))
-    server = EmbeddedServer(opened.folder / "store")
-    with asyncio.Runner() as runner:
-        # It stays up between the commands, which join it: starting it each time takes longer.
-        runner.run(server.start())
-        runner.run(fill(opened))
+    with filled_till(bank, tmp_path_factory.mktemp("till"), fill) as opened:
         yield opened
-        runner.run(server.stop())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -17,6 +19,7 @@ from cfflow import Card, Orchestrator, Payment
 from cfflow.cli import app as cli
 from cfflow.emulator import EmulatorProcess
 from cfflow.logs import Log, silent_log
+from cfflow.store.embedded import EmbeddedServer
 
 ROOT: Final = Path(__file__).parents[2]
 CFFLOW: Final = Path(sys.executable).parent / "cfflow"
@@ -121,6 +124,23 @@ async def to_otp(cashier: Orchestrator, order_id: str, flow: str, amount: str) -
     order = await cashier.gateway.create_order(amount, CUSTOMER, order_id=order_id, order_tags=tags)
     payment = await cashier.start(flow, order_id=order_id, amount=amount)
     return await cashier.pay(payment, order.payment_session_id, card())
+
+
+@contextlib.contextmanager
+def filled_till(
+    bank: EmulatorProcess, folder: Path, fill_in: Callable[[Till], Coroutine[Any, Any, None]]
+) -> Iterator[Till]:
+    """Yield a till whose embedded store has what `fill_in` puts into it.
+
+    Its server stays up between the commands, which join it: starting it each time takes longer.
+    """
+    opened = Till(bank, folder)
+    server = EmbeddedServer(opened.folder / "store")
+    with asyncio.Runner() as runner:
+        runner.run(server.start())
+        runner.run(fill_in(opened))
+        yield opened
+        runner.run(server.stop())
 
 
 async def fill(till: Till) -> None:

@@ -23,10 +23,9 @@ from cfflow.core.record import Entry, EntryKind, Record, Review
 from cfflow.core.steps import begin_payment
 from cfflow.emulator import EmulatorProcess
 from cfflow.store.control import Decision, decision_text
-from cfflow.store.embedded import EmbeddedServer
 from cfflow.store.orders import Written
 from cfflow.store.protocol import Notification, Outcome
-from tests.faces.faces_kit import Till, run, to_otp
+from tests.faces.faces_kit import Till, filled_till, run, to_otp
 from tests.faces.test_cli import COMMANDS
 
 pytestmark = pytest.mark.timeout(240)
@@ -65,13 +64,8 @@ WITHOUT: Final = {"graph"}
 @pytest.fixture(scope="module")
 def shop(bank: EmulatorProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Till]:
     """A till of this module alone: a store that others have written into."""
-    opened = Till(bank, tmp_path_factory.mktemp("evil"))
-    server = EmbeddedServer(opened.folder / "store")
-    with asyncio.Runner() as runner:
-        runner.run(server.start())
-        runner.run(plant_store(opened))
+    with filled_till(bank, tmp_path_factory.mktemp("evil"), plant_store) as opened:
         yield opened
-        runner.run(server.stop())
 
 
 async def plant_store(till: Till) -> None:
