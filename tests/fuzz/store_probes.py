@@ -171,6 +171,7 @@ class PrintProbe(LoopProbe):
         if acting := [char for char in printed.getvalue() if char != "\n" and _acts(char)]:
             raise Broken(f"{acting[0]!a} reaches the terminal")
         lines = 4 + len(why.timeline) + 2 * len(why.reviews) + len(why.settled)
+        lines += (why.failure is not None) + (why.last_inquiry is not None)
         if len(str(why).splitlines()) != lines:
             raise Broken("a text has made a line of its own")
 
