@@ -330,6 +330,14 @@ def lives_by_hand() -> None:
     asked.time_passes(700_000)
     asked.teardown()
     begun_life(NATIVE).teardown()
+    for first, other in ((Step.CAPTURE, Step.VOID), (Step.VOID, Step.CAPTURE)):
+        lost = begun_life(PREAUTH, ("answered", "right"), ("answered", "right"))
+        lost.step(tuple(Step).index(first), "ended before", "right", None)
+        lost.time_passes(31)
+        lost.apply(lost.asked())
+        lost.send_next(other, "right")
+        assert lost.held.record.state is (State.VOIDED if other is Step.VOID else State.CAPTURED)
+        lost.teardown()
 
 
 def begun_life(flow: Flow, *course: tuple[str, str]) -> Life:
