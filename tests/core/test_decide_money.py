@@ -410,3 +410,18 @@ def test_time_alone_moves_no_state_and_no_money() -> None:
         held = a_payment(state, PREAUTH)
         for now_ms in (T0, T0 + 400 * SECOND, T0 + 8 * DAY, T0 + 400 * DAY):
             assert money(decided(held, TimePassed(), now_ms, PREAUTH)) == money(held)
+
+
+@pytest.mark.parametrize("state", [State.AUTHORIZED, State.FAILED, State.OTP_PENDING])
+def test_a_hold_that_is_shown_after_its_end_is_reviewed_at_once(state: State) -> None:
+    """Whatever the payment was before: a second look at the same answer must add nothing."""
+    lapsed = entity(hold_expires_at_ms=T0 + DAY)
+    page = an_otp_page(PREAUTH)
+    if state is not State.OTP_PENDING:
+        page = decided(page, inquired(lapsed, asked_at_ms=T0), T0, PREAUTH)
+    if state is State.FAILED:
+        page = decided(page, inquired(entity("FAILED"), asked_at_ms=T0 + HOUR), T0 + HOUR, PREAUTH)
+    assert page.record.state is state
+    for at_ms in (T0 + DAY, T0 + DAY + 1):
+        page = decided(page, inquired(lapsed, asked_at_ms=at_ms), at_ms, PREAUTH)
+        assert reasons(page).count("hold_lapsed") == 1

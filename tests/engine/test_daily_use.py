@@ -363,8 +363,10 @@ async def test_the_feed_tells_once_of_a_hold_that_ends_within_a_day(shop: Shop) 
     (told,) = [item for item in await feed_of(shop) if isinstance(item, FeedHoldExpiring)]
     assert (told.payment_id, told.hold_expires_at) == (held.id, held.hold_expires_at)
     assert told.amount == held.amount
+    await shop.cashier.refresh(held)
     shop.pass_time(DAY_S - 7 * 3600)
     await worker.run_once()
+    await shop.cashier.refresh(held)
     assert not [item for item in await feed_of(shop) if isinstance(item, FeedHoldExpiring)]
 
 
