@@ -150,8 +150,10 @@ async def test_a_server_that_loads_its_data_is_waited_for(shop: Shop, server: Se
     server.options = (*server.options, "--loading-process-events-interval-bytes", "1024")
     step = await capturing(shop, held)
     await asyncio.to_thread(server.restart)
-    await until(lambda: "errorstat_LOADING" in server.run("INFO", "errorstats"))
-    server.run("CONFIG", "SET", "key-load-delay", "0")
+    # In a thread: a server that loads is slow to answer, and the gateway is on this loop.
+    while "errorstat_LOADING" not in await asyncio.to_thread(server.run, "INFO", "errorstats"):
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(server.run, "CONFIG", "SET", "key-load-delay", "0")
     assert (await step).state is State.CAPTURED
     assert captures(shop, held) == 1
 
