@@ -92,7 +92,6 @@ IMPURE_CALLS = {
 
 #: What a plain install has not got. `import cfflow` must do without.
 EXTRAS = (
-    "hiredis",
     "hypothesis",
     "pytest",
     "rich",

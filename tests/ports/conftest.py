@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
 from cfflow.store.orders import Orders
+from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import Shop, open_shop
 
@@ -57,3 +59,20 @@ async def shop(url: str) -> AsyncIterator[Shop]:
     """A shop whose payments live on an empty server."""
     async with open_shop(store=RedisStore(url)) as opened:
         yield opened
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The nodes to which commands were sent, one entry for each round trip."""
+    sent: list[str] = []
+
+    def counting(method: Any) -> Any:
+        async def counted(self: RedisLink, place: str, commands: Any) -> Any:
+            sent.append(place)
+            return await method(self, place, commands)
+
+        return counted
+
+    for name in ("_asked", "_exchange"):
+        monkeypatch.setattr(RedisLink, name, counting(getattr(RedisLink, name)))
+    return sent

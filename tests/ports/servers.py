@@ -133,6 +133,10 @@ class Server:
         self.run("CONFIG", "SET", "repl-diskless-sync-delay", "0")
         primary.run("CONFIG", "SET", "repl-diskless-sync-delay", "0")
         self.run("REPLICAOF", "127.0.0.1", primary.port)
+        self.wait_for_link()
+
+    def wait_for_link(self) -> None:
+        """Wait until this replica follows its primary."""
         deadline = time.monotonic() + _START_S
         while self.run("INFO", "replication").get("master_link_status") != "up":
             if time.monotonic() > deadline:
@@ -189,6 +193,7 @@ class Cluster:
 
     def __init__(self, nodes: Sequence[Server]) -> None:
         self.nodes = nodes
+        self._known = len(nodes)
 
     @property
     def url(self) -> str:
@@ -208,6 +213,19 @@ class Cluster:
         self.wait()
         return self
 
+    def replicate(self, replicas: Sequence[Server]) -> None:
+        """Start a replica for each master, and wait until it has all data."""
+        for replica in replicas:
+            replica.start().run("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
+        self._known += len(replicas)
+        self.wait()
+        for replica, master in zip(replicas, self.nodes, strict=True):
+            name = master.run("CLUSTER", "MYID")
+            while name not in replica.run("CLUSTER", "NODES"):
+                time.sleep(0.02)
+            replica.run("CLUSTER", "REPLICATE", name)
+            replica.wait_for_link()
+
     def wait(self) -> None:
         """Wait until all masters agree that all is well."""
         deadline = time.monotonic() + _START_S
@@ -218,7 +236,7 @@ class Cluster:
 
     def _agrees(self, node: Server) -> bool:
         info = node.run("CLUSTER", "INFO").decode().split()
-        return {"cluster_state:ok", f"cluster_known_nodes:{len(self.nodes)}"} <= set(info)
+        return {"cluster_state:ok", f"cluster_known_nodes:{self._known}"} <= set(info)
 
     def kill(self) -> None:
         """End its masters."""

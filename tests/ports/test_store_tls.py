@@ -25,6 +25,8 @@ from tests.ports.servers import (
 )
 
 SECRET = "correct-horse-battery"
+
+BOTH_LOOPS = True
 AT_ONCE_S = 1.5
 
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from cfflow.errors import ConfigError, StoreReplaced
 from cfflow.store.control import Owner, StoreIdentity
+from cfflow.store.redis.failures import not_permitted
 from cfflow.store.redis.keys import Keys
-from cfflow.store.redis.link import RedisLink, not_permitted
+from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.replies import fields_from, text_of
 from cfflow.store.redis.url import shown
 

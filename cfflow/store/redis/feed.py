@@ -25,7 +25,7 @@ class RedisFeed:
     async def request(self, group: str, requests: Mapping[int, Request]) -> dict[int, Reply]:
         """Do what a group wants of these partitions, in one round trip per node."""
         calls = [self._call(group, partition, each) for partition, each in requests.items()]
-        replies = await self._link.scripts(calls)
+        replies = await self._link.scripts(calls, are_long=True)
         return dict(zip(requests, map(_reply, replies), strict=True))
 
     def _call(

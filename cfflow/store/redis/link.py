@@ -10,81 +10,44 @@ from __future__ import annotations
 import asyncio
 import builtins
 import random
-import re
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
+import hiredis
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection as Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
-    BusyLoadingError,
-    ClusterError,
-    ConnectionError,  # noqa: A004  redis-py's own name
-    MasterDownError,
     NoPermissionError,
     NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
-    TimeoutError,  # noqa: A004  redis-py's own name
+    SlotNotCoveredError,
     TryAgainError,
 )
-from redis.utils import HIREDIS_AVAILABLE
 
 from cfflow.core.sealed import Sealed, sealed
 from cfflow.errors import ConfigError, StoreError, StoreUnavailable
 from cfflow.store.clock import ServerClock, monotonic_ms
+from cfflow.store.redis.failures import (
+    REFUSALS,
+    TEMPORARY,
+    is_no_right,
+    is_temporary,
+    not_permitted,
+    refusal_word,
+    tls_problem,
+)
 from cfflow.store.redis.scripts import Adapt, Scripts, as_shipped
+from cfflow.store.redis.shared import Command, SharedConnection
 from cfflow.store.redis.url import Client, client_of, shown
 
-#: Errors that may be over in a moment: a restart, a failover, a broken connection.
-_TEMPORARY: Final = (
-    ConnectionError,
-    TimeoutError,
-    BusyLoadingError,
-    # The cluster is down, or its nodes disagree who has a slot; redis-py follows that only so far.
-    ClusterError,
-    MasterDownError,
-    TryAgainError,
-    RedisClusterException,
-    OSError,
-)
-#: A server that ends in the middle of a TLS connection: it may be back in a moment.
-_CUT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
-#: OpenSSL's numbers for a certificate whose issuer is not among the trusted authorities.
-_UNKNOWN_ISSUER: Final = frozenset({18, 19, 20, 21})
-_OWN_AUTHORITY: Final = "; if it is the right one, name its authority: ?ssl_ca_certs=FILE"
-#: Words with which a server refuses a command that it would accept at another time. Redis 6.2
-#: wraps them into the script's error, so they are searched for in the whole text.
-_REFUSALS: Final = {
-    "READONLY": "is read-only: a replica, or a failover under way",
-    "OOM": "is out of memory and refuses writes",
-    "BUSY": "is busy with another client's script",
-    "MISCONF": "cannot write to its disk and refuses writes",
-    "NOREPLICAS": "has too few replicas and refuses writes",
-}
-_REFUSED: Final = re.compile(rf"\b({'|'.join(_REFUSALS)})\b")
-
-#: What a server replies to a user who may not do something; inside a script it is an `ERR`.
-_NO_RIGHT: Final = re.compile(
-    r"NOPERM|no permissions|ACL failure in script|The user executing the script can't",
-    re.IGNORECASE,
-)
-
-#: Where a person reads which rights cfflow needs.
-_RIGHTS_PAGE: Final = "docs/guides/redis-user.md"
-
-#: So many commands at once have a connection each; further ones share round trips.
-_UNBATCHED_MAX: Final = 4
 _CONNECTIONS_MAX: Final = 256
 _PAUSE_S: Final = 0.05
 _TRIES_MAX: Final = 8
@@ -93,11 +56,6 @@ _VERSION_MIN: Final = (6, 2)
 builtin_timeout: Final = builtins.TimeoutError
 
 _T = TypeVar("_T")
-
-#: Encodes a command six times as fast as redis-py does; with the extra `fast`.
-_pack_fast: Callable[..., Sequence[bytes]] | None = (
-    HiredisRespSerializer().pack if HIREDIS_AVAILABLE else None
-)
 
 
 class RedisLink:
@@ -117,10 +75,10 @@ class RedisLink:
         self.clock: Final = ServerClock()
         self._deadline_s = deadline_s
         self._slots = asyncio.Semaphore(_CONNECTIONS_MAX)
-        self._idle: list[Connection] = []
-        self._unbatched = 0
-        self._queue: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
-        self._batcher: asyncio.Task[None] | None = None
+        self._shared: dict[str, SharedConnection] = {}
+        self._idle: dict[str, list[Connection]] = {}
+        #: Nodes of a cluster that gave no reply: until one comes, redis-py finds who has a slot.
+        self._doubted: set[str] = set()
         self._options: Final[dict[str, Any]] = {
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": None,
@@ -212,8 +170,9 @@ class RedisLink:
     async def aclose(self) -> None:
         """Close all connections."""
         client, self._client = self._client, None
-        if self._batcher is not None:
-            self._batcher.cancel()
+        shared, self._shared = self._shared, {}
+        for each in shared.values():
+            await each.aclose()
         if client is not None:
             await self._close_idle()
             await client.aclose()
@@ -236,132 +195,196 @@ class RedisLink:
         """
         return await self._guarded(lambda: self._replicated_once(keys, args, replicas))
 
-    async def scripts(self, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """Run the script for many partitions, in one round trip per node."""
-        return await self._guarded(lambda: self._scripts_once(calls))
+    async def check_wait(self) -> None:
+        """Wait for no replica, on each primary: a user who may not run WAIT learns it now."""
+        await self._guarded(self._check_wait_once)
+
+    async def scripts(
+        self, calls: Sequence[tuple[Sequence[str], Sequence[Any]]], *, are_long: bool = False
+    ) -> list[Any]:
+        """Run the script for many partitions, in one round trip per node.
+
+        `are_long`: the replies may be long, so that they come over connections of their own.
+        """
+        return await self._guarded(lambda: self._scripts_once(calls, are_long=are_long))
 
     async def command(self, *args: Any) -> Any:
         """Run one command that names a key, and return its reply."""
-        return await self._guarded(lambda: self._once(*args))
+        return await self._guarded(lambda: self._once(args))
 
-    def _by_hash(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+    def _by_hash(self, keys: Sequence[str], args: Sequence[Any]) -> Command:
         return "EVALSHA", self._scripts.hash_of(args[0]), len(keys), *keys, *args
 
-    def _by_text(self, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, ...]:
+    def _by_text(self, keys: Sequence[str], args: Sequence[Any]) -> Command:
         return "EVAL", self._scripts.text_of(args[0]), len(keys), *keys, *args
 
     async def _script_once(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         asked_at_ms = monotonic_ms()
         try:
-            reply = await self._once(*self._by_hash(keys, args))
+            reply = await self._once(self._by_hash(keys, args), keys[0])
         except NoScriptError:
-            reply = await self._once(*self._by_text(keys, args))
+            reply = await self._once(self._by_text(keys, args), keys[0])
         self.clock.adjust(reply[1], asked_at_ms, monotonic_ms())
         return cast("list[Any]", reply)
 
     async def _replicated_once(
         self, keys: Sequence[str], args: Sequence[Any], replicas: int
     ) -> tuple[list[Any], int]:
+        place = self._place_of(keys[0])
+        if place is None:
+            place = await self._place_found(keys[0])
         asked_at_ms = monotonic_ms()
         wait = ("WAIT", replicas, round(self._deadline_s * 1000 / 3))
-        reply, count = await self._exchange([self._by_hash(keys, args), wait])
+        reply, count = await self._exchange(place, [self._by_hash(keys, args), wait])
         if isinstance(reply, NoScriptError):
-            reply, count = await self._exchange([self._by_text(keys, args), wait])
+            reply, count = await self._exchange(place, [self._by_text(keys, args), wait])
+        if isinstance(reply, AskError):
+            place = await self._place_found(keys[0])
+            reply, count = await self._exchange(place, [self._by_text(keys, args), wait])
         for error in (reply, count):
             if isinstance(error, Exception):
                 raise error
         self.clock.adjust(reply[1], asked_at_ms, monotonic_ms())
         return reply, int(count)
 
+    async def _check_wait_once(self) -> None:
+        client = self.client
+        places = [""]
+        if isinstance(client, RedisCluster):
+            places = [node.name for node in client.get_primaries()]
+        for place in places:
+            (reply,) = await self._exchange(place, [("WAIT", 0, 0)])
+            if isinstance(reply, Exception):
+                raise reply
+
     async def _scripts_once(
-        self, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
+        self, calls: Sequence[tuple[Sequence[str], Sequence[Any]]], *, are_long: bool
     ) -> list[Any]:
         asked_at_ms = monotonic_ms()
-        commands = [self._by_hash(keys, args) for keys, args in calls]
-        if isinstance(self.client, RedisCluster):
-            pipeline = self.client.pipeline()
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies = list(await pipeline.execute(raise_on_error=False))
-        else:
-            replies = await self._exchange(commands)
+        numbers: dict[str | None, list[int]] = {}
+        for i, (keys, _) in enumerate(calls):
+            numbers.setdefault(self._place_of(keys[0]), []).append(i)
+        # Sent by itself, each of these finds the node to which a failover moved its slot.
+        replies: dict[int, Any] = dict.fromkeys(numbers.pop(None, ()))
+        ask = self._asked_apart if are_long else self._asked
+        found = await asyncio.gather(
+            *(
+                ask(place or "", [self._by_hash(*calls[i]) for i in its])
+                for place, its in numbers.items()
+            )
+        )
+        for its, answers in zip(numbers.values(), found, strict=True):
+            replies.update(zip(its, answers, strict=True))
         if replies and isinstance(replies[0], list):
             self.clock.adjust(replies[0][1], asked_at_ms, monotonic_ms())
-        for i, (keys, args) in enumerate(calls):
-            if isinstance(replies[i], (NoScriptError, *_TEMPORARY)):
-                # Sent by itself, it also finds the node to which a failover moved its slot.
-                replies[i] = await self._script_once(keys, args)
-            elif isinstance(replies[i], Exception):
-                raise replies[i]
-        return replies
+        for i, reply in replies.items():
+            if reply is None or isinstance(reply, (NoScriptError, AskError, *TEMPORARY)):
+                replies[i] = await self._script_once(*calls[i])
+            elif isinstance(reply, Exception):
+                raise reply
+        return [replies[i] for i in range(len(calls))]
 
-    async def _once(self, *command: Any) -> Any:
-        if isinstance(self.client, RedisCluster):
-            return await self.client.execute_command(*command)
-        reply = await self._send_one(command)
+    async def _once(self, command: Command, key: str | None = None) -> Any:
+        """Run one command; without its `key` redis-py finds the node of a cluster."""
+        place = self._place_of(key)
+        if place is None:
+            return await self._found(command, key)
+        (reply,) = await self._asked(place, [command])
+        if isinstance(reply, AskError):
+            return await self._found(command, key)
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    async def _send_one(self, command: tuple[Any, ...]) -> Any:
-        """Send one command to the one server; together with others if many wait at once.
+    async def _asked(self, place: str, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies, errors too, over the connection that all callers share."""
+        shared = self._shared.get(place)
+        if shared is None:
+            made = partial(self._made, place)
+            shared = self._shared[place] = SharedConnection(made, self._deadline_s / 2)
+        replies = await shared.replies(commands)
+        if place and any(isinstance(reply, TEMPORARY) for reply in replies):
+            self._doubted.add(place)
+        return replies
 
-        With a round trip of its own, each of many callers would pay for its own system calls.
-        """
-        if self._unbatched < _UNBATCHED_MAX:
-            self._unbatched += 1
-            try:
-                return (await self._exchange([command]))[0]
-            finally:
-                self._unbatched -= 1
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append((command, reply))
-        if self._batcher is None:
-            self._batcher = asyncio.create_task(self._send_batches())
-        return await reply
-
-    async def _send_batches(self) -> None:
-        """Send all queued commands in one round trip, until the queue is empty."""
+    async def _asked_apart(self, place: str, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies, errors too, over a connection of their own."""
         try:
-            while self._queue:
-                batch, self._queue = self._queue, []
-                replies: Sequence[Any] = [ConnectionError("closed")] * len(batch)
-                try:
-                    async with asyncio.timeout(self._deadline_s):
-                        replies = await self._exchange([command for command, _ in batch])
-                except Exception as error:  # noqa: BLE001  every caller of the batch must get it
-                    replies = [error] * len(batch)
-                finally:
-                    for (_, waiter), reply in zip(batch, replies, strict=True):
-                        if not waiter.done():
-                            waiter.set_result(reply)
-        finally:
-            self._batcher = None
+            return await self._exchange(place, commands)
+        except TEMPORARY as error:
+            return [error] * len(commands)
 
-    async def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Send commands to the one server and return their replies, in one round trip.
+    async def _exchange(self, place: str, commands: Sequence[Command]) -> list[Any]:
+        """Send commands and return their replies, in one round trip over an own connection.
 
         It uses redis-py's connections without redis-py's pool, whose bookkeeping costs more
         than the exchange. A connection with unread replies is closed: its next caller would
         read the replies of this one.
         """
-        pool = cast("Any", self.client).connection_pool
-        connection = self._idle.pop() if self._idle else pool.make_connection()
+        idle = self._idle.setdefault(place, [])
+        connection = idle.pop() if idle else self._made(place)
         replies: list[Any] = []
         try:
-            packed = [part for command in commands for part in _packed(connection, command)]
-            await connection.send_packed_command(packed, check_health=False)
+            parts = map(hiredis.pack_command, commands)
+            await connection.send_packed_command(parts, check_health=False)
             while len(replies) < len(commands):
                 try:
                     replies.append(await connection.read_response())
                 except ResponseError as error:
                     replies.append(error)
+        except TEMPORARY:
+            self._doubted.add(place)
+            raise
         finally:
             if len(replies) == len(commands) and self._client is not None:
-                self._idle.append(connection)
+                idle.append(connection)
             else:
                 await connection.disconnect(nowait=True)
         return replies
+
+    def _place_of(self, key: str | None) -> str | None:
+        """Return the name of the node that has a key; None where redis-py must find it out.
+
+        The only server has the name "".
+        """
+        client = self.client
+        if not isinstance(client, RedisCluster):
+            return ""
+        if key is None:
+            return None
+        try:
+            node = client.get_node_from_key(key)
+        except SlotNotCoveredError:
+            return None
+        return None if node is None or node.name in self._doubted else str(node.name)
+
+    async def _found(self, command: Command, key: str | None) -> Any:
+        """Run a command on the node of a cluster that redis-py finds.
+
+        It follows a slot that has moved, and asks the nodes anew who has which when one is gone.
+        """
+        reply = await self.client.execute_command(*command)
+        if key is not None:
+            node = cast("RedisCluster", self.client).get_node_from_key(key)
+            self._doubted.discard("" if node is None else node.name)
+        return reply
+
+    async def _place_found(self, key: str) -> str:
+        """Return the name of the node that has a key, as redis-py has found it out now."""
+        await self._found(("EXISTS", key), key)
+        place = self._place_of(key)
+        if place is None:
+            raise TryAgainError(f"no node has {key}")
+        return place
+
+    def _made(self, place: str) -> Connection:
+        """Return a connection to a node that is not open yet."""
+        client = cast("Any", self.client)
+        if not place:
+            return cast("Connection", client.connection_pool.make_connection())
+        node = client.get_node(node_name=place)
+        options = node.connection_kwargs | {"retry": self._options["retry"]}
+        return cast("Connection", node.connection_class(**options))
 
     async def _guarded(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """Run a call within the deadline, retry temporary errors, and translate all others.
@@ -380,38 +403,42 @@ class RedisLink:
             text = f"Redis at {place} refuses the password: {error}"
             if self._is_opening:
                 raise ConfigError(text) from None
-        except _TEMPORARY as error:
+        except TEMPORARY as error:
             problem = tls_problem(error)
             text = f"Redis at {place} cannot be reached: {problem or error}"
             if problem and self._is_opening:
                 raise ConfigError(text) from None
         except RedisError as error:
-            word = _refusal_word(error)
-            if _is_no_right(error):
+            word = refusal_word(error)
+            if is_no_right(error):
                 commands = " or ".join(self._scripts.commands_at(str(error)))
                 raise StoreUnavailable(not_permitted(self.url, commands, error)) from None
             if word is None:
                 raise StoreError(f"Redis at {place}: {str(error)[:200]}") from None
-            text = f"Redis at {place} {_REFUSALS[word]}"
+            text = f"Redis at {place} {REFUSALS[word]}"
         raise StoreUnavailable(text)
 
     async def _retried(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        failed = 0
+        failed, loop = 0, asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             try:
                 return await call()
             except (RedisError, RedisClusterException, OSError) as error:
                 failed += 1
-                if failed > _TRIES_MAX or not _is_temporary(error):
+                if failed > _TRIES_MAX or not is_temporary(error):
                     raise
+                for shared in self._shared.values():
+                    shared.retire(began_s)
                 await self._close_idle()
                 await asyncio.sleep(_PAUSE_S * failed * random.uniform(0.5, 1.0))  # noqa: S311  jitter
 
     async def _close_idle(self) -> None:
         """Close idle connections: they may be broken too, or lead to a demoted primary."""
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.disconnect(nowait=True)
+        idle, self._idle = self._idle, {}
+        for connections in idle.values():
+            for connection in connections:
+                await connection.disconnect(nowait=True)
 
 
 async def _about(client: Client, node: ClusterNode | None = None) -> dict[str, Any]:
@@ -437,57 +464,3 @@ async def _setting(name: str, client: Client, node: ClusterNode | None) -> dict[
     except ResponseError:
         return {}
     return {name: str(found[name])} if name in found else {}
-
-
-def _packed(connection: Connection, command: tuple[Any, ...]) -> Sequence[bytes]:
-    if _pack_fast is None:
-        return connection.pack_command(*command)
-    return _pack_fast(*command)
-
-
-def _is_temporary(error: Exception) -> bool:
-    """Return whether the same command may succeed in a moment."""
-    if isinstance(error, AuthenticationError) or tls_problem(error):
-        return False
-    return isinstance(error, _TEMPORARY) or _refusal_word(error) in {"READONLY", "BUSY"}
-
-
-def _is_no_right(error: Exception) -> bool:
-    return isinstance(error, NoPermissionError) or bool(_NO_RIGHT.search(str(error)))
-
-
-def not_permitted(url: str, commands: str, error: Exception | None = None) -> str:
-    """Return the text for a user of Redis who may not run commands, or reach their keys."""
-    what = f"to run {commands}" if commands else "this"
-    reply = f" ({str(error)[:160]})" if error else ""
-    return (
-        f"the Redis at {shown(url)} does not permit its user {what}{reply};"
-        f" {_RIGHTS_PAGE} has the ACL line that cfflow needs"
-    )
-
-
-def tls_problem(error: Exception) -> str | None:
-    """Return why no TLS connection can be made until a person acts; None for any other error.
-
-    redis-py hides the cause behind an error of its own, and a certificate stays refused however
-    often the connection is tried.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            advice = _OWN_AUTHORITY if cause.verify_code in _UNKNOWN_ISSUER else ""
-            return f"its certificate is refused: {cause.verify_message}{advice}"
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT):
-            return f"TLS fails: {cause.reason or cause}"
-        cause = cause.__cause__ or cause.__context__
-    return None
-
-
-def _refusal_word(error: Exception) -> str | None:
-    """Return the word of a temporary refusal, None for another error; redis-py drops some words."""
-    if isinstance(error, ReadOnlyError):
-        return "READONLY"
-    if isinstance(error, OutOfMemoryError):
-        return "OOM"
-    found = _REFUSED.search(str(error)) if isinstance(error, ResponseError) else None
-    return found[0] if found else None

@@ -70,7 +70,7 @@ class RedisStore:
     `partitions` are fixed per deployment: another number of partitions is refused. `feed_max`:
     how many entries of the feed each partition keeps for groups that do not exist yet.
     `deadline_s`: how long one command may take, with its retries. `min_replicas`: so many
-    replicas must have a step before it is sent; not on a cluster. `owner`: whose payments these
+    replicas must have a step before it is sent. `owner`: whose payments these
     are; None where that is not known. `read_only`: `open` makes no store where there is none, and
     then every read finds nothing. `keeps_every_commit`: see `RedisControl`. `script`: changes the
     texts of the Lua scripts, for tests that need another clock in them.
@@ -143,7 +143,8 @@ class RedisStore:
         """Connect. Raises `ConfigError` for a server that evicts keys or has other partitions."""
         try:
             await self.link.open()
-            await self._check_replicas()
+            if self.min_replicas:
+                await self.link.check_wait()
             self._foreign = await self.control.identify()
         except BaseException:
             await self.aclose()
@@ -152,16 +153,6 @@ class RedisStore:
     async def identity(self) -> StoreIdentity:
         """Return whose store this is now. Nothing is written."""
         return await self.control.identity()
-
-    async def _check_replicas(self) -> None:
-        if self.min_replicas and self.link.is_cluster:
-            raise ConfigError(
-                "min_replicas: a cluster's client may send the WAIT to another node than the"
-                " commit, so it would prove nothing; use one primary with its replicas"
-            )
-        if self.min_replicas:
-            # Waits for nothing. A user who may not run it learns that before the first step.
-            await self.link.command("WAIT", 0, 0)
 
     def _replaced(self, why: str) -> StoreReplaced:
         return StoreReplaced(
@@ -459,7 +450,8 @@ class RedisStore:
     async def overdue(self) -> Overdue:
         """Return how many orders are due or put back and since when, in one round trip per node."""
         partitions = range(self.keys.partitions)
-        return overdue_from(await self.link.scripts([self._overdue_call(p) for p in partitions]))
+        calls = [self._overdue_call(p) for p in partitions]
+        return overdue_from(await self.link.scripts(calls, are_long=True))
 
     def _overdue_call(self, partition: int) -> tuple[Sequence[str], Sequence[str]]:
         keys = self.keys
@@ -476,6 +468,8 @@ class RedisStore:
 
     async def count(self, indexes: Sequence[str]) -> Mapping[str, int]:
         """Return how many members each of these indexes has, in one round trip per node."""
+        if not indexes:
+            return {}
         calls = [
             ([self.keys.index(partition, name) for name in indexes], ("count",))
             for partition in range(self.keys.partitions)
@@ -493,7 +487,7 @@ class RedisStore:
         merge = Merge(window, self.keys.partitions)
         while wanted := [*merge.wanted()]:
             calls = [self._find_call(window, merge.share, *part) for part in wanted]
-            replies = await self.link.scripts(calls)
+            replies = await self.link.scripts(calls, are_long=True)
             merge.take({part[0]: reply[2] for part, reply in zip(wanted, replies, strict=True)})
         shown = self._placed if UNREADABLE_INDEX in window.indexes else None
         return [
