@@ -12,7 +12,6 @@ from __future__ import annotations
 from decimal import Decimal
 from enum import IntEnum
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 from transitions import MachineError
@@ -81,6 +80,7 @@ WORDS: Final = (
 _WORD_NUMBERS: Final = {word: number for number, word in enumerate(WORDS)}
 
 _UUID_B: Final = 16
+_UUID_LENGTH: Final = 36
 _HYPHENS, _HEX, _TEXT = b"u", b"h", b"t"
 
 
@@ -142,13 +142,22 @@ def packed_request_id(request_id: str) -> bytes | None:
     """
     if not request_id:
         return None
+    text = request_id.replace("-", "") if len(request_id) == _UUID_LENGTH else request_id
     try:
-        packed = UUID(request_id)
+        packed = bytes.fromhex(text)
     except ValueError:
-        packed = None
-    if packed is not None and request_id in (str(packed), packed.hex):
-        return (_HYPHENS if request_id == str(packed) else _HEX) + packed.bytes
+        packed = b""
+    if len(packed) == _UUID_B and packed.hex() == text:
+        if text is request_id:
+            return _HEX + packed
+        if request_id == hyphened(text):
+            return _HYPHENS + packed
     return _TEXT + request_id.encode(errors="replace")
+
+
+def hyphened(text: str) -> str:
+    """Return the 32 digits of a UUID with its hyphens."""
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def request_id_of(request: bytes | None) -> str:
@@ -160,8 +169,7 @@ def request_id_of(request: bytes | None) -> str:
         return packed.decode(errors="replace")
     if form not in {_HYPHENS, _HEX} or len(packed) != _UUID_B:
         return "?"
-    found = UUID(bytes=packed)
-    return str(found) if form == _HYPHENS else found.hex
+    return hyphened(packed.hex()) if form == _HYPHENS else packed.hex()
 
 
 def entry(

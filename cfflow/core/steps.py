@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from hashlib import sha1
 from typing import Any, Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 
@@ -32,7 +33,7 @@ from cfflow.core.order import (
     why_barred,
 )
 from cfflow.core.plan import Change, Gate, Plan
-from cfflow.core.record import GIVEN_UP, OtpTurn, Record
+from cfflow.core.record import GIVEN_UP, OtpTurn, Record, hyphened
 from cfflow.core.schedule import next_wake, surely_over
 from cfflow.errors import CfflowError, IllegalStep, InvalidAmount, OtpLimit, TooManyPayments
 
@@ -45,7 +46,7 @@ SEND_WITHIN_MS: Final = 2_000
 
 #: cfflow's own namespace of idempotency keys. Never changed: with another one, the same step
 #: would have another key.
-_KEYS: Final = UUID("9972b366-ce53-4eb4-a4dd-734aab38c571")
+_KEYS: Final = UUID("9972b366-ce53-4eb4-a4dd-734aab38c571").bytes
 
 
 class Instrument(msgspec.Struct, frozen=True):
@@ -315,7 +316,11 @@ def idempotency_key(payment: str, step: Step, sequence: int, nonce: str) -> str:
     derived again from the payment's id, the step, its number and the payment's nonce. The nonce
     is in it because a store that lost its last commits counts the same numbers again.
     """
-    return str(uuid5(_KEYS, f"{payment}-{step}-{sequence}-{nonce}"))
+    name = f"{payment}-{step}-{sequence}-{nonce}".encode()
+    raw = bytearray(sha1(_KEYS + name, usedforsecurity=False).digest()[:16])
+    # Version 5 and variant 1, as `uuid.uuid5` writes them, which takes four times as long.
+    raw[6], raw[8] = raw[6] & 0x0F | 0x50, raw[8] & 0x3F | 0x80
+    return hyphened(raw.hex())
 
 
 def _key(draft: Draft, step: Step, sequence: int) -> str:

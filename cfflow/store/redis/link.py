@@ -183,7 +183,25 @@ class RedisLink:
         Raises `StoreUnavailable` if there is no reply within the deadline. The script may run
         twice, so that must be harmless: every commit carries its token.
         """
-        return await self._guarded(lambda: self._script_once(keys, args))
+        began_s, asked_at_ms = asyncio.get_running_loop().time(), monotonic_ms()
+        place, reply = self._place_of(keys[0]), None
+        if place is not None:
+            (reply,) = await self._asked(place, [self._by_hash(keys, args)])
+            if type(reply) is list:
+                self.clock.adjust(reply[1], asked_at_ms, monotonic_ms())
+                return reply
+            if isinstance(reply, TimeoutError):
+                raise self._no_reply()
+
+        async def further() -> list[Any]:
+            nonlocal reply
+            first, reply = reply, None
+            # A script that failed on its way may have written: only what is temporary is repeated.
+            if isinstance(first, Exception) and not isinstance(first, (NoScriptError, AskError)):
+                raise first
+            return await self._script_once(keys, args)
+
+        return await self._guarded(further, began_s)
 
     async def replicated(
         self, keys: Sequence[str], args: Sequence[Any], replicas: int
@@ -301,7 +319,7 @@ class RedisLink:
         shared = self._shared.get(place)
         if shared is None:
             made = partial(self._made, place)
-            shared = self._shared[place] = SharedConnection(made, self._deadline_s / 2)
+            shared = self._shared[place] = SharedConnection(made, self._deadline_s)
         replies = await shared.replies(commands)
         if place and any(isinstance(reply, TEMPORARY) for reply in replies):
             self._doubted.add(place)
@@ -348,12 +366,12 @@ class RedisLink:
         The only server has the name "".
         """
         client = self.client
-        if not isinstance(client, RedisCluster):
+        if not self.is_cluster:
             return ""
         if key is None:
             return None
         try:
-            node = client.get_node_from_key(key)
+            node = cast("RedisCluster", client).get_node_from_key(key)
         except SlotNotCoveredError:
             return None
         return None if node is None or node.name in self._doubted else str(node.name)
@@ -386,19 +404,22 @@ class RedisLink:
         options = node.connection_kwargs | {"retry": self._options["retry"]}
         return cast("Connection", node.connection_class(**options))
 
-    async def _guarded(self, call: Callable[[], Awaitable[_T]]) -> _T:
+    async def _guarded(self, call: Callable[[], Awaitable[_T]], began_s: float | None = None) -> _T:
         """Run a call within the deadline, retry temporary errors, and translate all others.
+
+        `began_s`: the loop's time from which the deadline counts, by default now.
 
         A password or a certificate that is refused is a wrong setting while the store opens. Later
         it is `StoreUnavailable`: a gateway call may have been made, and only the errors of a store
         get to carry that.
         """
         place = shown(self.url)
+        began_s = asyncio.get_running_loop().time() if began_s is None else began_s
         try:
-            async with asyncio.timeout(self._deadline_s), self._slots:
+            async with asyncio.timeout_at(began_s + self._deadline_s), self._slots:
                 return await self._retried(call)
         except builtin_timeout:
-            text = f"no reply from Redis at {place} in {self._deadline_s:g} s"
+            raise self._no_reply() from None
         except AuthenticationError as error:
             text = f"Redis at {place} refuses the password: {error}"
             if self._is_opening:
@@ -417,6 +438,11 @@ class RedisLink:
                 raise StoreError(f"Redis at {place}: {str(error)[:200]}") from None
             text = f"Redis at {place} {REFUSALS[word]}"
         raise StoreUnavailable(text)
+
+    def _no_reply(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"no reply from Redis at {shown(self.url)} in {self._deadline_s:g} s"
+        )
 
     async def _retried(self, call: Callable[[], Awaitable[_T]]) -> _T:
         failed, loop = 0, asyncio.get_running_loop()

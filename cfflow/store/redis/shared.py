@@ -33,13 +33,13 @@ _INCOMPLETE: Final = object()
 class SharedConnection:
     """Opens a connection with the first command, and another one when that has ended.
 
-    `make` returns a connection that is not open yet. One whose server owes a reply and has said
-    nothing for `silent_s` is closed by the next caller that gives up.
+    `make` returns a connection that is not open yet. `deadline_s`: how long a caller waits for a
+    reply. If the server has said nothing at all for half of it then, the connection is closed.
     """
 
-    def __init__(self, make: Callable[[], Connection], silent_s: float) -> None:
+    def __init__(self, make: Callable[[], Connection], deadline_s: float) -> None:
         self._make = make
-        self._silent_s = silent_s
+        self._deadline_s = deadline_s
         self._line: _Line | None = None
         #: Those that still owe a reply, the present one among them.
         self._lines: set[_Line] = set()
@@ -52,13 +52,9 @@ class SharedConnection:
         """
         line = self._line
         if line is None or not line.is_open:
-            line = self._line = _Line(self._make(), self._lines)
+            line = self._line = _Line(self._make(), self._deadline_s, self._lines)
         waiting = [line.ask(command) for command in commands]
-        try:
-            return [await reply for reply in waiting]
-        except asyncio.CancelledError:
-            line.give_up(self._silent_s)
-            raise
+        return [await reply for reply in waiting]
 
     def retire(self, opened_before_s: float) -> None:
         """Use no connection any more that was opened before this time of the loop's clock.
@@ -85,7 +81,8 @@ class _Line(asyncio.Protocol):
     reply costs one call, where redis-py's stream reader would wake a task first.
     """
 
-    def __init__(self, connection: Connection, lines: set[_Line]) -> None:
+    def __init__(self, connection: Connection, deadline_s: float, lines: set[_Line]) -> None:
+        self._deadline_s: Final = deadline_s
         self._loop: Final = asyncio.get_running_loop()
         self._connection: Final = connection
         self._transport: asyncio.Transport | None = None
@@ -94,7 +91,9 @@ class _Line(asyncio.Protocol):
         )
         self._unsent: list[bytes] = []
         self._will_write = False
-        self._asked: deque[asyncio.Future[Any]] = deque()
+        #: What gets each reply, in order, and when it was asked for.
+        self._asked: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         #: Since when the server owes a reply, or the last one came.
         self._owes_since_s = 0.0
         self._is_retired = False
@@ -106,20 +105,31 @@ class _Line(asyncio.Protocol):
 
     def ask(self, command: Command) -> asyncio.Future[Any]:
         """Write a command with all others of this turn of the loop; return what gets its reply."""
+        now_s = self._loop.time()
         if not self._asked:
-            self._owes_since_s = self._loop.time()
+            self._owes_since_s = now_s
+        if self._timer is None:
+            self._timer = self._loop.call_at(now_s + self._deadline_s, self._ring)
         self._unsent.append(hiredis.pack_command(command))
         reply: asyncio.Future[Any] = self._loop.create_future()
-        self._asked.append(reply)
+        self._asked.append((reply, now_s))
         if not self._will_write and self._transport is not None:
             self._will_write = True
             self._loop.call_soon(self._write)
         return reply
 
-    def give_up(self, silent_s: float) -> None:
-        """Note that a caller waits no more: end the connection if its server says nothing."""
-        if self._asked and self._loop.time() - self._owes_since_s > silent_s:
-            self.end(TimeoutError("the server says nothing"))
+    def _ring(self) -> None:
+        """Give whoever has waited too long an error; one timer serves call after call."""
+        self._timer, now_s = None, self._loop.time()
+        for reply, asked_at_s in self._asked:
+            if asked_at_s + self._deadline_s > now_s:
+                self._timer = self._loop.call_at(asked_at_s + self._deadline_s, self._ring)
+                break
+            # It stays in its place: its reply may still come.
+            if not reply.done():
+                reply.set_result(TimeoutError("no reply in time"))
+        if self._asked and now_s - self._owes_since_s > self._deadline_s / 2:
+            self.end(ConnectionError("the server says nothing"))
 
     def retire(self) -> None:
         """Take no more commands, and end once every reply has come."""
@@ -132,8 +142,10 @@ class _Line(asyncio.Protocol):
         self.is_open = False
         self._lines.discard(self)
         self.opening.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         asked, self._asked = self._asked, deque()
-        for reply in asked:
+        for reply, _ in asked:
             if not reply.done():
                 reply.set_result(error)
         if self._transport is not None:
@@ -164,7 +176,7 @@ class _Line(asyncio.Protocol):
         self._replies.feed(data)
         try:
             while (reply := self._replies.gets()) is not _INCOMPLETE:
-                waiter = self._asked.popleft()
+                waiter, _ = self._asked.popleft()
                 if not waiter.done():
                     waiter.set_result(reply)
         except (hiredis.HiredisError, IndexError) as problem:
