@@ -13,7 +13,7 @@ import time
 from typing import Final, NamedTuple
 
 from bench import decode, memory, notices, reconcile, sale
-from bench.places import loop_factory
+from bench.places import emulator_gateway, loop_factory, pin_here, stub_gateway
 from bench.report import Measured, print_report
 
 __all__ = ["main"]
@@ -22,7 +22,8 @@ __all__ = ["main"]
 class Plan(NamedTuple):
     """How much to measure of each."""
 
-    sales: sale.Size
+    on_stub: sale.Size
+    on_emulator: sale.Size
     decode_rounds: int
     decode_answers: int
     payments: int
@@ -34,7 +35,8 @@ class Plan(NamedTuple):
 
 
 FULL: Final = Plan(
-    sale.Size({1: 100, 16: 400, 64: 400}, rounds=7, seconds_max=85),
+    sale.Size({1: 1_000, 16: 4_000, 64: 4_000}, rounds=7, seconds_max=130, run_seconds_max=2),
+    sale.Size({1: 100, 16: 400, 64: 400}, rounds=2, seconds_max=50, run_seconds_max=2),
     decode_rounds=9,
     decode_answers=100,
     payments=50_000,
@@ -47,7 +49,8 @@ FULL: Final = Plan(
 
 #: Enough to see that everything runs, too little to quote.
 QUICK: Final = Plan(
-    sale.Size({1: 3, 16: 16, 64: 64}, rounds=1, seconds_max=1, run_seconds_max=0.5),
+    sale.Size({1: 2, 16: 4, 64: 8}, rounds=1, seconds_max=1, run_seconds_max=0.1),
+    sale.Size({1: 2, 16: 4, 64: 8}, rounds=1, seconds_max=1, run_seconds_max=0.1),
     decode_rounds=3,
     decode_answers=10,
     payments=256,
@@ -55,7 +58,7 @@ QUICK: Final = Plan(
     interrupted=100,
     sleeping=1_000,
     notifications=100,
-    asked=2,
+    asked=1,
 )
 
 
@@ -65,21 +68,34 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few seconds, not to be quoted")
     plan = QUICK if parser.parse_args().quick else FULL
     began_s = time.perf_counter()
+    pin_here()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        _print("the native OTP sale")
-        sold = runner.run(sale.measure(plan.sales))
+        on_emulator, notified = runner.run(_measure_with_emulator(plan))
+        on_stub, found = runner.run(_measure_with_stub(plan))
         _print("decoding")
         decoded = decode.measure(plan.decode_rounds, plan.decode_answers)
         _print(f"the memory of {plan.payments:,} payments")
         taken = runner.run(memory.measure(plan.payments, plan.payments_seconds_max))
-        _print(f"the recovery of {plan.interrupted:,} interrupted payments")
-        found = runner.run(reconcile.measure_reconciling(plan.interrupted))
         _print(f"leases among {plan.sleeping:,} sleeping payments")
         leases = runner.run(reconcile.measure_leases(plan.sleeping))
-        _print(f"{plan.notifications:,} notifications")
-        notified = runner.run(notices.measure(plan.notifications, plan.asked))
-    measured = Measured(sold, decoded, taken, found, leases, notified)
+    measured = Measured(on_stub, on_emulator, decoded, taken, found, leases, notified)
     print_report(measured, took_s=time.perf_counter() - began_s)
+
+
+async def _measure_with_stub(plan: Plan) -> tuple[sale.Result, reconcile.Reconciled]:
+    async with stub_gateway() as stub:
+        _print("the native OTP sale on the stub")
+        sold = await sale.measure(plan.on_stub, stub)
+        _print(f"the recovery of {plan.interrupted:,} interrupted payments")
+        return sold, await reconcile.measure_reconciling(plan.interrupted, stub)
+
+
+async def _measure_with_emulator(plan: Plan) -> tuple[sale.Result, notices.Notified]:
+    async with emulator_gateway() as emulator:
+        _print("the native OTP sale on the emulator")
+        sold = await sale.measure(plan.on_emulator, emulator)
+        _print(f"{plan.notifications:,} notifications")
+        return sold, await notices.measure(plan.notifications, plan.asked, emulator)
 
 
 def _print(what: str) -> None:

@@ -3,7 +3,7 @@
 It makes the three HTTP calls and the five writes that the engine makes: the same bodies and
 headers, the same bytes into the record, the wake index, the state index and the event
 stream. What it lacks is what cfflow is for: no machine, no compare-and-set, no token, no
-read, no time limit, no error handling, no log. So it is what Python, httpx and redis-py cost
+read, no time limit, no error handling, no log. So it is what Python and the two clients cost
 anyway, and the distance to it is what the safety costs.
 """
 
@@ -15,17 +15,15 @@ from typing import Final, NamedTuple
 import httpx
 from redis.asyncio import Redis
 
+from bench.lean import LeanHttp, LeanRedis
+from bench.places import Account
 from cfflow.cashfree.lenient import decoder
-from cfflow.cashfree.sending import GatewayRequest
-from cfflow.cashfree.transport import GatewaySockets
 from cfflow.cashfree.wire import AuthenticateAnswer, Order, PayAnswer, PaymentEntity, encode
 from cfflow.core.chart import State
-from cfflow.core.observation import Call
 from cfflow.store.redis.keys import Keys
-from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.store import FEED_MAX
 
-__all__ = ["CARD_FIELDS", "OTP", "Account", "Bare", "BareLink", "Floor", "Write"]
+__all__ = ["CARD_FIELDS", "OTP", "Floor", "Write"]
 
 #: The gateway's test card and the OTP that its bank accepts.
 CARD_FIELDS: Final = {
@@ -36,8 +34,6 @@ CARD_FIELDS: Final = {
     "card_cvv": "123",
 }
 OTP: Final = "111000"
-
-_LIMIT_S: Final = 30.0
 
 #: What a commit of the engine changes, without a look at what is there.
 _SCRIPT: Final = """
@@ -72,88 +68,13 @@ class Write(NamedTuple):
     events: tuple[bytes, ...]
 
 
-class Account(NamedTuple):
-    """Where the gateway is, and who we are to it."""
-
-    base_url: str
-    client_id: str
-    client_secret: str
-
-
-class BareAnswer(NamedTuple):
-    """An answer with the names that httpx has for its parts."""
-
-    content: bytes
-
-    @property
-    def text(self) -> str:
-        """The body as text."""
-        return self.content.decode()
-
-
-class Bare:
-    """An HTTP client that is nothing but the connections, as the engine uses them."""
-
-    def __init__(self, sockets: GatewaySockets) -> None:
-        self._sockets = sockets
-
-    async def post(self, url: str, *, content: bytes, headers: dict[str, str]) -> BareAnswer:
-        """Send a POST."""
-        return await self._sent("POST", url, headers, content)
-
-    async def get(self, url: str, *, headers: dict[str, str]) -> BareAnswer:
-        """Send a GET."""
-        return await self._sent("GET", url, headers, None)
-
-    async def _sent(
-        self, verb: str, url: str, headers: dict[str, str], body: bytes | None
-    ) -> BareAnswer:
-        origin = self._sockets.origin
-        answer = await self._sockets.send(
-            GatewayRequest(
-                Call.PAY,
-                verb=verb,
-                origin=origin,
-                target=url.removeprefix(origin),
-                headers=headers,
-                body=body,
-                limit_s=_LIMIT_S,
-            )
-        )
-        return BareAnswer(answer.body)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._sockets.aclose()
-
-
-class BareLink:
-    """The engine's own way to Redis, without the store on top."""
-
-    def __init__(self, url: str) -> None:
-        self._link = RedisLink(url)
-
-    async def script_load(self, script: str) -> str:
-        """Connect, and load a script."""
-        await self._link.open()
-        return str((await self._link.command("SCRIPT", "LOAD", script)).decode())
-
-    async def execute_command(self, *args: object) -> object:
-        """Run one command."""
-        return await self._link.command(*args)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._link.aclose()
-
-
 class Floor:
     """Sells by hand over the given clients. `writes` are the five of one sale, in order."""
 
     def __init__(
         self,
-        http: httpx.AsyncClient | Bare,
-        redis: Redis | BareLink,
+        http: httpx.AsyncClient | LeanHttp,
+        redis: Redis | LeanRedis,
         account: Account,
         *,
         namespace: str,

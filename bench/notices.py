@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import cfflow
-from bench.places import embedded_valkey
+from bench.places import Account, embedded_valkey
 from cfflow import UPI, Orchestrator, Payment, State, Worker
-from cfflow.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorProcess
+from cfflow.emulator import DEFAULT_CLIENT_SECRET
 from cfflow.logs import silent_log
 
 __all__ = ["Notified", "measure"]
@@ -42,16 +42,15 @@ class Notified(NamedTuple):
     asked_max_ms: float
 
 
-async def measure(notifications: int, asked: int) -> Notified:
+async def measure(notifications: int, asked: int, emulator: Account) -> Notified:
     """Hand in so many notifications, and wait for the worker after a few more."""
     async with (
         embedded_valkey() as url,
-        EmulatorProcess() as emulator,
         cfflow.connect(
             redis_url=url,
             environment=emulator.base_url,
-            client_id=DEFAULT_CLIENT_ID,
-            client_secret=DEFAULT_CLIENT_SECRET,
+            client_id=emulator.client_id,
+            client_secret=emulator.client_secret,
             log=silent_log(),
         ) as orchestrator,
     ):
