@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Final, NamedTuple
 
-from bench import decode, memory, notices, reconcile, sale
+from bench import blocking, decode, memory, notices, reconcile, sale
 from bench.places import emulator_gateway, loop_factory, pin_here, stub_gateway
 from bench.report import Measured, print_report
 
@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     sleeping: int
     notifications: int
     asked: int
+    blocking_calls: int
 
 
 FULL: Final = Plan(
@@ -45,6 +46,7 @@ FULL: Final = Plan(
     sleeping=1_000_000,
     notifications=10_000,
     asked=60,
+    blocking_calls=5_000,
 )
 
 #: Enough to see that everything runs, too little to quote.
@@ -59,6 +61,7 @@ QUICK: Final = Plan(
     sleeping=1_000,
     notifications=100,
     asked=1,
+    blocking_calls=100,
 )
 
 
@@ -78,7 +81,9 @@ def main() -> None:
         taken = runner.run(memory.measure(plan.payments, plan.payments_seconds_max))
         _print(f"leases among {plan.sleeping:,} sleeping payments")
         leases = runner.run(reconcile.measure_leases(plan.sleeping))
-    measured = Measured(on_stub, on_emulator, decoded, taken, found, leases, notified)
+    _print("the blocking face")
+    blocked = blocking.measure(plan.blocking_calls)
+    measured = Measured(on_stub, on_emulator, decoded, taken, found, leases, notified, blocked)
     print_report(measured, took_s=time.perf_counter() - began_s)
 
 

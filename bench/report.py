@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from bench.blocking import Blocking
 from bench.decode import Decoded
 from bench.memory import Memory
 from bench.notices import Notified
@@ -31,6 +32,7 @@ class Measured(NamedTuple):
     reconciled: Reconciled
     leases: Leases
     notified: Notified
+    blocking: Blocking
 
 
 class Aim(NamedTuple):
@@ -70,6 +72,7 @@ def print_report(measured: Measured, *, took_s: float) -> None:
     _print_memory(measured.memory)
     _print_recovery(measured.reconciled, measured.leases)
     _print_notified(measured.notified)
+    _print_blocking(measured.blocking)
     print("aims")
     for aim in aims_of(measured):
         print(aim)
@@ -138,6 +141,17 @@ def _print_notified(notified: Notified) -> None:
     print()
 
 
+def _print_blocking(blocking: Blocking) -> None:
+    print("one call of cfflow.sync on a store in memory, ms at p50")
+    for what, took_ms in (
+        ("the async call", blocking.async_ms),
+        ("the blocking call", blocking.blocking_ms),
+        ("its overhead", blocking.overhead_ms),
+    ):
+        print(f"  {what:<74}{took_ms:>9.3f}")
+    print()
+
+
 def aims_of(measured: Measured) -> Iterator[Aim]:
     """Yield each aim with what was reached."""
     yield from _sale_aims(measured.on_stub)
@@ -149,6 +163,8 @@ def aims_of(measured: Measured) -> Iterator[Aim]:
     p99_ms, asked_ms = measured.notified.p99_ms, measured.notified.asked_max_ms
     yield Aim("notification: acknowledged, ms at p99", p99_ms, 5)
     yield Aim("notification: asked about, ms at the latest", asked_ms, 500, form=",.0f")
+    overhead_ms = measured.blocking.overhead_ms
+    yield Aim("a call of cfflow.sync: its overhead, ms", overhead_ms, 0.15, form=",.3f")
 
 
 def _sale_aims(sold: Result) -> Iterator[Aim]:

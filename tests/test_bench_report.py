@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench.blocking import Blocking
 from bench.decode import Decoded
 from bench.memory import Memory
 from bench.notices import Notified
@@ -31,6 +32,7 @@ ENOUGH = Measured(
     reconciled=Reconciled(payments=5_000, took_s=2.0, cpu_s=1.0, inquiries=5_000),
     leases=Leases(sleeping=1_000_000, p50_ms=1.0, p99_ms=3.0, used_b=1_000_000_000),
     notified=Notified(10, p50_ms=1.0, p99_ms=5.0, asked_p50_ms=100.0, asked_max_ms=500.0),
+    blocking=Blocking(async_ms=0.0, blocking_ms=0.15),
 )
 
 #: Each too little for some aims, and how many.
@@ -50,6 +52,7 @@ TOO_LITTLE = {
     "memory of": (ENOUGH._replace(leases=Leases(1_000_000, 1.0, 3.0, 1_000_000_001)), 1),
     "acknowledged": (ENOUGH._replace(notified=Notified(10, 1.0, 5.01, 100.0, 500.0)), 1),
     "asked about": (ENOUGH._replace(notified=Notified(10, 1.0, 5.0, 100.0, 501.0)), 1),
+    "cfflow.sync": (ENOUGH._replace(blocking=Blocking(0.0, 0.151)), 1),
 }
 
 
