@@ -47,6 +47,9 @@ from cfflow.store.redis.store import RedisStore
 __all__ = ["BatchingStore", "Memory", "measure"]
 
 _AT_ONCE: Final = 128
+#: So many batches are on their way at once, each of so many commits at most.
+_BATCHES: Final = 4
+_BATCH: Final = 64
 _LOOKS_MAX: Final = 100
 _AMOUNT: Final = Decimal("170.00")
 _WAY_OUT: Final = "https://api.cashfree.com/pg/view/redirecttobank/" + "x" * 48
@@ -128,33 +131,36 @@ async def _written(url: str, first: int, count: int, ends_s: float) -> list[int]
 class _BatchingLink(RedisLink):
     """Sends what many tasks ask for at the same moment in one round trip.
 
-    The script and its arguments are the store's own; 450,000 single round trips would only
-    take longer.
+    The script and its arguments are the store's own; a million single round trips would only
+    take longer. A few batches are on their way at once: while the server runs one, this process
+    makes the next.
     """
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._batched: list[tuple[Sequence[str], Sequence[Any], asyncio.Future[list[Any]]]] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
 
     async def script(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._batched.append((keys, args, answer))
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send())
-        return await answer
+        reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._batched.append((keys, args, reply))
+        if len(self._sending) < _BATCHES:
+            task = asyncio.create_task(self._send())
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        return await reply
 
     async def _send(self) -> None:
         while self._batched:
-            batch, self._batched = self._batched, []
+            batch, self._batched = self._batched[:_BATCH], self._batched[_BATCH:]
             try:
                 found = await self.scripts([(keys, args) for keys, args, _ in batch])
-            except Exception as error:  # noqa: BLE001  every waiter must hear of it
-                for _, _, answer in batch:
-                    answer.set_exception(error)
+            except Exception as error:  # noqa: BLE001  every waiter must get it
+                for _, _, waiting in batch:
+                    waiting.set_exception(error)
                 continue
-            for (_, _, answer), reply in zip(batch, found, strict=True):
-                answer.set_result(reply)
+            for (_, _, waiting), reply in zip(batch, found, strict=True):
+                waiting.set_result(reply)
 
 
 class BatchingStore(RedisStore):

@@ -20,6 +20,7 @@ import msgspec
 from redis.asyncio import Redis
 
 import cfflow
+from bench.bulk import BulkStore
 from bench.memory import BatchingStore
 from bench.places import Account, embedded_valkey, fetches_at
 from cfflow import Worker
@@ -192,7 +193,7 @@ async def measure_leases(sleeping: int) -> Leases:
 
 
 async def _sleep(url: str, sleeping: int) -> None:
-    store = BatchingStore(url)
+    store = BulkStore(url)
     await store.open()
     flow = Catalog().named("native_otp")
     orders = Orders(store)
