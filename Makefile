@@ -11,13 +11,14 @@ SYNC := $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requi
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit bench chaos fuzz sim lock clean
+.PHONY: help demo test lint types unit bench bench-scale chaos fuzz sim lock clean
 
 help:
 	@echo 'make demo    an OTP sale, two holds, and a capture whose process is killed'
 	@echo 'make test    lint, types, and all tests, the built wheel among them'
 	@echo 'make lint    ruff           make types   mypy           make unit    pytest'
 	@echo 'make bench   the benchmark  make lock    pin anew       make clean   start over'
+	@echo 'make bench-scale   how costs grow from 1,000 to 1,000,000 stored orders'
 	@echo 'make sim     10,000 simulated worlds: lost messages, dead processes, every one replayable'
 	@echo 'make fuzz    100,000 spoiled inputs for everything that reads what others wrote'
 	@echo 'make chaos   a minute of killing drivers, workers and Redis, and then the audit'
@@ -40,6 +41,9 @@ unit: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m bench
+
+bench-scale: $(READY)
+	@$(BIN)/python -m bench.scale
 
 chaos: $(READY)
 	@$(BIN)/python -m tests.crash.chaos --seconds 60
