@@ -148,5 +148,6 @@ def machine() -> str:
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     cores = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
     interpreter = f"{platform.python_implementation()} {platform.python_version()}"
-    pinned = "client on one core, servers on others" if _IS_PINNED else "no core reserved"
-    return f"{cores}, {interpreter}, {LOOP}; {pinned}\n{libraries}"
+    pinned = _IS_PINNED and len(os.sched_getaffinity(0)) == 1
+    shared = "client on one core, servers on others" if pinned else "client on any core"
+    return f"{cores}, {interpreter}, {LOOP}; {shared}\n{libraries}"
