@@ -145,6 +145,9 @@ Event = (
     Answered | Inquired | Adopted | OrderSeen | NotFound | Refused | Ended | Disputed | TimePassed
 )
 
+#: What answers an inquiry. A union here would be made anew at every decision.
+_INQUIRIES: Final = (Inquired, OrderSeen, NotFound)
+
 #: An order that was just made may not be found on all of the gateway's machines yet.
 _FOUND_WITHIN_MS: Final = 60_000
 
@@ -157,7 +160,7 @@ def decide(
     Where the payment got money and another one of the order has money too, that one gets its
     review in the same plan: no step may be sent on either of them. `author` is who asked.
     """
-    if isinstance(event, Inquired | OrderSeen | NotFound) and event.answered:
+    if isinstance(event, _INQUIRIES) and event.answered:
         author = NOTIFICATION
     draft = Draft(snapshot, flow, now_ms, author)
     _apply(draft, event)
@@ -167,9 +170,7 @@ def decide(
     proves = _is_answer_to(snapshot, event)
     plan = draft.plan(
         verified=event.verified if proves and isinstance(event, Inquired) else "",
-        answered=event.answered
-        if proves and isinstance(event, Inquired | OrderSeen | NotFound)
-        else (),
+        answered=event.answered if proves and isinstance(event, _INQUIRIES) else (),
     )
     return with_siblings_warned(plan, flow, now_ms, author)
 

@@ -10,7 +10,6 @@ sees the others as they are, because the store refuses it once the token has cha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeVar
 
@@ -18,6 +17,7 @@ import msgspec
 
 from cfflow.core.actions import NextAction
 from cfflow.core.chart import FINAL, HOLDS, OPEN, State
+from cfflow.core.lazy import lazy
 from cfflow.core.operation import Operation, Step
 from cfflow.core.record import Record, Sibling, payment_id
 from cfflow.core.reviews import Effect, ReviewReason, effect_of
@@ -104,7 +104,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     stamp: str = ""
     schema: int = SCHEMA
 
-    @cached_property
+    @lazy
     def siblings(self) -> Mapping[int, Sibling]:
         """The leading fields of every payment, by number. Raises `StoreError`."""
         return {
@@ -114,7 +114,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             for n, blob in enumerate(self.payments, 1)
         }
 
-    @cached_property
+    @lazy
     def _records(self) -> dict[int, Record]:
         """The records that were decoded already: one look at an order reads each several times."""
         return {}
@@ -366,10 +366,10 @@ def index_entries(order: Order) -> dict[tuple[str, str], int]:
 
     When the order is due is in the wake index, under the order's id and not in here.
     """
-    entries = {}
+    entries: dict[tuple[str, str], int] = {}
     for n, payment in order.siblings.items():
         name = payment_id(order.id, n)
-        entries[payment.state.value, name] = payment.created_at_ms
+        entries[payment.state, name] = payment.created_at_ms
         if payment.open_reviews:
             entries[REVIEW_INDEX, name] = payment.created_at_ms
     return entries

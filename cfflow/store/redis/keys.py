@@ -84,17 +84,22 @@ class Keys:
         """Return the key of an order's record."""
         return self._orders[self.partition(order_id)] + order_id
 
+    def of_order(self, order_id: str, partition: int) -> tuple[str, str, str, str]:
+        """Return the keys of an order's record, next actions, open notifications and marker."""
+        order = self._orders[partition] + order_id
+        return order, f"{order}:a", f"{order}:n", f"{order}:m"
+
     def actions(self, order_id: str) -> str:
         """Return the key of an order's next actions."""
-        return f"{self.order(order_id)}:a"
+        return self.of_order(order_id, self.partition(order_id))[1]
 
     def notices(self, order_id: str) -> str:
         """Return the key of an order's open notifications."""
-        return f"{self.order(order_id)}:n"
+        return self.of_order(order_id, self.partition(order_id))[2]
 
     def marker(self, order_id: str) -> str:
         """Return the key of what a purged order has left."""
-        return f"{self.order(order_id)}:m"
+        return self.of_order(order_id, self.partition(order_id))[3]
 
     def wake(self, partition: int) -> str:
         """Return the key of a partition's wake index."""

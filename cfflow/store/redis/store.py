@@ -232,17 +232,11 @@ class RedisStore:
     def _commit_call(
         self, commit: Commit, partition: int, texts: Mapping[str, bytes]
     ) -> tuple[Sequence[str], Sequence[Any]]:
-        keys, order_id, record = self.keys, commit.order_id, commit.record
-        indexes = list(dict.fromkeys(change.index for change in commit.index))
-        first = _COMMIT_KEYS + 1
-        return (
-            keys.order(order_id),
-            keys.actions(order_id),
-            keys.notices(order_id),
-            keys.marker(order_id),
-            *self._shared_keys[partition],
-            *(keys.index(partition, index) for index in indexes),
-        ), (
+        order_id, record = commit.order_id, commit.record
+        keys = [*self.keys.of_order(order_id, partition), *self._shared_keys[partition]]
+        first, indexes = _COMMIT_KEYS + 1, [change.index for change in commit.index]
+        keys += [self.keys.index(partition, index) for index in indexes]
+        args = [
             "commit",
             order_id,
             commit.expected,
@@ -260,19 +254,14 @@ class RedisStore:
             len(commit.answered),
             len(commit.flows),
             len(commit.index),
-            *(part for pair in commit.answered.items() for part in pair),
-            *(part for digest in commit.flows for part in (digest, texts.get(digest, b""))),
-            *(
-                part
-                for change in commit.index
-                for part in (
-                    first + indexes.index(change.index),
-                    _word(change.score),
-                    change.member,
-                )
-            ),
-            *commit.events,
-        )
+        ]
+        for pair in commit.answered.items():
+            args += pair
+        for digest in commit.flows:
+            args += (digest, texts.get(digest, b""))
+        for i, change in enumerate(commit.index):
+            args += (first + i, _word(change.score), change.member)
+        return keys, [*args, *commit.events]
 
     async def notify(self, notification: Notification, digest: bytes) -> Notified:
         """Add a notification to its order, and write it into the feed."""
