@@ -10,14 +10,14 @@ import asyncio
 from typing import Any, Final
 
 from bench.lean import LeanRedis
-from bench.memory import BatchingStore
 from cfflow.store.protocol import Commit, Committed, Outcome
 from cfflow.store.redis.replies import value_of
+from cfflow.store.redis.store import RedisStore
 
 __all__ = ["BulkStore"]
 
 
-class BulkStore(BatchingStore):
+class BulkStore(RedisStore):
     """Begins orders without a look at what is there: for ids that the store does not have.
 
     The first order of each partition goes through the script, which stores the flow and gives the

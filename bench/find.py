@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from bench.memory import BatchingStore
 from bench.places import embedded_valkey, loop_factory, machine
 from cfflow import Found
 from cfflow.core.chart import State
@@ -90,7 +89,7 @@ async def _cost(reader: Reader, rounds: int, **question: Any) -> Cost:
 
 async def _measure(count: int) -> None:
     async with embedded_valkey() as url:
-        store = BatchingStore(url)
+        store = RedisStore(url)
         await store.open()
         await _fill(store, count)
         await store.aclose()

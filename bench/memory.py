@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -41,15 +41,11 @@ from cfflow.store.catalog import Catalog
 from cfflow.store.codec import encode_order
 from cfflow.store.orders import Orders
 from cfflow.store.protocol import Outcome
-from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.store import RedisStore
 
-__all__ = ["BatchingStore", "Memory", "measure"]
+__all__ = ["Memory", "measure"]
 
 _AT_ONCE: Final = 128
-#: So many batches are on their way at once, each of so many commits at most.
-_BATCHES: Final = 4
-_BATCH: Final = 64
 _LOOKS_MAX: Final = 100
 _AMOUNT: Final = Decimal("170.00")
 _WAY_OUT: Final = "https://api.cashfree.com/pg/view/redirecttobank/" + "x" * 48
@@ -110,7 +106,7 @@ async def _written(url: str, first: int, count: int, ends_s: float) -> list[int]
     numbers = iter(range(first, first + count))
     sizes: list[int] = []
     flow = Catalog().named("native_otp")
-    store = BatchingStore(url)
+    store = RedisStore(url)
     orders = Orders(store)
     await store.open()
     try:
@@ -126,50 +122,6 @@ async def _written(url: str, first: int, count: int, ends_s: float) -> list[int]
         # Its connections' buffers are memory too, and not the payments'.
         await store.aclose()
     return sizes
-
-
-class _BatchingLink(RedisLink):
-    """Sends what many tasks ask for at the same moment in one round trip.
-
-    The script and its arguments are the store's own; a million single round trips would only
-    take longer. A few batches are on their way at once: while the server runs one, this process
-    makes the next.
-    """
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self._batched: list[tuple[Sequence[str], Sequence[Any], asyncio.Future[list[Any]]]] = []
-        self._sending: set[asyncio.Task[None]] = set()
-
-    async def script(self, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        reply: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._batched.append((keys, args, reply))
-        if len(self._sending) < _BATCHES:
-            task = asyncio.create_task(self._send())
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-        return await reply
-
-    async def _send(self) -> None:
-        while self._batched:
-            batch, self._batched = self._batched[:_BATCH], self._batched[_BATCH:]
-            try:
-                found = await self.scripts([(keys, args) for keys, args, _ in batch])
-            except Exception as error:  # noqa: BLE001  every waiter must get it
-                for _, _, waiting in batch:
-                    waiting.set_exception(error)
-                continue
-            for (_, _, waiting), reply in zip(batch, found, strict=True):
-                waiting.set_result(reply)
-
-
-class BatchingStore(RedisStore):
-    """The store itself, on a link that sends what many tasks ask for at once in one round trip."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.link = _BatchingLink(url)  # type: ignore[misc]  # Final: no program changes it
-        self.control._link = self.link  # noqa: SLF001  it has the other link already
 
 
 async def _live(orders: Orders, flow: Flow, number: int) -> Order:

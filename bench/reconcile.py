@@ -21,7 +21,6 @@ from redis.asyncio import Redis
 
 import cfflow
 from bench.bulk import BulkStore
-from bench.memory import BatchingStore
 from bench.places import Account, embedded_valkey, fetches_at
 from cfflow import Worker
 from cfflow.core.chart import State
@@ -118,7 +117,7 @@ async def measure_reconciling(payments: int, stub: Account) -> Reconciled:
 
 async def _interrupt(url: str, payments: int) -> None:
     """Write payments whose OTP was on its way when their process died, a minute ago."""
-    store = BatchingStore(url)
+    store = RedisStore(url)
     await store.open()
     flow = Catalog().named("native_otp")
     numbers = iter(range(payments))

@@ -6,7 +6,6 @@ import msgspec
 from redis import Redis
 
 from bench.bulk import BulkStore
-from bench.memory import BatchingStore
 from cfflow.core.order import Order
 from cfflow.core.plan import under_token
 from cfflow.core.steps import begin_payment, create
@@ -45,7 +44,7 @@ def read(client: Redis, key: bytes) -> object:
 async def test_a_store_that_is_filled_fast_has_what_the_script_writes(redis_url: str) -> None:
     """Else the scale run and the leases would be measured on a store that no commit makes."""
     with Redis.from_url(redis_url) as client:
-        by_script = await filled(BatchingStore(redis_url), redis_url)
+        by_script = await filled(RedisStore(redis_url), redis_url)
         client.flushall()
         by_hand = await filled(BulkStore(redis_url), redis_url)
     assert len(by_script) > 200

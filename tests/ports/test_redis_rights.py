@@ -11,13 +11,14 @@ import pytest
 
 from cfflow import CfflowError, ConfigError, State, StoreUnavailable, Worker
 from cfflow.core.observation import Call
+from cfflow.core.order import notice_digest
 from cfflow.core.plan import under_token
 from cfflow.limits.ledger import Entry
 from cfflow.store.catalog import Catalog
 from cfflow.store.codec import commit_of
 from cfflow.store.control import Decision, decision_text
 from cfflow.store.orders import Orders
-from cfflow.store.protocol import Outcome
+from cfflow.store.protocol import Notification, Outcome
 from cfflow.store.redis.keys import Keys
 from cfflow.store.redis.scripts import Adapt, as_shipped
 from cfflow.store.redis.store import RedisStore
@@ -245,6 +246,9 @@ async def test_orders_are_not_unreadable_to_a_user_without_rights(server: Server
     store = RedisStore(with_rights(server, RIGHTS))
     await store.open()
     await begin(Orders(store), "order_1", wake_at_ms=1)
+    # A lease reads the notifications of an order only where there are some.
+    seen = Notification(type="T", content_id="c", order_id="order_1", cf_payment_id="1")
+    await store.notify(seen, notice_digest("1", ""))
     for command in ("hgetall", "mget", "zadd", "hset"):
         server.run("ACL", "SETUSER", "shop", f"-{command}")
         with pytest.raises(StoreUnavailable, match=f"(?i){command}"):

@@ -129,6 +129,10 @@ local function read(order, id)
   if not found[1] then
     return { id, call('EXISTS', order) == 1 and '', false, {} }
   end
+  if call('EXISTS', order .. ':a', order .. ':n') == (found[2] and 1 or 0) then
+    -- Nearly always: no notification, and what MGET has not found is not there.
+    return { id, found[1], found[2], {} }
+  end
   local notices = guarded(named, 'HGETALL', order .. ':n')
   if not notices or (not found[2] and call('EXISTS', order .. ':a') == 1) then
     return { id, sub(found[1], 1, 16), false, {} }

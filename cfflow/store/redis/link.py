@@ -224,6 +224,8 @@ class RedisLink:
 
         `are_long`: the replies may be long, so that they come over connections of their own.
         """
+        if len(calls) == 1 and not are_long:
+            return [await self.script(*calls[0])]
         return await self._guarded(lambda: self._scripts_once(calls, are_long=are_long))
 
     async def command(self, *args: Any) -> Any:

@@ -122,6 +122,18 @@ class RedisStore:
             )
             for p in range(partitions)
         ]
+        self._lease_keys: Final = [
+            (
+                (
+                    self.keys.wake(p),
+                    self.keys.leases(p),
+                    self.keys.run(p),
+                    self.keys.index(p, UNREADABLE_INDEX),
+                ),
+                self.keys.order_prefix(p),
+            )
+            for p in range(partitions)
+        ]
 
     def now_ms(self) -> int:
         """Return the server's time in milliseconds."""
@@ -303,24 +315,13 @@ class RedisStore:
 
     async def lease(self, limit: int, lease_ms: int) -> Leased:
         """Take due orders of every partition, in one round trip per node."""
-        keys, turns = self.keys, self._turns(limit)
+        turns = self._turns(limit)
         each = limit // max(1, len(turns))
-        wanted = [
-            (
-                (
-                    keys.wake(partition),
-                    keys.leases(partition),
-                    keys.run(partition),
-                    keys.index(partition, UNREADABLE_INDEX),
-                ),
-                (
-                    keys.order_prefix(partition),
-                    each - oldest_share(each, turn),
-                    oldest_share(each, turn),
-                ),
-            )
-            for turn, partition in turns
-        ]
+        wanted = []
+        for turn, partition in turns:
+            oldest = oldest_share(each, turn)
+            touched, prefix = self._lease_keys[partition]
+            wanted.append((touched, (prefix, each - oldest, oldest)))
         places = [partition for _, partition in turns]
         # A cluster permits the keys of one slot in a script; one server takes them all at once.
         size = 1 if self.link.is_cluster else max(1, len(turns))
@@ -342,12 +343,13 @@ class RedisStore:
         replies = await self.link.scripts(calls)
         for i, reply in zip(starts, replies, strict=True):
             self._histories.update(dict.fromkeys(places[i : i + size], reply[4]))
-        found = leased_from(replies, [places[i : i + size] for i in starts], keys.partition)
+        parts = [places[i : i + size] for i in starts]
+        found = leased_from(replies, parts, self.keys.partition)
         return Leased(
             tuple(found.orders),
             (*found.unreadable, *[await self._put_away(*stray) for stray in found.strays]),
             found.until_at_ms,
-            tuple(keys.of_partition(partition) for partition in found.damaged),
+            tuple(self.keys.of_partition(partition) for partition in found.damaged),
         )
 
     async def _put_away(self, partition: int, name: str, stored: StoredOrder | None) -> str:
