@@ -18,6 +18,8 @@ PACKAGE = Path(__file__).parents[1] / "cfflow"
 #: nothing else. A new one needs a place here: what does it belong to, and who may import it?
 #: A module that stands here by itself is not part of the room around it.
 LAYERS = (
+    "names.version",
+    "names.late",
     "errors",
     "cashfree.facts",  # constants only, so the core may read them
     "core",
@@ -31,9 +33,10 @@ LAYERS = (
     "webhooks",
     "orchestrator",
     "worker",
-    "connect",
+    "connecting",
+    "names",
     "sync",
-    "",  # cfflow itself: the public names
+    "",  # cfflow itself: the public names, loaded late
     "testing",
     "demo",
     "cli",
@@ -170,7 +173,7 @@ def test_the_top_folder_holds_ten_modules_at_most() -> None:
 
 
 def test_the_engine_imports_no_view_and_no_concrete_client_or_store() -> None:
-    """It knows what a store and a gateway must do; connect.py chooses which they are."""
+    """It knows what a store and a gateway must do; connecting.py chooses which they are."""
     known = ours("cfflow.engine")
     assert not {name for name in known if part_of(name) == "views"}
     assert {name for name in known if part_of(name) == "store"} == {
@@ -179,7 +182,7 @@ def test_the_engine_imports_no_view_and_no_concrete_client_or_store() -> None:
         "cfflow.store.protocol",
     }
     users = {module for module in TREES if "cfflow.cashfree.client" in ours(module)}
-    assert {user for user in users if part_of(user) != "cashfree"} == {"cfflow.connect"}
+    assert {user for user in users if part_of(user) != "cashfree"} == {"cfflow.connecting"}
 
 
 @pytest.mark.parametrize("module", TREES)

@@ -2,7 +2,7 @@
 
 It is the protocol that the engine, the worker and the blocking version know: a subclass provides
 `_exchange` and has all calls. The one that uses the network is in `client.py`, and only
-`connect.py` names it. pay and authenticate carry no credentials (gateway.md#hosts).
+`connecting.py` names it. pay and authenticate carry no credentials (gateway.md#hosts).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from cfflow.cli.terminal import (
     print_json,
     wait,
 )
-from cfflow.connect import open_reader
+from cfflow.connecting import open_reader
 from cfflow.core.flow import Examined
 from cfflow.core.mistakes import Mistake
 from cfflow.store.catalog import Catalog, examine_flow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cfflow.connect import (
+from cfflow.connecting import (
     VARIABLES,
     Settings,
     gateway_client,

@@ -12,7 +12,7 @@ import typer
 
 from cfflow.cli.lines import print_json_line, print_lines
 from cfflow.cli.terminal import AsJson, RedisUrl, wait
-from cfflow.connect import open_reader
+from cfflow.connecting import open_reader
 from cfflow.core.printable import printable
 from cfflow.errors import CfflowError
 from cfflow.feed.feed import (

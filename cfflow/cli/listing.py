@@ -26,7 +26,7 @@ from cfflow.cli.terminal import (
     print_json,
     wait,
 )
-from cfflow.connect import open_reader
+from cfflow.connecting import open_reader
 from cfflow.core.printable import printable
 
 app: Final = typer.Typer()

@@ -19,7 +19,7 @@ from cfflow.cli.terminal import (
     print_json,
     wait,
 )
-from cfflow.connect import connect
+from cfflow.connecting import connect
 from cfflow.core.arguments import LEFT_OUT
 from cfflow.logs import silent_log
 from cfflow.orchestrator import Orchestrator

@@ -19,7 +19,7 @@ from cfflow.cli.terminal import (
     print_json,
     wait,
 )
-from cfflow.connect import connect, open_reader
+from cfflow.connecting import connect, open_reader
 from cfflow.core.arguments import check_text
 from cfflow.core.plan import Gate
 from cfflow.errors import CfflowError, ConfigError

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import msgspec
 
 from cfflow.cli.lines import print_json_line, print_lines, run_to_end
-from cfflow.connect import connect
+from cfflow.connecting import connect
 from cfflow.logs import LEVEL_VARIABLE, TARGET_VARIABLE, GuardedLog, guarded
 from cfflow.store.redis.url import has_secret
 from cfflow.worker import Report, Worker

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, cast
 
 from cfflow.cashfree.gateway import Gateway as AsyncGateway
-from cfflow.connect import connect as connect_async
+from cfflow.connecting import connect as connect_async
 from cfflow.core.sealed import Sealed
 from cfflow.errors import ConfigError, OutcomeUnknown
 from cfflow.feed.feed import Feed as AsyncFeed

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
-from cfflow.store.memory.clock import FakeClock
-from cfflow.store.memory.store import MemoryStore
-from cfflow.testing.cashfree import GatewaySettings, LocalCashfree, LocalOrder
+from cfflow.names import late
 
 if TYPE_CHECKING:
+    from cfflow.store.memory.clock import FakeClock
+    from cfflow.store.memory.store import MemoryStore
+    from cfflow.testing.cashfree import GatewaySettings, LocalCashfree, LocalOrder
     from cfflow.testing.conformance.suite import StoreConformance
 
 __all__ = [
@@ -20,11 +21,15 @@ __all__ = [
     "StoreConformance",
 ]
 
+#: Imported at their first use: the pytest plugin lies in this package, and is loaded in every test
+#: run of an environment that has cfflow. The suite needs pytest, the doubles do not.
+_PLACES: Final = {
+    "FakeClock": "cfflow.store.memory.clock",
+    "GatewaySettings": "cfflow.testing.cashfree",
+    "LocalCashfree": "cfflow.testing.cashfree",
+    "LocalOrder": "cfflow.testing.cashfree",
+    "MemoryStore": "cfflow.store.memory.store",
+    "StoreConformance": "cfflow.testing.conformance.suite",
+}
 
-def __getattr__(name: str) -> Any:
-    """Import the suite only on demand: it needs pytest, the doubles do not."""
-    if name != "StoreConformance":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from cfflow.testing.conformance.suite import StoreConformance
-
-    return StoreConformance
+__getattr__, __dir__ = late.names_of(__name__, _PLACES.get)

@@ -94,7 +94,7 @@ def _cfflow_settings(
     request: pytest.FixtureRequest, cashfree: LocalCashfree, cfflow_settings: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """All arguments of `connect`, so that it reads no variable of the tester's environment."""
-    from cfflow.connect import VARIABLES
+    from cfflow.connecting import VARIABLES
     from cfflow.testing.shared_time import GatewayTimeStore, embedded_store
 
     settings = {"api_version": VARIABLES["api_version"][1], **cashfree.settings}

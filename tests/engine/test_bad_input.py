@@ -23,7 +23,7 @@ from cfflow import (
     PaymentNotFound,
     State,
 )
-from cfflow.connect import VARIABLES
+from cfflow.connecting import VARIABLES
 from tests.engine.shop import OTP, Shop, card, open_shop
 from tests.errors_kit import payment_in
 

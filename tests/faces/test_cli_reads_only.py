@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cfflow
-from cfflow.connect import open_reader, open_store
+from cfflow.connecting import open_reader, open_store
 from cfflow.emulator import EmulatorProcess
 from tests.faces.faces_kit import CFFLOW, Till, environment, run, spawn
 from tests.ports.servers import Server, running, valkey_binary

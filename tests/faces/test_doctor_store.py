@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cfflow.connect import open_store
+from cfflow.connecting import open_store
 from cfflow.testing.conformance.helpers import due
 from cfflow.views.doctor import examine_store
 from cfflow.views.durability import durability

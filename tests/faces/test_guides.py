@@ -11,7 +11,7 @@ from typing import get_args
 import msgspec
 
 from cfflow.cashfree import facts
-from cfflow.connect import connect
+from cfflow.connecting import connect
 from cfflow.core.reviews import ReviewReason
 from cfflow.errors import Reason
 from cfflow.webhooks import Receipt

@@ -16,7 +16,7 @@ from typing import Any
 
 from cfflow import Card
 from cfflow.cashfree.client import GatewayClient
-from cfflow.connect import gateway_client, settings_of
+from cfflow.connecting import gateway_client, settings_of
 from cfflow.core.sealed import Sealed
 
 CLIENT_ID = "test-client-id"

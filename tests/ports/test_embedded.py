@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cfflow.connect import open_store
+from cfflow.connecting import open_store
 from cfflow.errors import ConfigError, StoreUnavailable
 from cfflow.store import embedded
 from cfflow.store.embedded import EmbeddedStore

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cfflow.connect import open_store
+from cfflow.connecting import open_store
 from cfflow.errors import ConfigError
 from cfflow.store.embedded import EmbeddedStore
 from cfflow.store.orders import Orders
@@ -210,7 +210,7 @@ async def test_a_server_of_another_user_is_refused(
 
 OWNER = """
 import asyncio, sys
-from cfflow.connect import open_store
+from cfflow.connecting import open_store
 
 async def main():
     store = open_store("embedded:")

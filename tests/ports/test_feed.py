@@ -38,7 +38,7 @@ URLS = ["redis_url", "cluster_url"]
 #: Reads one event, prints its number, and hangs before it acknowledges it.
 HANGS = """
 import asyncio, sys
-from cfflow.connect import open_reader
+from cfflow.connecting import open_reader
 
 async def main():
     async with open_reader(sys.argv[1]) as reader:

@@ -22,7 +22,7 @@ from cfflow.cashfree.client import GatewayClient
 from cfflow.cashfree.proxy import proxy_of
 from cfflow.cashfree.transport import GatewaySockets
 from cfflow.cli.doctor import examine
-from cfflow.connect import gateway_client, settings_of
+from cfflow.connecting import gateway_client, settings_of
 from cfflow.core.sealed import Sealed
 from cfflow.testing import MemoryStore
 from tests.ports.gateway_kit import CARD, SESSION, KeptLog, a_gateway, answer

@@ -47,7 +47,7 @@ from cfflow import (
     State,
     StoreUnavailable,
 )
-from cfflow.connect import settings_of
+from cfflow.connecting import settings_of
 from cfflow.core.sealed import Sealed
 from cfflow.emulator import (
     PREAUTH_CLIENT_ID,
