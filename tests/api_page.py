@@ -23,6 +23,7 @@ import msgspec
 import cfflow
 from cfflow import CfflowError, PaymentNotFound, StoreError
 from cfflow.cashfree.gateway import Gateway
+from cfflow.names import public
 from cfflow.testing import MemoryStore
 
 REFERENCE: Final = Path(__file__).parents[1] / "docs" / "reference"
@@ -78,7 +79,7 @@ docstring. [What is public](public-api.md) is its index and says what a public n
 
 _ERRORS: Final = {
     name: kind
-    for name, kind in vars(cfflow).items()
+    for name, kind in vars(public).items()
     if isinstance(kind, type) and issubclass(kind, CfflowError)
 }
 
