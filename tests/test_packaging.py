@@ -232,6 +232,8 @@ def test_the_metadata_says_what_it_is(about: email.message.Message) -> None:
     assert about["Requires-Python"] == PROJECT["requires-python"]
     assert about["License-Expression"] == PROJECT["license"]
     assert about["Description-Content-Type"] == "text/markdown"
+    urls = dict(line.split(", ", 1) for line in about.get_all("Project-URL") or [])
+    assert urls == PROJECT["urls"]
     readme = (ROOT / "README.md").read_text()
     assert about.get_payload() == readme
     assert readme.strip()

@@ -117,4 +117,4 @@ def test_the_page_names_tests_that_exist() -> None:
 
 def test_the_readme_leads_to_the_page() -> None:
     """Who looks for it begins there."""
-    assert "(SECURITY.md)" in (ROOT / "README.md").read_text()
+    assert "/SECURITY.md\n" in (ROOT / "README.md").read_text()

@@ -53,7 +53,9 @@ MARKS: Final = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX|HA" r"CK)\b")
 #: Where a machine keeps its users and its work: no such path belongs into a repository.
 MACHINE: Final = re.compile(r"(?<![\w.~}])/(?:home|root|Users|work|private)/\w")
 #: Prose that cannot be broken: an address, a piece of code or a link alone on its line.
-LONE_LINK: Final = re.compile(r"(?:[-*] )?(?:\S+|`[^`]*`|!?\[[^\]]*\]\([^)]*\)[.,;:]?)")
+LONE_LINK: Final = re.compile(
+    r"(?:[-*] )?(?:\S+|`[^`]*`|\[[^\]]*\]: \S+|!?\[[^\]]*\]\([^)]*\)[.,;:]?)"
+)
 SILENCER: Final = re.compile(r"#\s*(?:type:\s*ignore|noqa)")
 SILENCER_WITH_REASON: Final = re.compile(
     r"# (?:type: ignore\[[\w, -]+\]  # |noqa: [A-Z]+\d+(?:, [A-Z]+\d+)*  )\w"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.faces.faces_kit import LIMIT_S, ROOT, environment
 pytestmark = pytest.mark.timeout(180)
 
 README = (ROOT / "README.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PAGES = sorted(
     path
     for path in ROOT.rglob("*.md")
@@ -62,6 +64,27 @@ def test_a_page_s_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
     inside = [link for link in links if not re.match(r"[a-z]+:", link)]
     assert [link for link in inside if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_s_links_work_on_the_registry_s_page() -> None:
+    """It is shown there without the repository: every link is whole, and names what is there."""
+    assert not re.search(r"\]\((?![a-z]+:)", README)
+    base = f"{PROJECT['urls']['Repository']}/blob/main/"
+    defined = dict(re.findall(r"(?m)^\[([^\]]+)\]: (\S+)$", README))
+    used = re.findall(r"\][ \n]?\[([^\]]+)\]", README)
+    assert {*used} == {*defined}
+    for link in [*defined.values(), *PROJECT["urls"].values()]:
+        assert link.startswith(PROJECT["urls"]["Repository"])
+        path, _, place = link.removeprefix(base).partition("#")
+        if link.startswith(base):
+            assert (ROOT / path).exists(), link
+            assert not place or place in anchors((ROOT / path).read_text()), link
+
+
+def anchors(page: str) -> set[str]:
+    """Return the names of a page's headings in a link."""
+    headings = re.findall(r"(?m)^#+ (.+)$", page)
+    return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}
 
 
 def test_the_readme_s_commands_are_the_makefile_s() -> None:
