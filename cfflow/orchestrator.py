@@ -239,7 +239,7 @@ class Orchestrator(Reader):
         a method or channel that the flow does not permit), `GatewayRejected` and other
         `GatewayError`s (no effect), `OutcomeUnknown` (the attempt may exist: `refresh` finds
         it), `Conflict`, `Paused`, `StoreUnavailable` (also after a restart of the store: try
-        again), `StoreReplaced`.
+        again), `StoreReplaced`, `PaymentNotFound`, `InvalidInput`.
         """
         # Sealed first: it may be a dict with a card in it, which no frame of an error may show.
         session, given = Sealed(payment_session_id), Sealed(method)
@@ -271,7 +271,9 @@ class Orchestrator(Reader):
 
         `otp` is 4 to 8 digits, sent to the gateway's own base URL and kept nowhere. A wrong
         one is no error: the payment comes back in `otp_pending` with one try less. Never
-        sent twice. Raises `OtpLimit`, `IllegalStep`, `Conflict`, `OutcomeUnknown`.
+        sent twice. Raises `OtpLimit` and `IllegalStep` (nothing sent), `GatewayError` (refused,
+        no effect), `OutcomeUnknown` (the OTP may count: `refresh` finds out), `Conflict`,
+        `StoreUnavailable`, `StoreReplaced`, `PaymentNotFound`, `InvalidInput`.
         """
         sealed = Sealed(otp)
         del otp
@@ -290,7 +292,9 @@ class Orchestrator(Reader):
     ) -> Payment:
         """Have the bank send the OTP again, within the flow's number and waiting time.
 
-        Raises `OtpLimit` with `retry_at`, `IllegalStep`, `Conflict`, `OutcomeUnknown`.
+        Raises `OtpLimit` with `retry_at` and `IllegalStep` (nothing sent), `GatewayError`
+        (refused), `OutcomeUnknown` (it may have been sent), `Conflict`, `StoreUnavailable`,
+        `StoreReplaced`, `PaymentNotFound`, `InvalidInput`. Moves no money.
         """
         begin = partial(begin_resend, author=_caller(actor))
         held, fresh = await self._held(payment, expected_version)
@@ -306,7 +310,8 @@ class Orchestrator(Reader):
     ) -> Payment:
         """Give the customer the bank's own page instead: `next_action` becomes a `Redirect`.
 
-        No gateway call. Raises `IllegalStep` where that page's address is not known.
+        No gateway call. Raises `IllegalStep` where that page's address is not known, `Conflict`,
+        `StoreUnavailable`, `StoreReplaced`, `PaymentNotFound`, `InvalidInput`.
         """
         begin = partial(leave_otp, author=_caller(actor))
         held, fresh = await self._held(payment, expected_version)
@@ -325,9 +330,11 @@ class Orchestrator(Reader):
         Leave `amount` out to take the whole hold; None is an `InvalidAmount`. Exactly one
         capture per hold. While the bank has only accepted it, the payment comes back with
         its `operation` open. While a lost capture is open, leaving `amount` out means the
-        amount of that one. Raises `InvalidAmount` (None, over the hold, three
-        decimals, …), `IllegalStep`, `Conflict`, `OutcomeUnknown`: then `refresh`, or the
-        same call again, which asks first and sends again only under the same key.
+        amount of that one. Raises `InvalidAmount` (None, over the hold, three decimals, …) and
+        `IllegalStep` (nothing sent), `GatewayError` (refused, no effect), `OutcomeUnknown`: then
+        `refresh`, or the same call again, which asks first and sends again only under the same
+        key. Also `Conflict`, `Paused` (a person stopped sending lost steps again),
+        `StoreUnavailable`, `StoreReplaced`, `PaymentNotFound`, `InvalidInput`.
         """
         exact = check_amount(amount)
         return await self._authorize(payment, Step.CAPTURE, exact, expected_version, actor)
@@ -339,14 +346,20 @@ class Orchestrator(Reader):
         expected_version: int | None = None,
         actor: str | None = None,
     ) -> Payment:
-        """Release the whole hold. Raises as `capture` does."""
+        """Release the whole hold.
+
+        Raises `IllegalStep` (nothing sent), `GatewayError` (refused, no effect), `OutcomeUnknown`
+        (then as with `capture`), `Conflict`, `Paused`, `StoreUnavailable`, `StoreReplaced`,
+        `PaymentNotFound`, `InvalidInput`.
+        """
         return await self._authorize(payment, Step.VOID, None, expected_version, actor)
 
     async def refresh(self, payment: Payment | str) -> Payment:
         """Ask the gateway now, and commit the answer.
 
         While a step is within its time limit the payment comes back as it is. Raises
-        `GatewayError` when there is no answer; nothing has changed then.
+        `GatewayError` when there is no answer, `PaymentNotFound`, `StoreUnavailable`,
+        `InvalidInput`; nothing has changed then. Moves no money.
         """
         held = await self.orders.payment(*place_of(payment))
         return await self.shown(await self.engine.inquire(held))
