@@ -171,6 +171,7 @@ logging.getLogger("shop").warning("sold %s", "shoes", extra=dict(order_id="order
 
 STEP = """
 import cfflow
+cfflow.connect
 from cfflow.core.chart import State, Trigger, fire
 fire(State.CREATED, Trigger.INITIATE)
 """
