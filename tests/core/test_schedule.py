@@ -201,7 +201,7 @@ def test_a_resend_and_a_renewal_leave_the_beginning_of_the_wait_alone() -> None:
         assert operation.began_at_ms == T0
         ended = Ended(operation.sequence, replayed=True, sends=operation.sends)
         held = decided(held, ended, now_ms + SECOND, PREAUTH)
-        now_ms = max(held.record.wake_at_ms or 0, now_ms + SECOND)
+        now_ms = max(held.record.wake_at_ms or 0, now_ms + 30 * SECOND)
         held = decided(held, untouched(held, now_ms), now_ms, PREAUTH)
         if resendable(held, now_ms):
             held = resend(held, PREAUTH, now_ms).snapshot

@@ -170,23 +170,22 @@ async def test_a_lost_answer_counts_only_replicas_that_have_the_step(
 async def test_a_cluster_waits_for_replicas_of_the_node_that_has_the_order(tmp_path: Path) -> None:
     """One of its three masters has a replica that hangs: only that master's orders are refused."""
     masters = [Server(valkey_binary(), tmp_path / f"m{i}", cluster=True) for i in range(3)]
-    replicas = [Server(valkey_binary(), tmp_path / f"r{i}", cluster=True) for i in range(3)]
+    replicas = [Server(valkey_binary(), tmp_path / f"r{i}", cluster=True) for i in range(2)]
     own = Cluster(masters)
     try:
         own.start().replicate(replicas)
         store = RedisStore(own.url, min_replicas=1, deadline_s=1.5)
         async with open_shop(store=store) as shop:
-            for number in range(3):
-                held = await held_on(shop, store, number)
-                replicas[number].pause()
-                with pytest.raises(StoreUnavailable, match="too few replicas"):
-                    await shop.cashier.capture(held)
-                other = await held_on(shop, store, (number + 1) % 3)
-                assert (await shop.cashier.capture(other)).state is State.CAPTURED
-                replicas[number].resume()
-                again = await shop.cashier.get(held)
-                assert (await shop.cashier.capture(again)).state is State.CAPTURED
-                assert shop.effects(held.order_id).count("captured") == 1
+            held = await held_on(shop, store, 0)
+            replicas[0].pause()
+            with pytest.raises(StoreUnavailable, match="too few replicas"):
+                await shop.cashier.capture(held)
+            other = await held_on(shop, store, 1)
+            assert (await shop.cashier.capture(other)).state is State.CAPTURED
+            replicas[0].resume()
+            again = await shop.cashier.get(held)
+            assert (await shop.cashier.capture(again)).state is State.CAPTURED
+            assert shop.effects(held.order_id).count("captured") == 1
     finally:
         own.kill()
         for replica in replicas:

@@ -214,12 +214,15 @@ class Cluster:
         return self
 
     def replicate(self, replicas: Sequence[Server]) -> None:
-        """Start a replica for each master, and wait until it has all data."""
+        """Start replicas of the first masters, one each, and wait until they have all data."""
         for replica in replicas:
-            replica.start().run("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
+            replica.start()
+            # Told by one node alone, the others would learn of it some seconds later.
+            for node in self.nodes:
+                node.run("CLUSTER", "MEET", "127.0.0.1", replica.port)
         self._known += len(replicas)
         self.wait()
-        for replica, master in zip(replicas, self.nodes, strict=True):
+        for replica, master in zip(replicas, self.nodes, strict=False):
             name = master.run("CLUSTER", "MYID")
             while name not in replica.run("CLUSTER", "NODES"):
                 time.sleep(0.02)
