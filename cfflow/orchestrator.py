@@ -140,7 +140,7 @@ class Orchestrator(Reader):
 
         `replace`: abandon the open payment and begin the next one, of this flow and with its
         metadata unless you pass some. The old attempt can still take money; it is watched to
-        its end. Not while the bank owes an outcome: `Conflict` says which. `actor` is who wants
+        its end. Not while the bank owes an outcome: `Conflict` says which. `actor` is who abandons
         it. Raises `FlowError` (unknown flow), `Conflict` (the open payment has another flow,
         amount or currency), `AlreadyPaid`, `TooManyPayments`, `InvalidInput`,
         `StoreUnavailable`, `StoreReplaced`.

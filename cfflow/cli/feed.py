@@ -49,7 +49,10 @@ def events(
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the transitions and notifications that a group has not read; acknowledge each."""
+    """Print what a group has not read, and acknowledge each event.
+
+    Transitions, reviews, holds that end within a day, and notifications.
+    """
 
     async def work() -> None:
         async with open_reader(redis_url) as reader:

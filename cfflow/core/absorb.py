@@ -307,7 +307,7 @@ def _settle_operation(draft: Draft, observation: Observation, asked_at_ms: int) 
     if operation.step in _WANTED:
         _settle_authorize(draft, operation, observation, asked_at_ms, pending=pending)
     elif draft.state is not State.OTP_PENDING or operation.step is Step.PAY:
-        draft.close_operation("done")
+        draft.close_operation("done", observation.request_id)
 
 
 def _settle_authorize(
@@ -319,9 +319,9 @@ def _settle_authorize(
             draft.operation = accepted
             draft.since_at_ms = draft.now_ms
     elif draft.state is _REACHES[operation.step]:
-        draft.close_operation("done")
+        draft.close_operation("done", observation.request_id)
     elif draft.state in FINAL | {State.FAILED}:
-        draft.close_operation(f"overtaken: {draft.state}")
+        draft.close_operation(f"overtaken: {draft.state}", observation.request_id)
     else:
         # The step may be sent again only over a hold that is still untouched.
         untouched = observation.payment_status == "SUCCESS" and not (

@@ -44,7 +44,7 @@ def pay_answered(draft: Draft, observation: Observation, sequence: int) -> None:
         draft.review(ReviewReason.UNCLAIMED_MONEY, f"pay answered with attempt {theirs}")
     if ours in {None, theirs}:
         _enter(draft, observation)
-    _close(draft, sequence, "done")
+    _close(draft, sequence, "done", observation.request_id)
 
 
 def _warn_of_two_pays(draft: Draft, sequence: int) -> None:
@@ -88,7 +88,7 @@ def authenticate_answered(draft: Draft, observation: Observation, sequence: int)
     otp = draft.otp = _used(draft, draft.otp, operation.step)
     if draft.state is State.OTP_PENDING:
         draft.otp = _judged(draft, otp, operation.step, observation)
-    _close(draft, sequence, f"{status}"[:16].lower())
+    _close(draft, sequence, f"{status}"[:16].lower(), observation.request_id)
 
 
 def _was_submit(draft: Draft, sequence: int) -> bool:
@@ -150,10 +150,10 @@ def _used(draft: Draft, otp: OtpTurn, step: Step) -> OtpTurn:
     return msgspec.structs.replace(otp, submits_used=submits, resends_used=resends)
 
 
-def _close(draft: Draft, sequence: int, outcome: str) -> None:
+def _close(draft: Draft, sequence: int, outcome: str, request_id: str) -> None:
     operation = draft.operation
     if operation is not None and operation.sequence == sequence:
-        draft.close_operation(outcome)
+        draft.close_operation(outcome, request_id)
 
 
 def _begin_turn(draft: Draft, *, inferred: bool) -> None:

@@ -177,10 +177,16 @@ class Draft:
         self._add(entry(self._offset(), EntryKind.NOTE, 0, -1, what, self.author))
 
     def _add(self, line: Entry) -> None:
-        """Add a line to the history; of edges that one answer proved, the last has its id."""
+        """Add a line to the history; of edges that one answer proved, the last has its id.
+
+        The end of a step has it where the answer proved no edge: an accepted OTP, say.
+        """
         last = self._entries[-1] if self._entries else None
         if last is not None and last.request is not None and last.request == line.request:
-            self._entries[-1] = msgspec.structs.replace(last, request=None)
+            if line.kind == EntryKind.OPERATION:
+                line = msgspec.structs.replace(line, request=None)
+            else:
+                self._entries[-1] = msgspec.structs.replace(last, request=None)
         self._entries.append(line)
 
     def asked(self, at_ms: int) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from cfflow.core.actions import ApproveInApp as Approve
 from cfflow.core.actions import NextAction, Redirect
 from cfflow.core.actions import SubmitForm as Form
-from cfflow.core.chart import State
+from cfflow.core.chart import HOLDS, State
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Failure
 from cfflow.core.operation import Step
@@ -100,8 +100,8 @@ class Wait(_Open, frozen=True, kw_only=True, tag="wait"):
 class StartAgain(_View, frozen=True, kw_only=True, tag="start_again"):
     """Let the customer choose how to pay.
 
-    `replace`: an attempt is still open, so `start` needs `replace=True`. Otherwise this payment
-    takes a `pay`, or, if it was abandoned, the order's next payment does.
+    `replace`: the order's next payment takes the `pay`, so `start(..., replace=True)` comes first:
+    an attempt is still open, or was abandoned. Otherwise this payment takes it.
     """
 
     replace: bool = False
@@ -178,9 +178,15 @@ _DECLINED: Final = "The bank declined the payment. Try again or choose another w
 def customer_view(snapshot: Snapshot, flow: Flow | None, now_ms: int) -> CustomerView:
     """Return what the page of this payment shows now.
 
-    Without its flow, whose text the store may have lost, an OTP cannot be asked for.
+    Without its flow, whose text the store may have lost, an OTP cannot be asked for. An attempt
+    that is over shows what became of the order's money: nothing is paid twice by an old page.
     """
     record = snapshot.record
+    if record.state is State.FAILED or (record.abandoned and record.operation is None):
+        holders = () if record.state in HOLDS else snapshot.siblings_with_money
+        if holders:
+            paid = snapshot.order.payment(holders[-1])
+            return customer_view(paid, flow if paid.record.flow == record.flow else None, now_ms)
     match record.state:
         case State.CAPTURED:
             taken = record.captured_amount
@@ -222,7 +228,7 @@ def _open(snapshot: Snapshot, flow: Flow | None, now_ms: int) -> CustomerView:
     if record.operation is not None:
         return Wait(why=_CHECKING if record.operation.step is Step.PAY else _CONFIRMING)
     if record.abandoned:
-        return StartAgain()
+        return StartAgain(replace=True)
     if why_barred(snapshot, Step.SUBMIT_OTP) is not None:
         # Other money of the order, or a review, stands in the way: a person is looking.
         return Wait(why=_CHECKING)

@@ -79,7 +79,10 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(map(printable, lines))
 
     def _last_inquiry_text(self) -> str:
-        proved = self.timeline and self.last_inquiry and self.timeline[-1].at >= self.last_inquiry
+        asked_at = self.last_inquiry
+        # A person's decision is later than it, and no answer proved that.
+        answers = [line.at for line in self.timeline if line.kind != "note"]
+        proved = bool(answers) and asked_at is not None and answers[-1] >= asked_at
         return "the last inquiry" if proved else "the last inquiry: it proved nothing new"
 
 

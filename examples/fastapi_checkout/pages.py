@@ -62,7 +62,7 @@ def next_step(shown: Payment) -> str:
         case show.ApproveInApp():
             return "<p>Please approve the payment in your app.</p>" + another_way(shown)
         case show.StartAgain(replace=True):
-            return "<p>The time for the OTP is over.</p>" + button(shown, "again", "Try again")
+            return "<p>This attempt is over.</p>" + button(shown, "again", "Try again")
         case show.StartAgain():
             return button(shown, "card", f"Pay {shown.money}", CARD)
         case _:

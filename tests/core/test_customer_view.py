@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from cfflow.core.actions import ApproveInApp, NextAction, Redirect, SubmitForm
-from cfflow.core.chart import State
+from cfflow.core.chart import OPEN, State
 from cfflow.core.flow import Flow
 from cfflow.core.observation import Failure
 from cfflow.core.operation import Operation, Step
@@ -141,8 +141,12 @@ def test_the_page_asks_for_what_would_be_taken_and_for_nothing_else(
     may_pay = isinstance(view, show.StartAgain) and not view.replace and not payment.abandoned
     assert may_pay == ("pay" in allowed)
     again = getattr(view, "may_start_again", False) or getattr(view, "replace", False)
-    leaves = held.record.state in {State.INITIATED, State.OTP_PENDING} and not payment.abandoned
-    assert again == (leaves and why_not_replaced(held) is None)
+    leaves = held.record.state in {State.INITIATED, State.OTP_PENDING}
+    if payment.abandoned and held.record.state in {State.CREATED, *OPEN} - {State.AUTHORIZED}:
+        # Its order is free: the next payment may begin, whatever became of this one.
+        assert again == (held.record.operation is None)
+    else:
+        assert again == (leaves and why_not_replaced(held) is None)
 
 
 def seen(held: Snapshot, flow: Flow = NATIVE, now_ms: int = NOW) -> Any:
@@ -194,6 +198,18 @@ def test_nobody_pays_twice_by_the_page() -> None:
     assert isinstance(seen(beside(page, paid)), show.Wait)
     blocked = with_record(a_payment(State.CREATED), reviews=(Review("ambiguous_attempt", T0),))
     assert isinstance(seen(blocked), show.Wait)
+
+
+@pytest.mark.parametrize("state", [State.CREATED, State.INITIATED, State.OTP_PENDING, State.FAILED])
+def test_an_attempt_that_is_over_shows_what_became_of_the_order_s_money(state: State) -> None:
+    """An old page of a card whose customer has paid by UPI since: it must not offer to pay."""
+    over = with_record(a_payment(state), abandoned=state is not State.FAILED)
+    paid, held = a_payment(State.CAPTURED).record, a_payment(State.AUTHORIZED, PREAUTH).record
+    assert isinstance(seen(beside(over, paid)), show.Paid)
+    assert isinstance(seen(beside(over, held)), show.OnHold)
+    page = a_payment(State.OTP_PENDING).record
+    again = show.Failed if state is State.FAILED else show.StartAgain
+    assert isinstance(seen(beside(over, page)), again)
 
 
 def test_a_hold_shows_its_amount_and_end() -> None:

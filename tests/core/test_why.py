@@ -107,6 +107,8 @@ def test_an_inquiry_that_proved_nothing_is_told() -> None:
     """Somebody has asked, and when; one that moved the payment is in the timeline already."""
     polled = decided(a_payment(State.INITIATED), inquired(entity("PENDING"), asked_at_ms=NOW), NOW)
     assert "the last inquiry: it proved nothing new" in str(why(polled))
+    given_up = abandon(polled, NATIVE, NOW + SECOND).snapshot
+    assert "the last inquiry: it proved nothing new" in str(why(given_up, NOW + SECOND))
     moved = decided(a_payment(State.INITIATED), inquired(entity("FAILED"), asked_at_ms=NOW), NOW)
     assert "proved nothing new" not in str(why(moved))
     assert why(a_created()).last_inquiry is None

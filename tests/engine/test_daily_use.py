@@ -64,7 +64,7 @@ async def test_a_customer_changes_from_card_to_upi(shop: Shop) -> None:
     assert (next_one.metadata, next_one.amount) == ({"cart": 7}, first.amount)
     old = await shop.cashier.get(first.id)
     assert old.abandoned
-    assert old.customer_view == show.StartAgain()
+    assert old.customer_view == show.StartAgain(replace=True)
     line = (await shop.cashier.history(old))[-1]
     assert (line.what, line.cause, line.actor) == ("abandoned", "caller", "cust:9")
     upi = UPI(channel="collect", upi_id="somebody@gocash")

@@ -242,6 +242,18 @@ def test_the_bank_s_own_page_is_the_way_out(shop: Shop, gateway: EmulatorProcess
     assert (shop.desk.get(f"{shop.order_id}.1").updated_at - accepted_at).total_seconds() < ASKED_S
 
 
+def test_an_attempt_that_a_person_gave_up_is_begun_anew(shop: Shop) -> None:
+    """The page offers another try, and its next page takes the card."""
+    shop.buy()
+    shop.desk.abandon(f"{shop.order_id}.1", actor="alice")
+    assert "Card number" not in shop.look()
+    shop.press("Try again")
+    assert "Card number" in shop.look()
+    shop.press("Pay 170.00 INR", **CARD)
+    assert "3 tries left" in shop.look()
+    assert shop.desk.get(f"{shop.order_id}.2").state == "otp_pending"
+
+
 def test_a_forged_notification_is_refused(shop: Shop) -> None:
     """400, and the payment stays where it was."""
     shop.buy()
