@@ -158,7 +158,7 @@ def aims_of(measured: Measured) -> Iterator[Aim]:
     times = measured.decoded.times_observe
     yield Aim("decode to what the core reads, times as fast as the SDK", times, 40, True, ",.0f")
     size_b = measured.memory.in_flight_b
-    yield Aim("an order with its indexes, bytes", size_b, 650, form=",.0f")
+    yield Aim("an order with its indexes, bytes", size_b, 710, form=",.0f")
     yield from _recovery_aims(measured.reconciled, measured.leases)
     p99_ms, asked_ms = measured.notified.p99_ms, measured.notified.asked_max_ms
     yield Aim("notification: acknowledged, ms at p99", p99_ms, 5)
