@@ -19,25 +19,6 @@ pytestmark = pytest.mark.timeout(180)
 GUIDE = (ROOT / "docs" / "guides" / "logging.md").read_text()
 START = (ROOT / "docs" / "start.md").read_text()
 
-#: Celery is not installed for the tests: what its recipe uses of it, the signal and the decorator.
-CELERY = """
-class Celery:
-    def __init__(self, name):
-        self.task = lambda function: function
-"""
-SIGNALS = """
-class Signal:
-    def __init__(self):
-        self.receivers = []
-    def connect(self, receiver):
-        self.receivers.append(receiver)
-        return receiver
-    def send(self, **given):
-        for receiver in self.receivers:
-            receiver(**given)
-
-setup_logging = Signal()
-"""
 ORDER = "create_order('170.00', {'customer_id': 'asha', 'customer_phone': '9898989898'})"
 
 
@@ -124,14 +105,11 @@ with cfflow.sync.connect() as cashier:
 
 def test_the_celery_recipe_works(bank: EmulatorProcess, tmp_path: Path) -> None:
     """Its signal configures logging, and a task in a forked process writes there."""
-    (tmp_path / "celery").mkdir()
-    (tmp_path / "celery" / "__init__.py").write_text(CELERY)
-    (tmp_path / "celery" / "signals.py").write_text(SIGNALS)
     (tmp_path / "shop.py").write_text(block("Celery"))
     output = play(
         f"""
 import multiprocessing, celery.signals, shop
-celery.signals.setup_logging.send(loglevel=20, logfile=None, format="", colorize=False)
+celery.signals.setup_logging.send(sender=None, loglevel=20, logfile=None, format="", colorize=False)
 def task():
     print(shop.begin("order_1"))
     shop.cashier.gateway.{ORDER}

@@ -97,8 +97,8 @@ ignore_missing_imports = true
 
 #: A block that another one imports, by page and number.
 NAMED: Final = {("testing-your-checkout", 0): "checkout", ("your-own-store", 0): "sqlite_store"}
-#: cashfree-pg has types for its models and none for its calls; celery is not installed here.
-UNTYPED: Final = ("from cashfree_pg", "from celery")
+#: cashfree-pg has types for its models and none for its calls, celery and kombu have none.
+UNTYPED: Final = ("from cashfree_pg", "from celery", "from kombu")
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
