@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from cfflow.store.orders import Orders
 from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import Shop, open_shop
+from tests.ports.servers import Proxy, Server, running, valkey_binary
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -76,3 +78,17 @@ def trips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("_asked", "_exchange"):
         monkeypatch.setattr(RedisLink, name, counting(getattr(RedisLink, name)))
     return sent
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of this test alone: its data, its counters and its end are the test's own."""
+    with running(Server(valkey_binary(), tmp_path / "own")) as started:
+        yield started
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    """A proxy to that server, which can lose requests and replies."""
+    async with Proxy(server.port).running() as listening:
+        yield listening

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,23 +17,9 @@ from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.shared import SharedConnection
 from cfflow.store.redis.store import RedisStore
 from tests.ports.orders_kit import EDGE, a_plan, begin, loaded
-from tests.ports.servers import Proxy, Server, running, valkey_binary
+from tests.ports.servers import Proxy, Server
 
 BOTH_LOOPS = True
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of this test alone, so that its counters are this test's."""
-    with running(Server(valkey_binary(), tmp_path / "own")) as started:
-        yield started
-
-
-@pytest.fixture
-async def proxy(server: Server) -> AsyncIterator[Proxy]:
-    """A proxy in front of that server."""
-    async with Proxy(server.port).running() as listening:
-        yield listening
 
 
 @pytest.fixture

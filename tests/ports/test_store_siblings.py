@@ -19,22 +19,8 @@ from cfflow.feed.feed import FeedEvent
 from cfflow.store.redis.store import RedisStore
 from tests.engine.shop import OTP, Shop, card, open_shop, until
 from tests.ports.orders_kit import loaded
-from tests.ports.servers import Proxy, Server, running, valkey_binary
+from tests.ports.servers import Proxy, Server
 from tests.ports.shop_kit import Sibling, open_sibling, second_payment
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A server of this test alone."""
-    with running(Server(valkey_binary(), tmp_path / "own")) as started:
-        yield started
-
-
-@pytest.fixture
-async def proxy(server: Server) -> AsyncIterator[Proxy]:
-    """A proxy to the server that can lose replies."""
-    async with Proxy(server.port).running() as listening:
-        yield listening
 
 
 @pytest.fixture
