@@ -49,10 +49,19 @@ async def stand_in(
         made.append(Connection(port=port, protocol=2))
         return made[-1]
 
-    shared = SharedConnection(make, deadline_s=1.0)
+    shared = SharedConnection(make, deadline_s=2.0)
     yield shared, made
     await shared.aclose()
     server.close()
+
+
+async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Respond to each GET after some time, one after another."""
+    while data := await reader.read(1000):
+        writer.write(b"+OK\r\n" * data.count(b"SETINFO"))
+        for _ in range(data.count(b"GET")):
+            await asyncio.sleep(0.44)
+            writer.write(b"+OK\r\n")
 
 
 async def test_many_callers_share_one_connection_and_few_system_calls(server: Server) -> None:
@@ -129,18 +138,12 @@ async def test_a_server_that_hangs_costs_a_deadline_and_no_more(
 
 async def test_a_slow_server_keeps_its_connection() -> None:
     """One caller's time ends within a long queue: replies still come, so it stays open."""
-
-    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1000):
-            writer.write(b"+OK\r\n" * data.count(b"SETINFO"))
-            for _ in range(data.count(b"GET")):
-                await asyncio.sleep(0.22)
-                writer.write(b"+OK\r\n")
-
-    async with stand_in(respond) as (shared, made):
+    async with stand_in(slow) as (shared, made):
         calls = [shared.replies([("GET", "key")]) for _ in range(7)]
         ended = await asyncio.gather(*calls)
-        assert [type(each) for (each,) in ended] == [bytes] * 4 + [TimeoutError] * 3
+        in_time = sum(reply == b"OK" for (reply,) in ended)
+        assert 2 <= in_time <= 4
+        assert {type(reply) for (reply,) in ended[in_time:]} == {TimeoutError}
         assert await shared.replies([("GET", "key")]) == [b"OK"]
         assert len(made) == 1
 
@@ -173,18 +176,15 @@ async def test_a_reply_that_nobody_asked_for_ends_the_connection() -> None:
         assert len(made) == 2
 
 
-async def test_a_retired_connection_gives_its_replies(server: Server, link: RedisLink) -> None:
-    """What was asked over it is answered; what comes later goes over a new one."""
-    await link.command("SET", "key", "0")
-    opened = stat(server, "total_connections_received")
-    old = asyncio.create_task(link.command("INCR", "key"))
-    await asyncio.sleep(0)
-    (shared,) = link._shared.values()
-    shared.retire(asyncio.get_running_loop().time() + 1)
-    assert await link.command("GET", "none") is None
-    assert await old == 1
-    # One of the link's, and one for the look at the counter.
-    assert stat(server, "total_connections_received") - opened == 2
+async def test_a_retired_connection_gives_its_replies() -> None:
+    """What was asked over it gets its reply; what comes later goes over a new one."""
+    async with stand_in(slow) as (shared, made):
+        old = asyncio.create_task(shared.replies([("GET", "key")]))
+        await asyncio.sleep(0.05)
+        shared.retire(asyncio.get_running_loop().time())
+        assert await shared.replies([("GET", "key")]) == [b"OK"]
+        assert await old == [b"OK"]
+        assert len(made) == 2
 
 
 async def test_closing_ends_what_waits(server: Server, link: RedisLink) -> None:
@@ -194,7 +194,7 @@ async def test_closing_ends_what_waits(server: Server, link: RedisLink) -> None:
     server.pause()
     waiting = asyncio.create_task(link.command("INCR", "key"))
     await asyncio.sleep(0.01)
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(0.9):
         await link.aclose()
         with pytest.raises(StoreUnavailable):
             await waiting
