@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from cfflow.core.actions import ApproveInApp, AskOtp, NextAction, Redirect, SubmitForm
@@ -16,6 +17,7 @@ from cfflow.core.operation import Step
 from cfflow.core.order import Snapshot
 from cfflow.core.reviews import ReviewReason
 from cfflow.errors import IllegalStep
+from cfflow.views.history import history_of
 from tests.core.core_kit import (
     AMOUNT,
     BANK_PAGE,
@@ -118,6 +120,22 @@ def test_an_accepted_otp_is_asked_about_at_once_and_proves_no_money() -> None:
     assert held.next_action is None
     assert held.record.wake_at_ms is not None
     assert held.record.wake_at_ms <= T0 + 1 + jittered(5 * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("status", "with_id"), [("SUCCESS", "submit_otp"), ("FAILED", "reject_otp")]
+)
+def test_the_history_has_the_request_id_of_an_otp_s_answer_once(status: str, with_id: str) -> None:
+    """With the edge that it proved; an accepted OTP proves none, so with the end of its step."""
+    held = opened(an_otp_page(), Step.SUBMIT_OTP, T0)
+    seen = msgspec.structs.replace(otp_result(status), request_id="request-of-the-otp")
+    held = decided(held, answered(held, seen, asked_at_ms=T0), T0 + 1)
+    ids = [
+        (line.what.partition(" ")[0], line.request_id)
+        for line in history_of(held)
+        if line.request_id
+    ]
+    assert ids == [(with_id, "request-of-the-otp")]
 
 
 def test_an_accepted_otp_with_its_money_captures_in_one_plan() -> None:
