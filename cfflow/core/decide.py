@@ -345,7 +345,7 @@ def _remember(draft: Draft, attempts: tuple[Observation, ...]) -> None:
 def _not_found(draft: Draft, event: NotFound) -> None:
     """Review an order that the gateway does not find: it may belong to another account."""
     draft.asked(event.asked_at_ms)
-    if event.asked_at_ms >= owed_since_at_ms(draft.record_now()) + _FOUND_WITHIN_MS:
+    if event.asked_at_ms >= owed_since_at_ms(draft) + _FOUND_WITHIN_MS:
         draft.review(
             ReviewReason.ORDER_NOT_FOUND,
             "the gateway has no such order or attempt: are client id, secret and"
@@ -427,7 +427,7 @@ def _too_long(draft: Draft) -> None:
     """Review what the bank owes for longer than the flow waits; it is asked about all the same."""
     operation = draft.operation
     waiting = draft.state in _WAITING or draft.confirming
-    since_at_ms = owed_since_at_ms(draft.record_now())
+    since_at_ms = owed_since_at_ms(draft)
     too_long = draft.now_ms - since_at_ms >= draft.flow.poll.review_after_s * 1000
     if too_long and (operation is not None or waiting):
         what = operation.step if operation else draft.state

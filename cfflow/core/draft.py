@@ -7,7 +7,7 @@ an argument of every decision.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -55,6 +55,29 @@ VERSIONED: Final = (
 )
 
 
+class _Proof(NamedTuple):
+    """What proved a transition: `by` which call's answer (-1: a local decision), and in words."""
+
+    by: int
+    brief: str
+    summary: str
+    request_id: str = ""
+    packed_request_id: bytes | None = None
+
+
+def _proof_of(observation: Observation | None, local: str = "") -> _Proof:
+    if observation is None:
+        return _Proof(-1, local, local)
+    request_id = observation.request_id
+    return _Proof(
+        CALLS.index(observation.call),
+        observation.brief(),
+        observation.summary(),
+        request_id,
+        packed_request_id(request_id),
+    )
+
+
 class Draft:
     """Collects the changes of one decision: the fields that a decision may write, each typed.
 
@@ -75,6 +98,7 @@ class Draft:
         self.was = was = _on_this_clock(snapshot.record, now_ms)
         self.next_action = snapshot.next_action
         self.state = was.state
+        self.created_at_ms = was.created_at_ms
         self.nonce = was.nonce
         self.moved_at_ms = was.moved_at_ms
         self.asked_at_ms = was.asked_at_ms
@@ -101,24 +125,31 @@ class Draft:
 
     def fire(self, trigger: Trigger, observation: Observation | None, local: str = "") -> None:
         """Walk one edge. `local` is the reason where no answer of the gateway proved it."""
+        self._walk(trigger, _proof_of(observation, local))
+
+    def walk_to(self, target: State, observation: Observation) -> None:
+        """Walk the edges from here to `target`, one transition each."""
+        attempted, proof = self.cf_payment_id is not None, _proof_of(observation)
+        for trigger in walk(self.state, target, attempted=attempted):
+            self._walk(trigger, proof)
+
+    def _walk(self, trigger: Trigger, proof: _Proof) -> None:
         source, self.state = self.state, fire(self.state, trigger)
-        by = -1 if observation is None else CALLS.index(observation.call)
-        proof = local if observation is None else observation.brief()
         operation = self.was.operation
         # What an open step brought about was caused by whoever began it, whoever asked about it.
         decided = operation is None or self.author.cause is Cause.PERSON
         author = self.author if operation is None or decided else _author_of(operation)
-        request = None if observation is None else packed_request_id(observation.request_id)
-        code = TRIGGERS.index(trigger)
-        self._add(entry(self._offset(), EntryKind.TRANSITION, code, by, proof, author, request))
+        kind, code = EntryKind.TRANSITION, TRIGGERS.index(trigger)
+        text, request = proof.brief, proof.packed_request_id
+        self._add(entry(self._offset(), kind, code, proof.by, text, author, request))
         self._walked.append(
             Walked(
                 trigger=trigger,
                 from_state=source,
                 to_state=self.state,
-                proof=local if observation is None else observation.summary(),
+                proof=proof.summary,
                 step=operation.step if operation else None,
-                request_id="" if observation is None else observation.request_id,
+                request_id=proof.request_id,
                 author=author,
             )
         )
@@ -126,12 +157,6 @@ class Draft:
             self.moved_at_ms = self._happened()
             self.since_at_ms = self.now_ms
             self.next_action = None
-
-    def walk_to(self, target: State, observation: Observation) -> None:
-        """Walk the edges from here to `target`, one transition each."""
-        attempted = self.cf_payment_id is not None
-        for trigger in walk(self.state, target, attempted=attempted):
-            self.fire(trigger, observation)
 
     def review(self, reason: ReviewReason, detail: str, *, again: bool = False) -> None:
         """Open a review, unless one of this reason is open or was acknowledged with this detail.
@@ -198,10 +223,14 @@ class Draft:
         if at_ms <= self.now_ms + CLOCK_ERROR_MS:
             self.asked_at_ms = max(min(at_ms, self.now_ms), self.asked_at_ms)
 
-    def record_now(self) -> Record:
-        """Return the record as it would be written now, but for its history and wake time."""
+    def _record(self) -> Record:
+        """Return the record as it is written, but for its wake time."""
+        history, begins = appended(self.was, tuple(self._entries))
+        is_visible = self._is_visible()
         return msgspec.structs.replace(
             self.was,
+            version=self.was.version + is_visible,
+            updated_at_ms=self.now_ms if is_visible else self.was.updated_at_ms,
             state=self.state,
             nonce=self.nonce,
             moved_at_ms=self.moved_at_ms,
@@ -222,6 +251,8 @@ class Draft:
             confirming=self.confirming,
             details=self.details,
             pay_given_up_at_ms=self.pay_given_up_at_ms,
+            history=history,
+            history_from=begins,
         )
 
     def _happened(self) -> int:
@@ -245,22 +276,16 @@ class Draft:
         than the payment's new state are settled too. Each counts whole: a store that lost its
         last ones gives their numbers once more, to others.
         """
-        history, begins = appended(self.was, tuple(self._entries))
-        record = msgspec.structs.replace(self.record_now(), history=history, history_from=begins)
-        if self._is_visible(record):
-            record = msgspec.structs.replace(
-                record, version=self.was.version + 1, updated_at_ms=self.now_ms
-            )
+        record = self._record()
         if not keeps_wake:
             record = msgspec.structs.replace(record, wake_at_ms=next_wake(record, self.flow))
         after = self._order_with(record)
-        settled = tuple(
-            notice for notice in after.notices if notice in answered or adds_nothing(after, notice)
-        )
-        left = tuple(notice for notice in after.notices if notice not in settled)
+        settled: tuple[Notice, ...] = ()
+        if after.notices:
+            after, settled = _settled(after, answered)
         return Plan(
             before=self.order,
-            after=msgspec.structs.replace(after, notices=left) if settled else after,
+            after=after,
             changes=(Change(self.snapshot.n, self.snapshot.record, record, tuple(self._walked)),),
             opens=opens,
             gate=gate,
@@ -268,21 +293,22 @@ class Draft:
             answered=settled,
         )
 
-    def _is_visible(self, record: Record) -> bool:
+    def _is_visible(self) -> bool:
         """Whether a caller can see what changed: a step on the payment as it was is a conflict."""
         if self._walked or self.next_action != self.snapshot.next_action:
             return True
-        return any(getattr(record, name) != getattr(self.was, name) for name in VERSIONED)
+        return any(getattr(self, name) != getattr(self.was, name) for name in VERSIONED)
 
     def _order_with(self, record: Record) -> Order:
         """Return the order with this record, and with what the draft changed beside it."""
         n, order = self.snapshot.n, self.order
         payments = list(order.payments)
         payments[n - 1] = record
-        actions = dict(order.actions)
-        actions.pop(n, None)
-        if self.next_action is not None:
-            actions[n] = self.next_action
+        actions = order.actions
+        if self.next_action is not actions.get(n):
+            actions = {i: action for i, action in actions.items() if i != n}
+            if self.next_action is not None:
+                actions[n] = self.next_action
         return msgspec.structs.replace(
             order,
             payments=tuple(payments),
@@ -290,6 +316,13 @@ class Draft:
             seen_attempt_ids=self.seen_attempt_ids,
             foreign_money=self.foreign_money,
         )
+
+
+def _settled(after: Order, answered: Collection[Notice]) -> tuple[Order, tuple[Notice, ...]]:
+    """Return the order without the notifications that say nothing new now, and those."""
+    settled = tuple(n for n in after.notices if n in answered or adds_nothing(after, n))
+    left = tuple(notice for notice in after.notices if notice not in settled)
+    return msgspec.structs.replace(after, notices=left), settled
 
 
 def _author_of(operation: Operation) -> Author:
@@ -320,13 +353,17 @@ def _on_this_clock(record: Record, now_ms: int) -> Record:
     the clock has caught up, and an open step would count as on its way for as long.
     """
     latest_at_ms = now_ms + CLOCK_ERROR_MS
+    operation, given_up_at_ms = record.operation, record.pay_given_up_at_ms or 0
+    begun_at_ms = 0 if operation is None else operation.began_at_ms
+    moments = (record.moved_at_ms, record.asked_at_ms, record.since_at_ms, given_up_at_ms)
+    if max(*moments, begun_at_ms) <= latest_at_ms:
+        return record
     past = ("moved_at_ms", "asked_at_ms", "since_at_ms", "pay_given_up_at_ms")
-    early = {name: now_ms for name in past if (getattr(record, name) or 0) > latest_at_ms}
-    operation = record.operation
-    if operation is not None and operation.began_at_ms > latest_at_ms:
+    early = {name: now_ms for name, at in zip(past, moments, strict=True) if at > latest_at_ms}
+    if operation is not None and begun_at_ms > latest_at_ms:
         begun_anew = _begun_at(operation, now_ms)
         return msgspec.structs.replace(record, **early, operation=begun_anew)
-    return msgspec.structs.replace(record, **early) if early else record
+    return msgspec.structs.replace(record, **early)
 
 
 def _begun_at(operation: Operation, now_ms: int) -> Operation:

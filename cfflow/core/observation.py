@@ -93,17 +93,14 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     def summary(self) -> str:
         """Return the fields that prove something, in the gateway's words, for `why` and logs."""
         captured = None if self.is_captured is None else str(self.is_captured).lower()
-        parts = [
-            f"{name}={value}"
-            for name, value in (
-                ("action", self.action),
-                ("authenticate_status", self.authenticate_status),
-                ("payment_status", self.payment_status),
-                ("is_captured", captured),
-                ("authorization", self._authorization()),
-            )
-            if value is not None
-        ]
+        shown = {
+            "action": self.action,
+            "authenticate_status": self.authenticate_status,
+            "payment_status": self.payment_status,
+            "is_captured": captured,
+            "authorization": self._authorization(),
+        }
+        parts = [f"{name}={value}" for name, value in shown.items() if value is not None]
         return " ".join(parts) or "nothing that the table reads"
 
     def brief(self) -> str:
@@ -115,7 +112,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
             "captured" if self.is_captured and self.payment_status == "SUCCESS" else None,
             self._authorization(),
         )
-        return " ".join(part for part in parts if part)[:BRIEF_MAX]
+        return " ".join([part for part in parts if part])[:BRIEF_MAX]
 
     def _authorization(self) -> str | None:
         if self.authorization_action is None and self.authorization_status is None:

@@ -177,6 +177,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     @property
     def others(self) -> tuple[tuple[int, Sibling], ...]:
         """The order's other payments by number."""
+        if len(self.order.payments) == 1:
+            return ()
         return tuple((n, s) for n, s in self.order.siblings.items() if n != self.n)
 
     @property
@@ -352,35 +354,51 @@ def notice_digests(order: Order) -> bytes:
     Notifications report ends only, so a payment that is not at its end has none.
     """
     return b"".join(
-        notice_digest(s.cf_payment_id, s.state)
-        for s in order.siblings.values()
-        if s.cf_payment_id and s.state in ENDS
+        [
+            notice_digest(s.cf_payment_id, s.state)
+            for s in order.siblings.values()
+            if s.cf_payment_id and s.state in ENDS
+        ]
     )
 
 
 # what is stored beside the record
 
 
-def index_entries(order: Order) -> dict[tuple[str, str], int]:
-    """Return the order's members of the indexes: (index, payment id) → time of creation in ms.
-
-    When the order is due is in the wake index, under the order's id and not in here.
-    """
-    entries: dict[tuple[str, str], int] = {}
-    for n, payment in order.siblings.items():
-        name = payment_id(order.id, n)
-        entries[payment.state, name] = payment.created_at_ms
-        if payment.open_reviews:
-            entries[REVIEW_INDEX, name] = payment.created_at_ms
-    return entries
-
-
 def index_changes(before: Order, after: Order) -> tuple[tuple[str, str, int | None], ...]:
-    """Return how the indexes change: (index, member, score), None for a member that leaves."""
-    was, now = index_entries(before), index_entries(after)
-    left = [(index, name, None) for index, name in was if (index, name) not in now]
-    entered = [(*key, at_ms) for key, at_ms in now.items() if was.get(key) != at_ms]
+    """Return how the indexes change: (index, payment id, score), None for one that leaves.
+
+    The score is the payment's time of creation in ms. When the order is due is in the wake index,
+    under the order's id and not in here.
+    """
+    left: list[tuple[str, str, None]] = []
+    entered: list[tuple[str, str, int]] = []
+    for n in {**before.siblings, **after.siblings}:
+        old, new = before.siblings.get(n), after.siblings.get(n)
+        if old is not None and new is not None and _is_indexed_alike(old, new):
+            continue
+        name = payment_id(after.id, n)
+        was, now = _indexes_of(old), _indexes_of(new)
+        left += [(index, name, None) for index in was if index not in now]
+        entered += [(i, name, at_ms) for i, at_ms in now.items() if was.get(i) != at_ms]
     return (*left, *entered)
+
+
+def _is_indexed_alike(one: Sibling, other: Sibling) -> bool:
+    """Whether two versions of a payment are in the same indexes; most commits move none."""
+    return (
+        one.state is other.state
+        and one.created_at_ms == other.created_at_ms
+        and one.reviews == other.reviews
+    )
+
+
+def _indexes_of(payment: Sibling | None) -> dict[str, int]:
+    """Return the indexes that a payment is in, each with its score."""
+    if payment is None:
+        return {}
+    names = (payment.state, REVIEW_INDEX) if payment.open_reviews else (payment.state,)
+    return dict.fromkeys(names, payment.created_at_ms)
 
 
 # the end of an order

@@ -256,6 +256,8 @@ class Sibling(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     @property
     def open_reviews(self) -> tuple[Review, ...]:
         """The reviews that are not acknowledged yet."""
+        if not self.reviews:
+            return ()
         return tuple(review for review in self.reviews if review.acknowledged_at_ms is None)
 
     @property

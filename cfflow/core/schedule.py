@@ -20,13 +20,12 @@ The present time is no argument: the same record always gives the same moment.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
-from cfflow.core.chart import FINAL, State
+from cfflow.core.chart import State
 from cfflow.core.flow import Flow
 from cfflow.core.operation import Operation, Step
-from cfflow.core.record import Record
+from cfflow.core.record import OtpTurn, Record
 
 #: A pay still on its way may arrive after its time limit; "no attempt" counts only when
 #: two inquiries this far apart saw none (gateway.md#proof, row 11).
@@ -47,11 +46,28 @@ def next_wake(record: Record, flow: Flow) -> int | None:
 
     The end is `captured` or `voided` with nothing open, and `failed` after the last watch.
     """
-    later = (at_ms for at_ms in _moments(record, flow) if at_ms > record.asked_at_ms)
+    later = [at_ms for at_ms in _moments(record, flow) if at_ms > record.asked_at_ms]
     return min(later, default=None)
 
 
-def owed_since_at_ms(record: Record) -> int:
+class Waits(Protocol):
+    """What shows since when a payment waits: its record, or the draft of its next one."""
+
+    @property
+    def state(self) -> State: ...  # noqa: D102  as in `Record`, like the following ones
+    @property
+    def created_at_ms(self) -> int: ...  # noqa: D102
+    @property
+    def moved_at_ms(self) -> int: ...  # noqa: D102
+    @property
+    def since_at_ms(self) -> int: ...  # noqa: D102
+    @property
+    def operation(self) -> Operation | None: ...  # noqa: D102
+    @property
+    def otp(self) -> OtpTurn | None: ...  # noqa: D102
+
+
+def owed_since_at_ms(record: Waits) -> int:
     """Return when the wait began that the schedule counts from."""
     since_at_ms = record.since_at_ms or max(record.moved_at_ms, record.created_at_ms)
     operation, otp = record.operation, record.otp
@@ -92,19 +108,25 @@ def surely_over(operation: Operation, flow: Flow) -> bool:
 
 def grid_after(record: Record, flow: Flow, base_at_ms: int, after_at_ms: int) -> int:
     """Return the schedule's first moment later than `after_at_ms`, counted from `base_at_ms`."""
-    offsets = flow.poll.after_s
-    before_ms, found = 0, []
-    for offset_s in offsets:
-        found.append(_jittered(record, base_at_ms, before_ms, offset_s * 1000))
-        before_ms = offset_s * 1000
-    last_ms = offsets[-1] * 1000
+    first_at_ms: int | None = None
+    before_ms = 0
+    for offset_s in flow.poll.after_s:
+        offset_ms = offset_s * 1000
+        if first_at_ms is not None and base_at_ms + offset_ms >= first_at_ms:
+            # The offsets ascend, and a moment is never earlier than its offset.
+            return first_at_ms
+        at_ms = _jittered(record, base_at_ms, before_ms, offset_ms)
+        if at_ms > after_at_ms and (first_at_ms is None or at_ms < first_at_ms):
+            first_at_ms = at_ms
+        before_ms = offset_ms
     # Behind the listed offsets the last one repeats; begin where a moment can be late enough.
-    turn = max(2, (after_at_ms - base_at_ms) // last_ms - 1)
-    while True:
-        at_ms = _jittered(record, base_at_ms, (turn - 1) * last_ms, turn * last_ms)
-        if at_ms > after_at_ms:
-            return min([at_ms, *(listed for listed in found if listed > after_at_ms)])
+    turn = max(2, (after_at_ms - base_at_ms) // before_ms - 1)
+    while first_at_ms is None or base_at_ms + turn * before_ms < first_at_ms:
+        at_ms = _jittered(record, base_at_ms, (turn - 1) * before_ms, turn * before_ms)
+        if at_ms > after_at_ms and (first_at_ms is None or at_ms < first_at_ms):
+            first_at_ms = at_ms
         turn += 1
+    return first_at_ms
 
 
 def _jittered(record: Record, base_at_ms: int, before_ms: int, offset_ms: int) -> int:
@@ -118,94 +140,97 @@ def _jittered(record: Record, base_at_ms: int, before_ms: int, offset_ms: int) -
     return moment_at_ms + (offset_ms - before_ms) * share // 10_000
 
 
-def _moments(record: Record, flow: Flow) -> Iterator[int]:
+def _moments(record: Record, flow: Flow) -> list[int]:
     operation = record.operation
     if operation is not None and not operation.accepted:
         check_at_ms = operation.deadline_at_ms + _GRACE_MS
-        yield check_at_ms
         if record.asked_at_ms < check_at_ms:
             # The call may be on its way: before its deadline an inquiry proves nothing.
-            return
-        yield from _operation_moments(record, flow, operation)
+            return [check_at_ms]
+        moments = [check_at_ms, *_operation_moments(record, flow, operation)]
     elif operation is not None or record.confirming:
-        yield from _owed_moments(record, flow)
-    elif record.state not in FINAL:
-        yield from _state_moments(record, flow)
+        moments = _owed_moments(record, flow)
+    else:
+        moments = _state_moments(record, flow)
     watch_at_ms = watch_ends_at_ms(record)
     if watch_at_ms is not None:
         # The pay that was given up may still arrive, whatever became of the payment since.
-        yield watch_at_ms
-        yield _grid(record, flow)
+        moments = [*moments, watch_at_ms, _grid(record, flow)]
+    return moments
 
 
 def _grid(record: Record, flow: Flow) -> int:
     return grid_after(record, flow, owed_since_at_ms(record), record.asked_at_ms)
 
 
-def _owed_moments(record: Record, flow: Flow) -> Iterator[int]:
+def _owed_moments(record: Record, flow: Flow) -> list[int]:
     """While the bank owes an answer: the schedule, and the time to call a person."""
-    yield _grid(record, flow)
-    yield owed_since_at_ms(record) + flow.poll.review_after_s * 1000
+    since_at_ms = owed_since_at_ms(record)
+    next_at_ms = grid_after(record, flow, since_at_ms, record.asked_at_ms)
+    return [next_at_ms, since_at_ms + flow.poll.review_after_s * 1000]
 
 
-def _operation_moments(record: Record, flow: Flow, operation: Operation) -> Iterator[int]:
-    yield from _owed_moments(record, flow)
+def _operation_moments(record: Record, flow: Flow, operation: Operation) -> list[int]:
+    moments = _owed_moments(record, flow)
     if operation.step is Step.PAY and operation.not_seen_at_ms is not None:
-        yield operation.not_seen_at_ms + PAY_MARGIN_MS
+        moments.append(operation.not_seen_at_ms + PAY_MARGIN_MS)
+    return moments
 
 
-def _state_moments(record: Record, flow: Flow) -> Iterator[int]:
+def _state_moments(record: Record, flow: Flow) -> list[int]:
     match record.state:
         case State.CREATED:
-            yield from _created_moments(record, flow)
+            return _created_moments(record, flow)
         case State.INITIATED:
-            yield from _owed_moments(record, flow)
+            return _owed_moments(record, flow)
         case State.OTP_PENDING:
-            yield from _otp_moments(record, flow)
+            return _otp_moments(record, flow)
         case State.AUTHORIZED:
-            yield from _hold_moments(record, flow)
+            return _hold_moments(record, flow)
         case State.FAILED:
             ends_at_ms = late_watch_ends_at_ms(record, flow)
             if flow.end.late_watch_s and record.asked_at_ms < ends_at_ms:
-                yield ends_at_ms
-                yield _grid(record, flow)
+                return [ends_at_ms, _grid(record, flow)]
+    return []
 
 
-def _created_moments(record: Record, flow: Flow) -> Iterator[int]:
+def _created_moments(record: Record, flow: Flow) -> list[int]:
     """An unpaid order is asked about when it expires.
 
     Not while a given-up pay of it is looked for: the order's status proves nothing about that.
     """
     if record.pay_given_up_at_ms is not None:
-        return
+        return []
     ends_at_ms = (
         record.order_expires_at_ms or record.created_at_ms + flow.poll.review_after_s * 1000
     )
-    yield ends_at_ms
-    yield grid_after(record, flow, max(ends_at_ms, owed_since_at_ms(record)), record.asked_at_ms)
+    since_at_ms = max(ends_at_ms, owed_since_at_ms(record))
+    return [ends_at_ms, grid_after(record, flow, since_at_ms, record.asked_at_ms)]
 
 
-def _otp_moments(record: Record, flow: Flow) -> Iterator[int]:
+def _otp_moments(record: Record, flow: Flow) -> list[int]:
     """While the customer may type, the bank owes nothing, unless an OTP's answer was lost."""
-    otp = record.otp
+    otp, moments = record.otp, _owed_moments(record, flow)
     if otp is None or otp.accepted:
-        yield from _owed_moments(record, flow)
-        return
-    yield otp.expires_at_ms
-    yield from _owed_moments(record, flow)
+        return moments
+    moments.append(otp.expires_at_ms)
     owes = otp.unsure or otp.submits_used >= flow.otp.submits_max
     if owes and record.asked_at_ms < otp.expires_at_ms:
-        yield grid_after(record, flow, record.since_at_ms or record.moved_at_ms, record.asked_at_ms)
+        since_at_ms = record.since_at_ms or record.moved_at_ms
+        moments.append(grid_after(record, flow, since_at_ms, record.asked_at_ms))
+    return moments
 
 
-def _hold_moments(record: Record, flow: Flow) -> Iterator[int]:
+def _hold_moments(record: Record, flow: Flow) -> list[int]:
     """A hold is looked at before it lapses; an automatic flow expects the money sooner."""
     if record.abandoned or flow.capture == "automatic" or record.hold_expires_at_ms is None:
-        yield _grid(record, flow)
-        return
+        return [_grid(record, flow)]
     act_at_ms = act_on_hold_at_ms(record, flow)
-    yield act_at_ms
-    yield record.hold_expires_at_ms - HOLD_NEWS_MS
-    yield record.hold_expires_at_ms
-    # A step that could not be sent at that moment is tried again by the schedule.
-    yield grid_after(record, flow, max(act_at_ms, owed_since_at_ms(record)), record.asked_at_ms)
+    since_at_ms = max(act_at_ms, owed_since_at_ms(record))
+    return [
+        act_at_ms,
+        record.hold_expires_at_ms - HOLD_NEWS_MS,
+        record.hold_expires_at_ms,
+        # A step that could not be sent at that moment is tried again by the schedule.
+        grid_after(record, flow, since_at_ms, record.asked_at_ms),
+    ]
