@@ -6,7 +6,8 @@ versions wrote lie in `tests/ports/stored/` and must load for ever.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import starmap
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -163,7 +164,7 @@ def _decoded(decoder: msgspec.msgpack.Decoder[_T], blob: bytes | msgspec.Raw, wh
 def commit_of(plan: Plan, *, lease: str = "") -> Commit:
     """Return the commit that writes a plan under its token."""
     before, after = plan.before, plan.after
-    changed = dict(before.actions) != dict(after.actions)
+    changed = before.actions is not after.actions and dict(before.actions) != dict(after.actions)
     return Commit(
         order_id=after.id,
         expected=before.token,
@@ -172,7 +173,7 @@ def commit_of(plan: Plan, *, lease: str = "") -> Commit:
         digests=notice_digests(after),
         actions=encode_actions(after.actions) if changed else None,
         wake_at_ms=after.wake_at_ms,
-        index=tuple(IndexChange(*change) for change in index_changes(before, after)),
+        index=tuple(starmap(IndexChange, index_changes(before, after))),
         events=tuple(_events(plan)),
         answered={notice.cf_payment_id: _notice_text(notice) for notice in plan.answered},
         flows={flow.digest: flow.source for flow in plan.flows},
@@ -196,51 +197,51 @@ def removal_of(order: Order) -> Commit:
         expected=order.token,
         token="",
         record=None,
-        index=tuple(IndexChange(*change) for change in changes),
+        index=tuple(starmap(IndexChange, changes)),
         marker="" if paid is None else payment_id(order.id, paid),
     )
 
 
 def _events(plan: Plan) -> list[bytes]:
     """Return the feed entries of a plan."""
-    return [entry for change in plan.changes for entry in _events_of(plan.after.id, change)]
+    events: list[bytes] = []
+    for change in plan.changes:
+        events += _events_of(plan.after.id, change)
+    return events
 
 
-def _events_of(order_id: str, change: Change) -> Iterator[bytes]:
-    """Yield the feed entries of one payment: its transitions, its reviews, its hold's end."""
+def _events_of(order_id: str, change: Change) -> list[bytes]:
+    """Return the feed entries of one payment: its transitions, its reviews, its hold's end."""
     reviews, expires = reviews_changed(change), hold_expires_soon(change)
     if not (change.walked or reviews or expires):
-        return
-    about = _about(order_id, change)
+        return []
+    about, entries = _about(order_id, change), []
     for walked in change.walked:
-        yield _encode(
-            {
-                **about,
-                "from_state": walked.from_state.value,
-                "to_state": walked.to_state.value,
-                "trigger": walked.trigger.value,
-                "step": walked.step,
-                "observation": walked.proof,
-                "request_id": walked.request_id,
-                "cause": walked.author.cause.value,
-                "actor": walked.author.actor,
-            }
-        )
+        proved = {
+            "from_state": walked.from_state,
+            "to_state": walked.to_state,
+            "trigger": walked.trigger,
+            "step": walked.step,
+            "observation": walked.proof,
+            "request_id": walked.request_id,
+            "cause": walked.author.cause,
+            "actor": walked.author.actor,
+        }
+        entries.append(about | proved)
     for news in reviews:
-        yield _encode(
-            {
-                **about,
-                "kind": "review",
-                "state": change.record.state.value,
-                "reason": news.review.reason,
-                "is_open": news.is_open,
-                "detail": news.review.detail,
-                "actor": news.review.actor,
-                "note": news.review.note,
-            }
-        )
+        review = {
+            "kind": "review",
+            "state": change.record.state,
+            "reason": news.review.reason,
+            "is_open": news.is_open,
+            "detail": news.review.detail,
+            "actor": news.review.actor,
+            "note": news.review.note,
+        }
+        entries.append(about | review)
     if expires:
-        yield _encode({**about, "kind": "hold_expiring", "state": change.record.state.value})
+        entries.append(about | {"kind": "hold_expiring", "state": change.record.state})
+    return list(map(_encode, entries))
 
 
 def _about(order_id: str, change: Change) -> dict[str, Any]:

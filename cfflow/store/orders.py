@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from secrets import token_urlsafe
+from os import urandom
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -126,7 +127,8 @@ class Orders:
         """Write a plan under a new token. Raises `StoreError` for an order of a newer cfflow."""
         if plan.before.schema > SCHEMA:
             raise StoreError(f"{plan.after.id} was written by a newer cfflow: it is read-only here")
-        plan = under_token(plan, token_urlsafe(_TOKEN_B))
+        # As `secrets.token_urlsafe` makes it, in one call and not in six.
+        plan = under_token(plan, urlsafe_b64encode(urandom(_TOKEN_B)).decode())
         committed = await self.store.commit(commit_of(plan, lease=lease))
         return _written(plan, committed)
 

@@ -186,7 +186,8 @@ class RedisLink:
         began_s, asked_at_ms = asyncio.get_running_loop().time(), monotonic_ms()
         place, reply = self._place_of(keys[0]), None
         if place is not None:
-            (reply,) = await self._asked(place, [self._by_hash(keys, args)])
+            reply = await self._shared_at(place).ask(self._by_hash(keys, args))
+            self._doubt(place, reply)
             if type(reply) is list:
                 self.clock.adjust(reply[1], asked_at_ms, monotonic_ms())
                 return reply
@@ -309,7 +310,8 @@ class RedisLink:
         place = self._place_of(key)
         if place is None:
             return await self._found(command, key)
-        (reply,) = await self._asked(place, [command])
+        reply = await self._shared_at(place).ask(command)
+        self._doubt(place, reply)
         if isinstance(reply, AskError):
             return await self._found(command, key)
         if isinstance(reply, Exception):
@@ -318,14 +320,23 @@ class RedisLink:
 
     async def _asked(self, place: str, commands: Sequence[Command]) -> list[Any]:
         """Return the replies, errors too, over the connection that all callers share."""
+        replies = await self._shared_at(place).replies(commands)
+        for reply in replies:
+            self._doubt(place, reply)
+        return replies
+
+    def _shared_at(self, place: str) -> SharedConnection:
+        """Return the connection to a node that all callers share."""
         shared = self._shared.get(place)
         if shared is None:
             made = partial(self._made, place)
             shared = self._shared[place] = SharedConnection(made, self._deadline_s)
-        replies = await shared.replies(commands)
-        if place and any(isinstance(reply, TEMPORARY) for reply in replies):
+        return shared
+
+    def _doubt(self, place: str, reply: object) -> None:
+        """Doubt a node of a cluster that gave no reply."""
+        if place and isinstance(reply, TEMPORARY):
             self._doubted.add(place)
-        return replies
 
     async def _asked_apart(self, place: str, commands: Sequence[Command]) -> list[Any]:
         """Return the replies, errors too, over a connection of their own."""

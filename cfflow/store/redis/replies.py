@@ -13,6 +13,8 @@ _STAMP_B: Final = 8
 _TOKEN_B: Final = 8
 _DIGEST_B: Final = 6
 
+_OUTCOMES: Final = {outcome.value.encode(): outcome for outcome in Outcome}
+
 #: A time or score beyond this was not written by cfflow; it must not fail what else is read.
 _MS_MAX: Final = 2**53
 
@@ -64,15 +66,16 @@ def _texts(pairs: Sequence[bytes]) -> Mapping[str, str] | None:
 
 def committed_from(reply: Sequence[Any]) -> Committed:
     """Return the result of a commit."""
-    outcome, at_ms = Outcome(reply[0].decode()), int(reply[1])
+    outcome, at_ms = _OUTCOMES[reply[0]], int(reply[1])
     match outcome:
+        case Outcome.APPLIED:
+            return Committed(outcome, at_ms)
         case Outcome.CONFLICT:
             return Committed(outcome, at_ms, stored_from(reply[2]))
         case Outcome.RESTARTED:
             return Committed(outcome, at_ms, restart=Restart(text_of(reply[2]), int(reply[3])))
         case Outcome.GONE:
             return Committed(outcome, at_ms, marker=text_of(reply[2]))
-    return Committed(outcome, at_ms)
 
 
 def notified_from(reply: Sequence[Any]) -> Notified:

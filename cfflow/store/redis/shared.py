@@ -44,8 +44,8 @@ class SharedConnection:
         #: Those that still owe a reply, the present one among them.
         self._lines: set[_Line] = set()
 
-    async def replies(self, commands: Sequence[Command]) -> list[Any]:
-        """Return the replies to these commands; an error is returned in its place, not raised.
+    def ask(self, command: Command) -> asyncio.Future[Any]:
+        """Send a command; return what gets its reply, or its error as a reply: it raises nothing.
 
         A connection that ends is the error of every command that it leaves without a reply: the
         server may have run it.
@@ -53,7 +53,11 @@ class SharedConnection:
         line = self._line
         if line is None or not line.is_open:
             line = self._line = _Line(self._make(), self._deadline_s, self._lines)
-        waiting = [line.ask(command) for command in commands]
+        return line.ask(command)
+
+    async def replies(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies to several commands, an error in the place of its reply."""
+        waiting = [self.ask(command) for command in commands]
         return [await reply for reply in waiting]
 
     def retire(self, opened_before_s: float) -> None:

@@ -216,7 +216,9 @@ class RedisStore:
         if begins and self._foreign:
             raise self._replaced(self._foreign)
         partition = self.keys.partition(commit.order_id)
-        unsent = {d: text for d, text in commit.flows.items() if (partition, d) not in self._flows}
+        unsent = commit.flows
+        if unsent:
+            unsent = {d: text for d, text in unsent.items() if (partition, d) not in self._flows}
         reply, replicas = await self._committed(commit, partition, unsent)
         if reply[0] == b"replaced" and await self.control.was_accepted(text_of(reply[2])):
             reply, replicas = await self._committed(commit, partition, commit.flows)
@@ -228,9 +230,11 @@ class RedisStore:
         if reply[0] == b"paused":
             raise paused(commit.gate, text_of(reply[2]))
         committed = committed_from(reply)
-        if committed.outcome is Outcome.APPLIED:
+        if commit.flows and committed.outcome is Outcome.APPLIED:
             self._flows.update((partition, digest) for digest in commit.flows)
-        return msgspec.structs.replace(committed, replicated=replicas >= self.min_replicas)
+        if replicas < self.min_replicas:
+            return msgspec.structs.replace(committed, replicated=False)
+        return committed
 
     async def _committed(
         self, commit: Commit, partition: int, texts: Mapping[str, bytes]
