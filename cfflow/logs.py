@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TextIO, cast
+from typing import Any, Final, Literal, Protocol, TextIO, cast
 
 import msgspec
 import structlog
@@ -44,6 +44,9 @@ LEVELS: Final = {
 _FRAMES: Final = 4
 
 
+_Level = Literal["info", "warning"]
+
+
 class Log(Protocol):
     """What cfflow needs of a logger; every structlog logger has it."""
 
@@ -65,6 +68,7 @@ class GuardedLog:
 
     def __init__(self, log: Log, least: int = logging.INFO) -> None:
         self._log = log
+        self._lines = log if isinstance(log, _Lines) else None
         # A structlog logger is not asked: it would be built anew for the question alone.
         self._asked = log if isinstance(log, _Standard | _Silent) else None
         self._least = least
@@ -83,19 +87,24 @@ class GuardedLog:
     def info(self, event: str, **fields: Any) -> None:
         """Log an ordinary event."""
         if self._least <= logging.INFO:
-            self._write(self._log.info, event, fields)
+            self._write("info", event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
         """Log an event that a person should see."""
         if self._least <= logging.WARNING:
-            self._write(self._log.warning, event, fields)
+            self._write("warning", event, fields)
 
-    def _write(self, write: Callable[..., Any], event: str, fields: dict[str, Any]) -> None:
+    def _write(self, level: _Level, event: str, fields: dict[str, Any]) -> None:
         try:
             if self._unsaid:
                 self._log.warning("log.lost", events=self._unsaid)
                 self._unsaid = 0
-            write(event, **fields)
+            if self._lines is not None:
+                self._lines.write(level, event, fields)
+            elif level == "info":
+                self._log.info(event, **fields)
+            else:
+                self._log.warning(event, **fields)
         except Exception:  # noqa: BLE001  whatever a logger raises, the payment goes on
             self.lost += 1
             self._unsaid += 1
@@ -145,11 +154,18 @@ class _Lines:
 
     def info(self, event: str, **fields: Any) -> None:
         """Log an ordinary event."""
-        self._write(_stamped(event, "info", fields))
+        self.write("info", event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
         """Log an event that a person should see."""
-        self._write(_stamped(event, "warning", fields))
+        self.write("warning", event, fields)
+
+    def write(self, level: _Level, event: str, fields: dict[str, Any]) -> None:
+        """Log an event. It writes into `fields`, which belong to this call alone."""
+        fields["event"] = event
+        fields["level"] = level
+        fields["timestamp"] = datetime.now(UTC)
+        self._write(_line(fields))
 
 
 class _Chosen:
@@ -334,14 +350,6 @@ def _log_reviews(log: Log, order_id: str, change: Change) -> None:
 
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
-
-
-def _stamped(event: str, level: str, fields: dict[str, Any]) -> bytes:
-    """Return an event as JSON. It writes into `fields`, which belong to this call alone."""
-    fields["event"] = event
-    fields["level"] = level
-    fields["timestamp"] = datetime.now(UTC)
-    return _line(fields)
 
 
 def _line(fields: dict[str, Any]) -> bytes:
