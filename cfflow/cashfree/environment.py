@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -10,6 +11,9 @@ import httpx
 from cfflow.cashfree import facts
 from cfflow.core.arguments import shown_name
 from cfflow.errors import ConfigError
+
+#: What is one segment of a path as it is.
+_PLAIN: Final = re.compile(r"[0-9A-Za-z_-]+")
 
 #: Hosts on which a base URL may be plain http: an emulator on this machine.
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -55,5 +59,7 @@ def _base(url: str) -> SplitResult | None:
 
 def path_segment(text: str) -> str:
     """Return a text as exactly one segment of a path, whatever the gateway put into an id."""
+    if _PLAIN.fullmatch(text):
+        return text
     # httpx resolves "." and ".." before it sends; quoted, they stay what they are.
     return text.replace(".", "%2E") if text in {".", ".."} else quote(text, safe="")

@@ -6,6 +6,7 @@ privacy hides: numbers, CVVs, cryptograms, names, UPI ids, phones.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -42,6 +43,11 @@ def _revealed(value: Any) -> Any:
     return value.reveal() if isinstance(value, Sealed) else value
 
 
+@cache
+def _sealed_names(kind: type[PaymentMethod]) -> tuple[str, ...]:
+    return tuple(sorted(SEALED & set(kind.__struct_fields__)))
+
+
 class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all methods: a set of the gateway's fields under the gateway's name.
 
@@ -57,10 +63,11 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         The gateway needs a channel. One that was left out is the method's usual one here.
         Where there is a flow, `with_channel` has put in the flow's before.
         """
-        fields = {name: _revealed(getattr(self, name)) for name in self.__struct_fields__}
-        if "channel" in fields:
-            fields["channel"] = self._channel()
-        given = {name: value for name, value in fields.items() if value is not None}
+        given = {}
+        for name in self.__struct_fields__:
+            value = self._channel() if name == "channel" else getattr(self, name)
+            if value is not None:
+                given[name] = _revealed(value)
         return {self.gateway_name: given}
 
     def instrument(self) -> Instrument:
@@ -86,7 +93,7 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
     def __post_init__(self) -> None:
-        for name in sorted(SEALED & set(self.__struct_fields__)):
+        for name in _sealed_names(type(self)):
             given = sealed(getattr(self, name))
             if given.reveal() is None:
                 continue

@@ -54,4 +54,7 @@ def short(text: str | None, limit: int = TEXT_MAX) -> str:
 
 def word(text: str | None, limit: int = WORD_MAX) -> str | None:
     """Return one of the gateway's words as it is kept; one of unusual length is cut."""
-    return None if text is None else without_card_numbers(text)[:limit]
+    if text is None or len(text) < min(_CARD_DIGITS_MIN, limit):
+        # Most words: too short for a card number, and for the limit.
+        return text
+    return without_card_numbers(text)[:limit]

@@ -309,6 +309,9 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
     """Return the observation of a payment entity, which is the answer to this call."""
     authorization = entity.authorization or Authorization()
     began_at_ms = timestamp_ms(entity.payment_time)
+    paid_at_ms = began_at_ms
+    if entity.payment_completion_time != entity.payment_time:
+        paid_at_ms = timestamp_ms(entity.payment_completion_time) or began_at_ms
     paid = entity.payment_method
     return Observation(
         call=call,
@@ -327,7 +330,7 @@ def observe_entity(entity: PaymentEntity, call: Call) -> Observation:
         payment_amount=_money(entity.payment_amount),
         order_amount=_money(entity.order_amount),
         began_at_ms=began_at_ms,
-        paid_at_ms=timestamp_ms(entity.payment_completion_time) or began_at_ms,
+        paid_at_ms=paid_at_ms,
         currency=word(entity.payment_currency, CURRENCY_MAX),
         message=short(entity.payment_message),
         request_id=entity.request_id,
