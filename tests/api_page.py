@@ -265,6 +265,9 @@ def _class(kind: type) -> str:
         parts.append(_code("\n".join(f"{m.name} = {m.value!r}" for m in kind)))
     elif issubclass(kind, msgspec.Struct):
         parts.append(_fields(kind))
+    elif kind is cfflow.Payment:
+        hints = inspect.get_annotations(kind)
+        parts.append(_code("\n".join(f"{name}: {_type(of)}" for name, of in hints.items())))
     elif kind is cfflow.Worker:
         parts.append(_code(signature(kind.__init__, kind.__name__).removeprefix("def ")))
     parts += _methods(kind)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -64,7 +65,8 @@ class PaymentReview(msgspec.Struct, frozen=True, kw_only=True):
     closed_at: datetime | None = None
 
 
-class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Payment:
     """One attempt to pay an order.
 
     `amount` is the amount held, the gateway's own `payment_amount`, once it is known: fees
@@ -99,18 +101,32 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     created_at: datetime
     updated_at: datetime
     metadata: dict[str, Any]
-    method: str | None = None
-    channel: str | None = None
-    payment_group: str | None = None
-    masked: str | None = None
-    bank_reference: str | None = None
-    auth_id: str | None = None
-    authorized_at: datetime | None = None
-    captured_at: datetime | None = None
-    confirmed: bool = True
-    abandoned: bool = False
-    reviews: tuple[PaymentReview, ...] = ()
+    method: str | None
+    channel: str | None
+    payment_group: str | None
+    masked: str | None
+    bank_reference: str | None
+    auth_id: str | None
+    authorized_at: datetime | None
+    captured_at: datetime | None
+    confirmed: bool
+    abandoned: bool
+    reviews: tuple[PaymentReview, ...]
     customer_view: CustomerView
+
+    if not TYPE_CHECKING:  # a type checker would take every misspelt name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Make the fields when the first of them is read: most steps need none of them."""
+            source = self.__dict__.get(_SOURCE)
+            if source is None or name not in _FIELDS:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            self.__dict__.update(_fields_of(*source))
+            return self.__dict__[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: a copy or a pickle has no snapshot for a next step."""
+        return {name: getattr(self, name) for name in _FIELDS}
 
     @property
     def money(self) -> str:
@@ -125,12 +141,11 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         It has what the customer paid with, shortened, and your metadata: show it only to
         whoever asked for this payment.
         """
-        shown = msgspec.structs.replace(
-            self,
-            next_action=_with_json_values(self.next_action),
-            customer_view=_with_json_values(self.customer_view),
-            metadata=_json_values(self.metadata),
-        )
+        shown = self.__getstate__() | {
+            "next_action": _with_json_values(self.next_action),
+            "customer_view": _with_json_values(self.customer_view),
+            "metadata": _json_values(self.metadata),
+        }
         data: dict[str, Any] = msgspec.to_builtins(shown)
         if self.failure is not None:
             # msgspec writes this struct as an array, as it is stored. JSON gets the names.
@@ -149,6 +164,12 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return f"<Payment {' '.join(parts)}>"
 
 
+#: The snapshot, the flow and the time of which a payment's fields are made.
+_SOURCE: Final = "_source"
+
+_FIELDS: Final = tuple(field.name for field in fields(Payment))
+
+
 def payment_of(snapshot: Snapshot, flow: Flow | None, now_ms: int) -> Payment:
     """Return the payment that a snapshot shows now, with the snapshot inside for its next step.
 
@@ -156,45 +177,56 @@ def payment_of(snapshot: Snapshot, flow: Flow | None, now_ms: int) -> Payment:
 
     It has a `next_action` only while that can be of use: not once the OTP page has expired, even
     if no commit has ended it yet, not while a step is on its way, and not when another attempt
-    of the order has money: the customer would pay twice.
+    of the order has money: the customer would pay twice. Raises `StoreError` for an order of which
+    a payment does not decode.
     """
+    payment = object.__new__(Payment)
+    held = payment.__dict__
+    held[_SOURCE] = snapshot, flow, now_ms
+    held["state"] = snapshot.record.state
+    if len(snapshot.order.payments) > 1:
+        # Its view may need the others. One that does not decode must fail here, not where a
+        # field is read.
+        held.update(_fields_of(snapshot, flow, now_ms))
+    return payment
+
+
+def _fields_of(snapshot: Snapshot, flow: Flow | None, now_ms: int) -> dict[str, Any]:
     record, details = snapshot.record, snapshot.record.details or Details()
     view = customer_view(snapshot, flow, now_ms)
     operation = _operation(record)
-    payment = Payment(
-        id=snapshot.id,
-        order_id=snapshot.order_id,
-        cf_payment_id=record.cf_payment_id,
-        state=record.state,
-        flow=record.flow,
-        amount=record.amount if record.amount_held is None else record.amount_held,
-        currency=record.currency,
-        captured_amount=record.captured_amount,
-        next_action=snapshot.next_action if isinstance(view, _WITH_ACTION) else None,
-        otp=_otp(record, flow),
-        hold_expires_at=_when(record.hold_expires_at_ms),
-        failure=record.failure,
-        operation=operation,
-        review=tuple(review.reason for review in record.open_reviews),
-        version=record.version,
-        created_at=moment(record.created_at_ms),
-        updated_at=moment(record.updated_at_ms),
-        metadata=deepcopy(record.metadata) if record.metadata else {},
-        method=text_of(details.method),
-        channel=text_of(details.channel),
-        payment_group=text_of(details.payment_group),
-        masked=details.masked,
-        bank_reference=details.bank_reference,
-        auth_id=details.auth_id,
-        authorized_at=_after(record, details.authorized_after_ms),
-        captured_at=_after(record, details.captured_after_ms),
-        confirmed=not (record.confirming or (operation is not None and operation.accepted)),
-        abandoned=record.abandoned,
-        reviews=tuple(map(_review, record.reviews)),
-        customer_view=view,
-    )
-    payment.__dict__["_snapshot"] = snapshot
-    return payment
+    return {
+        "id": snapshot.id,
+        "order_id": snapshot.order_id,
+        "cf_payment_id": record.cf_payment_id,
+        "state": record.state,
+        "flow": record.flow,
+        "amount": record.amount if record.amount_held is None else record.amount_held,
+        "currency": record.currency,
+        "captured_amount": record.captured_amount,
+        "next_action": snapshot.next_action if isinstance(view, _WITH_ACTION) else None,
+        "otp": _otp(record, flow),
+        "hold_expires_at": _when(record.hold_expires_at_ms),
+        "failure": record.failure,
+        "operation": operation,
+        "review": tuple(review.reason for review in record.open_reviews),
+        "version": record.version,
+        "created_at": moment(record.created_at_ms),
+        "updated_at": moment(record.updated_at_ms),
+        "metadata": deepcopy(record.metadata) if record.metadata else {},
+        "method": text_of(details.method),
+        "channel": text_of(details.channel),
+        "payment_group": text_of(details.payment_group),
+        "masked": details.masked,
+        "bank_reference": details.bank_reference,
+        "auth_id": details.auth_id,
+        "authorized_at": _after(record, details.authorized_after_ms),
+        "captured_at": _after(record, details.captured_after_ms),
+        "confirmed": not (record.confirming or (operation is not None and operation.accepted)),
+        "abandoned": record.abandoned,
+        "reviews": tuple(map(_review, record.reviews)),
+        "customer_view": view,
+    }
 
 
 def _with_json_values(shown: _T) -> _T:
@@ -222,8 +254,8 @@ def attach_payment(error: CfflowError, snapshot: Snapshot, flow: Flow, now_ms: i
 
 def snapshot_in(payment: Payment) -> Snapshot | None:
     """Return the snapshot in a payment; None for a payment that was pickled or copied."""
-    found = payment.__dict__.get("_snapshot")
-    return found if isinstance(found, Snapshot) else None
+    source = payment.__dict__.get(_SOURCE)
+    return None if source is None else cast("Snapshot", source[0])
 
 
 def _when(at_ms: int | None) -> datetime | None:
