@@ -114,8 +114,10 @@ class Connection(asyncio.Protocol):
 
     def _is_writing(self) -> bool:
         """Whether a part of the request has not got to the kernel yet."""
-        waiting = (self._transport, self._below)
-        return any(each is not None and each.get_write_buffer_size() for each in waiting)
+        transport, below = self._transport, self._below
+        if transport is not None and transport.get_write_buffer_size():
+            return True
+        return below is not None and below.get_write_buffer_size() > 0
 
     def fail(self, error: Exception) -> None:
         """End the call under way with an error, and close the socket."""

@@ -217,7 +217,7 @@ def _acted_late(draft: Draft, target: State) -> bool:
     open_one = draft.was.operation
     if target not in FINAL or (open_one is not None and _REACHES.get(open_one.step) is target):
         return False
-    given_up = (STEPS[e.code] for e in draft.was.history if _is_given_up(e))
+    given_up = [STEPS[line.code] for line in draft.was.history if _is_given_up(line)]
     return any(_REACHES.get(step) is target for step in given_up)
 
 
@@ -294,7 +294,10 @@ def _stored(amount: Decimal | None) -> Decimal | None:
 
 
 def _first_known(*amounts: Decimal | None) -> Decimal | None:
-    return next((amount for amount in amounts if amount is not None), None)
+    for amount in amounts:
+        if amount is not None:
+            return amount
+    return None
 
 
 def _settle_operation(draft: Draft, observation: Observation, asked_at_ms: int) -> None:

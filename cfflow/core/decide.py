@@ -239,6 +239,8 @@ def _of_this_order(draft: Draft, observations: tuple[Observation, ...]) -> tuple
     A review is opened for it: the gateway, or a proxy before it, has mixed up two orders.
     """
     order_id = draft.snapshot.order_id
+    if is_about(order_id, observations):
+        return observations
     own = tuple(o for o in observations if o.order_id in {None, "", order_id})
     if len(own) < len(observations):
         other = next(o for o in observations if o not in own)

@@ -88,6 +88,8 @@ def due_looks(order: Order, now_ms: int) -> tuple[Look, ...]:
     """
     due = [payment for payment in order.all_payments if _is_due(payment, now_ms)]
     wanted = {payment.n: what_to_ask(payment, now_ms) for payment in due}
+    if len(wanted) == 1:
+        return tuple([Look(what, (n,)) for n, what in wanted.items()])
     about_attempts = tuple(n for n, what in wanted.items() if what in {Ask.PAYMENT, Ask.PAYMENTS})
     about_order = tuple(n for n, what in wanted.items() if what is Ask.ORDER)
     nothing = tuple(n for n, what in wanted.items() if what is Ask.NOTHING)
@@ -111,6 +113,8 @@ def settled_by(order: Order, look: Look) -> tuple[Notice, ...]:
     settles those about this attempt, and a fetch of the order those about payments that have no
     attempt.
     """
+    if not order.notices:
+        return ()
     return tuple(
         notice
         for notice in order.notices

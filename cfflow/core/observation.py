@@ -129,9 +129,13 @@ def masked_card(last_four: str) -> str:
 
 
 class Row(NamedTuple):
-    """One row of the table: when it matches, the state it proves, and that in words."""
+    """One row of the table: to which calls' answers it applies, when it matches, what it proves.
+
+    That is a state, None for nothing new, and what it means in words.
+    """
 
     number: int
+    calls: frozenset[Call]
     matches: Callable[[Observation], bool]
     state: State | None
     proves: str
@@ -171,42 +175,59 @@ def _held(o: Observation) -> bool:
     return o.payment_status == "SUCCESS"
 
 
-def _entity(test: Callable[[Observation], bool]) -> Callable[[Observation], bool]:
-    return lambda o: o.is_entity and test(o)
-
-
-def _pay(test: Callable[[Observation], bool]) -> Callable[[Observation], bool]:
+def _attempt_exists(o: Observation) -> bool:
     # Without an id no attempt is proved to exist, whatever the action.
-    return lambda o: o.call is Call.PAY and o.cf_payment_id is not None and test(o)
+    return o.cf_payment_id is not None
 
 
-def _authenticate(status: str) -> Callable[[Observation], bool]:
-    return lambda o: o.call is Call.AUTHENTICATE and o.authenticate_status == status
+def _anything(_: Observation) -> bool:
+    return True
 
+
+_PAY: Final = frozenset({Call.PAY})
+_AUTHENTICATE: Final = frozenset({Call.AUTHENTICATE})
 
 #: gateway.md#proof. Row 11, an order without an attempt that can be ours, is about a list and not
 #: about one observation: `find_pay` counts those.
 ROWS: Final[tuple[Row, ...]] = (
-    Row(1, _entity(_failed), State.FAILED, "this attempt took no money, so far"),
-    Row(2, _entity(_released), State.VOIDED, "the hold is released"),
-    Row(3, _entity(_releasing), State.AUTHORIZED, "held, and a release is under way"),
-    Row(4, _entity(_taken), State.CAPTURED, "the money is taken"),
-    Row(5, _entity(_held), State.AUTHORIZED, "the bank holds the money"),
-    Row(6, _entity(lambda _: True), None, "nothing new"),
-    Row(7, _pay(lambda o: o.action == "post"), State.OTP_PENDING, "an attempt awaits its OTP"),
-    Row(8, _pay(lambda _: True), State.INITIATED, "an attempt awaits the customer elsewhere"),
+    Row(1, _ENTITY_CALLS, _failed, State.FAILED, "this attempt took no money, so far"),
+    Row(2, _ENTITY_CALLS, _released, State.VOIDED, "the hold is released"),
+    Row(3, _ENTITY_CALLS, _releasing, State.AUTHORIZED, "held, and a release is under way"),
+    Row(4, _ENTITY_CALLS, _taken, State.CAPTURED, "the money is taken"),
+    Row(5, _ENTITY_CALLS, _held, State.AUTHORIZED, "the bank holds the money"),
+    Row(6, _ENTITY_CALLS, _anything, None, "nothing new"),
     Row(
-        9, _authenticate("SUCCESS"), None, "the OTP was accepted; nothing is proved about the money"
+        7,
+        _PAY,
+        lambda o: _attempt_exists(o) and o.action == "post",
+        State.OTP_PENDING,
+        "an attempt awaits its OTP",
     ),
-    Row(10, _authenticate("FAILED"), State.OTP_PENDING, "the OTP was wrong; one try used"),
+    Row(8, _PAY, _attempt_exists, State.INITIATED, "an attempt awaits the customer elsewhere"),
+    Row(
+        9,
+        _AUTHENTICATE,
+        lambda o: o.authenticate_status == "SUCCESS",
+        None,
+        "the OTP was accepted; nothing is proved about the money",
+    ),
+    Row(
+        10,
+        _AUTHENTICATE,
+        lambda o: o.authenticate_status == "FAILED",
+        State.OTP_PENDING,
+        "the OTP was wrong; one try used",
+    ),
 )
+
+_ROWS_OF: Final = {call: tuple(row for row in ROWS if call in row.calls) for call in Call}
 
 _UNREADABLE: Final = Proof(0, None, "nothing: no row of the table matches")
 
 
 def prove(observation: Observation) -> Proof:
     """Return what this observation proves: the first row of the table that matches."""
-    for row in ROWS:
+    for row in _ROWS_OF[observation.call]:
         if row.matches(observation):
             return Proof(row.number, row.state, row.proves)
     return _UNREADABLE

@@ -140,7 +140,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def all_payments(self) -> tuple[Snapshot, ...]:
         """All payments by number. Raises `StoreError`."""
-        return tuple(self.payment(n) for n in range(1, len(self.payments) + 1))
+        return tuple([self.payment(n) for n in range(1, len(self.payments) + 1)])
 
     @property
     def wake_at_ms(self) -> int | None:
@@ -194,6 +194,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     @property
     def notices(self) -> tuple[Notice, ...]:
         """The notifications that concern this payment and may report something new."""
+        if not self.order.notices:
+            return ()
         return tuple(
             notice
             for notice in self.order.notices
