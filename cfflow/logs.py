@@ -67,7 +67,7 @@ class GuardedLog:
     """
 
     def __init__(self, log: Log, least: int = logging.INFO) -> None:
-        self._log = log
+        self._logger = log
         self._lines = log if isinstance(log, _Lines) else None
         # A structlog logger is not asked: it would be built anew for the question alone.
         self._asked = log if isinstance(log, _Standard | _Silent) else None
@@ -97,14 +97,14 @@ class GuardedLog:
     def _write(self, level: _Level, event: str, fields: dict[str, Any]) -> None:
         try:
             if self._unsaid:
-                self._log.warning("log.lost", events=self._unsaid)
+                self._logger.warning("log.lost", events=self._unsaid)
                 self._unsaid = 0
             if self._lines is not None:
                 self._lines.write(level, event, fields)
             elif level == "info":
-                self._log.info(event, **fields)
+                self._logger.info(event, **fields)
             else:
-                self._log.warning(event, **fields)
+                self._logger.warning(event, **fields)
         except Exception:  # noqa: BLE001  whatever a logger raises, the payment goes on
             self.lost += 1
             self._unsaid += 1
@@ -317,23 +317,25 @@ def log_commit(log: GuardedLog, plan: Plan, started_at: float) -> None:
 
 def _log_transitions(log: Log, order_id: str, change: Change, started_at: float) -> None:
     record, name = change.record, payment_id(order_id, change.n)
+    duration_ms = round((time.perf_counter() - started_at) * 1000, 3)
     for walked in change.walked:
+        # A logger gets plain texts: `repr`, which some write, would show the members of an enum.
         log.info(
             "payment.transition",
             payment_id=name,
             order_id=order_id,
             cf_payment_id=record.cf_payment_id,
             flow=record.flow,
-            from_state=walked.from_state.value,
-            to_state=walked.to_state.value,
-            trigger=walked.trigger.value,
+            from_state=str(walked.from_state),
+            to_state=str(walked.to_state),
+            trigger=str(walked.trigger),
             step=walked.step,
             observation=walked.proof,
             version=record.version,
             request_id=walked.request_id,
-            cause=walked.author.cause.value,
+            cause=str(walked.author.cause),
             actor=walked.author.actor,
-            duration_ms=round((time.perf_counter() - started_at) * 1000, 3),
+            duration_ms=duration_ms,
         )
 
 

@@ -35,7 +35,7 @@ def log_call(
         return
     log.info(
         "gateway.call",
-        call=call.value,
+        call=str(call),
         status=status,
         outcome=type(found).__name__ if isinstance(found, CfflowError) else "answered",
         request_id=request_id,

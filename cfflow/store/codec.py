@@ -7,13 +7,16 @@ versions wrote lie in `tests/ports/stored/` and must load for ever.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from itertools import starmap
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from cfflow.core.actions import NextAction
+from cfflow.core.authors import Cause
 from cfflow.core.bounds import ACTION_MAX_B
+from cfflow.core.chart import State, Trigger
 from cfflow.core.news import hold_expires_soon, reviews_changed
 from cfflow.core.order import (
     SCHEMA,
@@ -48,6 +51,62 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     verified_in: str = ""
     first_verified_at_ms: int = 0
 
+
+class _About(msgspec.Struct):
+    """What every feed entry tells of its payment, as it is stored.
+
+    Without the metadata, which may be 2 KB: the stream would grow to a multiple of its size.
+    """
+
+    payment_id: str
+    order_id: str
+    cf_payment_id: str | None
+    flow: str
+    version: int
+    at_ms: int
+    amount: Decimal | None
+    captured_amount: Decimal | None
+    currency: str
+    bank_reference: str | None
+    created_at_ms: int
+    authorized_at_ms: int | None
+    captured_at_ms: int | None
+    hold_expires_at_ms: int | None
+
+
+class _Transition(_About):
+    """The feed entry of an edge that was walked."""
+
+    from_state: State
+    to_state: State
+    trigger: Trigger
+    step: str | None
+    observation: str
+    request_id: str
+    cause: Cause
+    actor: str
+
+
+class _Review(_About):
+    """The feed entry of a review that was opened or closed."""
+
+    kind: str
+    state: State
+    reason: str
+    is_open: bool
+    detail: str
+    actor: str
+    note: str
+
+
+class _HoldExpiring(_About):
+    """The feed entry of a hold that ends within a day."""
+
+    kind: str
+    state: State
+
+
+_NO_DETAILS: Final = Details()
 
 #: The first version of the stored form: there is no reader for what is lower.
 _SCHEMA_FIRST: Final = 2
@@ -215,59 +274,42 @@ def _events_of(order_id: str, change: Change) -> list[bytes]:
     reviews, expires = reviews_changed(change), hold_expires_soon(change)
     if not (change.walked or reviews or expires):
         return []
-    about, entries = _about(order_id, change), []
+    about, state = _about(order_id, change), change.record.state
+    entries: list[_About] = []
     for walked in change.walked:
-        proved = {
-            "from_state": walked.from_state,
-            "to_state": walked.to_state,
-            "trigger": walked.trigger,
-            "step": walked.step,
-            "observation": walked.proof,
-            "request_id": walked.request_id,
-            "cause": walked.author.cause,
-            "actor": walked.author.actor,
-        }
-        entries.append(about | proved)
+        proved = (walked.step, walked.proof, walked.request_id)
+        by = (walked.author.cause, walked.author.actor)
+        edge = (walked.from_state, walked.to_state, walked.trigger)
+        entries.append(_Transition(*(*about, *edge, *proved, *by)))
     for news in reviews:
-        review = {
-            "kind": "review",
-            "state": change.record.state,
-            "reason": news.review.reason,
-            "is_open": news.is_open,
-            "detail": news.review.detail,
-            "actor": news.review.actor,
-            "note": news.review.note,
-        }
-        entries.append(about | review)
+        review = news.review
+        shown = (review.reason, news.is_open, review.detail, review.actor, review.note)
+        entries.append(_Review(*(*about, "review", state, *shown)))
     if expires:
-        entries.append(about | {"kind": "hold_expiring", "state": change.record.state})
+        entries.append(_HoldExpiring(*(*about, "hold_expiring", state)))
     return list(map(_encode, entries))
 
 
-def _about(order_id: str, change: Change) -> dict[str, Any]:
-    """Return what every feed entry tells of its payment.
-
-    Without the metadata, which may be 2 KB: the stream would grow to a multiple of its size.
-    """
+def _about(order_id: str, change: Change) -> tuple[Any, ...]:
+    """Return what every feed entry tells of its payment: the fields of `_About`."""
     record = change.record
-    details = record.details or Details()
-    amount = record.amount if record.amount_held is None else record.amount_held
-    return {
-        "payment_id": payment_id(order_id, change.n),
-        "order_id": order_id,
-        "cf_payment_id": record.cf_payment_id,
-        "flow": record.flow,
-        "version": record.version,
-        "at_ms": record.updated_at_ms,
-        "amount": amount,
-        "captured_amount": record.captured_amount,
-        "currency": record.currency,
-        "bank_reference": details.bank_reference,
-        "created_at_ms": record.created_at_ms,
-        "authorized_at_ms": _later(record, details.authorized_after_ms),
-        "captured_at_ms": _later(record, details.captured_after_ms),
-        "hold_expires_at_ms": record.hold_expires_at_ms,
-    }
+    details = record.details or _NO_DETAILS
+    return (
+        payment_id(order_id, change.n),
+        order_id,
+        record.cf_payment_id,
+        record.flow,
+        record.version,
+        record.updated_at_ms,
+        record.amount if record.amount_held is None else record.amount_held,
+        record.captured_amount,
+        record.currency,
+        details.bank_reference,
+        record.created_at_ms,
+        _later(record, details.authorized_after_ms),
+        _later(record, details.captured_after_ms),
+        record.hold_expires_at_ms,
+    )
 
 
 def _later(record: Record, after_ms: int | None) -> int | None:
