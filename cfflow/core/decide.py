@@ -215,7 +215,7 @@ def _apply(draft: Draft, event: Event) -> None:
 
 def is_about(order_id: str, observations: tuple[Observation, ...]) -> bool:
     """Whether all of these are about this order, as far as they name one."""
-    return all(o.order_id in {None, "", order_id} for o in observations)
+    return {o.order_id for o in observations} <= {None, "", order_id}
 
 
 def _is_answer_to(snapshot: Snapshot, event: Event) -> bool:

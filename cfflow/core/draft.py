@@ -7,6 +7,7 @@ an argument of every decision.
 from __future__ import annotations
 
 from collections.abc import Collection
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -53,6 +54,8 @@ VERSIONED: Final = (
     "abandoned",
     "confirming",
 )
+
+_versioned: Final = attrgetter(*VERSIONED)
 
 
 class _Proof(NamedTuple):
@@ -142,16 +145,9 @@ class Draft:
         kind, code = EntryKind.TRANSITION, TRIGGERS.index(trigger)
         text, request = proof.brief, proof.packed_request_id
         self._add(entry(self._offset(), kind, code, proof.by, text, author, request))
+        step = None if operation is None else operation.step
         self._walked.append(
-            Walked(
-                trigger=trigger,
-                from_state=source,
-                to_state=self.state,
-                proof=proof.summary,
-                step=operation.step if operation else None,
-                request_id=proof.request_id,
-                author=author,
-            )
+            Walked(trigger, source, self.state, proof.summary, step, proof.request_id, author)
         )
         if source is not self.state:
             self.moved_at_ms = self._happened()
@@ -256,10 +252,11 @@ class Draft:
         )
 
     def _happened(self) -> int:
-        return max(self.was.created_at_ms, min(self.happened_at_ms, self.now_ms))
+        at_ms = min(self.now_ms, self.happened_at_ms)
+        return max(self.created_at_ms, at_ms)
 
     def _offset(self) -> int:
-        return max(0, self._happened() - self.was.created_at_ms)
+        return self._happened() - self.created_at_ms
 
     def plan(
         self,
@@ -297,7 +294,7 @@ class Draft:
         """Whether a caller can see what changed: a step on the payment as it was is a conflict."""
         if self._walked or self.next_action != self.snapshot.next_action:
             return True
-        return any(getattr(self, name) != getattr(self.was, name) for name in VERSIONED)
+        return _versioned(self) != _versioned(self.was)
 
     def _order_with(self, record: Record) -> Order:
         """Return the order with this record, and with what the draft changed beside it."""
@@ -327,6 +324,8 @@ def _settled(after: Order, answered: Collection[Notice]) -> tuple[Order, tuple[N
 
 def _author_of(operation: Operation) -> Author:
     """Return who began a step."""
+    if not (operation.cause or operation.actor):
+        return CALLER
     known = 0 <= operation.cause < len(CAUSES)
     return Author(CAUSES[operation.cause] if known else CALLER.cause, operation.actor)
 

@@ -121,7 +121,8 @@ class Orders:
 
     def shared(self, order_id: str) -> Shared:
         """Return what the tasks of this process share of an order, for as long as one keeps it."""
-        return self._shared.setdefault(order_id, Shared())
+        found = self._shared.get(order_id)
+        return self._shared.setdefault(order_id, Shared()) if found is None else found
 
     async def commit(self, plan: Plan, *, lease: str = "") -> Written:
         """Write a plan under a new token. Raises `StoreError` for an order of a newer cfflow."""

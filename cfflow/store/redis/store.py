@@ -250,8 +250,8 @@ class RedisStore:
     ) -> tuple[Sequence[str], Sequence[Any]]:
         order_id, record = commit.order_id, commit.record
         keys = [*self.keys.of_order(order_id, partition), *self._shared_keys[partition]]
-        first, indexes = _COMMIT_KEYS + 1, [change.index for change in commit.index]
-        keys += [self.keys.index(partition, index) for index in indexes]
+        first = _COMMIT_KEYS + 1
+        keys += [self.keys.index(partition, change.index) for change in commit.index]
         args = [
             "commit",
             order_id,
