@@ -13,6 +13,8 @@ _CARD_DIGITS_MIN: Final = 13
 #: part takes all that it can and gives nothing back, so the time grows with the length alone.
 _CARD_NUMBER: Final = re.compile(rf"[0-9](?:[^0-9A-Za-z]*+[0-9]){{{_CARD_DIGITS_MIN - 1},}}+")
 
+_DIGIT: Final = re.compile("[0-9]")
+
 #: Letters by Unicode's count, of which nothing is shown.
 _FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0")
 
@@ -24,7 +26,7 @@ def without_card_numbers(text: str) -> str:
     except letters: spaces of all widths, dots, hyphens, characters without a width. A longer
     number, and a date with its time, is hidden too: the text is for people.
     """
-    if len(text) < _CARD_DIGITS_MIN:
+    if len(text) < _CARD_DIGITS_MIN or (text.isascii() and not _DIGIT.search(text)):
         return text
     shape = text if text.isascii() else _shape(text)
     parts, end = [], 0
