@@ -172,8 +172,10 @@ class Worker:
             beside = (self._keep_reporting, self._keep_purging, self._life.keep)
             aside = [asyncio.create_task(work()) for work in beside]
             try:
-                while not self._stopping.is_set():
-                    await self._fill(tasks)
+                # For the tasks too that begin in it, which look at the orders.
+                with self._budget.background():
+                    while not self._stopping.is_set():
+                        await self._fill(tasks)
             finally:
                 for task in aside:
                     task.cancel()
@@ -187,9 +189,10 @@ class Worker:
         Purging is left to `run`.
         """
         leased = await self._lease(self._concurrency)
-        async with asyncio.TaskGroup() as tasks:
-            for work in leased:
-                tasks.create_task(self._look_at(work))
+        with self._budget.background():
+            async with asyncio.TaskGroup() as tasks:
+                for work in leased:
+                    tasks.create_task(self._look_at(work))
         await self._life.send()
         return await self.report()
 
@@ -265,8 +268,7 @@ class Worker:
         if order is None:
             return
         try:
-            with self._budget.background():
-                seen, troubles = await self._due_work.do(order, work)
+            seen, troubles = await self._due_work.do(order, work)
         except RateLimited as limited:
             looks = due_looks(order, self._store.now_ms())
             calls = [CALLS[look.what] for look in looks if look.what in CALLS]

@@ -140,7 +140,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def all_payments(self) -> tuple[Snapshot, ...]:
         """All payments by number. Raises `StoreError`."""
-        return tuple([self.payment(n) for n in range(1, len(self.payments) + 1)])
+        record, action = self.record, self.actions.get
+        numbers = range(1, len(self.payments) + 1)
+        return tuple([Snapshot(self, n, record(n), action(n)) for n in numbers])
 
     @property
     def wake_at_ms(self) -> int | None:
