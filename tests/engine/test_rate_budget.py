@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+import pytest
 
 import cfflow
 from cfflow import State, Worker
@@ -110,3 +113,35 @@ async def test_a_restart_reconciles_at_the_budgets_rate_without_one_429() -> Non
     assert sum(report.errors for report in reports) == 0
     # The workers get less than seven tenths of the limit, so a minute is not enough for all.
     assert took_s > 60
+
+
+@pytest.mark.parametrize("runs_once", [True, False])
+async def test_each_inquiry_of_a_worker_takes_a_permit(runs_once: bool) -> None:
+    """Orders that need another inquiry than was assumed when they were leased: some must wait."""
+    clock, events = FakeClock(), Events()
+    async with (
+        running_emulator() as emulator,
+        cfflow.connect(
+            client_id=emulator.client_id,
+            client_secret=emulator.client_secret,
+            environment=emulator.base_url,
+            store=MemoryStore(clock),
+            limits={"fetch_order": 10},
+            log=events,
+        ) as cashier,
+    ):
+        for i in range(8):
+            await cashier.start("native_otp", order_id=f"order_{i:04d}", amount="170")
+        clock.advance(90_000)
+        worker = Worker(cashier)
+        if runs_once:
+            await worker.run_once()
+        else:
+            running = asyncio.create_task(worker.run(signals=False))
+            async with asyncio.timeout(20):
+                while len(events.named("gateway.call") + events.named("gateway.held_back")) < 8:
+                    await asyncio.sleep(0.01)
+            worker.stop()
+            await running
+    assert len(events.named("gateway.call") + events.named("gateway.held_back")) == 8
+    assert len(events.named("gateway.held_back")) > 0
