@@ -61,6 +61,7 @@ PURE = {
     "hashlib",
     "itertools",
     "msgspec",
+    "operator",
     "re",
     "tomllib",
     "transitions",

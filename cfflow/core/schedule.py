@@ -54,17 +54,34 @@ class Waits(Protocol):
     """What shows since when a payment waits: its record, or the draft of its next one."""
 
     @property
-    def state(self) -> State: ...  # noqa: D102  as in `Record`, like the following ones
+    def state(self) -> State:
+        """The present state."""
+        ...
+
     @property
-    def created_at_ms(self) -> int: ...  # noqa: D102
+    def created_at_ms(self) -> int:
+        """When the payment began."""
+        ...
+
     @property
-    def moved_at_ms(self) -> int: ...  # noqa: D102
+    def moved_at_ms(self) -> int:
+        """When the present state was entered."""
+        ...
+
     @property
-    def since_at_ms(self) -> int: ...  # noqa: D102
+    def since_at_ms(self) -> int:
+        """When the wait began, 0 where that is not stored."""
+        ...
+
     @property
-    def operation(self) -> Operation | None: ...  # noqa: D102
+    def operation(self) -> Operation | None:
+        """The open step."""
+        ...
+
     @property
-    def otp(self) -> OtpTurn | None: ...  # noqa: D102
+    def otp(self) -> OtpTurn | None:
+        """The customer's turn on the OTP page."""
+        ...
 
 
 def owed_since_at_ms(record: Waits) -> int:
