@@ -6,10 +6,10 @@ whatever an answer contains.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
-from os import urandom
 from typing import Final, Self, TypeVar
 
 import httpx
@@ -123,7 +123,7 @@ class GatewayClient(Gateway):
         limit_s = check_timeout(timeout_s) or self._timeout_s
         # Our own id, so that support can find a call whose answer never came.
         headers = {
-            facts.REQUEST_ID_HEADER: urandom(16).hex(),
+            facts.REQUEST_ID_HEADER: os.urandom(16).hex(),
             facts.API_VERSION_HEADER: api_version or self.api_version,
         }
         if check_key(key):

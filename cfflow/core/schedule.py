@@ -137,9 +137,10 @@ def grid_after(record: Record, flow: Flow, base_at_ms: int, after_at_ms: int) ->
             first_at_ms = at_ms
         before_ms = offset_ms
     # Behind the listed offsets the last one repeats; begin where a moment can be late enough.
-    turn = max(2, (after_at_ms - base_at_ms) // before_ms - 1)
-    while first_at_ms is None or base_at_ms + turn * before_ms < first_at_ms:
-        at_ms = _jittered(record, base_at_ms, (turn - 1) * before_ms, turn * before_ms)
+    last_ms = before_ms
+    turn = max(2, (after_at_ms - base_at_ms) // last_ms - 1)
+    while first_at_ms is None or base_at_ms + turn * last_ms < first_at_ms:
+        at_ms = _jittered(record, base_at_ms, (turn - 1) * last_ms, turn * last_ms)
         if at_ms > after_at_ms and (first_at_ms is None or at_ms < first_at_ms):
             first_at_ms = at_ms
         turn += 1

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from os import urandom
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -129,7 +129,7 @@ class Orders:
         if plan.before.schema > SCHEMA:
             raise StoreError(f"{plan.after.id} was written by a newer cfflow: it is read-only here")
         # As `secrets.token_urlsafe` makes it, in one call and not in six.
-        plan = under_token(plan, urlsafe_b64encode(urandom(_TOKEN_B)).decode())
+        plan = under_token(plan, urlsafe_b64encode(os.urandom(_TOKEN_B)).decode())
         committed = await self.store.commit(commit_of(plan, lease=lease))
         return _written(plan, committed)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import secrets
 from collections.abc import Callable, Iterator
@@ -416,12 +417,15 @@ def _without_collector() -> Iterator[None]:
 def _seeded(seed: int) -> Iterator[None]:
     """Let every random choice of the library come from the seed."""
     drawn, state = secrets._sysrand, random.getstate()  # type: ignore[attr-defined]  # private
-    secrets._sysrand = Random(seed)  # type: ignore[attr-defined]  # private
+    urandom, chance = os.urandom, Random(seed)
+    secrets._sysrand = chance  # type: ignore[attr-defined]  # private
+    os.urandom = chance.randbytes
     random.seed(seed)
     try:
         yield
     finally:
         secrets._sysrand = drawn  # type: ignore[attr-defined]  # private
+        os.urandom = urandom
         random.setstate(state)
 
 
