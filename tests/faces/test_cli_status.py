@@ -62,7 +62,7 @@ async def waiting(shop: Till, *order_ids: str) -> None:
 
 @contextlib.contextmanager
 def worker(shop: Till, *options: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a worker process, and end it."""
+    """Run a worker process, and end it: killed, it would keep the order that it works on leased."""
     command = [str(CFFLOW), "worker", "--json", "--report", "0.5", *options]
     with subprocess.Popen(
         command, env=environment(**(shop.settings | settings)), stdout=subprocess.PIPE, text=True
@@ -70,8 +70,10 @@ def worker(shop: Till, *options: str, **settings: str) -> Iterator[subprocess.Po
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.kill()
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=30)
+            process.kill()
 
 
 def status(shop: Till, *options: str, **settings: str) -> tuple[int, dict[str, Any]]:
