@@ -63,11 +63,10 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         The gateway needs a channel. One that was left out is the method's usual one here.
         Where there is a flow, `with_channel` has put in the flow's before.
         """
-        given = {}
-        for name in self.__struct_fields__:
-            value = self._channel() if name == "channel" else getattr(self, name)
-            if value is not None:
-                given[name] = _revealed(value)
+        fields = msgspec.structs.asdict(self)
+        if "channel" in fields:
+            fields["channel"] = self._channel()
+        given = {name: _revealed(value) for name, value in fields.items() if value is not None}
         return {self.gateway_name: given}
 
     def instrument(self) -> Instrument:

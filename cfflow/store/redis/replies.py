@@ -13,7 +13,8 @@ _STAMP_B: Final = 8
 _TOKEN_B: Final = 8
 _DIGEST_B: Final = 6
 
-_OUTCOMES: Final = {outcome.value.encode(): outcome for outcome in Outcome}
+#: How a commit may end, by the script's word for it.
+OUTCOMES: Final = {outcome.value.encode(): outcome for outcome in Outcome}
 
 #: A time or score beyond this was not written by cfflow; it must not fail what else is read.
 _MS_MAX: Final = 2**53
@@ -66,7 +67,7 @@ def _texts(pairs: Sequence[bytes]) -> Mapping[str, str] | None:
 
 def committed_from(reply: Sequence[Any]) -> Committed:
     """Return the result of a commit."""
-    outcome, at_ms = _OUTCOMES[reply[0]], int(reply[1])
+    outcome, at_ms = OUTCOMES[reply[0]], int(reply[1])
     match outcome:
         case Outcome.APPLIED:
             return Committed(outcome, at_ms)

@@ -39,6 +39,7 @@ from cfflow.store.redis.ledger import RedisLedger
 from cfflow.store.redis.link import RedisLink
 from cfflow.store.redis.merge import Merge, Place, name_of
 from cfflow.store.redis.replies import (
+    OUTCOMES,
     committed_from,
     leased_from,
     notified_from,
@@ -220,6 +221,23 @@ class RedisStore:
         if unsent:
             unsent = {d: text for d, text in unsent.items() if (partition, d) not in self._flows}
         reply, replicas = await self._committed(commit, partition, unsent)
+        if reply[0] not in OUTCOMES:
+            reply, replicas = await self._committed_again(commit, partition, reply)
+        committed = committed_from(reply)
+        if commit.flows and committed.outcome is Outcome.APPLIED:
+            self._flows.update((partition, digest) for digest in commit.flows)
+        if replicas < self.min_replicas:
+            return msgspec.structs.replace(committed, replicated=False)
+        return committed
+
+    async def _committed_again(
+        self, commit: Commit, partition: int, reply: Sequence[Any]
+    ) -> tuple[Sequence[Any], int]:
+        """Run a commit again that the script refused for a reason which may be over by now.
+
+        Raises `StoreReplaced` or `Paused` where it is not.
+        """
+        replicas = 0
         if reply[0] == b"replaced" and await self.control.was_accepted(text_of(reply[2])):
             reply, replicas = await self._committed(commit, partition, commit.flows)
         if reply[0] == b"flow":
@@ -229,12 +247,7 @@ class RedisStore:
             raise self._replaced(_is_store(text_of(reply[2])))
         if reply[0] == b"paused":
             raise paused(commit.gate, text_of(reply[2]))
-        committed = committed_from(reply)
-        if commit.flows and committed.outcome is Outcome.APPLIED:
-            self._flows.update((partition, digest) for digest in commit.flows)
-        if replicas < self.min_replicas:
-            return msgspec.structs.replace(committed, replicated=False)
-        return committed
+        return reply, replicas
 
     async def _committed(
         self, commit: Commit, partition: int, texts: Mapping[str, bytes]
