@@ -172,7 +172,7 @@ class Worker:
             beside = (self._keep_reporting, self._keep_purging, self._life.keep)
             aside = [asyncio.create_task(work()) for work in beside]
             try:
-                # For the tasks too that begin in it, which look at the orders.
+                # The tasks that begin in this block, which look at the orders, are in it too.
                 with self._budget.background():
                     while not self._stopping.is_set():
                         await self._fill(tasks)

@@ -7,6 +7,7 @@ are shown as they are written in the source, so every version of Python makes th
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import pkgutil
 import re
@@ -266,12 +267,17 @@ def _class(kind: type) -> str:
     elif issubclass(kind, msgspec.Struct):
         parts.append(_fields(kind))
     elif kind is cfflow.Payment:
-        hints = inspect.get_annotations(kind)
-        parts.append(_code("\n".join(f"{name}: {_type(of)}" for name, of in hints.items())))
+        parts.append(_code("\n".join(map(_dataclass_field, dataclasses.fields(kind)))))
     elif kind is cfflow.Worker:
         parts.append(_code(signature(kind.__init__, kind.__name__).removeprefix("def ")))
     parts += _methods(kind)
     return "\n".join(part for part in parts if part)
+
+
+def _dataclass_field(field: dataclasses.Field[Any]) -> str:
+    made = field.default_factory
+    default = "" if made is dataclasses.MISSING else f" = {_value(made())}"
+    return f"{field.name}: {_type(field.type)}{default}"
 
 
 def _fields(kind: type[msgspec.Struct]) -> str:

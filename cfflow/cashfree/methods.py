@@ -66,7 +66,11 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         fields = msgspec.structs.asdict(self)
         if "channel" in fields:
             fields["channel"] = self._channel()
-        given = {name: _revealed(value) for name, value in fields.items() if value is not None}
+        given = {
+            name: _revealed(value)
+            for name, value in fields.items()
+            if value is not None and _revealed(value) is not None
+        }
         return {self.gateway_name: given}
 
     def instrument(self) -> Instrument:

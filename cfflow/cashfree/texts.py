@@ -57,6 +57,6 @@ def short(text: str | None, limit: int = TEXT_MAX) -> str:
 def word(text: str | None, limit: int = WORD_MAX) -> str | None:
     """Return one of the gateway's words as it is kept; one of unusual length is cut."""
     if text is None or len(text) < min(_CARD_DIGITS_MIN, limit):
-        # Most words: too short for a card number, and for the limit.
+        # Most words: shorter than a card number and than the limit.
         return text
     return without_card_numbers(text)[:limit]

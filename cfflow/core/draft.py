@@ -101,6 +101,7 @@ class Draft:
         self.was = was = _on_this_clock(snapshot.record, now_ms)
         self.next_action = snapshot.next_action
         self.state = was.state
+        #: For the schedule, which reads it of drafts and records alike; it never changes.
         self.created_at_ms = was.created_at_ms
         self.nonce = was.nonce
         self.moved_at_ms = was.moved_at_ms

@@ -20,7 +20,7 @@ _TIE: Final = Decimal("0.001")
 #: More digits than any payment has; it also keeps a huge exponent out of quantize().
 _EXACT: Final = Context(prec=28)
 _AMOUNT_MAX: Final = Decimal(10) ** 12
-_DIGITS_MAX: Final = _AMOUNT_MAX.adjusted()
+_EXPONENT_MAX: Final = _AMOUNT_MAX.adjusted()
 
 #: The one form of an amount that is passed as text: "1000", "4200.5", "0.50". `Decimal` alone
 #: would take "1_000", "1e3", "\n5\n" and digits of other scripts, which are typing mistakes.
@@ -70,7 +70,7 @@ def without_noise(amount: Decimal) -> Decimal:
     An exact tie has no nearest paisa and stays as it is, with three decimals: it is a different
     amount. A number that cannot be an amount of money is returned as it came.
     """
-    if not amount.is_finite() or amount.adjusted() > _DIGITS_MAX:
+    if not amount.is_finite() or amount.adjusted() > _EXPONENT_MAX:
         return amount
     nearest = amount.quantize(PAISA, ROUND_HALF_EVEN, _EXACT)
     if nearest == amount:

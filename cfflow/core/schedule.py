@@ -50,7 +50,7 @@ def next_wake(record: Record, flow: Flow) -> int | None:
     return min(later, default=None)
 
 
-class Waits(Protocol):
+class Waiting(Protocol):
     """What shows since when a payment waits: its record, or the draft of its next one."""
 
     @property
@@ -84,13 +84,13 @@ class Waits(Protocol):
         ...
 
 
-def owed_since_at_ms(record: Waits) -> int:
+def owed_since_at_ms(waiting: Waiting) -> int:
     """Return when the wait began that the schedule counts from."""
-    since_at_ms = record.since_at_ms or max(record.moved_at_ms, record.created_at_ms)
-    operation, otp = record.operation, record.otp
+    since_at_ms = waiting.since_at_ms or max(waiting.moved_at_ms, waiting.created_at_ms)
+    operation, otp = waiting.operation, waiting.otp
     if operation is not None:
         since_at_ms = max(since_at_ms, operation.began_at_ms)
-    if record.state is State.OTP_PENDING and otp is not None and not otp.accepted:
+    if waiting.state is State.OTP_PENDING and otp is not None and not otp.accepted:
         # The bank owes nothing while the customer may type; its turn begins when theirs ends.
         return max(since_at_ms, otp.expires_at_ms)
     return since_at_ms

@@ -31,6 +31,7 @@ from cfflow.store.codec import (
 )
 from cfflow.store.protocol import Committed, Outcome, Row, Store, Window
 
+#: A multiple of three, so that its base64 has no padding.
 _TOKEN_B: Final = 6
 
 #: So many members that are no payment are set aside by one list: it must not become slow.

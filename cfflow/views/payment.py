@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
@@ -101,31 +102,44 @@ class Payment:
     created_at: datetime
     updated_at: datetime
     metadata: dict[str, Any]
-    method: str | None
-    channel: str | None
-    payment_group: str | None
-    masked: str | None
-    bank_reference: str | None
-    auth_id: str | None
-    authorized_at: datetime | None
-    captured_at: datetime | None
-    confirmed: bool
-    abandoned: bool
-    reviews: tuple[PaymentReview, ...]
+    # A default of its own would be an attribute of the class, and be read in place of the field.
+    method: str | None = field(default_factory=NoneType)
+    channel: str | None = field(default_factory=NoneType)
+    payment_group: str | None = field(default_factory=NoneType)
+    masked: str | None = field(default_factory=NoneType)
+    bank_reference: str | None = field(default_factory=NoneType)
+    auth_id: str | None = field(default_factory=NoneType)
+    authorized_at: datetime | None = field(default_factory=NoneType)
+    captured_at: datetime | None = field(default_factory=NoneType)
+    confirmed: bool = field(default_factory=lambda: True)
+    abandoned: bool = field(default_factory=bool)
+    reviews: tuple[PaymentReview, ...] = field(default_factory=tuple)
     customer_view: CustomerView
+
+    # orjson reads the fields of a class that has slots, and `__dict__` of any other dataclass.
+    __slots__ = ("__dict__",)
 
     if not TYPE_CHECKING:  # a type checker would take every misspelt name for an attribute
 
         def __getattr__(self, name: str) -> Any:
-            """Make the fields when the first of them is read: most steps need none of them."""
+            """Make the fields when the first of them is read: most steps need none of them.
+
+            One descriptor for each field would not do: with it, msgspec encodes `__dict__` alone.
+            """
             source = self.__dict__.get(_SOURCE)
             if source is None or name not in _FIELDS:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             self.__dict__.update(_fields_of(*source))
             return self.__dict__[name]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the fields alone: a copy or a pickle has no snapshot for a next step."""
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *_FIELDS]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild it of its fields: a copy or a pickle has no snapshot for a next step."""
+        return _rebuilt, (self._fields(),)
+
+    def _fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FIELDS}
 
     @property
@@ -141,7 +155,7 @@ class Payment:
         It has what the customer paid with, shortened, and your metadata: show it only to
         whoever asked for this payment.
         """
-        shown = self.__getstate__() | {
+        shown = self._fields() | {
             "next_action": _with_json_values(self.next_action),
             "customer_view": _with_json_values(self.customer_view),
             "metadata": _json_values(self.metadata),
@@ -167,7 +181,12 @@ class Payment:
 #: The snapshot, the flow and the time of which a payment's fields are made.
 _SOURCE: Final = "_source"
 
-_FIELDS: Final = tuple(field.name for field in fields(Payment))
+_FIELDS: Final = tuple(each.name for each in fields(Payment))
+
+
+def _rebuilt(held: dict[str, Any]) -> Payment:
+    """Return a payment of the fields that a pickle has; those that are newer have defaults."""
+    return Payment(**held)
 
 
 def payment_of(snapshot: Snapshot, flow: Flow | None, now_ms: int) -> Payment:

@@ -12,6 +12,7 @@ import pytest
 from cfflow import Payment, StoreError
 from cfflow.core.chart import State
 from cfflow.core.order import Snapshot
+from cfflow.core.record import Details
 from cfflow.views import payment as payments
 from cfflow.views.payment import payment_of, snapshot_in
 from tests.core.core_kit import NATIVE, SECOND, T0, a_payment, beside
@@ -67,11 +68,21 @@ def test_encoders_copies_and_pickles_have_all_fields() -> None:
     assert [*data] == FIELDS
     assert data["id"] == whole.id
     assert [*dataclasses.asdict(shown())] == FIELDS
+    assert {*FIELDS} <= {*dir(shown())}
     again = pickle.loads(pickle.dumps(shown()))  # noqa: S301  our own bytes
     for copied in (copy.copy(shown()), copy.deepcopy(shown()), again):
         assert copied == whole
         assert snapshot_in(copied) is None
     assert dataclasses.replace(shown(), version=9).version == 9
+
+
+def test_a_payment_of_a_test_needs_only_the_fields_without_a_default() -> None:
+    """So does a pickle of a version that had fewer fields."""
+    whole = shown().as_dict()
+    late = {name for name in FIELDS if name in Details.__struct_fields__}
+    late |= {"authorized_at", "captured_at", "confirmed", "abandoned", "reviews"}
+    made = Payment(**{name: value for name, value in whole.items() if name not in late})
+    assert (made.method, made.confirmed, made.abandoned, made.reviews) == (None, True, False, ())
 
 
 def test_what_is_no_field_is_an_attribute_error() -> None:

@@ -20,6 +20,7 @@ from cfflow import (
     PayLater,
     PaymentMethod,
     SavedCard,
+    Sealed,
     UPIAuthorization,
     Wallet,
 )
@@ -248,3 +249,12 @@ def body_of(method: dict[str, Any]) -> dict[str, Any]:
 
 def _is_method(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, PaymentMethod)
+
+
+@pytest.mark.parametrize("left_out", [None, Sealed(None)])
+def test_a_secret_that_is_left_out_is_not_sent(left_out: Any) -> None:
+    """A form's field that was not filled in, sealed by the merchant's own code or not."""
+    sent = Card(**(PLAIN | {"card_cvv": left_out}), channel="post").body()["card"]
+    assert sent == {name: value for name, value in PLAIN.items() if name != "card_cvv"} | {
+        "channel": "post"
+    }

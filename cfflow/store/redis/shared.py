@@ -45,7 +45,7 @@ class SharedConnection:
         self._lines: set[_Line] = set()
 
     def ask(self, command: Command) -> asyncio.Future[Any]:
-        """Send a command; return what gets its reply, or its error as a reply: it raises nothing.
+        """Send a command; return a future of its reply. An error is its result, not raised.
 
         A connection that ends is the error of every command that it leaves without a reply: the
         server may have run it.
