@@ -40,6 +40,7 @@ __all__ = ["Leases", "Reconciled", "measure_leases", "measure_reconciling"]
 
 _AT_ONCE: Final = 256
 _RECOVERY_S_MAX: Final = 300
+_RUNS: Final = 3
 _LEASES: Final = 400
 _DUE: Final = 2_000
 _LEASE_MS: Final = 60_000
@@ -90,6 +91,12 @@ class _CountingStore(RedisStore):
 
 
 async def measure_reconciling(payments: int, stub: Account) -> Reconciled:
+    """Return the fastest of some runs: nothing else shows how slow the machine was meanwhile."""
+    runs = [await _reconciled(payments, stub) for _ in range(_RUNS)]
+    return min(runs, key=lambda run: run.took_s)
+
+
+async def _reconciled(payments: int, stub: Account) -> Reconciled:
     """Let one worker find the truth about so many interrupted payments."""
     fetched = await fetches_at(stub)
     async with embedded_valkey() as url:
