@@ -29,6 +29,7 @@ class Plan(NamedTuple):
     payments: int
     payments_seconds_max: float
     interrupted: int
+    recoveries: int
     sleeping: int
     notifications: int
     asked: int
@@ -43,6 +44,7 @@ FULL: Final = Plan(
     payments=50_000,
     payments_seconds_max=110,
     interrupted=10_000,
+    recoveries=3,
     sleeping=1_000_000,
     notifications=10_000,
     asked=60,
@@ -58,6 +60,7 @@ QUICK: Final = Plan(
     payments=256,
     payments_seconds_max=2,
     interrupted=100,
+    recoveries=1,
     sleeping=1_000,
     notifications=100,
     asked=1,
@@ -92,7 +95,8 @@ async def _measure_with_stub(plan: Plan) -> tuple[sale.Result, reconcile.Reconci
         _print("the native OTP sale on the stub")
         sold = await sale.measure(plan.on_stub, stub)
         _print(f"the recovery of {plan.interrupted:,} interrupted payments")
-        return sold, await reconcile.measure_reconciling(plan.interrupted, stub)
+        found = await reconcile.measure_reconciling(plan.interrupted, plan.recoveries, stub)
+        return sold, found
 
 
 async def _measure_with_emulator(plan: Plan) -> tuple[sale.Result, notices.Notified]:
