@@ -67,9 +67,7 @@ class PaymentMethod(msgspec.Struct, frozen=True, kw_only=True):
         if "channel" in fields:
             fields["channel"] = self._channel()
         given = {
-            name: _revealed(value)
-            for name, value in fields.items()
-            if value is not None and _revealed(value) is not None
+            name: _revealed(value) for name, value in fields.items() if _revealed(value) is not None
         }
         return {self.gateway_name: given}
 

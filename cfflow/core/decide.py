@@ -242,9 +242,8 @@ def _of_this_order(draft: Draft, observations: tuple[Observation, ...]) -> tuple
     if is_about(order_id, observations):
         return observations
     own = tuple(o for o in observations if o.order_id in {None, "", order_id})
-    if len(own) < len(observations):
-        other = next(o for o in observations if o not in own)
-        _warn_of_mixed_answer(draft, f"attempt {other.cf_payment_id} of order {other.order_id}")
+    other = next(o for o in observations if o not in own)
+    _warn_of_mixed_answer(draft, f"attempt {other.cf_payment_id} of order {other.order_id}")
     return own
 
 

@@ -137,9 +137,9 @@ class Payment:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild it of its fields: a copy or a pickle has no snapshot for a next step."""
-        return _rebuilt, (self._fields(),)
+        return _rebuilt, (self._all_fields(),)
 
-    def _fields(self) -> dict[str, Any]:
+    def _all_fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FIELDS}
 
     @property
@@ -155,7 +155,7 @@ class Payment:
         It has what the customer paid with, shortened, and your metadata: show it only to
         whoever asked for this payment.
         """
-        shown = self._fields() | {
+        shown = self._all_fields() | {
             "next_action": _with_json_values(self.next_action),
             "customer_view": _with_json_values(self.customer_view),
             "metadata": _json_values(self.metadata),

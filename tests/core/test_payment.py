@@ -1,4 +1,4 @@
-"""A `Payment` makes its fields when the first is read, and nobody can tell."""
+"""A `Payment` makes its fields when the first is read; every reader gets all of them."""
 
 from __future__ import annotations
 
